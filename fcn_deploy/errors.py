@@ -1,0 +1,81 @@
+"""Every error this package raises on purpose.
+
+A message says what went wrong, what was found, what was expected and how to mend it. Each class carries the
+exit code of the command that fails with it; library code raises, only the command line prints and exits.
+"""
+
+from __future__ import annotations
+
+
+class FcnDeployError(Exception):
+    """Base class: an error whose cause is known and whose message tells the user what to do.
+
+    Args:
+        what: What went wrong, naming the file, tensor or option.
+        got: What was found.
+        expected: What should have been there.
+        fix: What the user can do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, got: object = None, expected: object = None, fix: str | None = None) -> None:
+        self.what = what
+        self.got = got
+        self.expected = expected
+        self.fix = fix
+        super().__init__(self._message())
+
+    def _message(self) -> str:
+        parts = [self.what]
+        if self.got is not None:
+            parts.append(f"got {self.got}")
+        if self.expected is not None:
+            parts.append(f"expected {self.expected}")
+        if self.fix is not None:
+            parts.append(f"fix: {self.fix}")
+        return "; ".join(parts)
+
+
+class UsageError(FcnDeployError):
+    """Options or arguments that do not go together."""
+
+    exit_code = 2
+
+
+class WrongIoError(UsageError, TypeError):
+    """A call that the engine's kind of input or output cannot answer."""
+
+
+class ClosedError(UsageError, RuntimeError):
+    """A call on something that has been closed."""
+
+
+class GateError(FcnDeployError):
+    """A measured quality fell short of its gate; nothing was shipped."""
+
+    exit_code = 3
+
+
+class PrecisionError(FcnDeployError):
+    """The engine does not run in the precision that was asked for."""
+
+    exit_code = 4
+
+
+class ArtifactError(FcnDeployError):
+    """An engine and the runtime, machine or sidecar at hand do not fit together."""
+
+    exit_code = 5
+
+
+class InputError(FcnDeployError, ValueError):
+    """Bad input data, a bad model, or a path that cannot be read or written."""
+
+    exit_code = 6
+
+
+class DependencyError(FcnDeployError):
+    """A library, driver or device is missing; the message names what to install."""
+
+    exit_code = 7

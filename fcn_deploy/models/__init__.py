@@ -1,0 +1,6 @@
+"""The nets, in torch: importing this package is opting in to torch."""
+
+from fcn_deploy.models.checkpoint import Checkpoint, load_model, read_checkpoint
+from fcn_deploy.models.fcn import FCN
+
+__all__ = ["FCN", "Checkpoint", "load_model", "read_checkpoint"]

@@ -1,0 +1,211 @@
+"""Checkpoint files: reading them safely, recognising their key layout, loading them into an FCN."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fcn_deploy.errors import InputError
+from fcn_deploy.files import reading, sha256_file
+from fcn_deploy.models.fcn import FCN, VARIANTS, Stride
+from fcn_deploy.spec import METADATA_KEY, CheckpointInfo, ModelSpec
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_PREFIXES = ("module.", "_orig_mod.")
+_SHOWN_KEYS = 6
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state_dict whose layout is known, with what its tensors say about the net.
+
+    Attributes:
+        info: Hash of the file and the layout it was recognised as.
+        stride: 32, 16 or 8.
+        num_classes: Output channels of the score layers.
+        width: Channel multiplier.
+        state: float32 tensors under the names of our `FCN`.
+        spec: The spec the file carries, as the ones this package writes do, or None.
+    """
+
+    info: CheckpointInfo
+    stride: Stride
+    num_classes: int
+    width: float
+    state: Mapping[str, Tensor]
+    spec: ModelSpec | None = None
+
+    @property
+    def variant(self) -> str:
+        """`fcn32s`, `fcn16s` or `fcn8s`."""
+        return f"fcn{self.stride}s"
+
+
+def read_checkpoint(path: Path, variant: str | None = None) -> Checkpoint:
+    """Reads a `.pth` or `.safetensors` file without running any code it may hold.
+
+    Args:
+        path: The file. Wrappers (`state_dict`, `model_state_dict`, `module.` prefixes) are taken off, half-precision
+            tensors become float32.
+        variant: What the user says the net is; checked against the tensors.
+
+    Raises:
+        InputError: The file cannot be read, is truncated, needs code to load, has a layout nobody knows, or is not
+            the `variant` asked for.
+    """
+    state, spec = _read_tensors(path)
+    state = {key: tensor.float() for key, tensor in state.items()}
+    stride = _recognise(state, path)
+    if variant is not None and VARIANTS.get(variant) != stride:
+        raise InputError(
+            f"{path} holds another variant", got=f"fcn{stride}s", expected=variant, fix="leave --variant out"
+        )
+    return Checkpoint(
+        info=CheckpointInfo(sha256_file(path), "seed"),
+        stride=stride,
+        num_classes=state["score_fr.weight"].shape[0],
+        width=state["conv1_1.0.weight"].shape[0] / 64,
+        state=_rename(state, stride),
+        spec=spec,
+    )
+
+
+def load_model(checkpoint: Checkpoint) -> FCN:
+    """Returns the checkpoint's net in evaluation mode.
+
+    Raises:
+        InputError: Tensors are missing, left over or of another shape; every one of them is listed.
+    """
+    model = FCN(checkpoint.stride, checkpoint.num_classes, checkpoint.width)
+    wanted = model.state_dict()
+    missing = sorted(wanted.keys() - checkpoint.state.keys())
+    unexpected = sorted(checkpoint.state.keys() - wanted.keys())
+    misshapen = [
+        f"{key} {list(checkpoint.state[key].shape)} instead of {list(wanted[key].shape)}"
+        for key in wanted
+        if key in checkpoint.state and checkpoint.state[key].shape != wanted[key].shape
+    ]
+    problems = (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+    if any(keys for _, keys in problems):
+        raise InputError(
+            f"the checkpoint does not fit an {checkpoint.variant} of width {checkpoint.width:g} "
+            f"with {checkpoint.num_classes} classes",
+            got=" | ".join(f"{name}: {', '.join(keys)}" for name, keys in problems if keys),
+            fix="save model.state_dict() of the whole net",
+        )
+    model.load_state_dict(dict(checkpoint.state))
+    return model.eval()
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], ModelSpec | None]:
+    with reading(path), path.open("rb"):
+        pass
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    return _unwrap(_read_pickle(path), path), None
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelSpec | None]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path} is not a readable safetensors file",
+            got=_first_line(error),
+            fix="copy or download it again; it may be truncated",
+        ) from error
+    spec = ModelSpec.loads(metadata[METADATA_KEY]) if METADATA_KEY in metadata else None
+    return tensors, spec
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path} cannot be read as weights alone, and code from a checkpoint is never run",
+            got=_reason(error),
+            expected="a state_dict of tensors",
+            fix="where you trust the file, load it in your own code and save model.state_dict()",
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} is not a readable PyTorch checkpoint",
+            got=_first_line(error),
+            fix="copy or download it again; it may be truncated",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def _reason(error: Exception) -> str:
+    # torch's message is a page of advice; the sentence about the offending global is the part that helps.
+    match = re.search(r"(Unsupported (?:global|class|operand)[^\n]*|GLOBAL [^\n]*)", str(error))
+    return (match.group(1) if match else _first_line(error)).strip()
+
+
+def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+    while isinstance(content, Mapping):
+        wrapper = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if wrapper is None:
+            break
+        content = content[wrapper]
+    if not isinstance(content, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
+        raise InputError(
+            f"{path} holds no state_dict",
+            got=_describe(content),
+            expected=f"tensors by name, plain or under one of {', '.join(_WRAPPERS)}",
+            fix="save model.state_dict()",
+        )
+    return {_strip_prefixes(key): value for key, value in content.items()}
+
+
+def _describe(content: object) -> str:
+    if isinstance(content, Mapping):
+        return f"a dict with {', '.join(map(str, list(content)[:_SHOWN_KEYS])) or 'no keys'}"
+    return f"a {type(content).__name__}"
+
+
+def _strip_prefixes(key: str) -> str:
+    for prefix in _PREFIXES:
+        key = key.removeprefix(prefix)
+    return key
+
+
+def _recognise(state: Mapping[str, Tensor], path: Path) -> Stride:
+    strides = [stride for stride in VARIANTS.values() if f"upscore{stride}.weight" in state]
+    if len(strides) == 1 and {"conv1_1.0.weight", "score_fr.weight"} <= state.keys():
+        return strides[0]
+    raise InputError(
+        f"{path} has a key layout this version does not know",
+        got=f"{len(state)} tensors: {', '.join(list(state)[:_SHOWN_KEYS])}, ...",
+        expected="conv1_1.0.weight ... score_fr.weight and one of "
+        + ", ".join(f"upscore{stride}.weight" for stride in VARIANTS.values()),
+        fix="rename the keys to those of fcn_deploy.models.FCN",
+    )
+
+
+def _rename(state: Mapping[str, Tensor], stride: Stride) -> dict[str, Tensor]:
+    """Gives fc6 and fc7 the names they have at this stride, whichever of the two the file uses."""
+    paired = stride == 32
+    renamed = {}
+    for key, tensor in state.items():
+        if match := re.fullmatch(r"(fc[67])(?:\.0)?\.(weight|bias)", key):
+            key = f"{match[1]}.0.{match[2]}" if paired else f"{match[1]}.{match[2]}"
+        renamed[key] = tensor
+    return renamed

@@ -1,0 +1,273 @@
+"""What a net is: the facts every artifact carries, and the JSON they travel in."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from fcn_deploy.errors import InputError
+
+FORMAT = 1
+METADATA_KEY = "fcn_deploy.spec"
+
+Color = Literal["RGB", "BGR"]
+Rgb = tuple[int, int, int]
+Triple = tuple[float, float, float]
+
+
+def check_format(data: object, what: str) -> Mapping[str, Any]:
+    """Returns `data` as a mapping if it is JSON of the format this version reads.
+
+    Raises:
+        InputError: `data` is not a JSON object, or its `format` is not 1.
+    """
+    if not isinstance(data, Mapping):
+        raise InputError(f"{what} is not a JSON object", got=type(data).__name__)
+    if data.get("format") != FORMAT:
+        raise InputError(
+            f"{what} has an unknown format",
+            got=f'"format": {json.dumps(data.get("format"))}',
+            expected=f'"format": {FORMAT}',
+            fix="make it again with this version of fcn-deploy, or install the version that wrote it",
+        )
+    return data
+
+
+def _require(condition: bool, what: str, got: object, expected: str) -> None:
+    if not condition:
+        raise InputError(what, got=repr(got), expected=expected)
+
+
+def _triple(values: object, what: str) -> Triple:
+    try:
+        first, second, third = (float(value) for value in values)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        raise InputError(what, got=repr(values), expected="three numbers") from None
+    return first, second, third
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a graph.
+
+    Attributes:
+        name: The tensor's name.
+        dtype: A numpy dtype name such as `float32`.
+        shape: An int where the size is fixed, the dimension's name where it is dynamic.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype} [{', '.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """`(x * scale - mean) / std` for x in 0..255, in the net's channel order.
+
+    Attributes:
+        color: The channel order the net was trained on.
+        scale: Factor applied to the 0..255 values.
+        mean: Per channel, in the net's order, after scaling.
+        std: Per channel, in the net's order, positive.
+        assumed: True where nobody stated these values and a default was taken.
+    """
+
+    color: Color = "RGB"
+    scale: float = 1 / 255
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: Triple = (0.229, 0.224, 0.225)
+    assumed: bool = False
+
+    def __post_init__(self) -> None:
+        _require(self.color in ("RGB", "BGR"), "normalization color", self.color, "RGB or BGR")
+        _require(
+            math.isfinite(self.scale) and self.scale > 0, "normalization scale", self.scale, "a positive number"
+        )
+        _require(all(map(math.isfinite, self.mean)), "normalization mean", self.mean, "three finite numbers")
+        _require(
+            all(math.isfinite(s) and s > 0 for s in self.std),
+            "normalization std",
+            self.std,
+            "three positive numbers",
+        )
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Normalization:
+        """Builds it from the `normalization` object of a spec.
+
+        Raises:
+            InputError: A key is missing or holds a bad value.
+        """
+        return cls(
+            color=data["color"],
+            scale=float(data["scale"]),
+            mean=_triple(data["mean"], "normalization mean"),
+            std=_triple(data["std"], "normalization std"),
+            assumed=bool(data.get("assumed", False)),
+        )
+
+
+# torchvision's ImageNet statistics, for RGB images scaled to 0..1:
+# https://docs.pytorch.org/vision/stable/models.html
+TORCHVISION = Normalization()
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the published FCNs differ in shape.
+
+    Attributes:
+        fc6_kernel: Kernel size of fc6; 1 in the nets this package trains, 7 in the paper.
+        input_padding: Padding of conv1_1; 0 stands for its own 1, the paper has 100.
+    """
+
+    fc6_kernel: int = 1
+    input_padding: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.fc6_kernel > 0, "geometry fc6_kernel", self.fc6_kernel, "a positive integer")
+        _require(self.input_padding >= 0, "geometry input_padding", self.input_padding, "0 or more")
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """Which weights a net was made from.
+
+    Attributes:
+        sha256: Of the checkpoint file, in hex.
+        layout: The key layout it was read as, such as `seed`.
+    """
+
+    sha256: str
+    layout: str
+
+
+def default_palette(num_classes: int) -> tuple[Rgb, ...]:
+    """Returns the PASCAL VOC colour map for `num_classes` classes.
+
+    The bits of the class index are dealt to R, G and B from the most significant bit down, as `VOClabelcolormap`
+    of the VOC development kit does (http://host.robots.ox.ac.uk/pascal/VOC/voc2012/).
+    """
+    return tuple(_voc_color(index) for index in range(num_classes))
+
+
+def _voc_color(index: int) -> Rgb:
+    red = green = blue = 0
+    for bit in range(8):
+        red |= (index >> (3 * bit) & 1) << (7 - bit)
+        green |= (index >> (3 * bit + 1) & 1) << (7 - bit)
+        blue |= (index >> (3 * bit + 2) & 1) << (7 - bit)
+    return red, green, blue
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything about a net that its weights do not say.
+
+    Attributes:
+        variant: `fcn32s`, `fcn16s` or `fcn8s`.
+        stride: Stride of the finest score map: 32, 16 or 8.
+        width: Channel multiplier of the trunk; 1.0 is VGG16.
+        num_classes: C, the channels of `logits`.
+        classes: One name a class.
+        palette: One RGB colour a class, 0..255.
+        ignore_index: The label that stands for "not labelled", or None.
+        normalization: From 0..255 pixels to what the net takes.
+        geometry: Which published shape the net has.
+        checkpoint: The weights it was made from, or None.
+        exporter: Versions of what exported it, or empty.
+    """
+
+    variant: str
+    stride: int
+    width: float
+    num_classes: int
+    classes: tuple[str, ...]
+    palette: tuple[Rgb, ...]
+    ignore_index: int | None = 255
+    normalization: Normalization = TORCHVISION
+    geometry: Geometry = Geometry()
+    checkpoint: CheckpointInfo | None = None
+    exporter: Mapping[str, str | int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _require(self.num_classes > 0, "spec num_classes", self.num_classes, "a positive integer")
+        _require(self.stride > 0, "spec stride", self.stride, "a positive integer")
+        _require(self.width > 0, "spec width", self.width, "a positive number")
+        if len(self.classes) != self.num_classes:
+            raise InputError(
+                "the number of class names does not match the net",
+                got=f"{len(self.classes)} names",
+                expected=f"{self.num_classes}, one for each channel of the score layer",
+                fix="list one name a line, in the order of the labels, without the ignored class",
+            )
+        _require(
+            len(self.palette) == self.num_classes,
+            "spec palette",
+            f"{len(self.palette)} colours",
+            f"{self.num_classes}",
+        )
+        _require(
+            all(len(rgb) == 3 and all(0 <= channel <= 255 for channel in rgb) for rgb in self.palette),
+            "spec palette",
+            self.palette,
+            "three integers in 0..255 for each class",
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the spec as JSON data, with its format number."""
+        return {"format": FORMAT, **asdict(self)}
+
+    def dumps(self) -> str:
+        """Returns the spec as one line of JSON, as it stands in `metadata_props`."""
+        return json.dumps(self.to_json(), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, data: object) -> ModelSpec:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            InputError: The format is unknown, a key is missing, or a value is bad.
+        """
+        fields = check_format(data, "the model spec")
+        try:
+            checkpoint = fields.get("checkpoint")
+            return cls(
+                variant=str(fields["variant"]),
+                stride=int(fields["stride"]),
+                width=float(fields["width"]),
+                num_classes=int(fields["num_classes"]),
+                classes=tuple(str(name) for name in fields["classes"]),
+                palette=tuple((int(r), int(g), int(b)) for r, g, b in fields["palette"]),
+                ignore_index=None if fields["ignore_index"] is None else int(fields["ignore_index"]),
+                normalization=Normalization.from_json(fields["normalization"]),
+                geometry=Geometry(**fields["geometry"]),
+                checkpoint=CheckpointInfo(**checkpoint) if checkpoint else None,
+                exporter=dict(fields.get("exporter") or {}),
+            )
+        except KeyError as error:
+            raise InputError("the model spec is incomplete", got=f"no key {error}") from error
+        except (TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError("the model spec is malformed", got=str(error)) from error
+
+    @classmethod
+    def loads(cls, text: str) -> ModelSpec:
+        """Reads what `dumps` wrote.
+
+        Raises:
+            InputError: `text` is not JSON, or not a spec.
+        """
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError("the model spec is not JSON", got=str(error)) from error
+        return cls.from_json(data)
