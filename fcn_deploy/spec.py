@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from fcn_deploy.errors import InputError
+from fcn_deploy.errors import InputError, UsageError
 
 FORMAT = 1
 METADATA_KEY = "fcn_deploy.spec"
@@ -87,9 +88,7 @@ class Normalization:
 
     def __post_init__(self) -> None:
         _require(self.color in ("RGB", "BGR"), "normalization color", self.color, "RGB or BGR")
-        _require(
-            math.isfinite(self.scale) and self.scale > 0, "normalization scale", self.scale, "a positive number"
-        )
+        _require(math.isfinite(self.scale) and self.scale > 0, "normalization scale", self.scale, "a positive number")
         _require(all(map(math.isfinite, self.mean)), "normalization mean", self.mean, "three finite numbers")
         _require(
             all(math.isfinite(s) and s > 0 for s in self.std),
@@ -97,6 +96,12 @@ class Normalization:
             self.std,
             "three positive numbers",
         )
+
+    def affine(self) -> tuple[Triple, Triple]:
+        """Returns `(a, b)`, per channel, such that `x * a + b` is `(x * scale - mean) / std`."""
+        a = [self.scale / std for std in self.std]
+        b = [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
+        return _triple(a, "scale"), _triple(b, "shift")
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Normalization:
@@ -271,3 +276,37 @@ class ModelSpec:
         except json.JSONDecodeError as error:
             raise InputError("the model spec is not JSON", got=str(error)) from error
         return cls.from_json(data)
+
+
+@dataclass(frozen=True)
+class ImageShape:
+    """The shape of a batch of images, never of channels.
+
+    Attributes:
+        batch: How many images, at least 1.
+        height: In pixels, at least 1.
+        width: In pixels, at least 1.
+    """
+
+    batch: int
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        sizes = (self.batch, self.height, self.width)
+        _require(all(size >= 1 for size in sizes), "shape", str(self), "NxHxW or HxW, each at least 1")
+
+    @classmethod
+    def parse(cls, text: str) -> ImageShape:
+        """Reads `NxHxW`, or `HxW` for a batch of one.
+
+        Raises:
+            UsageError: `text` is neither.
+        """
+        if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){1,2}", text):
+            raise UsageError("bad shape", got=repr(text), expected="NxHxW or HxW, such as 4x512x512 or 360x480")
+        *batch, height, width = (int(size) for size in text.split("x"))
+        return cls(batch[0] if batch else 1, height, width)
+
+    def __str__(self) -> str:
+        return f"{self.batch}x{self.height}x{self.width}"

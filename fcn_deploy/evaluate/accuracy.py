@@ -34,9 +34,7 @@ def confusion_matrix(
         InputError: The shapes differ, or a truth value is neither a class nor ignored.
     """
     if truth.shape != labels.shape:
-        raise InputError(
-            "labels and ground truth differ in shape", got=list(labels.shape), expected=list(truth.shape)
-        )
+        raise InputError("labels and ground truth differ in shape", got=list(labels.shape), expected=list(truth.shape))
     counted = np.ones(truth.shape, bool) if ignore_index is None else truth != ignore_index
     truth, labels = truth[counted].astype(np.int64), labels[counted].astype(np.int64)
     if truth.size and not (truth.min() >= 0 and truth.max() < num_classes):
@@ -105,8 +103,8 @@ class Drop:
 def miou_drop(reference: Matrix, engine: Matrix, *, resamples: int = _RESAMPLES, seed: int = 0) -> Drop:
     """Compares two nets on the same images, with a paired percentile bootstrap over the images.
 
-    Efron and Tibshirani, "An Introduction to the Bootstrap", chapter 13: images are drawn with replacement, the same
-    draw for both nets, and the interval is that between the 2.5th and the 97.5th percentile of the differences.
+    Efron and Tibshirani, "An Introduction to the Bootstrap", chapter 13: images are drawn with replacement, the
+    same draw for both nets; the interval lies between the 2.5th and the 97.5th percentile of the differences.
 
     Args:
         reference: int64 [images, C, C], one confusion matrix an image.

@@ -52,8 +52,8 @@ def read_checkpoint(path: Path, variant: str | None = None) -> Checkpoint:
     """Reads a `.pth` or `.safetensors` file without running any code it may hold.
 
     Args:
-        path: The file. Wrappers (`state_dict`, `model_state_dict`, `module.` prefixes) are taken off, half-precision
-            tensors become float32.
+        path: The file. Wrappers (`state_dict`, `model_state_dict`, `module.` prefixes) are taken off,
+            half-precision tensors become float32.
         variant: What the user says the net is; checked against the tensors.
 
     Raises:

@@ -49,11 +49,14 @@ class FCN(VGG16Trunk):
         # Published FCN-32s checkpoints of this family keep fc6 and fc7 as Conv+ReLU pairs (`fc6.0.weight`), the
         # finer ones as plain convolutions (`fc6.weight`); with the same split here each loads unchanged.
         paired = self.stride == 32
-        for name, inputs in (("6", in_channels), ("7", channels)):
-            conv = conv_relu(inputs, channels, 1) if paired else nn.Conv2d(inputs, channels, 1)
-            self.add_module(f"fc{name}", conv)
-            self.add_module(f"relu{name}", nn.Identity() if paired else nn.ReLU(inplace=True))
-            self.add_module(f"drop{name}", nn.Dropout2d())
+
+        def dense(inputs: int) -> nn.Module:
+            return conv_relu(inputs, channels, 1) if paired else nn.Conv2d(inputs, channels, 1)
+
+        self.fc6, self.fc7 = dense(in_channels), dense(channels)
+        self.relu6 = nn.Identity() if paired else nn.ReLU(inplace=True)
+        self.relu7 = nn.Identity() if paired else nn.ReLU(inplace=True)
+        self.drop6, self.drop7 = nn.Dropout2d(), nn.Dropout2d()
         self.score_fr = nn.Conv2d(channels, self.num_classes, 1)
 
     def _add_upscores(self) -> None:

@@ -1,1 +1,38 @@
-"""Placeholder."""
+"""ONNX to ONNX rewrites, one a file, and the ordered pipeline of each target.
+
+A pass is a function `model -> (model, changed)` on an `onnx_ir.Model`, which it may change in place. Every pass keeps
+the numbers. One that finds nothing to do, or declines, says why in the debug log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import onnx_ir as ir
+
+from fcn_deploy.passes.dim_names import name_dims
+from fcn_deploy.passes.image_input import take_images
+from fcn_deploy.passes.label_output import give_labels
+from fcn_deploy.passes.layer_names import name_layers
+from fcn_deploy.spec import ModelSpec
+
+Pass = Callable[[ir.Model], tuple[ir.Model, bool]]
+
+_log = logging.getLogger(__name__)
+
+# Names first: the tensors that calibration will speak of are those that stand in the exported file.
+EXPORTED: tuple[Pass, ...] = (name_layers, name_dims)
+
+
+def image_io(spec: ModelSpec) -> tuple[Pass, ...]:
+    """Returns the passes that make an exported model take images and give labels."""
+    return (lambda model: take_images(model, spec.normalization), give_labels)
+
+
+def run(model: ir.Model, passes: Sequence[Pass]) -> ir.Model:
+    """Runs passes in order and returns the model."""
+    for rewrite in passes:
+        model, changed = rewrite(model)
+        _log.debug("%s: %s", getattr(rewrite, "__name__", rewrite), "changed" if changed else "nothing to do")
+    return model

@@ -1,0 +1,85 @@
+"""What every builder is asked for, and what it gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.files import sha256_bytes, write_bytes, write_json
+from fcn_deploy.quant.methods import METHODS
+from fcn_deploy.quant.ranges import Ranges
+from fcn_deploy.sidecar import EngineFile, Gate, Io, Sidecar, sidecar_path
+
+RequestedPrecision = Literal["fp32", "fp16", "int8"]
+TargetCpu = Literal["generic", "vnni", "native"]
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """What to build.
+
+    Attributes:
+        precision: `fp32`, `fp16` or `int8`.
+        io: `image` (uint8 images to labels) or `tensor` (float image to logits).
+        method: How INT8 ranges are chosen: a key of `quant.methods.METHODS`.
+        target_cpu: Where it will run: `generic` is right on every CPU, `vnni` uses all 8 bits of a weight and needs
+            VNNI, `native` asks this machine.
+    """
+
+    precision: RequestedPrecision = "fp32"
+    io: Io = "image"
+    method: str = "minmax"
+    target_cpu: TargetCpu = "generic"
+
+    def __post_init__(self) -> None:
+        _one_of("precision", self.precision, ("fp32", "fp16", "int8"))
+        _one_of("io", self.io, ("image", "tensor"))
+        _one_of("calibration method", self.method, tuple(METHODS))
+        _one_of("target CPU", self.target_cpu, ("generic", "vnni", "native"))
+
+
+def _one_of(what: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"unknown {what}", got=repr(value), expected=" or ".join(choices))
+
+
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """An engine that has not been written yet.
+
+    Attributes:
+        data: The content of its file.
+        sidecar: What it is; its `engine.file` is filled in by `save`.
+    """
+
+    data: bytes
+    sidecar: Sidecar
+
+    def save(self, path: Path, gate: Gate | None = None) -> Sidecar:
+        """Writes the engine and its sidecar, each atomically; the sidecar last, for it vouches for the engine.
+
+        Raises:
+            InputError: The path cannot be written.
+        """
+        file = EngineFile(path.name, sha256_bytes(self.data), len(self.data))
+        sidecar = replace(self.sidecar, engine=file, gate=gate)
+        write_bytes(path, self.data)
+        write_json(sidecar_path(path), sidecar.to_json())
+        return sidecar
+
+
+def check_ranges(ranges: Ranges, model_sha256: str) -> None:
+    """Checks that ranges are those of a model.
+
+    Raises:
+        InputError: They belong to another.
+    """
+    if ranges.model_sha256 != model_sha256:
+        raise InputError(
+            "the ranges belong to another model",
+            got=f"ranges of {ranges.model_sha256[:12]}...",
+            expected=f"ranges of {model_sha256[:12]}...",
+            fix="calibrate this model: fcn-deploy calibrate",
+        )

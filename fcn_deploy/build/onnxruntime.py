@@ -1,0 +1,130 @@
+"""Engines for ONNX Runtime: plain ONNX files, in FP32 or with Q/DQ that its CPU kernels run in INT8."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from fcn_deploy import passes
+from fcn_deploy.build.engine import BuildConfig, Engine, TargetCpu, check_ranges
+from fcn_deploy.errors import PrecisionError, UsageError
+from fcn_deploy.files import sha256_bytes
+from fcn_deploy.graph import exported_spec, parse, serialize
+from fcn_deploy.quant.emit import OrtScheme, emit_onnxruntime, float_by_default, quantizable_layers
+from fcn_deploy.quant.methods import choose
+from fcn_deploy.quant.ranges import Ranges
+from fcn_deploy.runtime.cpu import has_vnni
+from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+from fcn_deploy.sidecar import ENGINE_KEY, EngineFile, Precision, Sidecar, Source
+
+_log = logging.getLogger(__name__)
+
+
+def build_onnxruntime(
+    model: bytes, config: BuildConfig, ranges: Ranges | None = None, ranges_sha256: str | None = None
+) -> Engine:
+    """Builds an engine for ONNX Runtime's CPU provider.
+
+    Args:
+        model: Content of an ONNX file as `export` writes it.
+        config: Precision, input and output, target CPU.
+        ranges: What calibration saw, for INT8.
+        ranges_sha256: Of the ranges file, for the sidecar.
+
+    Returns:
+        The engine; ONNX Runtime has loaded it, and runs in INT8 what was to.
+
+    Raises:
+        ArtifactError: ONNX Runtime cannot load what was built.
+        InputError: The model is not an exported net, or the ranges are not the model's.
+        PrecisionError: ONNX Runtime would run a layer in float that was to be INT8.
+        UsageError: FP16, which ONNX Runtime's CPU has no kernels for; or INT8 without ranges.
+    """
+    if config.precision == "fp16":
+        raise UsageError(
+            "ONNX Runtime's CPU kernels do not compute in FP16",
+            got="--fp16 for onnxruntime",
+            expected="--fp32 or --int8",
+        )
+    graph_model = parse(model)
+    spec = exported_spec(graph_model)
+    target = resolve_target(config.target_cpu)
+    model_sha256 = sha256_bytes(model)
+    precision = Precision("fp32", "fp32", layers=dict.fromkeys(_layers(graph_model), "fp32"), achieved="fp32")
+    if config.precision == "int8":
+        if ranges is None:
+            raise UsageError("INT8 needs ranges", fix="name calibration images or a ranges file")
+        check_ranges(ranges, model_sha256)
+        precision = _quantize(graph_model, config, ranges, target)
+    if config.io == "image":
+        graph_model = passes.run(graph_model, passes.image_io(spec))
+    graph_model.metadata_props[ENGINE_KEY] = config.precision
+    data = serialize(graph_model)
+    _check_achieved(data, precision)
+    sidecar = Sidecar(
+        engine=EngineFile("", sha256_bytes(data), len(data)),
+        backend=OnnxRuntimeBackend.name,
+        library=OnnxRuntimeBackend.version,
+        io=config.io,
+        precision=precision,
+        spec=spec,
+        source=Source(
+            model_sha256,
+            ranges_sha256 if config.precision == "int8" else None,
+            ranges.to_json()["data"] if ranges and config.precision == "int8" else None,
+        ),
+        target={"cpu": target, "gpu": []},
+    )
+    return Engine(data, sidecar)
+
+
+def resolve_target(target: TargetCpu) -> TargetCpu:
+    """Returns `target`, or for `native` what this machine's CPU is: `generic` or `vnni`.
+
+    Raises:
+        UsageError: `native` on a system that does not say what its CPU has.
+    """
+    if target != "native":
+        return target
+    vnni = has_vnni()
+    if vnni is None:
+        raise UsageError(
+            "this system does not list what its CPU has", got="--target-cpu native", expected="generic or vnni"
+        )
+    _log.info("target CPU: this machine's, %s", "vnni" if vnni else "generic, for it has no VNNI")
+    return "vnni" if vnni else "generic"
+
+
+def _layers(model: ir.Model) -> list[str]:
+    return [str(node.name) for node in model.graph if node.op_type in ("Conv", "ConvTranspose")]
+
+
+def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, target: TargetCpu) -> Precision:
+    kept = float_by_default(model.graph)
+    layers = [name for name in quantizable_layers(model.graph) if name not in kept]
+    precisions = {name: "int8" if name in layers else "fp32" for name in _layers(model)}
+    scheme = OrtScheme(weight_limit=127 if target == "vnni" else 64)
+    emit_onnxruntime(model, choose(ranges.histograms, config.method), layers, scheme)
+    return Precision("int8", "fp32", config.method, precisions, achieved="int8")
+
+
+def _check_achieved(data: bytes, precision: Precision) -> None:
+    """Loads the engine and looks at the graph ONNX Runtime makes of it."""
+    asked = {name for name, layer in precision.layers.items() if layer == "int8"}
+    with tempfile.TemporaryDirectory(prefix="fcn-deploy-") as folder:
+        optimized = Path(folder, "optimized.onnx")
+        OnnxRuntimeBackend(data, optimized_path=optimized).close()
+        nodes = onnx.load(optimized).graph.node
+    # A fused convolution writes a tensor called as the layer, with a suffix where the name was taken.
+    fused = [node.name for node in nodes if node.op_type == "QLinearConv"]
+    in_float = [node.name for node in nodes if node.op_type in ("Conv", "FusedConv")]
+    if len(fused) != len(asked):
+        raise PrecisionError(
+            "ONNX Runtime does not run every INT8 layer in INT8",
+            got=f"{len(fused)} layers in INT8, in float: {', '.join(in_float)}",
+            expected=f"{len(asked)}: {', '.join(sorted(asked))}",
+        )

@@ -1,0 +1,192 @@
+"""Folders of images and labels, read with Pillow."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fcn_deploy.errors import InputError
+from fcn_deploy.files import reading
+
+_log = logging.getLogger(__name__)
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """The images of a folder, in the order of their names, read when asked for.
+
+    Attributes:
+        paths: Their files, at least one.
+        size: [height, width] to resize each to, or None for as they are.
+    """
+
+    paths: tuple[Path, ...]
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.paths:
+            raise InputError("no images", expected="at least one")
+
+    @classmethod
+    def open(cls, folder: Path, *, max_images: int | None = None, size: tuple[int, int] | None = None) -> ImageFolder:
+        """Lists a folder, not its sub-folders. What is an image is told by its content.
+
+        Args:
+            folder: The folder.
+            max_images: Take that many, evenly spread over the sorted names.
+            size: [height, width] to resize to.
+
+        Raises:
+            InputError: There is no such folder, it has no images, or a file with an image's suffix is none.
+        """
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not a folder", expected="a folder of images")
+        with reading(folder):
+            files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
+        paths = [path for path in files if _is_image(path)]
+        others = [path.name for path in files if path not in set(paths)]
+        if others:
+            _log.warning("%s: not images, left out: %s", folder, _listed(others))
+        if not paths:
+            raise InputError(f"{folder} has no images", got=f"{len(files)} other files", expected="at least one")
+        if max_images is not None and max_images < len(paths):
+            paths = [paths[index * len(paths) // max_images] for index in range(max_images)]
+        return cls(tuple(paths), size)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        """Yields uint8 [H, W, 3], RGB."""
+        return (read_image(path, self.size) for path in self.paths)
+
+    def every_fifth(self) -> tuple[ImageFolder, ImageFolder]:
+        """Splits off every fifth image, to be held out from calibration.
+
+        Returns:
+            The images to observe, and those held out.
+
+        Raises:
+            InputError: There are fewer than five.
+        """
+        held_out = self.paths[4::5]
+        if not held_out:
+            raise InputError(
+                "too few images to hold one out for the gate",
+                got=len(self),
+                expected="5 or more",
+                fix="add images, or name a folder to judge on with --data",
+            )
+        observed = tuple(path for path in self.paths if path not in set(held_out))
+        return replace(self, paths=observed), replace(self, paths=held_out)
+
+
+def read_image(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """Reads an image as the camera held it: EXIF rotation applied, grey and palette expanded, alpha dropped.
+
+    Args:
+        path: In any format Pillow reads; 16-bit grey is scaled to 8.
+        size: [height, width] to resize to, bilinearly, or None.
+
+    Returns:
+        uint8 [H, W, 3], RGB.
+
+    Raises:
+        InputError: The file cannot be read, is no image, or is damaged.
+    """
+    image = _open(path)
+    if image.mode.startswith("I"):  # 16-bit grey, in 16 or 32 bits; Pillow would clip it at 255
+        image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8))
+    if image.mode == "F":
+        raise InputError(f"{path} has float pixels", expected="8 or 16 bits", fix="convert it to 8 bits")
+    image = image.convert("RGB")
+    if size is not None:
+        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def read_labels(path: Path) -> NDArray[np.int32]:
+    """Reads an index image: the pixel value, or the palette index, is the class.
+
+    Returns:
+        int32 [H, W].
+
+    Raises:
+        InputError: The file cannot be read, is damaged, or has several channels.
+    """
+    image = _open(path)
+    if image.mode not in ("L", "P", "1") and not image.mode.startswith("I"):
+        raise InputError(
+            f"{path} is not an index image",
+            got=f"mode {image.mode}",
+            expected="one channel, whose value is the class",
+            fix="convert colour masks to indices first",
+        )
+    return np.asarray(image).astype(np.int32)
+
+
+def find_labels(images: Sequence[Path], folder: Path) -> tuple[Path, ...]:
+    """Finds the labels of images by the name without suffix.
+
+    Args:
+        images: Files of images.
+        folder: Where the labels are.
+
+    Returns:
+        One file for each image, in their order.
+
+    Raises:
+        InputError: There is no such folder, or an image has no labels; the names are listed.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder", expected="a folder of index images")
+    with reading(folder):
+        by_stem = {path.stem: path for path in sorted(folder.iterdir()) if path.is_file()}
+    missing = [path.name for path in images if path.stem not in by_stem]
+    if missing:
+        raise InputError(
+            f"{folder} lacks labels", got=f"none for {_listed(missing)}", expected="a file of the same name each"
+        )
+    return tuple(by_stem[path.stem] for path in images)
+
+
+def _is_image(path: Path) -> bool:
+    try:
+        with reading(path), Image.open(path):
+            return True
+    except InputError as error:
+        if not isinstance(error.__cause__, UnidentifiedImageError):
+            raise
+    if path.suffix.lower() in Image.registered_extensions():
+        raise InputError(
+            f"{path} is not an image",
+            got=f"content that no reader knows, {path.stat().st_size} bytes",
+            fix="remove or replace it",
+        )
+    return False
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with reading(path), Image.open(path) as file:
+            file.load()
+            return ImageOps.exif_transpose(file)
+    except InputError as error:
+        if isinstance(error.__cause__, UnidentifiedImageError):
+            raise InputError(f"{path} is not an image", got="content that no reader knows") from error
+        raise InputError(f"{path} is damaged or not an image", got=error.got) from error
+    except (SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} is damaged or not an image", got=str(error)) from error
+
+
+def _listed(names: Sequence[Any]) -> str:
+    shown = ", ".join(map(str, names[:_SHOWN]))
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

@@ -1,0 +1,85 @@
+"""The few things every rewrite of a graph needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcn_deploy.errors import InputError
+from fcn_deploy.spec import METADATA_KEY, ModelSpec
+
+
+def parse(data: bytes, what: str = "the model") -> ir.Model:
+    """Reads the content of an ONNX file.
+
+    Args:
+        data: The content.
+        what: What to call it in an error.
+
+    Raises:
+        InputError: It is not an ONNX model.
+    """
+    from google.protobuf.message import DecodeError
+
+    try:
+        proto = onnx.load_model_from_string(data)
+        if not proto.graph.node:
+            raise InputError(f"{what} is not an ONNX model", got="no nodes")
+        return ir.from_proto(proto)
+    except DecodeError as error:
+        raise InputError(f"{what} is not an ONNX model", got=str(error)) from error
+
+
+def serialize(model: ir.Model) -> bytes:
+    """Returns the content of the ONNX file of a model."""
+    return bytes(ir.to_proto(model).SerializeToString())
+
+
+def add_constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
+    """Adds an initialiser to a graph and returns it."""
+    value = ir.Value(
+        name=name,
+        const_value=ir.tensor(array, name=name),
+        shape=ir.Shape(array.shape),
+        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def constant_of(value: ir.Value | None) -> NDArray[Any] | None:
+    """Returns the array of an initialiser or constant; None for anything else."""
+    if value is None or value.const_value is None:
+        return None
+    return np.asarray(value.const_value.numpy())
+
+
+def exported_spec(model: ir.Model, what: str = "the model") -> ModelSpec:
+    """Checks that a model is one that `export` writes, and returns its spec.
+
+    Args:
+        model: Any model.
+        what: What to call it in an error.
+
+    Raises:
+        InputError: It has other inputs or outputs than float32 `image` and `logits`, or no spec in its metadata.
+    """
+    signature = [(value.name, value.dtype) for value in (*model.graph.inputs, *model.graph.outputs)]
+    if signature != [("image", ir.DataType.FLOAT), ("logits", ir.DataType.FLOAT)]:
+        raise InputError(
+            f"{what} is not an exported segmentation net",
+            got=", ".join(f"{name} {dtype}" for name, dtype in signature) or "no inputs and outputs",
+            expected="input image and output logits, float32",
+            fix="make it with fcn-deploy export",
+        )
+    if METADATA_KEY not in model.metadata_props:
+        raise InputError(
+            f"{what} does not say how its images are normalised and what its classes are",
+            expected=f"{METADATA_KEY} in its metadata",
+            fix="make it with fcn-deploy export",
+        )
+    return ModelSpec.loads(model.metadata_props[METADATA_KEY])

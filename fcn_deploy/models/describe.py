@@ -1,0 +1,144 @@
+"""What a checkpoint's tensors do not say, from what the user says and from defaults that are owned up to."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from fcn_deploy.errors import InputError
+from fcn_deploy.files import read_bytes
+from fcn_deploy.models.checkpoint import Checkpoint
+from fcn_deploy.spec import TORCHVISION, Color, ModelSpec, Normalization, Rgb, Triple, default_palette
+
+_log = logging.getLogger(__name__)
+_IGNORE_INDEX = 255  # PASCAL VOC's and Cityscapes' label for "not labelled"
+
+
+@dataclass(frozen=True)
+class SpecOptions:
+    """What the user says about a checkpoint; None leaves it to the checkpoint or the default.
+
+    Attributes:
+        num_classes: Checked against the tensors.
+        class_names: A CSV file, one class a line: `name` or `name,red,green,blue`.
+        ignore_index: The label that stands for "not labelled".
+        color: Channel order of the net's input.
+        scale: Factor for pixels 0..255.
+        mean: Per channel, after scaling.
+        std: Per channel.
+    """
+
+    num_classes: int | None = None
+    class_names: Path | None = None
+    ignore_index: int | None = None
+    color: Color | None = None
+    scale: float | None = None
+    mean: Triple | None = None
+    std: Triple | None = None
+
+
+def describe(checkpoint: Checkpoint, options: SpecOptions | None = None) -> ModelSpec:
+    """Puts together the spec of a checkpoint's net.
+
+    The user's word comes first, then the spec the checkpoint carries, then the defaults; a normalisation that rests on
+    a default is marked `assumed` and warned about.
+
+    Raises:
+        InputError: The number of classes or names is not that of the net, or the names cannot be read.
+    """
+    options = options or SpecOptions()
+    known = checkpoint.spec
+    count = checkpoint.num_classes
+    if options.num_classes not in (None, count):
+        raise InputError("the checkpoint has another number of classes", got=count, expected=f"{options.num_classes}")
+    if options.class_names:
+        classes, palette = read_class_names(options.class_names, count)
+    elif known:
+        classes, palette = known.classes, known.palette
+    else:
+        classes, palette = tuple(f"class_{index}" for index in range(count)), default_palette(count)
+    ignore_index = options.ignore_index
+    if ignore_index is None:
+        ignore_index = known.ignore_index if known else _IGNORE_INDEX
+    return ModelSpec(
+        variant=checkpoint.variant,
+        stride=checkpoint.stride,
+        width=checkpoint.width,
+        num_classes=count,
+        classes=classes,
+        palette=palette,
+        ignore_index=ignore_index,
+        normalization=_normalization(options, known.normalization if known else None),
+        checkpoint=checkpoint.info,
+    )
+
+
+def _normalization(options: SpecOptions, known: Normalization | None) -> Normalization:
+    base = known or TORCHVISION
+    # The channel order does not count: RGB is what every reader of images gives, and BGR is always said.
+    assumed = known is None and None in (options.scale, options.mean, options.std)
+    normalization = Normalization(
+        color=options.color or base.color,
+        scale=base.scale if options.scale is None else options.scale,
+        mean=options.mean or base.mean,
+        std=options.std or base.std,
+        assumed=assumed,
+    )
+    if assumed:
+        _log.warning(
+            "the checkpoint does not say how its images were normalised; assuming scale %.6g, mean %s, std %s, %s. "
+            "If it was trained otherwise, say so with --scale, --mean, --std and --color",
+            normalization.scale,
+            _numbers(normalization.mean),
+            _numbers(normalization.std),
+            normalization.color,
+        )
+    return normalization
+
+
+def _numbers(values: Triple) -> str:
+    return ",".join(f"{value:g}" for value in values)
+
+
+def read_class_names(path: Path, count: int) -> tuple[tuple[str, ...], tuple[Rgb, ...]]:
+    """Reads names, and colours where given, of classes.
+
+    Args:
+        path: CSV, one class a line: `name`, or `name,red,green,blue`; empty lines do not count.
+        count: How many there must be.
+
+    Returns:
+        Names and palette; classes without a colour get that of the PASCAL VOC map.
+
+    Raises:
+        InputError: The file cannot be read, a line is malformed, or there are more or fewer names.
+    """
+    try:
+        text = read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not a text file", got=str(error), expected="UTF-8") from error
+    rows = [row for row in csv.reader(text.splitlines()) if any(field.strip() for field in row)]
+    if len(rows) != count:
+        raise InputError(
+            f"{path} does not name the net's classes",
+            got=f"{len(rows)} names",
+            expected=f"{count}, one a line in the order of the labels, without the ignored class",
+        )
+    defaults = default_palette(count)
+    names, palette = [], []
+    for number, (row, default) in enumerate(zip(rows, defaults, strict=True), start=1):
+        names.append(row[0].strip())
+        palette.append(_color(row[1:], path, number) if len(row) > 1 else default)
+    return tuple(names), tuple(palette)
+
+
+def _color(fields: list[str], path: Path, number: int) -> Rgb:
+    try:
+        red, green, blue = (int(field) for field in fields)
+    except ValueError:
+        raise InputError(
+            f"{path}, class {number}: bad colour", got=",".join(fields), expected="name,red,green,blue"
+        ) from None
+    return red, green, blue

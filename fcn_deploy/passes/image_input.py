@@ -1,0 +1,51 @@
+"""Lets the graph take uint8 images as a camera gives them, and normalise them itself."""
+
+from __future__ import annotations
+
+import logging
+from itertools import pairwise
+
+import numpy as np
+import onnx_ir as ir
+
+from fcn_deploy.graph import add_constant
+from fcn_deploy.spec import Normalization
+
+_log = logging.getLogger(__name__)
+
+
+def take_images(model: ir.Model, normalization: Normalization) -> tuple[ir.Model, bool]:
+    """Replaces the input `image`, float32 [N, 3, H, W], by `image`, uint8 [N, H, W, 3] RGB.
+
+    In front of the net come Cast, Transpose, the channel swap for BGR nets, and `x * a + b`.
+    """
+    graph = model.graph
+    old = graph.inputs[0]
+    if old.dtype != ir.DataType.FLOAT or old.shape is None or old.shape.rank() != 4:
+        _log.debug("take_images declines: the input is %s %s, not float32 [N, 3, H, W]", old.dtype, old.shape)
+        return model, False
+    batch, _, height, width = old.shape
+    image = ir.Value(name=old.name, shape=ir.Shape([batch, height, width, 3]), type=ir.TensorType(ir.DataType.UINT8))
+    old.name = f"{image.name}/normalized"
+    graph.inputs[0] = image
+
+    a, b = normalization.affine()
+    scale = add_constant(graph, "image/scale", np.array(a, np.float32).reshape(1, 3, 1, 1))
+    shift = add_constant(graph, "image/shift", np.array(b, np.float32).reshape(1, 3, 1, 1))
+    # The cast comes before the transpose: TensorRT refuses to transpose uint8.
+    nodes = [
+        ir.node("Cast", [image], {"to": ir.DataType.FLOAT}, name="image/Cast"),
+        ir.node("Transpose", [None], {"perm": [0, 3, 1, 2]}, name="image/Transpose"),
+    ]
+    if normalization.color == "BGR":
+        order = add_constant(graph, "image/bgr", np.array([2, 1, 0], np.int64))
+        nodes.append(ir.node("Gather", [None, order], {"axis": 1}, name="image/Gather"))
+    nodes.append(ir.node("Mul", [None, scale], name="image/Mul"))
+    nodes.append(ir.node("Add", [None, shift], name="image/Add"))
+    for before, node in pairwise(nodes):
+        node.replace_input_with(0, before.outputs[0])
+    for node in nodes:
+        node.outputs[0].name = node.name
+    old.replace_all_uses_with(nodes[-1].outputs[0])
+    graph.insert_before(graph[0], nodes)
+    return model, True

@@ -1,0 +1,61 @@
+"""onnxsim, kept at arm's length: in a process of its own, and never trusted with names or dimensions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import onnx
+
+from fcn_deploy.errors import InputError
+
+
+def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns the model with constants folded and redundant nodes removed, by onnxsim.
+
+    onnxsim runs as a subprocess, since it has been known to crash the interpreter. Metadata, inputs and outputs are as
+    before.
+
+    Raises:
+        InputError: onnxsim failed, or changed the inputs or outputs.
+    """
+    with tempfile.TemporaryDirectory(prefix="fcn-deploy-") as folder:
+        source, target = Path(folder, "model.onnx"), Path(folder, "simplified.onnx")
+        onnx.save(model, source)
+        # 0: onnxsim's own comparison runs at one size only; the caller compares at several.
+        command = [sys.executable, "-m", "onnxsim", str(source), str(target), "0"]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode != 0 or not target.is_file():
+            raise InputError(
+                "onnxsim cannot simplify the model",
+                got=f"exit status {result.returncode}: {_last_line(result.stderr or result.stdout)}",
+                fix="export with --no-simplify",
+            )
+        simplified = onnx.load(target)
+    del simplified.metadata_props[:]
+    simplified.metadata_props.extend(model.metadata_props)
+    _check_signature(model, simplified)
+    return simplified
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else "no output"
+
+
+def _check_signature(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
+    for kind in ("input", "output"):
+        old, new = (_signature(model, kind) for model in (before, after))
+        if old != new:
+            raise InputError(
+                f"onnxsim changed the model's {kind}s", got=new, expected=old, fix="export with --no-simplify"
+            )
+
+
+def _signature(model: onnx.ModelProto, kind: str) -> str:
+    return "; ".join(
+        f"{value.name} [{', '.join(d.dim_param or str(d.dim_value) for d in value.type.tensor_type.shape.dim)}]"
+        for value in getattr(model.graph, kind)
+    )

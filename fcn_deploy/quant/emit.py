@@ -1,0 +1,202 @@
+"""Emission: puts Q/DQ pairs into a graph, as ONNX Runtime's CPU kernels want them.
+
+Activations are asymmetric uint8 per tensor, weights symmetric int8 per output channel, biases int32: what ONNX Runtime
+fuses into QLinearConv (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcn_deploy.errors import InputError
+from fcn_deploy.graph import add_constant, constant_of
+from fcn_deploy.quant.methods import Range
+from fcn_deploy.quant.tensors import activation, ranged_tensor
+
+_INT32_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class OrtScheme:
+    """How to quantise for ONNX Runtime on a CPU.
+
+    Attributes:
+        weight_limit: Weights become integers in -limit..limit. 64 is right on every CPU: x86 kernels without VNNI add
+            two products of a uint8 and an int8 in 16 bits, and 2 * 255 * 64 just fits. 127 needs VNNI.
+    """
+
+    weight_limit: int = 64
+
+    def __post_init__(self) -> None:
+        if self.weight_limit not in (64, 127):
+            raise InputError("bad weight limit", got=self.weight_limit, expected="64 or 127")
+
+
+def quantizable_layers(graph: ir.Graph) -> list[str]:
+    """Returns the names of the layers that can run in INT8: the convolutions whose weights are constant."""
+    return [str(node.name) for node in graph if node.op_type == "Conv" and constant_of(node.inputs[1]) is not None]
+
+
+def float_by_default(graph: ir.Graph) -> set[str]:
+    """Returns the layers that stay float unless asked for.
+
+    Those are the ones that read the image, where three channels make INT8 slower than float, and the score layers,
+    whose rounding moves labels: the last convolutions on the way to the output, with as many channels as it has.
+    """
+    classes = graph.outputs[0].shape[1] if graph.outputs[0].shape is not None else None
+    image = graph.inputs[0]
+    kept = set()
+    for node in graph:
+        if node.op_type != "Conv":
+            continue
+        weights = constant_of(node.inputs[1])
+        scores = weights is not None and weights.shape[0] == classes and activation(node) is node.outputs[0]
+        if node.inputs[0] is image or scores:
+            kept.add(str(node.name))
+    return kept
+
+
+def emit_onnxruntime(
+    model: ir.Model, ranges: Mapping[str, Range], layers: Collection[str], scheme: OrtScheme | None = None
+) -> ir.Model:
+    """Quantises layers in place.
+
+    Args:
+        model: As exported and simplified, with float32 `image` and `logits`.
+        ranges: By tensor name, for the inputs and outputs of the layers.
+        layers: Names of the layers to quantise, from `quantizable_layers`.
+        scheme: Integer types and limits.
+
+    Returns:
+        The model.
+
+    Raises:
+        InputError: A layer is not in the graph or cannot be quantised, or a tensor has no range.
+    """
+    scheme = scheme or OrtScheme()
+    graph = model.graph
+    unknown = sorted(set(layers) - set(quantizable_layers(graph)))
+    if unknown:
+        raise InputError("layers that cannot be quantised", got=unknown, expected=quantizable_layers(graph))
+    convs = [node for node in graph if node.op_type == "Conv" and node.name in layers]
+    integer = _integer_tensors(graph, convs)
+    scales = {value: _asymmetric(_range_of(value, ranges)) for value in integer}
+    # Weights first: it reads each convolution's input by the tensor it had before Q/DQ came between.
+    for conv in convs:
+        _quantize_weights(graph, conv, scales[_data(conv)][0], scheme)
+    quantized = set(convs)
+    for value, (scale, zero_point) in scales.items():
+        _quantize_activation(graph, value, scale, zero_point, quantized, set(scales))
+    return model
+
+
+def _data(node: ir.Node) -> ir.Value:
+    value = node.inputs[0]
+    assert value is not None
+    return value
+
+
+def _integer_tensors(graph: ir.Graph, convs: list[ir.Node]) -> list[ir.Value]:
+    """The tensors that exist as integers, in graph order: what quantised convolutions read and write.
+
+    A max-pool between two of them runs on integers as well, so its input is one of the tensors.
+    """
+    wanted = {_data(conv) for conv in convs} | {activation(conv) for conv in convs}
+    for node in reversed(graph):
+        if node.op_type == "MaxPool" and node.outputs[0] in wanted:
+            wanted.add(_data(node))
+    ordered = [*graph.inputs, *(node.outputs[0] for node in graph)]
+    return [value for value in ordered if value in wanted]
+
+
+def _range_of(value: ir.Value, ranges: Mapping[str, Range]) -> Range:
+    source = ranged_tensor(value, ranges)
+    if source is None:
+        raise InputError(
+            f"no range for tensor {value.name}",
+            got=f"ranges of {len(ranges)} other tensors",
+            fix="calibrate this model again",
+        )
+    return ranges[str(source.name)]
+
+
+def _asymmetric(chosen: Range) -> tuple[np.float32, np.uint8]:
+    """Scale and zero point of uint8, such that 0.0 is exact and the range is covered."""
+    span = chosen.hi - chosen.lo
+    scale = np.float32(span / 255) if span > 0 else np.float32(1)
+    return scale, np.uint8(round(-chosen.lo / float(scale)))
+
+
+def _quantize_weights(graph: ir.Graph, conv: ir.Node, input_scale: np.float32, scheme: OrtScheme) -> None:
+    weights = constant_of(conv.inputs[1])
+    assert weights is not None
+    bias = constant_of(conv.inputs[2]) if len(conv.inputs) > 2 else None
+    largest = np.abs(weights).max(axis=(1, 2, 3)).astype(np.float64)
+    scale = np.where(largest > 0, largest / scheme.weight_limit, 1.0)
+    if bias is not None:
+        # A channel of nearly zero weights would need a bias of more than 32 bits; a coarser scale costs it nothing.
+        scale = np.maximum(scale, np.abs(bias) / (float(input_scale) * _INT32_MAX) * (1 + 1e-6))
+    scale = scale.astype(np.float32)
+    integers = np.rint(weights / scale[:, None, None, None]).clip(-scheme.weight_limit, scheme.weight_limit)
+    name = str(conv.name)
+    conv.replace_input_with(1, _dequantized(graph, conv, f"{name}.weight", integers.astype(np.int8), scale))
+    if bias is not None:
+        bias_scale = scale * input_scale
+        bias_integers = np.rint(bias / bias_scale.astype(np.float64)).clip(-_INT32_MAX, _INT32_MAX)
+        quantized = _dequantized(graph, conv, f"{name}.bias", bias_integers.astype(np.int32), bias_scale)
+        conv.replace_input_with(2, quantized)
+
+
+def _dequantized(
+    graph: ir.Graph, before: ir.Node, name: str, integers: NDArray[np.int8 | np.int32], scale: NDArray[np.float32]
+) -> ir.Value:
+    inputs = [
+        add_constant(graph, f"{name}/quantized", integers),
+        add_constant(graph, f"{name}/scale", scale),
+        add_constant(graph, f"{name}/zero_point", np.zeros(len(scale), integers.dtype)),
+    ]
+    node = ir.node("DequantizeLinear", inputs, {"axis": 0}, name=f"{name}/DequantizeLinear")
+    node.outputs[0].name = f"{name}/DequantizeLinear"
+    graph.insert_before(before, node)
+    return node.outputs[0]
+
+
+def _quantize_activation(
+    graph: ir.Graph,
+    value: ir.Value,
+    scale: np.float32,
+    zero_point: np.uint8,
+    quantized: set[ir.Node],
+    integer: set[ir.Value],
+) -> None:
+    uses = list(value.uses())
+    parameters = [
+        add_constant(graph, f"{value.name}/scale", np.array(scale, np.float32)),
+        add_constant(graph, f"{value.name}/zero_point", np.array(zero_point, np.uint8)),
+    ]
+    quantize = ir.node("QuantizeLinear", [value, *parameters], name=f"{value.name}/QuantizeLinear")
+    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], *parameters], name=f"{value.name}/DequantizeLinear")
+    for node in (quantize, dequantize):
+        node.outputs[0].name = node.name
+    producer = value.producer()
+    made_in_integers = producer is not None and _runs_in_integers(producer, quantized, integer)
+    for use in uses:
+        # What was made in integers exists only so; what was made in float stays float for those who read it so.
+        if made_in_integers or _runs_in_integers(use.node, quantized, integer):
+            use.node.replace_input_with(use.idx, dequantize.outputs[0])
+    if producer is not None:
+        graph.insert_after(producer, [quantize, dequantize])
+    else:
+        graph.insert_before(graph[0], [quantize, dequantize])
+
+
+def _runs_in_integers(node: ir.Node, quantized: set[ir.Node], integer: set[ir.Value]) -> bool:
+    if node.op_type == "Relu":
+        producer = node.inputs[0].producer() if node.inputs[0] is not None else None
+        return producer in quantized
+    return node in quantized or (node.op_type == "MaxPool" and node.outputs[0] in integer)

@@ -1,0 +1,81 @@
+"""The ranges file: what calibration saw, kept as histograms so that methods are chosen later, without the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fcn_deploy.errors import InputError
+from fcn_deploy.files import read_json, write_json
+from fcn_deploy.quant.histogram import Histogram
+from fcn_deploy.spec import FORMAT, check_format
+
+
+@dataclass(frozen=True)
+class CalibrationData:
+    """Which images were observed.
+
+    Attributes:
+        count: How many.
+        sha256: Over their shapes and pixels, in order, in hex.
+        size: [height, width] they were resized to, or None where they were taken as they are.
+        random: True where they were noise, made up because there were no images.
+    """
+
+    count: int
+    sha256: str
+    size: tuple[int, int] | None = None
+    random: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Ranges:
+    """The histograms of a model's tensors.
+
+    Attributes:
+        model_sha256: Of the ONNX file they belong to, in hex.
+        data: The images.
+        histograms: By tensor name.
+    """
+
+    model_sha256: str
+    data: CalibrationData
+    histograms: Mapping[str, Histogram]
+
+    def save(self, path: Path) -> None:
+        """Writes the ranges file, atomically.
+
+        Raises:
+            InputError: The path cannot be written.
+        """
+        write_json(path, self.to_json(), indent=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the ranges as JSON data, with their format number."""
+        return {
+            "format": FORMAT,
+            "model_sha256": self.model_sha256,
+            "data": asdict(self.data),
+            "histograms": {name: histogram.to_json() for name, histogram in self.histograms.items()},
+        }
+
+    @classmethod
+    def load(cls, path: Path) -> Ranges:
+        """Reads a ranges file.
+
+        Raises:
+            InputError: It cannot be read, is of an unknown format, or malformed.
+        """
+        fields = check_format(read_json(path), str(path))
+        try:
+            data = dict(fields["data"])
+            data["size"] = tuple(data["size"]) if data.get("size") else None
+            return cls(
+                model_sha256=str(fields["model_sha256"]),
+                data=CalibrationData(**data),
+                histograms={str(name): Histogram.from_json(value) for name, value in fields["histograms"].items()},
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise InputError(f"{path} is malformed", got=f"{type(error).__name__}: {error}") from error

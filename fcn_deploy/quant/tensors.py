@@ -1,0 +1,51 @@
+"""Which tensors of a graph have a range of their own, and whose range the others share."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+import onnx_ir as ir
+
+# Their output holds values of their first input and no others, so a range of the input is one of the output.
+_PASSING = frozenset({"MaxPool", "Slice", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Flatten"})
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
+
+
+def activation(node: ir.Node) -> ir.Value:
+    """Returns the output of a layer behind its ReLU, if that is all that reads the layer."""
+    output = node.outputs[0]
+    readers = [use.node for use in output.uses()]
+    if len(readers) == 1 and readers[0].op_type == "Relu" and not output.is_graph_output():
+        return readers[0].outputs[0]
+    return output
+
+
+def observed_tensors(graph: ir.Graph) -> list[ir.Value]:
+    """Returns the tensors that calibration keeps histograms of.
+
+    Those are the graph's float inputs and whatever is computed from them, less what passes values on (a max-pool shares
+    the range of its input) and less what only a ReLU reads (the two run as one).
+    """
+    values = [value for value in graph.inputs if value.dtype in _FLOATS]
+    reached = set(values)
+    for node in graph:
+        if not any(value in reached for value in node.inputs):
+            continue
+        output = node.outputs[0]
+        if output.dtype is not None and output.dtype not in _FLOATS:
+            continue
+        reached.add(output)
+        if node.op_type not in _PASSING and activation(node) is output:
+            values.append(output)
+    return values
+
+
+def ranged_tensor(value: ir.Value, known: Container[str | None]) -> ir.Value | None:
+    """Returns the tensor whose range `value` shares: itself, or what it was passed on from; None if none is known."""
+    current: ir.Value | None = value
+    while current is not None:
+        if current.name in known:
+            return current
+        producer = current.producer()
+        current = producer.inputs[0] if producer is not None and producer.op_type in _PASSING else None
+    return None

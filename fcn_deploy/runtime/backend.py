@@ -1,0 +1,109 @@
+"""The one interface that every inference library is put behind, and the checks they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fcn_deploy.errors import ArtifactError, InputError, UsageError
+from fcn_deploy.spec import TensorSpec
+
+Array = NDArray[Any]
+Provider = Literal["cpu", "cuda"]
+
+
+class Backend(Protocol):
+    """Something that turns named arrays into named arrays.
+
+    Attributes:
+        name: Of the library, as sidecars call it.
+    """
+
+    name: str
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The graph's inputs."""
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The graph's outputs."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The key-value pairs the model carries."""
+
+    def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Runs the graph once; safe to call from several threads.
+
+        Args:
+            feeds: One array for each input, of its dtype and shape.
+
+        Returns:
+            One array for each output.
+
+        Raises:
+            InputError: An input is missing, unknown, or of another dtype or shape.
+        """
+
+    def close(self) -> None:
+        """Frees what the backend holds."""
+
+
+def check_feeds(inputs: tuple[TensorSpec, ...], feeds: Mapping[str, Array]) -> None:
+    """Checks arrays against the inputs they are for.
+
+    Raises:
+        InputError: An input is missing, unknown, or of another dtype or shape; the message names it.
+    """
+    names = {spec.name for spec in inputs}
+    if feeds.keys() != names:
+        raise InputError("wrong inputs", got=sorted(feeds), expected=sorted(names))
+    for spec in inputs:
+        array = feeds[spec.name]
+        if array.dtype != np.dtype(spec.dtype):
+            raise InputError(f"input {spec.name} has the wrong dtype", got=array.dtype, expected=spec.dtype)
+        fits = array.ndim == len(spec.shape) and all(
+            size == want if isinstance(want, int) else size >= 1
+            for size, want in zip(array.shape, spec.shape, strict=True)
+        )
+        if not fits:
+            raise InputError(f"input {spec.name} has the wrong shape", got=list(array.shape), expected=str(spec))
+
+
+def open_backend(
+    engine: Path,
+    *,
+    threads: int | None = None,
+    provider: Provider = "cpu",
+    device: int | None = None,
+    allow_host_code: bool = False,
+) -> Backend:
+    """Opens an engine with the library its suffix stands for.
+
+    Args:
+        engine: An `.onnx` file.
+        threads: CPU threads of one inference; the library's default where None.
+        provider: What ONNX Runtime runs on. There is no fallback: what cannot be had is an error.
+        device: Index of the GPU; 0 where None.
+        allow_host_code: Lets a TensorRT plan run code on the host; refused for other engines.
+
+    Raises:
+        ArtifactError: No backend reads such a file, or the file is corrupt.
+        DependencyError: The library or the provider is not there.
+        InputError: The file does not exist.
+        UsageError: An option does not go with this engine.
+    """
+    if not engine.is_file():
+        raise InputError(f"cannot open {engine}", got="no such file")
+    if engine.suffix != ".onnx":
+        raise ArtifactError(f"{engine} cannot be run by this version", got=engine.suffix, expected=".onnx")
+    if allow_host_code:
+        raise UsageError("allow_host_code is for TensorRT plans", got=f"{engine}, an ONNX model")
+    from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+
+    return OnnxRuntimeBackend(engine, threads=threads, provider=provider, device=device)

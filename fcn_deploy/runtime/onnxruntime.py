@@ -1,0 +1,162 @@
+"""ONNX Runtime as a Backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fcn_deploy.errors import ArtifactError, ClosedError, DependencyError, UsageError
+from fcn_deploy.runtime.backend import Array, Provider, check_feeds
+from fcn_deploy.spec import TensorSpec
+
+try:
+    import onnxruntime as ort
+except ImportError as error:
+    raise DependencyError(
+        "ONNX Runtime is not installed",
+        fix="pip install 'fcn-deploy[cpu]', or 'fcn-deploy[gpu]' on a machine with an NVIDIA GPU",
+    ) from error
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(bool)": "bool",
+}
+
+
+class OnnxRuntimeBackend:
+    """A session of ONNX Runtime.
+
+    Args:
+        model: A file, or the bytes of a model.
+        threads: CPU threads of one inference; ONNX Runtime's default where None.
+        provider: `cpu` or `cuda`; what cannot be had is an error, never another provider.
+        device: Index of the GPU, for `cuda`.
+        simulate_quantization: Computes Q/DQ graphs in float instead of fusing them into integer kernels.
+        optimized_path: Where to write the graph as ONNX Runtime has optimised it.
+
+    Raises:
+        ArtifactError: ONNX Runtime cannot load the model.
+        DependencyError: The installed ONNX Runtime has no such provider, or the provider did not start.
+        UsageError: `threads` or `device` does not fit.
+    """
+
+    name = "onnxruntime"
+    version: str = ort.__version__
+
+    def __init__(
+        self,
+        model: Path | bytes,
+        *,
+        threads: int | None = None,
+        provider: Provider = "cpu",
+        device: int | None = None,
+        simulate_quantization: bool = False,
+        optimized_path: Path | None = None,
+    ) -> None:
+        options = _session_options(threads, simulate_quantization, optimized_path)
+        providers = _providers(provider, device)
+        what = "the model" if isinstance(model, bytes) else str(model)
+        try:
+            session = ort.InferenceSession(
+                model if isinstance(model, bytes) else str(model), options, providers=providers
+            )
+        except Exception as error:
+            # ONNX Runtime raises a dozen unrelated exception types here; each means that it will not run this.
+            raise ArtifactError(
+                f"ONNX Runtime {ort.__version__} cannot load {what}", got=str(error).strip().split("\n")[0]
+            ) from error
+        if session.get_providers()[0] != _PROVIDERS[provider]:
+            raise DependencyError(
+                f"ONNX Runtime did not start its {provider} provider",
+                got=f"a session on {session.get_providers()[0]}",
+                fix="check the driver, CUDA and cuDNN that onnxruntime-gpu asks for",
+            )
+        session.disable_fallback()
+        self._session: Any = session
+        self._inputs = tuple(_tensor_spec(tensor) for tensor in session.get_inputs())
+        self._outputs = tuple(_tensor_spec(tensor) for tensor in session.get_outputs())
+        self._output_names = [spec.name for spec in self._outputs]
+        self._metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The graph's inputs."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The graph's outputs."""
+        return self._outputs
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The model's `metadata_props`."""
+        return self._metadata
+
+    def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Runs the session once.
+
+        Args:
+            feeds: One array for each input, of its dtype and shape.
+
+        Returns:
+            One array for each output.
+
+        Raises:
+            ClosedError: The backend has been closed.
+            InputError: An input is missing, unknown, or of another dtype or shape.
+        """
+        session = self._session
+        if session is None:
+            raise ClosedError("this backend is closed", fix="open the engine again")
+        check_feeds(self._inputs, feeds)
+        contiguous = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+        return dict(zip(self._output_names, session.run(self._output_names, contiguous), strict=True))
+
+    def close(self) -> None:
+        """Frees the session once the calls under way have ended."""
+        self._session = None
+
+
+def _session_options(threads: int | None, simulate: bool, optimized_path: Path | None) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        if threads < 1:
+            raise UsageError("bad number of threads", got=threads, expected="1 or more")
+        options.intra_op_num_threads = threads
+    if simulate:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if optimized_path is not None:
+        options.optimized_model_filepath = str(optimized_path)
+    return options
+
+
+def _providers(provider: Provider, device: int | None) -> list[Any]:
+    if provider not in _PROVIDERS:
+        raise UsageError("unknown provider", got=repr(provider), expected=" or ".join(_PROVIDERS))
+    if provider == "cpu" and device is not None:
+        raise UsageError("device is the index of a GPU", got=f"device={device} with provider cpu")
+    name = _PROVIDERS[provider]
+    if name not in ort.get_available_providers():
+        raise DependencyError(
+            f"the installed ONNX Runtime has no {provider} provider",
+            got=", ".join(ort.get_available_providers()),
+            fix="pip uninstall onnxruntime, then pip install 'fcn-deploy[gpu]'",
+        )
+    return [(name, {"device_id": str(device or 0)})] if provider == "cuda" else [name]
+
+
+def _tensor_spec(tensor: Any) -> TensorSpec:
+    shape = tuple(size if isinstance(size, int | str) else "?" for size in tensor.shape)
+    return TensorSpec(tensor.name, _DTYPES.get(tensor.type, tensor.type), shape)

@@ -1,0 +1,184 @@
+"""Segmenter: an engine as a function from images to labels. The class users embed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fcn_deploy.errors import ArtifactError, ClosedError, InputError, WrongIoError
+from fcn_deploy.runtime.backend import Array, Backend, Provider, open_backend
+from fcn_deploy.runtime.cpu import has_vnni
+from fcn_deploy.runtime.image import check_images, normalize
+from fcn_deploy.sidecar import ENGINE_KEY, Io, Sidecar, load_sidecar, sidecar_path
+from fcn_deploy.spec import METADATA_KEY, ModelSpec
+
+Labels = NDArray[np.integer[Any]]
+
+
+class Segmenter:
+    """Labels every pixel of an image with an engine.
+
+    Calls from several threads are safe. Use it as a context manager, or call `close`.
+
+    Args:
+        engine: A file made by `build-engine`, with its sidecar beside it; an exported ONNX model; or a Backend.
+        threads: CPU threads of one inference; the library's default where None.
+        provider: `cpu` or `cuda`, for ONNX engines.
+        device: Index of the GPU.
+        spec: The net, for an engine without a sidecar; where there is one it takes precedence over its spec.
+        allow_host_code: Lets a TensorRT plan run code on the host.
+
+    Raises:
+        ArtifactError: Engine, sidecar and this machine do not fit together.
+        DependencyError: A library or a device is missing.
+        InputError: The file does not exist, or the sidecar cannot be read.
+        UsageError: An option does not go with this engine.
+    """
+
+    def __init__(
+        self,
+        engine: str | Path | Backend,
+        *,
+        threads: int | None = None,
+        provider: Provider = "cpu",
+        device: int | None = None,
+        spec: ModelSpec | None = None,
+        allow_host_code: bool = False,
+    ) -> None:
+        path = Path(engine) if isinstance(engine, str | Path) else None
+        # The sidecar comes first: what it rules out must never reach a library.
+        sidecar = _checked_sidecar(path) if path else None
+        self._backend: Backend | None = (
+            open_backend(path, threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
+            if path
+            else engine  # type: ignore[assignment]
+        )
+        backend = self._open_backend()
+        self.sidecar = sidecar
+        self.backend = backend.name
+        self.io = _io(backend)
+        self.spec = spec or (sidecar.spec if sidecar else _embedded_spec(backend, path))
+        self._input, self._output = backend.inputs[0].name, backend.outputs[0].name
+
+    def __call__(self, image: NDArray[np.uint8]) -> Labels:
+        """Labels an image or a batch.
+
+        Args:
+            image: uint8 [H, W, 3] or [N, H, W, 3], RGB.
+
+        Returns:
+            Labels 0..C-1, [H, W] or [N, H, W], uint8 up to 256 classes, else int32.
+
+        Raises:
+            ClosedError: The segmenter has been closed.
+            InputError: `image` is no such array, or not of the size a fixed engine takes.
+        """
+        images = check_images(image)
+        output = self._infer(images)
+        if self.io == "tensor":
+            output = output.argmax(axis=1).astype(np.uint8 if self.spec.num_classes <= 256 else np.int32)
+        return output if image.ndim == 4 else output[0]
+
+    def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Scores an image or a batch, with an engine built with `--io tensor` or an exported model.
+
+        Args:
+            image: uint8 [H, W, 3] or [N, H, W, 3], RGB; normalised here.
+
+        Returns:
+            float32 [C, H, W] or [N, C, H, W].
+
+        Raises:
+            ClosedError: The segmenter has been closed.
+            InputError: `image` is no such array, or not of the size a fixed engine takes.
+            WrongIoError: The engine gives labels only; also a TypeError.
+        """
+        if self.io == "image":
+            raise WrongIoError(
+                "this engine gives labels, not logits",
+                got="an engine built with --io image",
+                expected="one built with --io tensor",
+                fix="fcn-deploy build-engine --io tensor",
+            )
+        images = check_images(image)
+        output = self._infer(images)
+        return output if image.ndim == 4 else output[0]
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The one batch size the engine takes, or None where any does."""
+        batch = self._open_backend().inputs[0].shape[0]
+        return batch if isinstance(batch, int) else None
+
+    def close(self) -> None:
+        """Frees the engine; every later call raises ClosedError."""
+        if self._backend is not None:
+            self._backend.close()
+            self._backend = None
+
+    def __enter__(self) -> Segmenter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open_backend(self) -> Backend:
+        backend = self._backend
+        if backend is None:
+            raise ClosedError("this segmenter is closed", fix="open the engine again")
+        return backend
+
+    def _infer(self, images: NDArray[np.uint8]) -> Array:
+        backend = self._open_backend()
+        feed = images if self.io == "image" else normalize(images, self.spec.normalization)
+        return backend.infer({self._input: feed})[self._output]
+
+
+def _checked_sidecar(engine: Path) -> Sidecar | None:
+    if not sidecar_path(engine).is_file():
+        return None
+    sidecar = load_sidecar(engine)
+    if sidecar.target.get("cpu") == "vnni" and not has_vnni():
+        raise ArtifactError(
+            f"{engine} was built for CPUs with VNNI, whose 8-bit products do not saturate",
+            got="a CPU without it" if has_vnni() is False else "a system that does not say what its CPU has",
+            fix="build it with --target-cpu generic, or run it on such a CPU",
+        )
+    return sidecar
+
+
+def _io(backend: Backend) -> Io:
+    kinds = {("image", "uint8", "labels"): "image", ("image", "float32", "logits"): "tensor"}
+    inputs, outputs = backend.inputs, backend.outputs
+    if len(inputs) == len(outputs) == 1:
+        kind = kinds.get((inputs[0].name, inputs[0].dtype, outputs[0].name))
+        if kind:
+            return kind  # type: ignore[return-value]
+    raise ArtifactError(
+        "the engine does not have the inputs and outputs of a segmentation engine",
+        got="; ".join(map(str, (*inputs, *outputs))),
+        expected="image and labels, or image and logits",
+        fix="export the net with fcn-deploy export",
+    )
+
+
+def _embedded_spec(backend: Backend, path: Path | None) -> ModelSpec:
+    """The spec in the model's metadata, which only an exported model may run by."""
+    if path is not None and ENGINE_KEY in backend.metadata:
+        load_sidecar(path)  # raises: an engine without its sidecar
+    if METADATA_KEY not in backend.metadata:
+        raise ArtifactError(
+            "nothing says how the engine's images are normalised and what its classes are",
+            expected=f"a sidecar, or {METADATA_KEY} in the model's metadata",
+            fix="copy the sidecar along with the engine, or pass spec= to Segmenter",
+        )
+    try:
+        return ModelSpec.loads(backend.metadata[METADATA_KEY])
+    except InputError as error:
+        raise ArtifactError(f"the model's metadata: {error}") from error

@@ -1,0 +1,175 @@
+"""The JSON beside an engine: what it is, what it was made from, and where it may run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from fcn_deploy.errors import ArtifactError, InputError
+from fcn_deploy.files import read_json, sha256_file
+from fcn_deploy.spec import FORMAT, ModelSpec, check_format
+
+Io = Literal["image", "tensor"]
+
+# In an ONNX engine's metadata_props; an exported model, which runs without a sidecar, does not have it.
+ENGINE_KEY = "fcn_deploy.engine"
+
+
+@dataclass(frozen=True)
+class EngineFile:
+    """The file a sidecar belongs to.
+
+    Attributes:
+        file: Its name, without a folder.
+        sha256: Of its content, in hex.
+        bytes: Its size.
+    """
+
+    file: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What was asked of the builder and what the engine does.
+
+    Attributes:
+        requested: `fp32`, `fp16` or `int8`.
+        base: What the layers that are not quantised run in.
+        method: How ranges were chosen, or None where nothing was quantised.
+        layers: Precision asked for each quantisable layer.
+        achieved: What an inspection of the engine found, or `unknown`.
+    """
+
+    requested: str
+    base: str
+    method: str | None = None
+    layers: Mapping[str, str] = field(default_factory=dict)
+    achieved: str = "unknown"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The measured agreement with the reference, and whether it was enough.
+
+    Attributes:
+        agreement: Share of pixels labelled alike, 0..1.
+        passed: Whether the gate was met.
+        error: Largest difference of the logits over their range, where logits could be compared.
+        miou_drop: In points, where labels were given.
+    """
+
+    agreement: float
+    passed: bool
+    error: float | None = None
+    miou_drop: float | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an engine was built from.
+
+    Attributes:
+        onnx_sha256: Of the exported ONNX file.
+        ranges_sha256: Of the ranges file, or None.
+        calibration: The ranges file's `data` object, or None.
+    """
+
+    onnx_sha256: str
+    ranges_sha256: str | None = None
+    calibration: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """Everything `<engine>.json` says; see docs/artifacts.md for each key.
+
+    Attributes:
+        engine: The file it belongs to.
+        backend: `onnxruntime`.
+        library: Version of the library that built the engine.
+        io: `image` (uint8 images to labels) or `tensor` (float image to logits).
+        precision: Asked and achieved.
+        spec: The net.
+        source: What it was built from.
+        target: Where it may run: `cpu`, and `gpu` architectures.
+        profiles: Min, opt and max shapes; empty where any size runs.
+        gate: The last gate it went through, or None.
+    """
+
+    engine: EngineFile
+    backend: str
+    library: str
+    io: Io
+    precision: Precision
+    spec: ModelSpec
+    source: Source
+    target: Mapping[str, Any]
+    profiles: tuple[Mapping[str, Any], ...] = ()
+    gate: Gate | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the sidecar as JSON data, with its format number."""
+        return {"format": FORMAT, **asdict(self), "spec": self.spec.to_json()}
+
+    @classmethod
+    def from_json(cls, data: object) -> Sidecar:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            InputError: The format is unknown, a key is missing, or a value is bad.
+        """
+        fields = check_format(data, "the sidecar")
+        try:
+            return cls(
+                engine=EngineFile(**fields["engine"]),
+                backend=str(fields["backend"]),
+                library=str(fields["library"]),
+                io=fields["io"],
+                precision=Precision(**fields["precision"]),
+                spec=ModelSpec.from_json(fields["spec"]),
+                source=Source(**fields["source"]),
+                target=dict(fields["target"]),
+                profiles=tuple(fields["profiles"]),
+                gate=Gate(**fields["gate"]) if fields.get("gate") else None,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError("the sidecar is malformed", got=f"{type(error).__name__}: {error}") from error
+
+
+def sidecar_path(engine: Path) -> Path:
+    """Returns where the sidecar of `engine` lies: beside it, `.json` added to its name."""
+    return engine.with_name(engine.name + ".json")
+
+
+def load_sidecar(engine: Path) -> Sidecar:
+    """Reads and checks the sidecar of an engine.
+
+    Raises:
+        ArtifactError: It is missing or malformed, of an unknown format, or belongs to another file.
+    """
+    path = sidecar_path(engine)
+    if not path.is_file():
+        raise ArtifactError(
+            f"{engine} has no sidecar",
+            expected=str(path),
+            fix="copy the two files together, or pass spec= to Segmenter",
+        )
+    try:
+        sidecar = Sidecar.from_json(read_json(path))
+    except InputError as error:
+        raise ArtifactError(f"{path}: {error}") from error
+    digest = sha256_file(engine)
+    if digest != sidecar.engine.sha256:
+        raise ArtifactError(
+            f"{engine} is not the file its sidecar describes",
+            got=f"sha256 {digest[:12]}...",
+            expected=f"{sidecar.engine.sha256[:12]}...",
+            fix="copy engine and sidecar together, or build the engine again",
+        )
+    return sidecar
