@@ -52,9 +52,14 @@ class ClosedError(UsageError, RuntimeError):
 
 
 class GateError(FcnDeployError):
-    """A measured quality fell short of its gate; nothing was shipped."""
+    """A measured quality fell short of its gate; nothing was shipped.
+
+    Attributes:
+        report: What was measured, where there is more of it than the message says.
+    """
 
     exit_code = 3
+    report: object = None
 
 
 class PrecisionError(FcnDeployError):

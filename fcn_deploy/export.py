@@ -91,10 +91,6 @@ def export_onnx(model: nn.Module, spec: ModelSpec, config: ExportConfig | None =
         "torch": str(torch.__version__).split("+")[0],
         "opset": config.opset,
     }
-        "fcn_deploy": __version__,
-        "torch": str(torch.__version__).split("+")[0],
-        "opset": config.opset,
-    }
     exported.metadata_props[METADATA_KEY] = replace(spec, exporter=versions).dumps()
     exported.producer_name, exported.producer_version = "fcn-deploy", __version__
     return ir.to_proto(exported)

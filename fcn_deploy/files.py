@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,22 @@ def write_json(path: Path, data: Any, *, indent: int | None = 1) -> None:
     Raises:
         InputError: The path cannot be written.
     """
-    write_bytes(path, (json.dumps(data, indent=indent) + "\n").encode())
+    write_bytes(path, (dumps_json(data, indent=indent) + "\n").encode())
+
+
+def dumps_json(data: Any, *, indent: int | None = 1) -> str:
+    """Returns `data` as JSON; numbers that JSON does not have (NaN, infinities) become null."""
+    return json.dumps(_finite(data), indent=indent, allow_nan=False)
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, Mapping):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return data
 
 
 def _umask() -> int:

@@ -62,6 +62,7 @@ def build_onnxruntime(
         precision = _quantize(graph_model, config, ranges, target)
     if config.io == "image":
         graph_model = passes.run(graph_model, passes.image_io(spec))
+    graph_model = passes.run(graph_model, passes.FINAL)
     graph_model.metadata_props[ENGINE_KEY] = config.precision
     data = serialize(graph_model)
     _check_achieved(data, precision)

@@ -1,1 +1,5 @@
-"""Placeholder."""
+"""The command line: `fcn-deploy`."""
+
+from fcn_deploy.cli.main import main
+
+__all__ = ["main"]

@@ -1,1 +1,81 @@
-"""Placeholder."""
+"""What `--demo` ships: a generator of labelled street-like scenes, and a slim FCN-8s trained on them.
+
+Importing this package imports neither torch nor anything of the host's.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from PIL import Image
+
+from fcn_deploy.demo.canvas import VOID
+from fcn_deploy.demo.scenes import DEFAULT_SIZE, Scene, make_scene
+from fcn_deploy.files import make_folder, write_bytes
+from fcn_deploy.spec import Rgb
+
+CLASSES = ("sky", "building", "road", "sidewalk", "vegetation", "car", "pedestrian", "pole")
+# Cityscapes' colours: https://github.com/mcordts/cityscapesScripts/blob/master/cityscapesscripts/helpers/labels.py
+PALETTE: tuple[Rgb, ...] = (
+    (70, 130, 180),
+    (70, 70, 70),
+    (128, 64, 128),
+    (244, 35, 232),
+    (107, 142, 35),
+    (0, 0, 142),
+    (220, 20, 60),
+    (153, 153, 153),
+)
+IGNORE_INDEX = VOID
+
+# No scene serves two purposes: a figure measured on what a net was trained or calibrated on says nothing.
+TRAINING_SEEDS = range(100_000)
+CALIBRATION_SEEDS = range(100_000, 200_000)
+EVALUATION_SEEDS = range(200_000, 300_000)
+
+__all__ = [
+    "CALIBRATION_SEEDS",
+    "CLASSES",
+    "DEFAULT_SIZE",
+    "EVALUATION_SEEDS",
+    "IGNORE_INDEX",
+    "PALETTE",
+    "TRAINING_SEEDS",
+    "Scene",
+    "checkpoint_path",
+    "make_scene",
+    "write_scenes",
+]
+
+
+def checkpoint_path() -> Path:
+    """Returns where the packaged demo checkpoint lies, a slim FCN-8s that carries its spec."""
+    # Wheels are installed unpacked, so the resource is a file of its own that outlives the context.
+    with as_file(files(__package__) / "fcn8s_demo.safetensors") as path:
+        return path
+
+
+def write_scenes(folder: Path, seeds: Iterable[int], size: tuple[int, int] = DEFAULT_SIZE) -> None:
+    """Writes scenes as `folder/images/scene_00012.png` and `folder/labels/scene_00012.png`.
+
+    Label images have one 8-bit channel of class indices, 255 where not labelled.
+
+    Args:
+        folder: Created if it is not there; files of the same names are replaced.
+        seeds: One scene each; the number in the file name.
+        size: Height and width in pixels.
+
+    Raises:
+        InputError: A scene cannot be made of these arguments, or a file cannot be written.
+    """
+    for kind in ("images", "labels"):
+        make_folder(folder / kind)
+    for seed in seeds:
+        scene = make_scene(seed, size)
+        for kind, pixels in (("images", scene.image), ("labels", scene.labels)):
+            encoded = io.BytesIO()
+            Image.fromarray(pixels).save(encoded, "PNG", optimize=True)
+            write_bytes(folder / kind / f"scene_{seed:05d}.png", encoded.getvalue())

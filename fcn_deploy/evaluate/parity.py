@@ -64,65 +64,78 @@ def compare_backends(reference: Backend, candidate: Backend, feeds: Iterable[Map
     return max(relative_error(reference.infer(feed)[name], candidate.infer(feed)[name]) for feed in feeds)
 
 
-def compare(reference: Segmenter, candidate: Segmenter, images: Iterable[NDArray[np.uint8]]) -> Parity:
-    """Compares two engines image by image.
+@dataclass(frozen=True, eq=False)
+class Output:
+    """What an engine makes of one image.
+
+    Attributes:
+        labels: Integer [H, W].
+        logits: float32 [C, H, W]; None from an engine that gives labels only.
+    """
+
+    labels: NDArray[np.integer[Any]]
+    logits: NDArray[np.float32] | None = None
+
+
+def run(segmenter: Segmenter, image: NDArray[np.uint8]) -> Output:
+    """Runs an engine on one image, whatever it gives, and whatever batch it is fixed to.
 
     Args:
-        reference: What is right.
-        candidate: What is measured.
-        images: uint8 [H, W, 3], RGB, of any sizes; must yield at least one.
+        segmenter: Any engine. Where its batch is fixed, every place of it holds the image.
+        image: uint8 [H, W, 3], RGB.
 
     Raises:
-        InputError: There are no images, or one does not fit an engine.
+        InputError: The image does not fit the engine.
     """
-    count = pixels = same = 0
-    error, signal, noise = 0.0, 0.0, 0.0
-    with_logits = reference.io == candidate.io == "tensor"
-    for image in images:
-        count += 1
-        if with_logits:
-            expected, found = score(reference, image), score(candidate, image)
-            error = max(error, relative_error(expected, found))
-            signal += float(np.square(expected, dtype=np.float64).sum())
-            noise += float(np.square(expected - found, dtype=np.float64).sum())
-            expected_labels, found_labels = expected.argmax(0), found.argmax(0)
-        else:
-            expected_labels, found_labels = label(reference, image), label(candidate, image)
-        pixels += expected_labels.size
-        same += int((expected_labels == found_labels).sum())
-    if not count:
-        raise InputError("no images to compare on", expected="at least one")
-    if not with_logits:
-        return Parity(count, same / pixels)
-    sqnr = 10 * math.log10(signal / noise) if signal and noise else math.inf
-    return Parity(count, same / pixels, error, sqnr)
+    batch = np.repeat(image[np.newaxis], segmenter.fixed_batch or 1, axis=0)
+    if segmenter.io == "image":
+        return Output(segmenter(batch)[0])
+    logits = segmenter.logits(batch)[0]
+    return Output(logits.argmax(0), logits)
 
 
-def label(segmenter: Segmenter, image: NDArray[np.uint8]) -> NDArray[np.integer[Any]]:
-    """Labels one image, also with an engine whose batch is fixed: every place of the batch then holds the image.
+class ParityTally:
+    """Accumulates the comparison of two engines, image by image."""
 
-    Args:
-        segmenter: Any engine.
-        image: uint8 [H, W, 3].
+    def __init__(self) -> None:
+        self._images = self._pixels = self._same = 0
+        self._error: float | None = 0.0
+        self._signal = self._noise = 0.0
 
-    Returns:
-        Labels, [H, W].
-    """
-    return segmenter(_batch(segmenter, image))[0]
+    def add(self, expected: Output, found: Output) -> None:
+        """Adds one image.
 
+        Args:
+            expected: Of the reference.
+            found: Of the engine that is measured.
 
-def score(segmenter: Segmenter, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Scores one image, as `label` does.
+        Raises:
+            InputError: The two differ in size.
+        """
+        if expected.labels.shape != found.labels.shape:
+            raise InputError(
+                "results differ in size", got=list(found.labels.shape), expected=list(expected.labels.shape)
+            )
+        self._images += 1
+        self._pixels += expected.labels.size
+        self._same += int((expected.labels == found.labels).sum())
+        if expected.logits is None or found.logits is None or self._error is None:
+            self._error = None
+            return
+        self._error = max(self._error, relative_error(expected.logits, found.logits))
+        self._signal += float(np.square(expected.logits, dtype=np.float64).sum())
+        self._noise += float(np.square(expected.logits - found.logits, dtype=np.float64).sum())
 
-    Args:
-        segmenter: An engine that gives logits.
-        image: uint8 [H, W, 3].
+    def result(self) -> Parity:
+        """Returns what the comparison found.
 
-    Returns:
-        float32 [C, H, W].
-    """
-    return segmenter.logits(_batch(segmenter, image))[0]
-
-
-def _batch(segmenter: Segmenter, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.repeat(image[np.newaxis], segmenter.fixed_batch or 1, axis=0)
+        Raises:
+            InputError: No image has been added.
+        """
+        if not self._images:
+            raise InputError("no images to compare on", expected="at least one")
+        agreement = self._same / self._pixels
+        if self._error is None:
+            return Parity(self._images, agreement)
+        sqnr = 10 * math.log10(self._signal / self._noise) if self._signal and self._noise else math.inf
+        return Parity(self._images, agreement, self._error, sqnr)

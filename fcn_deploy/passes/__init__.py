@@ -6,6 +6,7 @@ the numbers. One that finds nothing to do, or declines, says why in the debug lo
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 
@@ -15,6 +16,7 @@ from fcn_deploy.passes.dim_names import name_dims
 from fcn_deploy.passes.image_input import take_images
 from fcn_deploy.passes.label_output import give_labels
 from fcn_deploy.passes.layer_names import name_layers
+from fcn_deploy.passes.unused import remove_unused
 from fcn_deploy.spec import ModelSpec
 
 Pass = Callable[[ir.Model], tuple[ir.Model, bool]]
@@ -27,12 +29,17 @@ EXPORTED: tuple[Pass, ...] = (name_layers, name_dims)
 
 def image_io(spec: ModelSpec) -> tuple[Pass, ...]:
     """Returns the passes that make an exported model take images and give labels."""
-    return (lambda model: take_images(model, spec.normalization), give_labels)
+    return (functools.partial(take_images, normalization=spec.normalization), give_labels)
+
+
+# What a rewrite has replaced must not travel: an INT8 engine that still held its float weights would be the larger one.
+FINAL: tuple[Pass, ...] = (remove_unused,)
 
 
 def run(model: ir.Model, passes: Sequence[Pass]) -> ir.Model:
     """Runs passes in order and returns the model."""
     for rewrite in passes:
         model, changed = rewrite(model)
-        _log.debug("%s: %s", getattr(rewrite, "__name__", rewrite), "changed" if changed else "nothing to do")
+        name = getattr(rewrite, "func", rewrite).__name__
+        _log.debug("%s: %s", name, "changed" if changed else "nothing to do")
     return model

@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""What a person looks at."""

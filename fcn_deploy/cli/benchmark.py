@@ -1,0 +1,90 @@
+"""`fcn-deploy benchmark`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fcn_deploy.cli.console import TerminalProgress, print_json, print_table
+from fcn_deploy.cli.options import ShapeType, benchmark_options, json_option, threads_option
+from fcn_deploy.spec import ImageShape
+
+if TYPE_CHECKING:
+    from fcn_deploy.evaluate.benchmark import Timing
+
+
+@click.command("benchmark")
+@click.argument("engines", nargs=-1, required=True, metavar="ENGINE...")
+@click.option("--shape", type=ShapeType(), required=True, help="Of the batch of images.")
+@click.option("--vs", metavar="REF", help="What to compare with: an engine or model, or pytorch:CHECKPOINT.")
+@threads_option
+@benchmark_options
+@json_option
+def command(
+    engines: tuple[str, ...],
+    shape: ImageShape,
+    vs: str | None,
+    threads: int | None,
+    warmup: float,
+    duration: float,
+    iterations: int,
+    percentile: tuple[float, ...],
+    as_json: bool,
+) -> None:
+    """Measure the latency of engines from uint8 image to labels.
+
+    All run in turn, round by round, so a noisy machine favours none. Ratios are taken within each round, against --vs,
+    or the first engine. ENGINE may also be an exported model or pytorch:CHECKPOINT.
+    """
+    import functools
+    from contextlib import ExitStack
+
+    import numpy as np
+
+    from fcn_deploy import steps
+    from fcn_deploy.evaluate.benchmark import BenchmarkConfig, benchmark
+    from fcn_deploy.report.tables import benchmark_table
+
+    config = BenchmarkConfig(warmup, duration, iterations, percentile)
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (shape.batch, shape.height, shape.width, 3), dtype=np.uint8)
+    names = list(dict.fromkeys((vs, *engines) if vs else engines))
+    with ExitStack() as opened:
+        segmenters: dict[str, Any] = {}
+        # Engines before checkpoints: a checkpoint is run with the normalisation of the engine it is compared with.
+        for name in sorted(names, key=lambda name: name.startswith(steps.PYTORCH)):
+            spec = next((segmenter.spec for segmenter in segmenters.values()), None)
+            segmenters[name] = opened.enter_context(steps.open_reference(name, spec, threads=threads))
+        TerminalProgress().stage(f"measuring {shape}, {'default' if threads is None else threads} threads")
+        timings = benchmark({name: functools.partial(segmenters[name], images) for name in names}, config)
+    labels = _short_names(names)
+    if as_json:
+        print_json({"shape": str(shape), "threads": threads, "engines": _rows(timings, labels, shape, percentile)})
+    else:
+        print_table(benchmark_table(timings, labels, shape.batch, percentile))
+
+
+def _short_names(names: list[str]) -> list[str]:
+    short = [Path(name).name for name in names]
+    return short if len(set(short)) == len(short) else names
+
+
+def _rows(timings: list[Timing], labels: list[str], shape: ImageShape, percentile: tuple[float, ...]) -> list[Any]:
+    from dataclasses import asdict
+
+    from fcn_deploy.evaluate.benchmark import ratio
+
+    return [
+        {
+            "name": label,
+            "rounds": len(timing.latencies),
+            "median_ms": timing.median,
+            "min_ms": float(timing.latencies.min()),
+            "percentiles_ms": {f"{share:g}": timing.percentile(share) for share in percentile},
+            "images_per_second": timing.throughput(shape.batch),
+            "ratio": asdict(ratio(timing, timings[0])),
+        }
+        for timing, label in zip(timings, labels, strict=True)
+    ]

@@ -1,0 +1,46 @@
+"""What a command says, and where: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+import click
+
+T = TypeVar("T")
+
+
+class TerminalProgress:
+    """Steps as lines on stderr; a progress bar where that is a terminal."""
+
+    def stage(self, text: str) -> None:
+        """Prints a line."""
+        click.echo(text, err=True)
+
+    def track(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
+        """Passes `items` on under a progress bar."""
+        if not sys.stderr.isatty():
+            self.stage(what)
+            yield from items
+            return
+        from rich.console import Console
+        from rich.progress import track
+
+        yield from track(items, description=what, total=total, console=Console(stderr=True), transient=True)
+
+
+def print_json(data: Any) -> None:
+    """Prints one JSON document on stdout."""
+    from fcn_deploy.files import dumps_json
+
+    click.echo(dumps_json(data, indent=2))
+
+
+def print_table(table: Any) -> None:
+    """Prints a rich table on stdout."""
+    from rich.console import Console
+
+    # Off a terminal rich assumes 80 columns and would break rows that a log or a pipe can hold.
+    console = Console() if sys.stdout.isatty() else Console(width=140)
+    console.print(table)

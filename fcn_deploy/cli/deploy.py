@@ -1,0 +1,105 @@
+"""`fcn-deploy deploy`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fcn_deploy.cli.console import TerminalProgress, print_json, print_table
+from fcn_deploy.cli.options import (
+    PATH,
+    benchmark_options,
+    calibration_options,
+    json_option,
+    output_option,
+    spec_from,
+    spec_options,
+    threads_option,
+)
+
+if TYPE_CHECKING:
+    from fcn_deploy.pipeline import Summary
+
+
+@click.command("deploy")
+@click.option("--weights", type=PATH, help="Checkpoint: .pth or .safetensors.")
+@click.option("--calib-data", type=PATH, metavar="DIR", help="Folder of images like those the net will see.")
+@click.option("--demo", is_flag=True, help="Deploy the net that ships with fcn-deploy, on scenes it generates.")
+@click.option("--int8", is_flag=True, help="Build an INT8 engine beside the FP32 one. --demo does.")
+@click.option("--variant", type=click.Choice(["fcn32s", "fcn16s", "fcn8s"]), help="What the checkpoint must be.")
+@spec_options
+@calibration_options
+@click.option("--calib-method", default="minmax", show_default=True, help="How ranges are chosen: minmax, percentile.")
+@click.option("--io", type=click.Choice(["image", "tensor"]), default="image", show_default=True)
+@click.option("--target-cpu", type=click.Choice(["generic", "vnni", "native"]), default="generic", show_default=True)
+@click.option(
+    "--data", type=PATH, metavar="DIR", help="Images to judge on.  [default: every fifth calibration image, held out]"
+)
+@click.option("--labels", type=PATH, metavar="DIR", help="Their ground truth: index images of the same names.")
+@threads_option
+@benchmark_options
+@output_option
+@json_option
+def command(
+    weights: Path | None,
+    calib_data: Path | None,
+    demo: bool,
+    warmup: float,
+    duration: float,
+    iterations: int,
+    percentile: tuple[float, ...],
+    calib_method: str,
+    int8: bool,
+    output: Path,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Go all the way: export, simplify, calibrate, build, verify, benchmark.
+
+    Writes the exported model, the engines with their sidecars, and summary.json into the folder OUTPUT. If an engine
+    misses its gate, nothing is shipped and the exit code is 3.
+    """
+    from fcn_deploy.errors import GateError, UsageError
+    from fcn_deploy.evaluate.benchmark import BenchmarkConfig
+    from fcn_deploy.pipeline import DeployConfig, Summary, deploy
+
+    progress = TerminalProgress()
+    if demo:
+        if weights or calib_data or options["data"] or options["labels"]:
+            raise UsageError("the demo brings its own weights and images", got="--demo with others")
+        from fcn_deploy.demo.inputs import write_inputs
+
+        progress.stage(f"generating street scenes in {output / 'scenes'}")
+        inputs = write_inputs(output / "scenes")
+        weights, calib_data, int8 = inputs.weights, inputs.calib_data, True
+        options.update(data=inputs.data, labels=inputs.labels)
+    if weights is None or calib_data is None:
+        raise UsageError("deploy needs a net and images", expected="--weights W --calib-data DIR, or --demo")
+    config = DeployConfig(
+        weights=weights,
+        calib_data=calib_data,
+        output=output,
+        int8=int8,
+        options=spec_from(options),
+        method=calib_method,
+        benchmark=BenchmarkConfig(warmup, duration, iterations, percentile),
+        **options,
+    )
+    try:
+        summary = deploy(config, progress)
+    except GateError as error:
+        if isinstance(error.report, Summary):
+            _show(error.report, as_json)
+        raise
+    _show(summary, as_json)
+
+
+def _show(summary: Summary, as_json: bool) -> None:
+    if as_json:
+        print_json(summary.to_json())
+        return
+    from fcn_deploy.report.tables import summary_table
+
+    print_table(summary_table(summary))

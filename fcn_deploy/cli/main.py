@@ -1,0 +1,137 @@
+"""The group of commands, and the one place where an error becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
+
+from fcn_deploy import __version__
+from fcn_deploy.errors import FcnDeployError
+
+# In the order of the work. A command's module imports click alone; its body imports what it needs.
+_COMMANDS = {
+    "deploy": "deploy",
+    "export": "export",
+    "simplify": "simplify",
+    "calibrate": "calibrate",
+    "build-engine": "build_engine",
+    "verify": "verify",
+    "benchmark": "benchmark",
+    "inspect": "inspect",
+}
+
+
+@dataclass
+class Settings:
+    """What holds for any command.
+
+    Attributes:
+        debug: Show tracebacks and the debug log.
+    """
+
+    debug: bool = False
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Returns the names in the order of the work."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports a command and gives it `--debug`, which every command has."""
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"fcn_deploy.cli.{_COMMANDS[cmd_name]}").command
+        if not any(parameter.name == "debug" for parameter in command.params):
+            command.params.append(_debug_option())
+        return command
+
+
+def _set_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.ensure_object(Settings).debug = True
+        logging.getLogger("fcn_deploy").setLevel(logging.DEBUG)
+
+
+def _debug_option() -> click.Option:
+    return click.Option(
+        ["--debug"],
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=_set_debug,
+        help="Show the debug log, and the traceback of an error.",
+    )
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, params=[_debug_option()])
+@click.version_option(__version__, prog_name="fcn-deploy")
+def cli() -> None:
+    """Deploy fully convolutional segmentation nets: PyTorch to ONNX to INT8 engines, with parity measured.
+
+    \b
+    All of it:      fcn-deploy deploy --weights W --calib-data DIR --int8 -o OUT
+    Try it first:   fcn-deploy deploy --demo -o OUT
+
+    Exit codes: 0 done, 2 usage, 3 gate failed, 4 precision not achieved, 5 engine does not fit this machine, 6 bad
+    input or path, 7 something is not installed, 130 interrupted, 1 anything else.
+    """  # noqa: D301 - click reads the backspace as "do not rewrap"
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno == logging.INFO else f"{record.levelname.lower()}: {text}"
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs a command line and returns its exit code.
+
+    Args:
+        arguments: Without the program's name.
+    """
+    settings = Settings()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter())
+    logger = logging.getLogger("fcn_deploy")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    try:
+        cli.main(list(arguments), prog_name="fcn-deploy", standalone_mode=False, obj=settings)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; files already reported as written are whole", err=True)
+        return 130
+    except FcnDeployError as error:
+        _report(f"error: {error}", settings)
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone; there is nobody to tell
+        return 1
+    except Exception as error:
+        _report(f"unexpected error: {type(error).__name__}: {error}; --debug shows where", settings)
+        return 1
+    return 0
+
+
+def _report(message: str, settings: Settings) -> None:
+    if settings.debug:
+        traceback.print_exc()
+    click.echo(" ".join(message.split("\n")), err=True)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))

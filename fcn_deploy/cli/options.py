@@ -1,0 +1,128 @@
+"""Option types and groups of options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from fcn_deploy.errors import FcnDeployError
+from fcn_deploy.spec import ImageShape, Triple
+
+if TYPE_CHECKING:
+    from fcn_deploy.models.describe import SpecOptions
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# Whether a path exists is for the library to say, which names the file, the reason and the exit code.
+PATH = click.Path(path_type=Path)
+
+
+class ShapeType(click.ParamType[ImageShape]):
+    """`NxHxW` or `HxW`."""
+
+    name = "NxHxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ImageShape:
+        """Parses a shape."""
+        if isinstance(value, ImageShape):
+            return value
+        try:
+            return ImageShape.parse(value)
+        except FcnDeployError as error:
+            self.fail(str(error), param, ctx)
+
+
+class SizeType(click.ParamType[tuple[int, int]]):
+    """`HxW`."""
+
+    name = "HxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Parses a size."""
+        if isinstance(value, tuple):
+            return value
+        if value.count("x") != 1:
+            self.fail(f"bad size: got {value!r}; expected HxW, such as 360x480", param, ctx)
+        shape: ImageShape = ShapeType().convert(value, param, ctx)
+        return shape.height, shape.width
+
+
+class TripleType(click.ParamType[Triple]):
+    """`a,b,c`."""
+
+    name = "a,b,c"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Triple:
+        """Parses three numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            first, second, third = (float(number) for number in value.split(","))
+        except ValueError:
+            self.fail(f"got {value!r}; expected three numbers, such as 0.485,0.456,0.406", param, ctx)
+        return first, second, third
+
+
+class NumbersType(click.ParamType[tuple[float, ...]]):
+    """`a,b,...`."""
+
+    name = "a,b,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Parses numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(number) for number in value.split(","))
+        except ValueError:
+            self.fail(f"got {value!r}; expected numbers, such as 90,95,99", param, ctx)
+
+
+def _stack(*options: Callable[[Function], Function]) -> Callable[[Function], Function]:
+    def decorate(function: Function) -> Function:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+threads_option = click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: the library's]")
+output_option = click.option("-o", "--output", type=PATH, required=True, help="What to write.")
+
+spec_options = _stack(
+    click.option("--num-classes", type=click.IntRange(1), help="Checked against the checkpoint."),
+    click.option(
+        "--class-names", type=PATH, metavar="FILE", help="One class a line: name, or name,red,green,blue (CSV)."
+    ),
+    click.option("--ignore-index", type=int, help="The label that means 'not labelled'.  [default: 255]"),
+    click.option("--mean", type=TripleType(), help="Mean per channel, after --scale, in the net's channel order."),
+    click.option("--std", type=TripleType(), help="Standard deviation per channel, after --scale."),
+    click.option("--scale", type=float, help="Factor for pixels 0..255, such as 0.00392157 or 1."),
+    click.option("--color", type=click.Choice(["rgb", "bgr"]), help="Channel order the net was trained on."),
+)
+
+calibration_options = _stack(
+    click.option("--calib-size", type=SizeType(), help="Resize calibration images.  [default: as they are]"),
+    click.option("--max-images", type=click.IntRange(1), help="At most so many, evenly spread over the folder."),
+)
+
+benchmark_options = _stack(
+    click.option("--warmup", type=click.FloatRange(0), default=200, show_default=True, help="Milliseconds for each."),
+    click.option("--duration", type=click.FloatRange(0), default=3, show_default=True, help="Seconds, all together."),
+    click.option("--iterations", type=click.IntRange(1), default=10, show_default=True, help="Least number of rounds."),
+    click.option("--percentile", type=NumbersType(), default="90,95,99", show_default=True, help="Of latency."),
+)
+
+
+def spec_from(options: dict[str, Any]) -> SpecOptions:
+    """Takes the values of `spec_options` out of a command's keyword arguments."""
+    from fcn_deploy.models.describe import SpecOptions
+
+    color = options.pop("color")
+    names = ("num_classes", "class_names", "ignore_index", "mean", "std", "scale")
+    return SpecOptions(color=color.upper() if color else None, **{name: options.pop(name) for name in names})

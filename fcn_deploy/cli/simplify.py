@@ -1,0 +1,25 @@
+"""`fcn-deploy simplify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fcn_deploy.cli.console import TerminalProgress, print_json
+from fcn_deploy.cli.options import PATH, json_option, output_option
+
+
+@click.command("simplify")
+@click.argument("model", type=PATH)
+@output_option
+@json_option
+def command(model: Path, output: Path, as_json: bool) -> None:
+    """Simplify an exported MODEL with onnxsim, and check that it gives the same results."""
+    from fcn_deploy import steps
+
+    before, after = steps.simplify_file(model, output, TerminalProgress())
+    if as_json:
+        print_json({"file": str(output), "nodes_before": before, "nodes_after": after})
+    else:
+        click.echo(f"wrote {output}: {after} nodes of {before}")

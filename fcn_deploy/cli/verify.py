@@ -1,0 +1,60 @@
+"""`fcn-deploy verify`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from fcn_deploy.cli.console import TerminalProgress, print_json
+from fcn_deploy.cli.options import PATH, json_option, threads_option
+
+
+@click.command("verify")
+@click.argument("engine", type=PATH)
+@click.option("--reference", metavar="REF", help="An exported model, an engine, or pytorch:CHECKPOINT.")
+@click.option("--weights", type=PATH, help="Short for --reference pytorch:CHECKPOINT.")
+@click.option("--data", type=PATH, metavar="DIR", required=True, help="Folder of images to compare on.")
+@click.option("--max-images", type=click.IntRange(1), help="At most so many, evenly spread over the folder.")
+@threads_option
+@json_option
+def command(
+    engine: Path,
+    reference: str | None,
+    weights: Path | None,
+    data: Path,
+    max_images: int | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Compare an ENGINE with a reference on images, and fail (exit 3) if it is too far off.
+
+    Gates: FP32 99.99% of pixels labelled alike and an error of 1e-4 of the logits' range, FP16 99.5%, INT8 97%.
+    """
+    from fcn_deploy import steps
+    from fcn_deploy.data import ImageFolder
+    from fcn_deploy.errors import GateError, UsageError
+    from fcn_deploy.evaluate.assess import assess
+    from fcn_deploy.evaluate.gates import judge
+    from fcn_deploy.runtime import Segmenter
+
+    if (reference is None) == (weights is None):
+        raise UsageError("verify needs one reference", expected="--reference REF or --weights F")
+    name = reference or f"{steps.PYTORCH}{weights}"
+    images = ImageFolder.open(data, max_images=max_images)
+    with Segmenter(engine, threads=threads) as candidate:
+        with steps.open_reference(name, candidate.spec, threads=threads) as expected:
+            samples = steps.samples(images, None, "verifying", TerminalProgress())
+            parity = assess(expected, [candidate], samples, None).engines[0].parity
+        precision = candidate.sidecar.precision.requested if candidate.sidecar else "fp32"
+    verdict = judge(precision, parity)
+    if as_json:
+        print_json(
+            {"engine": str(engine), "reference": name, "precision": precision, **asdict(parity), **asdict(verdict)}
+        )
+    else:
+        error = f", error {parity.error:.1e}, SQNR {parity.sqnr:.1f} dB" if parity.error is not None else ""
+        click.echo(f"{engine} ({precision}): agreement {parity.agreement:.3%}{error}, over {parity.images} images")
+    if verdict.failures:
+        raise GateError(f"{engine} is too far from {name}", got="; ".join(verdict.failures))

@@ -1,0 +1,47 @@
+"""The inputs of `deploy --demo`: what a user would bring, generated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fcn_deploy.demo import CALIBRATION_SEEDS, EVALUATION_SEEDS, checkpoint_path, write_scenes
+
+_CALIBRATION_IMAGES = 32
+_EVALUATION_IMAGES = 100
+
+
+@dataclass(frozen=True)
+class DemoInputs:
+    """Where the inputs are.
+
+    Attributes:
+        weights: The packaged checkpoint.
+        calib_data: Folder of images to calibrate on.
+        data: Folder of images to judge on; none of them was trained or calibrated on.
+        labels: Folder of their ground truth.
+    """
+
+    weights: Path
+    calib_data: Path
+    data: Path
+    labels: Path
+
+
+def write_inputs(folder: Path) -> DemoInputs:
+    """Generates the scenes of the demo.
+
+    Args:
+        folder: Where to; made if it is not there.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
+    write_scenes(folder / "calibration", CALIBRATION_SEEDS[:_CALIBRATION_IMAGES])
+    write_scenes(folder / "evaluation", EVALUATION_SEEDS[:_EVALUATION_IMAGES])
+    return DemoInputs(
+        weights=checkpoint_path(),
+        calib_data=folder / "calibration" / "images",
+        data=folder / "evaluation" / "images",
+        labels=folder / "evaluation" / "labels",
+    )

@@ -1,0 +1,81 @@
+"""What a file of ours holds, as plain facts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from fcn_deploy.errors import InputError
+from fcn_deploy.files import read_bytes, sha256_bytes, sha256_file
+from fcn_deploy.sidecar import load_sidecar, sidecar_path
+from fcn_deploy.spec import METADATA_KEY, ModelSpec
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """Describes a checkpoint, an ONNX model or engine, or a ranges file; which it is, is told by the suffix.
+
+    Raises:
+        ArtifactError: An engine does not fit its sidecar.
+        InputError: The file cannot be read, or is none of these.
+    """
+    readers = {".onnx": _onnx, ".json": _ranges, ".pth": _checkpoint, ".pt": _checkpoint, ".safetensors": _checkpoint}
+    if not path.is_file():
+        raise InputError(f"cannot read {path}", got="no such file")
+    if path.suffix not in readers:
+        raise InputError(f"{path} is of no kind that inspect knows", got=path.suffix, expected=", ".join(readers))
+    return readers[path.suffix](path)
+
+
+def _onnx(path: Path) -> dict[str, Any]:
+    from fcn_deploy.graph import parse
+
+    data = read_bytes(path)
+    model = parse(data, str(path))
+    spec = model.metadata_props.get(METADATA_KEY)
+    parameters = sum(value.const_value.size for value in model.graph.initializers.values() if value.const_value)
+    return {
+        "kind": "engine" if sidecar_path(path).is_file() else "ONNX model",
+        "bytes": len(data),
+        "sha256": sha256_bytes(data),
+        "opset": model.opset_imports.get(""),
+        "inputs": [f"{value.name}: {value.dtype} {value.shape}" for value in model.graph.inputs],
+        "outputs": [f"{value.name}: {value.dtype} {value.shape}" for value in model.graph.outputs],
+        "parameters": int(parameters),
+        "nodes": dict(Counter(node.op_type for node in model.graph).most_common()),
+        "spec": ModelSpec.loads(spec).to_json() if spec else None,
+        "sidecar": load_sidecar(path).to_json() if sidecar_path(path).is_file() else None,
+    }
+
+
+def _ranges(path: Path) -> dict[str, Any]:
+    from fcn_deploy.quant.ranges import Ranges
+
+    ranges = Ranges.load(path)
+    return {
+        "kind": "ranges",
+        "model_sha256": ranges.model_sha256,
+        "data": ranges.to_json()["data"],
+        "tensors": {
+            name: {"min": histogram.min, "max": histogram.max, "bins": len(histogram.counts)}
+            for name, histogram in ranges.histograms.items()
+        },
+    }
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    from fcn_deploy.models import read_checkpoint
+
+    checkpoint = read_checkpoint(path)
+    return {
+        "kind": "checkpoint",
+        "bytes": path.stat().st_size,
+        "sha256": sha256_file(path),
+        "layout": checkpoint.info.layout,
+        "variant": checkpoint.variant,
+        "num_classes": checkpoint.num_classes,
+        "width": checkpoint.width,
+        "parameters": sum(tensor.numel() for tensor in checkpoint.state.values()),
+        "tensors": {key: list(tensor.shape) for key, tensor in checkpoint.state.items()},
+        "spec": checkpoint.spec.to_json() if checkpoint.spec else None,
+    }

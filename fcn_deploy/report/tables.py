@@ -1,0 +1,102 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+
+from fcn_deploy.evaluate.benchmark import Ratio, Timing, ratio
+
+if TYPE_CHECKING:
+    from fcn_deploy.pipeline import EngineResult, Summary
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", overflow="fold")
+    return table
+
+
+def format_ratio(value: Ratio) -> str:
+    """Formats a ratio with its quartiles: `0.53x (0.52-0.55)`."""
+    return f"{value.median:.2f}x ({value.low:.2f}-{value.high:.2f})"
+
+
+def benchmark_table(timings: Sequence[Timing], names: Sequence[str], batch: int, percentiles: Sequence[float]) -> Table:
+    """Returns a row for each contestant; ratios are against the first."""
+    shares = [f"p{share:g} ms" for share in percentiles]
+    title = f"image to labels, {len(timings[0].latencies)} rounds; ratio: median and quartiles of the rounds"
+    table = _table(title, "engine", "median ms", *shares, "images/s", f"time / {names[0]}")
+    for timing, name in zip(timings, names, strict=True):
+        table.add_row(
+            name,
+            f"{timing.median:.1f}",
+            *(f"{timing.percentile(share):.1f}" for share in percentiles),
+            f"{timing.throughput(batch):.2f}",
+            format_ratio(ratio(timing, timings[0])),
+        )
+    return table
+
+
+def summary_table(summary: Summary) -> Table:
+    """Returns a row for PyTorch and one for each engine of a deployment."""
+    judged = summary.calibration["judged"]
+    title = (
+        f"{summary.variant}, judged on {judged} images; latency at {summary.shape[0]}x{summary.shape[1]}, "
+        "image to labels; times as median and quartiles of the rounds' ratios"
+    )
+    table = _table(
+        title, "engine", "MB", "agreement", "mIoU", "mIoU drop", "ms", "time / PyTorch", "time / FP32", "gate"
+    )
+    miou = "-" if summary.pytorch_miou is None else f"{summary.pytorch_miou:.2f}"
+    table.add_row("PyTorch", "-", "reference", miou, "-", f"{summary.pytorch.median:.1f}", "1", "-", "-")
+    for engine in summary.engines:
+        table.add_row(*_summary_row(engine, summary))
+    return table
+
+
+def _summary_row(engine: EngineResult, summary: Summary) -> tuple[str, ...]:
+    from fcn_deploy.evaluate.accuracy import mean_iou
+
+    confusion, drop = engine.assessment.confusion, engine.assessment.drop
+    return (
+        engine.file,
+        f"{engine.size / 1e6:.1f}",
+        f"{engine.assessment.parity.agreement:.3%}",
+        "-" if confusion is None else f"{float(mean_iou(confusion.sum(0))):.2f}",
+        "-" if drop is None else f"{drop.points:+.2f} ({drop.low:+.2f} to {drop.high:+.2f})",
+        f"{engine.timing.median:.1f}",
+        format_ratio(ratio(engine.timing, summary.pytorch)),
+        format_ratio(ratio(engine.timing, summary.engines[0].timing)),
+        "passed" if engine.verdict.gate.passed else "FAILED",
+    )
+
+
+def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
+    """Returns a row for each fact; a mapping or a list among them is spread over lines."""
+    table = Table(title=title, box=None, show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for key, value in facts.items():
+        table.add_row(key, _lines(value))
+    return table
+
+
+def _lines(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "\n".join(f"{key}: {_inline(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
+        return "\n".join(_inline(item) for item in value)
+    return _inline(value)
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_inline(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return " ".join(_inline(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,265 @@
+"""The steps of a deployment, one function each: what a command does alone and `pipeline.deploy` strings together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fcn_deploy.build import BuildConfig, Engine, build_onnxruntime
+from fcn_deploy.data import ImageFolder, find_labels, read_labels
+from fcn_deploy.errors import DependencyError, GateError, InputError, UsageError
+from fcn_deploy.evaluate.assess import Sample
+from fcn_deploy.evaluate.gates import THRESHOLDS
+from fcn_deploy.evaluate.parity import compare_backends
+from fcn_deploy.export import ExportConfig, export_onnx
+from fcn_deploy.files import check_writable, read_bytes, sha256_file, write_bytes
+from fcn_deploy.graph import exported_spec, parse
+from fcn_deploy.models import load_model, read_checkpoint
+from fcn_deploy.models.backend import TorchBackend
+from fcn_deploy.models.describe import SpecOptions, describe
+from fcn_deploy.passes.simplify import simplify
+from fcn_deploy.progress import Progress, Silent
+from fcn_deploy.quant.observe import observe
+from fcn_deploy.quant.ranges import Ranges
+from fcn_deploy.runtime import Backend, Segmenter
+from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+from fcn_deploy.spec import ImageShape, ModelSpec
+
+PYTORCH = "pytorch:"
+
+# Sizes at which a graph is compared: the smallest, odd ones, both orders of height and width, several batches.
+_COMPARED = tuple(ImageShape(*shape) for shape in ((1, 1, 1), (1, 33, 64), (3, 65, 97), (1, 130, 75), (2, 96, 128)))
+_RANDOM_IMAGES = 8
+_SILENT = Silent()
+
+
+def export(
+    weights: Path,
+    output: Path,
+    *,
+    variant: str | None = None,
+    options: SpecOptions | None = None,
+    config: ExportConfig | None = None,
+    simplified: bool = True,
+    progress: Progress = _SILENT,
+) -> float:
+    """Exports a checkpoint to ONNX, compares the result with PyTorch, and only then writes it.
+
+    Args:
+        weights: `.pth` or `.safetensors`.
+        output: The `.onnx` file to write.
+        variant: What the checkpoint must be, or None.
+        options: What the user says about it.
+        config: Opset and shape.
+        simplified: Whether onnxsim runs.
+        progress: Told of each step.
+
+    Returns:
+        The largest relative error against PyTorch over the sizes compared.
+
+    Raises:
+        GateError: The exported model gives other results than PyTorch; nothing is written.
+        InputError: The checkpoint cannot be read or exported, or the output cannot be written.
+    """
+    _check_suffix(output, ".onnx")
+    check_writable(output)
+    config = config or ExportConfig()
+    checkpoint = read_checkpoint(weights, variant)
+    spec = describe(checkpoint, options)
+    model = load_model(checkpoint)
+    progress.stage(f"exporting {spec.variant}, {spec.num_classes} classes, width {spec.width:g}")
+    proto = export_onnx(model, spec, config)
+    if simplified:
+        progress.stage("simplifying")
+        proto = simplify(proto)
+    data = proto.SerializeToString()
+    reference = TorchBackend(model, spec.num_classes)
+    error = _compare(reference, data, (config.shape,) if config.shape else _COMPARED, "PyTorch", progress)
+    write_bytes(output, data)
+    return error
+
+
+def simplify_file(source: Path, output: Path, progress: Progress = _SILENT) -> tuple[int, int]:
+    """Simplifies an exported model, compares the result with the original, and only then writes it.
+
+    Returns:
+        The numbers of nodes before and after.
+
+    Raises:
+        GateError: The simplified model gives other results; nothing is written.
+        InputError: It is not an exported model, onnxsim failed, or the output cannot be written.
+    """
+    import onnx
+
+    _check_suffix(output, ".onnx")
+    check_writable(output)
+    original = read_bytes(source)
+    exported_spec(parse(original, str(source)), str(source))
+    progress.stage(f"simplifying {source.name}")
+    before = onnx.load_model_from_string(original)
+    after = simplify(before)
+    data = after.SerializeToString()
+    reference = OnnxRuntimeBackend(original)
+    batch, _, height, width = reference.inputs[0].shape
+    fixed = isinstance(batch, int) and isinstance(height, int) and isinstance(width, int)
+    shapes = (ImageShape(batch, height, width),) if fixed else _COMPARED  # type: ignore[arg-type]
+    _compare(reference, data, shapes, "the original", progress)
+    write_bytes(output, data)
+    return len(before.graph.node), len(after.graph.node)
+
+
+def _compare(reference: Backend, data: bytes, shapes: Sequence[ImageShape], name: str, progress: Progress) -> float:
+    """Runs a model in ONNX Runtime beside its reference on normally distributed input; a difference is a GateError."""
+    random = np.random.default_rng(0)
+    feeds = (
+        {"image": random.normal(size=(shape.batch, 3, shape.height, shape.width)).astype(np.float32)}
+        for shape in progress.track(shapes, len(shapes), f"comparing with {name}")
+    )
+    try:
+        error = compare_backends(reference, OnnxRuntimeBackend(data), feeds)
+    except InputError as mismatch:
+        raise GateError(f"the model does not give the results of {name}", got=str(mismatch)) from mismatch
+    limit = THRESHOLDS["fp32"].error
+    if limit is not None and not error <= limit:
+        raise GateError(
+            f"the model does not give the results of {name}",
+            got=f"an error of {error:.2e} of the logits' range",
+            expected=f"at most {limit:.0e}",
+            fix="nothing was written; try export --no-simplify, or another --opset",
+        )
+    return error
+
+
+def calibrate(model: Path, images: ImageFolder, *, threads: int | None = None, progress: Progress = _SILENT) -> Ranges:
+    """Observes a model over a folder of images.
+
+    Args:
+        model: An exported ONNX file.
+        images: The images, with the size they are resized to.
+        threads: CPU threads.
+        progress: Told of each image.
+
+    Raises:
+        InputError: The model or an image cannot be read, or does not fit.
+    """
+    data = read_bytes(model)
+    return observe(data, progress.track(images, len(images), "calibrating"), size=images.size, threads=threads)
+
+
+def calibrate_randomly(
+    model: Path, size: tuple[int, int], count: int | None, *, threads: int | None = None, progress: Progress = _SILENT
+) -> Ranges:
+    """Observes a model over noise: the ranges say so, and are good for timing, not for use.
+
+    Args:
+        model: An exported ONNX file.
+        size: [height, width] of the noise.
+        count: How many images; 8 where None.
+        threads: CPU threads.
+        progress: Told of each image.
+
+    Raises:
+        InputError: The model cannot be read.
+    """
+    count = count or _RANDOM_IMAGES
+    random = np.random.default_rng(0)
+    noise: Iterator[NDArray[np.uint8]] = (random.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(count))
+    data = read_bytes(model)
+    images = progress.track(noise, count, "calibrating on noise")
+    return observe(data, images, size=size, random=True, threads=threads)
+
+
+def choose_backend(requested: str, output: Path, progress: Progress = _SILENT) -> str:
+    """Returns the backend an engine is built for.
+
+    Args:
+        requested: `auto`, which goes by the suffix of the output, or a backend.
+        output: Where the engine will be written.
+        progress: Told what `auto` took.
+
+    Raises:
+        DependencyError: `auto` met a suffix whose backends this version does not build.
+        UsageError: The suffix does not fit the backend.
+    """
+    if requested == "auto":
+        if output.suffix in (".engine", ".plan"):
+            raise DependencyError(
+                "this version builds no TensorRT engines", got=str(output), fix="name the output .onnx for ONNX Runtime"
+            )
+        _check_suffix(output, ".onnx")
+        progress.stage(f"backend: onnxruntime, for {output.name} ends in .onnx")
+        return "onnxruntime"
+    _check_suffix(output, ".onnx")
+    return requested
+
+
+def build(model: Path, config: BuildConfig, ranges: Path | Ranges | None = None) -> Engine:
+    """Builds an engine for ONNX Runtime.
+
+    Args:
+        model: An exported ONNX file.
+        config: What to build.
+        ranges: A ranges file, or ranges just observed; for INT8.
+
+    Raises:
+        ArtifactError: ONNX Runtime cannot load what was built.
+        InputError: A file cannot be read, or the ranges are not the model's.
+        PrecisionError: A layer would not run in the precision asked for.
+        UsageError: INT8 without ranges, or FP16.
+    """
+    if isinstance(ranges, Path):
+        return build_onnxruntime(read_bytes(model), config, Ranges.load(ranges), sha256_file(ranges))
+    return build_onnxruntime(read_bytes(model), config, ranges)
+
+
+def open_reference(
+    reference: str, spec: ModelSpec | None = None, options: SpecOptions | None = None, threads: int | None = None
+) -> Segmenter:
+    """Opens an engine, an exported model, or a checkpoint run in PyTorch.
+
+    Args:
+        reference: A path, or `pytorch:` and the path of a checkpoint.
+        spec: Of the net a checkpoint is compared with: classes and normalisation are taken from it. Where None, the
+            checkpoint's own or the default.
+        options: What the user says about the checkpoint, where there is no `spec`.
+        threads: CPU threads.
+
+    Raises:
+        ArtifactError: The engine does not fit this machine or its sidecar.
+        InputError: A file cannot be read, or the checkpoint has other classes than the spec.
+    """
+    if not reference.startswith(PYTORCH):
+        return Segmenter(reference, threads=threads)
+    checkpoint = read_checkpoint(Path(reference.removeprefix(PYTORCH)))
+    spec = spec or describe(checkpoint, options)
+    if checkpoint.num_classes != spec.num_classes:
+        raise InputError(
+            "checkpoint and engine are of different nets",
+            got=f"a checkpoint with {checkpoint.num_classes} classes",
+            expected=f"{spec.num_classes}",
+        )
+    backend = TorchBackend(load_model(checkpoint), checkpoint.num_classes, threads=threads)
+    return Segmenter(backend, spec=spec)
+
+
+def samples(images: ImageFolder, labels: Path | None, what: str, progress: Progress = _SILENT) -> Iterator[Sample]:
+    """Yields images with their ground truth, or with None where there is no folder of labels.
+
+    Raises:
+        InputError: An image has no labels, or a file cannot be read.
+        UsageError: Images are resized while labels are not.
+    """
+    if labels is None:
+        return ((image, None) for image in progress.track(images, len(images), what))
+    if images.size is not None:
+        raise UsageError("labels cannot be resized along with the images", got=f"--labels {labels} with a size")
+    truths = (read_labels(path) for path in find_labels(images.paths, labels))
+    return zip(progress.track(images, len(images), what), truths, strict=True)
+
+
+def _check_suffix(path: Path, suffix: str) -> None:
+    if path.suffix != suffix:
+        raise UsageError("the output's suffix does not fit", got=str(path), expected=f"a name that ends in {suffix}")
