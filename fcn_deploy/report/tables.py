@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from fcn_deploy.evaluate.benchmark import Ratio, Timing, ratio
 
@@ -82,7 +83,7 @@ def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for key, value in facts.items():
-        table.add_row(key, _lines(value))
+        table.add_row(key, Text(_lines(value)))  # not markup: shapes have brackets
     return table
 
 

@@ -1,0 +1,111 @@
+"""Fixtures that several tests share: small random nets, exported once a session, and images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+WIDTH = 0.0625
+CLASSES = 5
+
+
+@pytest.fixture(scope="session")
+def camvid() -> Path:
+    """The folder of real images and the checkpoint trained on them; not part of this repository."""
+    if not (SHARED / "fcn8s_camvid.pth").is_file():
+        pytest.skip("no ../shared/data: the CamVid frames and checkpoint are not distributed with the project")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def make_net() -> Callable[..., object]:
+    """Builds an FCN with random weights, its skips and biases not zero, so that every layer shows in the output."""
+    import torch
+
+    from fcn_deploy.models import FCN
+
+    def make(stride: int, classes: int = CLASSES, width: float = WIDTH, seed: int = 0) -> FCN:
+        torch.manual_seed(seed)
+        net = FCN(stride, classes, width)  # type: ignore[arg-type]
+        for parameter in net.parameters():
+            parameter.data += 0.02 * torch.randn_like(parameter)
+        return net.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def checkpoint_file(make_net, tmp_path_factory) -> Callable[[str], Path]:  # type: ignore[no-untyped-def]
+    """Writes the state_dict of a random net of a variant, once a session."""
+    import torch
+
+    from fcn_deploy.models.fcn import VARIANTS
+
+    folder = tmp_path_factory.mktemp("checkpoints")
+
+    def write(variant: str) -> Path:
+        path = folder / f"{variant}.pth"
+        if not path.exists():
+            torch.save(make_net(VARIANTS[variant]).state_dict(), path)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def exported(checkpoint_file, tmp_path_factory) -> Callable[[str], Path]:  # type: ignore[no-untyped-def]
+    """Exports the random net of a variant, once a session."""
+    from fcn_deploy import steps
+
+    folder = tmp_path_factory.mktemp("exported")
+
+    def export(variant: str) -> Path:
+        path = folder / f"{variant}.onnx"
+        if not path.exists():
+            steps.export(checkpoint_file(variant), path)
+        return path
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def photos() -> list[np.ndarray]:
+    """Ten images of several odd sizes, uint8 [H, W, 3], smooth and noisy parts in each."""
+    random = np.random.default_rng(7)
+    images = []
+    for index in range(10):
+        height, width = 40 + 7 * (index % 3), 56 + 5 * (index % 4)
+        coarse = Image.fromarray(random.integers(0, 256, (5, 7, 3), dtype=np.uint8)).resize((width, height))
+        images.append((0.8 * np.asarray(coarse) + 0.2 * random.integers(0, 256, (height, width, 3))).astype(np.uint8))
+    return images
+
+
+@pytest.fixture(scope="session")
+def photo_folder(photos, tmp_path_factory) -> Path:  # type: ignore[no-untyped-def]
+    """The photos as PNG files."""
+    folder = tmp_path_factory.mktemp("photos")
+    for index, image in enumerate(photos):
+        Image.fromarray(image).save(folder / f"photo_{index:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ranges_file(exported, photo_folder, tmp_path_factory) -> Callable[[str], Path]:  # type: ignore[no-untyped-def]
+    """Calibrates the exported net of a variant on the photos, once a session."""
+    from fcn_deploy import steps
+    from fcn_deploy.data import ImageFolder
+
+    folder = tmp_path_factory.mktemp("ranges")
+
+    def calibrate(variant: str) -> Path:
+        path = folder / f"{variant}.json"
+        if not path.exists():
+            steps.calibrate(exported(variant), ImageFolder.open(photo_folder)).save(path)
+        return path
+
+    return calibrate
