@@ -1,0 +1,88 @@
+import logging
+
+import onnx_ir as ir
+import pytest
+
+from fcn_deploy.graph import parse
+from fcn_deploy.passes.dim_names import name_dims
+from fcn_deploy.passes.layer_names import name_layers
+
+SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def _conv(scope, source, name):
+    node = ir.node("Conv", [source, ir.Value(name=f"{name}.weight")], name=name)
+    node.outputs[0].name = name
+    node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    if scope:
+        node.metadata_props[SCOPES] = repr(["", *scope, "op"])
+    return node
+
+
+def _model(*scopes):
+    image = ir.Value(name="image", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["n", 3, "h", "w"]))
+    nodes, value = [], image
+    for index, scope in enumerate(scopes):
+        nodes.append(_conv(scope, value, f"node_{index}"))
+        value = nodes[-1].outputs[0]
+    value.shape = ir.Shape(["n", 3, "min(h, 8)", 7])
+    graph = ir.Graph([image], [value], nodes=nodes, opset_imports={"": 18}, name="g")
+    return ir.Model(graph, ir_version=10)
+
+
+def _names(model):
+    return [node.name for node in model.graph]
+
+
+def test_the_position_in_a_pair_is_left_out_where_the_name_stays_unique():
+    model, changed = name_layers(_model(["conv1_1", "conv1_1.0"], ["conv1_2", "conv1_2.0"]))
+    assert changed
+    assert _names(model) == ["conv1_1", "conv1_2"]
+    assert model.graph[0].outputs[0].name == "conv1_1/Conv"
+
+
+def test_the_position_stays_where_it_tells_layers_apart():
+    model, _ = name_layers(_model(["features", "features.0"], ["features", "features.2"]))
+    assert _names(model) == ["features.0", "features.2"]
+
+
+def test_a_layer_used_twice_gets_two_names():
+    model, _ = name_layers(_model(["head"], ["head"]))
+    assert _names(model) == ["head", "head_1"]
+
+
+def test_the_output_of_the_graph_keeps_its_name():
+    model, _ = name_layers(_model(["score"]))
+    assert model.graph.outputs[0].name == "node_0"
+
+
+def test_a_graph_from_elsewhere_is_left_alone(caplog):
+    with caplog.at_level(logging.DEBUG, "fcn_deploy"):
+        model, changed = name_layers(_model(None, None))
+    assert not changed
+    assert _names(model) == ["node_0", "node_1"]
+    assert "name_layers declines" in caplog.text
+
+
+def test_dims_of_the_output_are_named_as_those_of_the_input_and_numbers_stay():
+    model, changed = name_dims(_model(["score"]))
+    assert changed
+    assert str(model.graph.outputs[0].shape) == "[n,3,h,7]"
+    assert name_dims(model)[1] is False
+
+
+def test_dims_of_other_ranks_are_left_alone(caplog):
+    model = _model(["score"])
+    model.graph.outputs[0].shape = ir.Shape(["n", 10])
+    with caplog.at_level(logging.DEBUG, "fcn_deploy"):
+        assert name_dims(model)[1] is False
+    assert "name_dims declines" in caplog.text
+
+
+@pytest.mark.parametrize("variant", ["fcn8s"])
+def test_every_name_in_an_exported_graph_is_unique(exported, variant):
+    graph = parse(exported(variant).read_bytes()).graph
+    names = [node.name for node in graph]
+    values = [value.name for node in graph for value in node.outputs]
+    assert len(set(names)) == len(names)
+    assert len(set(values)) == len(values)

@@ -1,0 +1,179 @@
+"""Emission for ONNX Runtime: what is quantised, that it runs in integers, and that it is right on every CPU."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from fcn_deploy.errors import InputError
+from fcn_deploy.graph import parse, serialize
+from fcn_deploy.quant.emit import OrtScheme, emit_onnxruntime, float_by_default, quantizable_layers
+from fcn_deploy.quant.methods import Range, choose
+from fcn_deploy.quant.ranges import Ranges
+
+
+def _session(data, **entries):
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    for key, value in entries.items():
+        options.add_session_config_entry(key.replace("__", "."), value)
+    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def _conv_model(weight, bias=None, *, relu=True, pool=False):
+    """image -> a -> Conv (-> Relu) (-> MaxPool) -> logits; `a` keeps the convolution from reading the image itself."""
+    nodes = [
+        helper.make_node("Identity", ["image"], ["a"], "input"),
+        helper.make_node("Conv", ["a", "w", "b"] if bias is not None else ["a", "w"], ["c"], "conv", pads=[1] * 4),
+    ]
+    last = "c"
+    if relu:
+        nodes.append(helper.make_node("Relu", [last], ["r"], "relu"))
+        last = "r"
+    if pool:
+        nodes.append(helper.make_node("MaxPool", [last], ["p"], "pool", kernel_shape=[2, 2], strides=[2, 2]))
+        nodes.append(helper.make_node("Conv", ["p", "w2"], ["q"], "conv2"))
+        last = "q"
+    nodes.append(helper.make_node("Identity", [last], ["logits"], "output"))
+    constants = [numpy_helper.from_array(weight, "w")]
+    if bias is not None:
+        constants.append(numpy_helper.from_array(bias, "b"))
+    if pool:
+        square = np.eye(weight.shape[0], dtype=np.float32)[:, :, None, None]
+        constants.append(numpy_helper.from_array(square, "w2"))
+    dims = ["n", weight.shape[1], "h", "w_"]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, dims)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", weight.shape[0], "h", "w_"])],
+        constants,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+
+
+def test_the_first_layer_and_the_score_layers_stay_float_by_default(exported):
+    graph = parse(exported("fcn8s").read_bytes()).graph
+    assert float_by_default(graph) == {"conv1_1", "score_fr", "score_pool3_fr", "score_pool4_fr"}
+    assert set(quantizable_layers(graph)) >= {"conv1_1", "conv1_2", "fc7", "score_fr"}
+    assert not any("upscore" in layer for layer in quantizable_layers(graph))
+
+
+@pytest.mark.parametrize("variant", ["fcn8s", "fcn32s"])
+def test_every_layer_asked_for_becomes_an_integer_kernel(exported, ranges_file, tmp_path, variant):
+    model = parse(exported(variant).read_bytes())
+    kept = float_by_default(model.graph)
+    layers = [layer for layer in quantizable_layers(model.graph) if layer not in kept]
+    emit_onnxruntime(model, choose(Ranges.load(ranges_file(variant)).histograms, "minmax"), layers)
+    data = serialize(model)
+    onnx.checker.check_model(onnx.load_model_from_string(data), full_check=True)
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    nodes = onnx.load(tmp_path / "optimized.onnx").graph.node
+    kinds = [node.op_type for node in nodes]
+    assert kinds.count("QLinearConv") == len(layers) == 14
+    # The pools between integer layers are integer pools: nothing is dequantised for them.
+    assert kinds.count("NhwcMaxPool") + kinds.count("MaxPool") == 5
+    assert "Relu" not in kinds
+
+
+def test_tensors_that_float_layers_read_are_not_rounded(exported, ranges_file):
+    model = parse(exported("fcn8s").read_bytes())
+    emit_onnxruntime(model, choose(Ranges.load(ranges_file("fcn8s")).histograms, "minmax"), ["conv3_1"])
+    readers = {node.name: node.inputs[0].name for node in model.graph if node.inputs}
+    assert readers["conv3_1"] == "pool2/MaxPool/DequantizeLinear"
+    # conv2_2 is float and so is what follows its ReLU, save the branch into the integer layer.
+    assert readers["pool2/MaxPool"].startswith("conv2_2/Relu")
+    assert readers["conv3_2"] == "conv3_1/Relu/DequantizeLinear"
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    channels=st.integers(1, 9),
+    outputs=st.integers(1, 9),
+    lo=st.floats(-8, 0),
+    hi=st.floats(0.5, 8),
+    with_bias=st.booleans(),
+    relu=st.booleans(),
+)
+def test_the_result_is_within_the_rounding_that_eight_and_seven_bits_allow(
+    seed, channels, outputs, lo, hi, with_bias, relu
+):
+    random = np.random.default_rng(seed)
+    weight = random.normal(size=(outputs, channels, 3, 3)).astype(np.float32)
+    bias = random.normal(size=outputs).astype(np.float32) if with_bias else None
+    data = _conv_model(weight, bias, relu=relu)
+    image = random.uniform(lo, hi, (2, channels, 7, 6)).astype(np.float32)
+    session = _session(data)
+    expected = session.run(None, {"image": image})[0]
+    name = "r" if relu else "c"
+    ranges = {"a": Range(lo, hi), name: Range(min(0, float(expected.min())), max(0, float(expected.max())))}
+    model = parse(data)
+    emit_onnxruntime(model, ranges, ["conv"])
+    found = _session(serialize(model)).run(None, {"image": image})[0]
+    step = (hi - lo) / 255
+    # Half a step of the input on every tap, half a step of the weight times the largest input, half a step out.
+    taps = np.abs(weight).sum((1, 2, 3)).max()
+    weights = np.abs(weight).max() / 64 / 2 * max(-lo, hi) * 9 * channels
+    bound = taps * step / 2 + weights + np.ptp([*expected.ravel(), 0]) / 255 + step * np.abs(weight).max() / 64
+    assert np.abs(found - expected).max() <= bound
+
+
+def test_seven_bit_weights_do_not_saturate_in_the_worst_case():
+    weight = np.ones((4, 64, 3, 3), np.float32)
+    data = _conv_model(weight)
+    model = parse(data)
+    emit_onnxruntime(model, {"a": Range(0, 1), "r": Range(0, 64 * 9)}, ["conv"])
+    image = np.ones((1, 64, 6, 6), np.float32)
+    found = _session(serialize(model)).run(None, {"image": image})[0]
+    assert found[0, :, 2, 2] == pytest.approx(64 * 9)
+
+
+def test_a_dead_channel_with_a_large_bias_keeps_its_bias():
+    weight = np.zeros((3, 2, 3, 3), np.float32)
+    weight[0] = 1.0
+    weight[1] = 1e-12
+    bias = np.array([0.5, 40.0, 7.0], np.float32)
+    model = parse(_conv_model(weight, bias))
+    emit_onnxruntime(model, {"a": Range(0, 1), "r": Range(0, 40)}, ["conv"])
+    found = _session(serialize(model)).run(None, {"image": np.zeros((1, 2, 4, 4), np.float32)})[0]
+    np.testing.assert_allclose(found[0, :, 1, 1], bias, atol=40 / 255)
+
+
+def test_a_pool_between_two_integer_layers_takes_the_range_of_its_input():
+    random = np.random.default_rng(0)
+    model = parse(_conv_model(random.normal(size=(4, 4, 3, 3)).astype(np.float32), pool=True))
+    emit_onnxruntime(model, {"a": Range(-1, 1), "r": Range(0, 6), "q": Range(0, 6)}, ["conv", "conv2"])
+    scales = {
+        node.inputs[0].name: node.inputs[1].const_value.numpy()
+        for node in model.graph
+        if node.op_type == "QuantizeLinear"
+    }
+    assert scales["p"] == scales["r"] == np.float32(6 / 255)
+
+
+def test_a_tensor_that_was_always_zero_is_no_division_by_zero():
+    model = parse(_conv_model(np.zeros((2, 2, 3, 3), np.float32)))
+    emit_onnxruntime(model, {"a": Range(0, 0), "r": Range(0, 0)}, ["conv"])
+    found = _session(serialize(model)).run(None, {"image": np.zeros((1, 2, 4, 4), np.float32)})[0]
+    np.testing.assert_array_equal(found, 0)
+
+
+def test_unknown_layers_and_missing_ranges_are_refused(exported):
+    model = parse(exported("fcn8s").read_bytes())
+    with pytest.raises(InputError, match="cannot be quantised"):
+        emit_onnxruntime(model, {}, ["conv9_9"])
+    with pytest.raises(InputError, match="no range for tensor"):
+        emit_onnxruntime(model, {}, ["conv1_2"])
+
+
+def test_full_eight_bit_weights_are_for_vnni_only():
+    assert OrtScheme(127).weight_limit == 127
+    with pytest.raises(InputError):
+        OrtScheme(100)
