@@ -1,5 +1,5 @@
 """The command line: `fcn-deploy`."""
 
-from fcn_deploy.cli.main import main
+from fcn_deploy.cli.app import main
 
 __all__ = ["main"]

@@ -1,0 +1,187 @@
+"""Every command once, in process: its files, its output, its exit code."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from fcn_deploy.cli.app import run
+from fcn_deploy.files import sha256_file
+
+
+@pytest.fixture
+def call(capsys):
+    def call(*arguments, code=0):
+        assert run([str(argument) for argument in arguments]) == code, capsys.readouterr().err
+        return capsys.readouterr()
+
+    return call
+
+
+def test_export_writes_a_checked_model(call, checkpoint_file, tmp_path):
+    output = tmp_path / "net.onnx"
+    names = tmp_path / "names.csv"
+    names.write_text("a\nb\nc\nd\ne\n")
+    flags = ["--scale", 1, "--mean", "1,2,3", "--std", "1,1,2", "--color", "bgr", "--ignore-index", 11]
+    said = call(
+        *("export", "--weights", checkpoint_file("fcn32s"), "--variant", "fcn32s", "--num-classes", 5),
+        *("--class-names", names, *flags, "--no-simplify", "-o", output, "--json"),
+    )
+    report = json.loads(said.out)
+    assert report["error"] <= 1e-5
+    assert report["sha256"] == sha256_file(output)
+    spec = json.loads(call("inspect", output, "--json").out)["spec"]
+    assert spec["classes"] == ["a", "b", "c", "d", "e"]
+    assert spec["ignore_index"] == 11
+    assert spec["normalization"] == {
+        "color": "BGR",
+        "scale": 1.0,
+        "mean": [1.0, 2.0, 3.0],
+        "std": [1.0, 1.0, 2.0],
+        "assumed": False,
+    }
+
+
+def test_export_fixes_a_shape(call, checkpoint_file, tmp_path):
+    output = tmp_path / "net.onnx"
+    call("export", "--weights", checkpoint_file("fcn8s"), "--shape", "1x40x56", "-o", output)
+    shape = onnx.load(output).graph.input[0].type.tensor_type.shape
+    assert [dim.dim_value for dim in shape.dim] == [1, 3, 40, 56]
+
+
+def test_a_net_that_exports_wrongly_is_a_failed_gate_and_no_file(call, checkpoint_file, tmp_path, monkeypatch):
+    from fcn_deploy import steps
+
+    real = steps.export_onnx
+
+    def broken(model, spec, config):
+        proto = real(model, spec, config)
+        bias = next(value for value in proto.graph.initializer if value.name == "upscore32.bias")
+        bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 0.1, bias.name))
+        return proto
+
+    monkeypatch.setattr(steps, "export_onnx", broken)
+    output = tmp_path / "net.onnx"
+    said = call("export", "--weights", checkpoint_file("fcn32s"), "--no-simplify", "-o", output, code=3)
+    assert "does not give the results of PyTorch" in said.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_simplify_takes_an_exported_model(call, exported, tmp_path):
+    report = json.loads(call("simplify", exported("fcn8s"), "-o", tmp_path / "s.onnx", "--json").out)
+    assert report["nodes_after"] <= report["nodes_before"]
+    assert (tmp_path / "s.onnx").is_file()
+
+
+def test_calibrate_build_verify_benchmark_inspect(call, exported, checkpoint_file, photo_folder, tmp_path):
+    model, ranges, engine = exported("fcn8s"), tmp_path / "ranges.json", tmp_path / "net.int8.onnx"
+
+    said = call("calibrate", model, "--calib-data", photo_folder, "--max-images", 4, "-o", ranges, "--json")
+    assert json.loads(said.out)["data"]["count"] == 4
+    assert json.loads(ranges.read_text())["model_sha256"] == sha256_file(model)
+
+    said = call("build-engine", model, "--int8", "--ranges", ranges, "--io", "tensor", "-o", engine, "--json")
+    assert json.loads(said.out)["precision"]["achieved"] == "int8"
+    assert "backend: onnxruntime" in said.err
+
+    fp32 = tmp_path / "net.onnx"
+    assert "0 of 21 layers in INT8" in call("build-engine", model, "-o", fp32).out
+    said = call("verify", fp32, "--weights", checkpoint_file("fcn8s"), "--data", photo_folder)
+    assert "agreement 100.000%" in said.out
+    said = call("verify", fp32, "--reference", model, "--data", photo_folder, "--max-images", 2, "--json")
+    assert json.loads(said.out)["images"] == 2
+
+    benchmark = ("benchmark", fp32, engine, f"pytorch:{checkpoint_file('fcn8s')}", "--shape", "2x33x40")
+    quick = ("--duration", 0, "--iterations", 3, "--warmup", 0, "--percentile", "50,90")
+    rows = json.loads(call(*benchmark, *quick, "--vs", model, "--json").out)["engines"]
+    assert [row["name"] for row in rows] == [model.name, fp32.name, engine.name, "fcn8s.pth"]
+    assert rows[0]["ratio"]["median"] == 1
+    assert rows[1]["rounds"] == 3
+    assert "time / net.onnx" in call(*benchmark, *quick).out
+
+    for file, kind in ((engine, "engine"), (model, "ONNX model"), (ranges, "ranges")):
+        assert json.loads(call("inspect", file, "--json").out)["kind"] == kind
+    assert "image: FLOAT [batch,3,height,width]" in call("inspect", model).out
+    facts = json.loads(call("inspect", checkpoint_file("fcn8s"), "--json").out)
+    assert (facts["variant"], facts["num_classes"]) == ("fcn8s", 5)
+
+
+def test_build_engine_calibrates_by_itself(call, exported, photo_folder, tmp_path):
+    engine = tmp_path / "net.onnx"
+    call(
+        *("build-engine", exported("fcn8s"), "--int8", "--calib-data", photo_folder, "--max-images", 3),
+        *("--calib-size", "32x48", "--calib-method", "percentile", "-o", engine),
+    )
+    source = json.loads(engine.with_name("net.onnx.json").read_text())["source"]
+    assert source["calibration"]["size"] == [32, 48]
+    assert source["calibration"]["count"] == 3
+
+
+def test_random_calibration_is_only_on_demand_and_on_record(call, exported, tmp_path):
+    ranges = tmp_path / "ranges.json"
+    call("calibrate", exported("fcn8s"), "-o", ranges, code=2)
+    call("calibrate", exported("fcn8s"), "--random-calibration", "-o", ranges, code=2)
+    assert not ranges.exists()
+    arguments = ("--random-calibration", "--calib-size", "24x32", "--max-images", 2)
+    call("calibrate", exported("fcn8s"), *arguments, "-o", ranges)
+    assert json.loads(ranges.read_text())["data"]["random"] is True
+
+
+def test_a_failed_verification_exits_3_and_says_by_how_much(call, exported, photo_folder, tmp_path):
+    engine = tmp_path / "net.onnx"
+    call("build-engine", exported("fcn16s"), "-o", engine)
+    said = call("verify", engine, "--reference", exported("fcn8s"), "--data", photo_folder, "--json", code=3)
+    assert json.loads(said.out)["gate"]["passed"] is False
+    assert "required 99.99%" in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--int8",), "--calib-data DIR or --ranges FILE"),
+        (("--int8", "--fp32"), "more than one precision"),
+        (("--fp16",), "FP16"),
+        (("--int8", "--ranges", "r.json", "--calib-data", "d"), "got both"),
+        (("--fp32", "--calib-data", "d"), "calibration is for INT8"),
+        (("--int8", "--calib-method", "magic", "--ranges", "r.json"), "unknown calibration method"),
+        (("--backend", "onnxruntime", "-o", "x.engine"), "ends in .onnx"),
+        (("--io", "video"), "Invalid value for '--io'"),
+    ],
+)
+def test_options_that_do_not_go_together_are_usage_errors(call, exported, tmp_path, arguments, message):
+    output = () if "-o" in arguments else ("-o", tmp_path / "engine.onnx")
+    assert message in call("build-engine", exported("fcn8s"), *arguments, *output, code=2).err
+    assert not list(tmp_path.iterdir())
+
+
+def test_auto_has_no_tensorrt_to_take(call, exported, tmp_path):
+    assert "TensorRT" in call("build-engine", exported("fcn8s"), "-o", tmp_path / "x.engine", code=7).err
+
+
+@pytest.mark.parametrize("value", ["0x5x5", "5", "ax5", "1x2x3x4", "5x"])
+def test_bad_shapes_are_usage_errors(call, value):
+    assert "shape" in call("benchmark", "x.onnx", "--shape", value, code=2).err
+
+
+def test_ranges_of_another_model_exit_6(call, exported, ranges_file, tmp_path):
+    call(
+        "build-engine",
+        exported("fcn32s"),
+        "--int8",
+        "--ranges",
+        ranges_file("fcn8s"),
+        "-o",
+        tmp_path / "x.onnx",
+        code=6,
+    )
+
+
+def test_labels_of_a_built_engine_are_those_of_the_model(call, exported, photos, tmp_path):
+    from fcn_deploy.runtime import Segmenter
+
+    engine = tmp_path / "net.onnx"
+    call("build-engine", exported("fcn32s"), "-o", engine)
+    with Segmenter(engine) as built, Segmenter(exported("fcn32s")) as model:
+        for image in photos[:3]:
+            np.testing.assert_array_equal(built(image), model.logits(image).argmax(0))

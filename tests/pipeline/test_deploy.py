@@ -1,0 +1,162 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcn_deploy import steps
+from fcn_deploy.cli.app import run
+from fcn_deploy.errors import GateError, InputError, UsageError
+from fcn_deploy.evaluate.benchmark import BenchmarkConfig
+from fcn_deploy.pipeline import DeployConfig, deploy
+from fcn_deploy.quant.ranges import Ranges
+from fcn_deploy.runtime import Segmenter
+
+QUICK = BenchmarkConfig(warmup=0, duration=0, iterations=2)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    from fcn_deploy.demo import CALIBRATION_SEEDS, EVALUATION_SEEDS, write_scenes
+
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder / "calibration", CALIBRATION_SEEDS[:10], (96, 128))
+    write_scenes(folder / "evaluation", EVALUATION_SEEDS[:4], (97, 127))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights():
+    from fcn_deploy.demo import checkpoint_path
+
+    return checkpoint_path()
+
+
+@pytest.fixture(scope="module")
+def deployed(scenes, weights, tmp_path_factory):
+    output = tmp_path_factory.mktemp("deployed") / "out"
+    config = DeployConfig(weights, scenes / "calibration" / "images", output, int8=True, benchmark=QUICK)
+    return output, deploy(config)
+
+
+def test_the_folder_holds_the_model_the_engines_and_a_summary(deployed):
+    output, summary = deployed
+    assert {path.name for path in output.iterdir()} == {
+        "fcn8s.onnx",
+        "fcn8s.ranges.json",
+        "fcn8s.fp32.onnx",
+        "fcn8s.fp32.onnx.json",
+        "fcn8s.int8.onnx",
+        "fcn8s.int8.onnx.json",
+        "summary.json",
+    }
+    written = json.loads((output / "summary.json").read_text())
+    assert written == json.loads(json.dumps(summary.to_json()))
+    assert written["passed"] is True
+    assert [engine["precision"] for engine in written["engines"]] == ["fp32", "int8"]
+    assert str(output) not in (output / "summary.json").read_text()
+
+
+def test_the_engines_carry_the_gate_they_met(deployed):
+    output, summary = deployed
+    for result in summary.engines:
+        with Segmenter(output / result.file) as segmenter:
+            gate = segmenter.sidecar.gate
+        assert gate == result.verdict.gate
+        assert gate.passed
+    fp32, int8 = summary.engines
+    assert fp32.assessment.parity.agreement >= 0.9999
+    assert int8.assessment.parity.agreement >= 0.97
+
+
+def test_every_fifth_image_is_judged_on_and_never_observed(deployed, scenes):
+    output, summary = deployed
+    assert summary.calibration == {"observed": 8, "judged": 2}
+    observed = Ranges.load(output / "fcn8s.ranges.json").data
+    from fcn_deploy.data import ImageFolder
+
+    rest, _ = ImageFolder.open(scenes / "calibration" / "images").every_fifth()
+    assert observed == steps.calibrate(output / "fcn8s.onnx", rest).data
+
+
+def test_with_labels_the_drop_of_miou_is_the_gate(scenes, weights, tmp_path):
+    evaluation = scenes / "evaluation"
+    config = DeployConfig(
+        weights,
+        scenes / "calibration" / "images",
+        tmp_path / "out",
+        int8=True,
+        data=evaluation / "images",
+        labels=evaluation / "labels",
+        benchmark=QUICK,
+    )
+    summary = deploy(config).to_json()
+    assert summary["calibration"] == {"observed": 10, "judged": 4}
+    assert 20 < summary["pytorch"]["miou"] <= 100
+    int8 = summary["engines"][1]
+    assert int8["gate"]["miou_drop"] == pytest.approx(summary["pytorch"]["miou"] - int8["miou"])
+    assert int8["miou_drop"]["low"] <= int8["miou_drop"]["points"] <= int8["miou_drop"]["high"]
+
+
+def test_a_missed_gate_ships_no_engine(scenes, weights, tmp_path, monkeypatch, capsys):
+    """Ranges a tenth of what they are clip everything; the engine must not get out."""
+    from fcn_deploy.build import onnxruntime
+    from fcn_deploy.quant.methods import Range
+
+    real = onnxruntime.choose
+
+    def clipping(histograms, method):
+        return {name: Range(r.lo / 10, r.hi / 10) for name, r in real(histograms, method).items()}
+
+    monkeypatch.setattr(onnxruntime, "choose", clipping)
+    output = tmp_path / "out"
+    arguments = ["deploy", "--weights", weights, "--calib-data", scenes / "calibration" / "images", "--int8"]
+    quick = ["--iterations", 1, "--duration", 0, "--warmup", 0]
+    assert run([str(a) for a in (*arguments, *quick, "-o", output, "--json")]) == 3
+    said = capsys.readouterr()
+    summary = json.loads(said.out)
+    assert summary["passed"] is False
+    assert summary["engines"][0]["gate"]["passed"] is True
+    assert "agreement" in summary["engines"][1]["failures"][0]
+    assert "no engine was shipped" in said.err
+    assert {path.name for path in output.iterdir()} == {"fcn8s.onnx", "fcn8s.ranges.json", "summary.json"}
+
+
+def test_without_int8_nothing_is_calibrated(scenes, weights, tmp_path):
+    config = DeployConfig(weights, scenes / "calibration" / "images", tmp_path / "out", benchmark=QUICK)
+    summary = deploy(config)
+    assert [engine.precision for engine in summary.engines] == ["fp32"]
+    assert not (tmp_path / "out" / "fcn8s.ranges.json").exists()
+
+
+def test_too_few_images_to_hold_one_out(weights, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(4):
+        Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(folder / f"{index}.png")
+    with pytest.raises(InputError, match="too few images"):
+        deploy(DeployConfig(weights, folder, tmp_path / "out", int8=True))
+
+
+def test_labels_need_their_images(weights, tmp_path):
+    with pytest.raises(UsageError, match="--data and --labels"):
+        DeployConfig(weights, tmp_path, tmp_path, labels=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("--weights", "w.pth"), ("--calib-data", "d"), ("--demo", "--weights", "w.pth"), ("--demo", "--labels", "d")],
+)
+def test_deploy_asks_for_a_net_and_images_or_the_demo(arguments, tmp_path):
+    assert run(["deploy", *arguments, "-o", str(tmp_path / "out")]) == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_step_that_fails_stops_the_deployment(scenes, tmp_path):
+    with pytest.raises(InputError, match="cannot read"):
+        deploy(DeployConfig(tmp_path / "none.pth", scenes / "calibration" / "images", tmp_path / "out"))
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_gate_errors_carry_the_summary():
+    assert GateError("no").report is None
