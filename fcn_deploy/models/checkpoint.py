@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fcn_deploy.errors import InputError
 from fcn_deploy.files import reading, sha256_file
-from fcn_deploy.models.fcn import FCN, VARIANTS, Stride
+from fcn_deploy.models.fcn import FC_CHANNELS, FCN, VARIANTS, Stride
 from fcn_deploy.spec import METADATA_KEY, CheckpointInfo, ModelSpec
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -72,7 +72,7 @@ def read_checkpoint(path: Path, variant: str | None = None) -> Checkpoint:
         info=CheckpointInfo(sha256_file(path), "seed"),
         stride=stride,
         num_classes=state["score_fr.weight"].shape[0],
-        width=state["conv1_1.0.weight"].shape[0] / 64,
+        width=state["score_fr.weight"].shape[1] / FC_CHANNELS,
         state=_rename(state, stride),
         spec=spec,
     )
@@ -193,12 +193,13 @@ def _strip_prefixes(key: str) -> str:
 
 def _recognise(state: Mapping[str, Tensor], path: Path) -> Stride:
     strides = [stride for stride in VARIANTS.values() if f"upscore{stride}.weight" in state]
-    if len(strides) == 1 and {"conv1_1.0.weight", "score_fr.weight"} <= state.keys():
+    score = state.get("score_fr.weight")
+    if len(strides) == 1 and score is not None and score.ndim == 4 and score.numel():
         return strides[0]
     raise InputError(
         f"{path} has a key layout this version does not know",
         got=f"{len(state)} tensors: {', '.join(list(state)[:_SHOWN_KEYS])}, ...",
-        expected="conv1_1.0.weight ... score_fr.weight and one of "
+        expected="conv1_1.0.weight ... score_fr.weight [C, channels, 1, 1] and one of "
         + ", ".join(f"upscore{stride}.weight" for stride in VARIANTS.values()),
         fix="rename the keys to those of fcn_deploy.models.FCN",
     )

@@ -28,10 +28,12 @@ class FCN(VGG16Trunk):
     Args:
         stride: 32, 16 or 8: the stride of the score map that the last deconvolution brings to full size.
         num_classes: Channels of the output.
-        width: Channel multiplier of the trunk, fc6 and fc7; 1.0 is the published size.
+        width: Channel multiplier of the trunk, fc6 and fc7; 1.0 is the published size. It is rounded to a whole number
+            of fc6 channels, so that the tensors alone tell it.
     """
 
     def __init__(self, stride: Stride, num_classes: int, width: float = 1.0) -> None:
+        width = scaled(FC_CHANNELS, width) / FC_CHANNELS
         super().__init__(width)
         self.stride = stride
         self.num_classes = num_classes

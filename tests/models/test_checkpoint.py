@@ -3,10 +3,12 @@ import sys
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from fcn_deploy.errors import InputError
-from fcn_deploy.models import load_model, read_checkpoint
+from fcn_deploy.models import FCN, load_model, read_checkpoint
 from fcn_deploy.models.fcn import VARIANTS
 from fcn_deploy.spec import METADATA_KEY, ModelSpec, default_palette
 
@@ -25,6 +27,14 @@ def test_variant_classes_and_width_are_told_by_the_tensors(make_net, checkpoint_
     assert checkpoint.info.layout == "seed"
     assert len(checkpoint.info.sha256) == 64
     _same(make_net(VARIANTS[variant]), checkpoint_file(variant))
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(width=st.floats(0.01, 0.2), variant=st.sampled_from(list(VARIANTS)))
+def test_any_width_multiplier_is_told_by_the_tensors(tmp_path, width, variant):
+    net = FCN(VARIANTS[variant], 3, width).eval()
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    _same(net, tmp_path / "net.pth")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -125,6 +135,7 @@ def test_every_missing_unexpected_and_misshapen_key_is_listed(make_net, tmp_path
     ("content", "expected"),
     [
         ({"features.0.weight": torch.zeros(64, 3, 3, 3)}, "key layout"),
+        ({"upscore8.weight": torch.zeros(1), "score_fr.weight": torch.zeros(())}, "key layout"),
         ({"weights": [1, 2, 3]}, "no state_dict"),
         ([torch.zeros(1)], "no state_dict"),
         ({}, "key layout"),
