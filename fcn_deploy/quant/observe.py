@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import closing
 
 import numpy as np
 import onnx_ir as ir
@@ -19,6 +20,68 @@ from fcn_deploy.runtime.image import check_images, normalize
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
 
+class Observer:
+    """Runs a model over images, one at a time, and accumulates histograms; memory does not grow with the images.
+
+    Args:
+        model: Content of an ONNX file as `export` writes it, with its spec in the metadata.
+        threads: CPU threads; ONNX Runtime's default where None.
+
+    Raises:
+        InputError: It is no exported model.
+    """
+
+    def __init__(self, model: bytes, *, threads: int | None = None) -> None:
+        graph_model = parse(model)
+        self._normalization = exported_spec(graph_model).normalization
+        observed = [str(value.name) for value in observed_tensors(graph_model.graph)]
+        self._builders = {name: HistogramBuilder() for name in observed}
+        self._model_sha256 = sha256_bytes(model)
+        self._images, self._count = hashlib.sha256(), 0
+        self._backend = OnnxRuntimeBackend(_with_outputs(graph_model, observed), threads=threads)
+
+    def add(self, image: NDArray[np.uint8]) -> None:
+        """Observes one image.
+
+        Args:
+            image: uint8 [H, W, 3], RGB.
+
+        Raises:
+            InputError: It is no such array, does not fit the model, or gives a tensor that is not finite.
+        """
+        feed = normalize(check_images(image), self._normalization)
+        batch = self._backend.inputs[0].shape[0]
+        if isinstance(batch, int):  # a fixed batch: the same image in every place of it, of which the first counts
+            feed = np.repeat(feed, batch, axis=0)
+        values = {"image": feed, **self._backend.infer({"image": feed})}
+        self._images.update(repr(image.shape).encode() + image.tobytes())
+        self._count += 1
+        for name, builder in self._builders.items():
+            _add(builder, values[name][:1], name, self._count)
+
+    def ranges(self, *, size: tuple[int, int] | None = None, random: bool = False) -> Ranges:
+        """Returns what has been observed so far.
+
+        Args:
+            size: [height, width] the caller has resized the images to; recorded.
+            random: Whether the caller has made them up; recorded.
+
+        Raises:
+            InputError: No image has been observed.
+        """
+        if not self._count:
+            raise InputError("no images to calibrate on", expected="at least one")
+        return Ranges(
+            model_sha256=self._model_sha256,
+            data=CalibrationData(self._count, self._images.hexdigest(), size, random),
+            histograms={name: builder.build() for name, builder in self._builders.items()},
+        )
+
+    def close(self) -> None:
+        """Frees the model."""
+        self._backend.close()
+
+
 def observe(
     model: bytes,
     images: Iterable[NDArray[np.uint8]],
@@ -27,12 +90,10 @@ def observe(
     random: bool = False,
     threads: int | None = None,
 ) -> Ranges:
-    """Observes a model's tensors while it runs over images, one at a time.
-
-    Memory does not depend on how many images there are.
+    """Observes a model over images.
 
     Args:
-        model: Content of an ONNX file as `export` writes it, with its spec in the metadata.
+        model: Content of an ONNX file as `export` writes it.
         images: uint8 [H, W, 3], RGB, of any sizes; must yield at least one.
         size: [height, width] the caller has resized them to; recorded.
         random: Whether the caller has made them up; recorded.
@@ -44,32 +105,11 @@ def observe(
     Raises:
         InputError: There are no images, one of them is none, the model has no spec, or a tensor is not finite.
     """
-    graph_model = parse(model)
-    spec = exported_spec(graph_model)
-    observed = [str(value.name) for value in observed_tensors(graph_model.graph)]
-    builders = {name: HistogramBuilder() for name in observed}
-    digest, count = hashlib.sha256(), 0
-    backend = OnnxRuntimeBackend(_with_outputs(graph_model, observed), threads=threads)
-    batch = backend.inputs[0].shape[0]
-    try:
+    observer = Observer(model, threads=threads)
+    with closing(observer):
         for image in images:
-            digest.update(repr(image.shape).encode() + image.tobytes())
-            count += 1
-            feed = normalize(check_images(image), spec.normalization)
-            if isinstance(batch, int) and batch > 1:  # a fixed batch: the same image in every place of it
-                feed = np.repeat(feed, batch, axis=0)
-            values = {"image": feed, **backend.infer({"image": feed})}
-            for name, builder in builders.items():
-                _add(builder, values[name][:1], name, count)
-    finally:
-        backend.close()
-    if not count:
-        raise InputError("no images to calibrate on", expected="at least one")
-    return Ranges(
-        model_sha256=sha256_bytes(model),
-        data=CalibrationData(count, digest.hexdigest(), size, random),
-        histograms={name: builder.build() for name, builder in builders.items()},
-    )
+            observer.add(image)
+        return observer.ranges(size=size, random=random)
 
 
 def _with_outputs(model: ir.Model, names: list[str]) -> bytes:
