@@ -17,6 +17,8 @@ from fcn_deploy.files import reading
 
 _log = logging.getLogger(__name__)
 _SHOWN = 5
+# What Pillow raises on damaged or hostile files, beside OSError.
+_DAMAGED = (SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class ImageFolder:
         with reading(folder):
             files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
         paths = [path for path in files if _is_image(path)]
-        others = [path.name for path in files if path not in set(paths)]
+        images = set(paths)
+        others = [path.name for path in files if path not in images]
         if others:
             _log.warning("%s: not images, left out: %s", folder, _listed(others))
         if not paths:
@@ -85,7 +88,7 @@ class ImageFolder:
                 expected="5 or more",
                 fix="add images, or name a folder to judge on with --data",
             )
-        observed = tuple(path for path in self.paths if path not in set(held_out))
+        observed = tuple(path for index, path in enumerate(self.paths) if index % 5 != 4)
         return replace(self, paths=observed), replace(self, paths=held_out)
 
 
@@ -107,6 +110,7 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.ui
         image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8))
     if image.mode == "F":
         raise InputError(f"{path} has float pixels", expected="8 or 16 bits", fix="convert it to 8 bits")
+    image.info.pop("transparency", None)  # alpha is dropped, and Pillow would warn of keeping it
     image = image.convert("RGB")
     if size is not None:
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
@@ -149,7 +153,15 @@ def find_labels(images: Sequence[Path], folder: Path) -> tuple[Path, ...]:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder", expected="a folder of index images")
     with reading(folder):
-        by_stem = {path.stem: path for path in sorted(folder.iterdir()) if path.is_file()}
+        files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name[0] != "."]
+    by_stem: dict[str, Path] = {}
+    wanted = {path.stem for path in images}
+    for path in files:
+        if path.stem not in wanted or not _is_image(path):
+            continue
+        if path.stem in by_stem:
+            raise InputError("two files could be the labels", got=f"{by_stem[path.stem].name} and {path.name}")
+        by_stem[path.stem] = path
     missing = [path.name for path in images if path.stem not in by_stem]
     if missing:
         raise InputError(
@@ -165,6 +177,8 @@ def _is_image(path: Path) -> bool:
     except InputError as error:
         if not isinstance(error.__cause__, UnidentifiedImageError):
             raise
+    except _DAMAGED as error:
+        raise InputError(f"{path} is damaged or not an image", got=str(error)) from error
     if path.suffix.lower() in Image.registered_extensions():
         raise InputError(
             f"{path} is not an image",
@@ -183,7 +197,7 @@ def _open(path: Path) -> Image.Image:
         if isinstance(error.__cause__, UnidentifiedImageError):
             raise InputError(f"{path} is not an image", got="content that no reader knows") from error
         raise InputError(f"{path} is damaged or not an image", got=error.got) from error
-    except (SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except _DAMAGED as error:
         raise InputError(f"{path} is damaged or not an image", got=str(error)) from error
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from fcn_deploy.errors import ArtifactError, InputError
 from fcn_deploy.files import read_json, sha256_file
-from fcn_deploy.spec import FORMAT, ModelSpec, check_format
+from fcn_deploy.spec import FORMAT, ModelSpec, check_format, known_fields
 
 Io = Literal["image", "tensor"]
 
@@ -125,21 +125,29 @@ class Sidecar:
         fields = check_format(data, "the sidecar")
         try:
             return cls(
-                engine=EngineFile(**fields["engine"]),
+                engine=EngineFile(**known_fields(EngineFile, fields["engine"])),
                 backend=str(fields["backend"]),
                 library=str(fields["library"]),
-                io=fields["io"],
-                precision=Precision(**fields["precision"]),
+                io=_checked_io(fields["io"]),
+                precision=Precision(**known_fields(Precision, fields["precision"])),
                 spec=ModelSpec.from_json(fields["spec"]),
-                source=Source(**fields["source"]),
+                source=Source(**known_fields(Source, fields["source"])),
                 target=dict(fields["target"]),
                 profiles=tuple(fields["profiles"]),
-                gate=Gate(**fields["gate"]) if fields.get("gate") else None,
+                gate=Gate(**known_fields(Gate, fields["gate"])) if fields.get("gate") else None,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError("the sidecar is malformed", got=f"{type(error).__name__}: {error}") from error
+
+
+def _checked_io(value: object) -> Io:
+    if value == "image":
+        return "image"
+    if value == "tensor":
+        return "tensor"
+    raise InputError("sidecar io", got=repr(value), expected="image or tensor")
 
 
 def sidecar_path(engine: Path) -> Path:

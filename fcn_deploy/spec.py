@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from dataclasses import fields as dataclass_fields
 from typing import Any, Literal
 
 from fcn_deploy.errors import InputError, UsageError
@@ -48,6 +49,24 @@ def _triple(values: object, what: str) -> Triple:
     except (TypeError, ValueError):
         raise InputError(what, got=repr(values), expected="three numbers") from None
     return first, second, third
+
+
+def known_fields(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what of `data` the dataclass `kind` has fields for; a later version may have added more."""
+    names = {field.name for field in dataclass_fields(kind)}
+    return {key: value for key, value in data.items() if key in names}
+
+
+def _integer(value: object, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(what, got=repr(value), expected="an integer")
+    return value
+
+
+def _strings(values: object, what: str) -> tuple[str, ...]:
+    if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
+        raise InputError(what, got=repr(values), expected="a list of strings")
+    return tuple(values)
 
 
 @dataclass(frozen=True)
@@ -154,6 +173,11 @@ class CheckpointInfo:
     layout: str
 
 
+def _color(values: Sequence[object]) -> Rgb:
+    red, green, blue = (_integer(value, "spec palette") for value in values)
+    return red, green, blue
+
+
 def default_palette(num_classes: int) -> tuple[Rgb, ...]:
     """Returns the PASCAL VOC colour map for `num_classes` classes.
 
@@ -244,22 +268,23 @@ class ModelSpec:
         fields = check_format(data, "the model spec")
         try:
             checkpoint = fields.get("checkpoint")
+            ignore_index = fields["ignore_index"]
             return cls(
                 variant=str(fields["variant"]),
-                stride=int(fields["stride"]),
+                stride=_integer(fields["stride"], "spec stride"),
                 width=float(fields["width"]),
-                num_classes=int(fields["num_classes"]),
-                classes=tuple(str(name) for name in fields["classes"]),
-                palette=tuple((int(r), int(g), int(b)) for r, g, b in fields["palette"]),
-                ignore_index=None if fields["ignore_index"] is None else int(fields["ignore_index"]),
+                num_classes=_integer(fields["num_classes"], "spec num_classes"),
+                classes=_strings(fields["classes"], "spec classes"),
+                palette=tuple(_color(rgb) for rgb in fields["palette"]),
+                ignore_index=None if ignore_index is None else _integer(ignore_index, "spec ignore_index"),
                 normalization=Normalization.from_json(fields["normalization"]),
-                geometry=Geometry(**fields["geometry"]),
-                checkpoint=CheckpointInfo(**checkpoint) if checkpoint else None,
+                geometry=Geometry(**known_fields(Geometry, fields["geometry"])),
+                checkpoint=CheckpointInfo(**known_fields(CheckpointInfo, checkpoint)) if checkpoint else None,
                 exporter=dict(fields.get("exporter") or {}),
             )
         except KeyError as error:
             raise InputError("the model spec is incomplete", got=f"no key {error}") from error
-        except (TypeError, AttributeError, ValueError) as error:
+        except (TypeError, AttributeError, ValueError, OverflowError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError("the model spec is malformed", got=str(error)) from error
@@ -273,7 +298,7 @@ class ModelSpec:
         """
         try:
             data = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise InputError("the model spec is not JSON", got=str(error)) from error
         return cls.from_json(data)
 

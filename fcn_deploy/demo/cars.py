@@ -111,9 +111,8 @@ class Car(Thing):
             if _area(quad) > 0:
                 rise = np.arctan2(*(outline[index + 1] - outline[index])[::-1] * (body.height, body.length))
                 strips.append((index, quad, 0.5 + 0.5 * float(np.cos(rise))))
-        facing_back = np.cos(self.yaw) > 0
-        # Roof and bonnet first, then what stands upright before them, whichever end we see.
-        strips.sort(key=lambda strip: strip[0], reverse=bool(facing_back))
+        # Strips run from rear to front: the end that is turned towards the camera is painted last.
+        strips.sort(key=lambda strip: strip[0], reverse=bool(np.cos(self.yaw) > 0))
         for index, quad, up in strips:
             light = weather.on(0.9 * up)
             is_glass = index in body.glass

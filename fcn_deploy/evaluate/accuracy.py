@@ -31,7 +31,7 @@ def confusion_matrix(
         int64 [C, C], rows truth, columns labels.
 
     Raises:
-        InputError: The shapes differ, or a truth value is neither a class nor ignored.
+        InputError: The shapes differ, a truth value is neither a class nor ignored, or a label is no class.
     """
     if truth.shape != labels.shape:
         raise InputError("labels and ground truth differ in shape", got=list(labels.shape), expected=list(truth.shape))
@@ -44,6 +44,10 @@ def confusion_matrix(
             got=stray,
             expected=f"0..{num_classes - 1}" + (f" or {ignore_index}, ignored" if ignore_index is not None else ""),
             fix="name the value that means 'not labelled' with --ignore-index",
+        )
+    if labels.size and not (0 <= labels.min() and labels.max() < num_classes):
+        raise InputError(
+            "labels that are no class", got=f"{labels.min()} to {labels.max()}", expected=f"0..{num_classes - 1}"
         )
     counts = np.bincount(truth * num_classes + labels, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
@@ -113,11 +117,11 @@ def miou_drop(reference: Matrix, engine: Matrix, *, resamples: int = _RESAMPLES,
         seed: Of the draws; the interval is reproducible.
 
     Returns:
-        The drop in points; the interval is NaN for fewer than two images.
+        The drop in points; NaN where nothing was counted. The interval is NaN for fewer than two images.
     """
     images = len(reference)
     points = float(mean_iou(reference.sum(0)) - mean_iou(engine.sum(0)))
-    if images < 2:
+    if images < 2 or not np.isfinite(points):
         return Drop(points, float("nan"), float("nan"))
     draws = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
     differences = mean_iou(np.tensordot(draws, reference, 1)) - mean_iou(np.tensordot(draws, engine, 1))

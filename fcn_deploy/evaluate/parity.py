@@ -49,8 +49,9 @@ def relative_error(reference: NDArray[np.floating[Any]], candidate: NDArray[np.f
     """
     if reference.shape != candidate.shape:
         raise InputError("results differ in shape", got=list(candidate.shape), expected=list(reference.shape))
-    difference = float(np.abs(reference.astype(np.float64) - candidate).max())
-    error = difference / max(float(np.ptp(reference)), _SMALLEST_RANGE)
+    with np.errstate(invalid="ignore"):  # the difference of two infinities, which the last line judges
+        difference = float(np.abs(reference.astype(np.float64) - candidate).max())
+        error = difference / max(float(np.ptp(reference)), _SMALLEST_RANGE)
     return error if math.isfinite(error) else math.inf
 
 
@@ -123,8 +124,9 @@ class ParityTally:
             self._error = None
             return
         self._error = max(self._error, relative_error(expected.logits, found.logits))
-        self._signal += float(np.square(expected.logits, dtype=np.float64).sum())
-        self._noise += float(np.square(expected.logits - found.logits, dtype=np.float64).sum())
+        with np.errstate(invalid="ignore"):
+            self._signal += float(np.square(expected.logits, dtype=np.float64).sum())
+            self._noise += float(np.square(expected.logits.astype(np.float64) - found.logits).sum())
 
     def result(self) -> Parity:
         """Returns what the comparison found.
@@ -137,5 +139,11 @@ class ParityTally:
         agreement = self._same / self._pixels
         if self._error is None:
             return Parity(self._images, agreement)
-        sqnr = 10 * math.log10(self._signal / self._noise) if self._signal and self._noise else math.inf
-        return Parity(self._images, agreement, self._error, sqnr)
+        return Parity(self._images, agreement, self._error, _decibels(self._signal, self._noise))
+
+
+def _decibels(signal: float, noise: float) -> float:
+    if noise == 0:
+        return math.inf
+    share = signal / noise
+    return 10 * math.log10(share) if math.isfinite(share) and share > 0 else -math.inf

@@ -75,7 +75,9 @@ class Histogram:
         Raises:
             InputError: A value is bad.
         """
-        counts = np.asarray(data["counts"], np.int64)
+        counts = np.asarray(data["counts"])
+        if counts.dtype != np.int64:
+            raise InputError("bad histogram", got=f"counts as {counts.dtype}", expected="integers below 2**63")
         return cls(float(data["min"]), float(data["max"]), float(data["lo"]), float(data["hi"]), counts)
 
 
@@ -134,14 +136,16 @@ class HistogramBuilder:
         self._exponent, self._first, self._counts = exponent, first, counts
 
     def _count(self, flat: NDArray[np.float32]) -> None:
-        scale = np.float32(2.0**-self._exponent)
         bins = len(self._counts)
+        # Scaled down in float32, the smallest negative numbers would become zero and change bins.
+        dtype = np.float64 if self._first < 0 and self._exponent > 0 else np.float32
+        scale, work = dtype(2.0**-self._exponent), self._scaled.astype(dtype, copy=False)
         for start in range(0, len(flat), _BLOCK):
             block = flat[start : start + _BLOCK]
-            scaled, indices = self._scaled[: len(block)], self._indices[: len(block)]
-            np.multiply(block, scale, out=scaled)
+            indices = self._indices[: len(block)]
+            scaled = np.multiply(block, scale, out=work[: len(block)])
             if self._first < 0:  # otherwise truncation is floor
                 np.floor(scaled, out=scaled)
-                scaled -= np.float32(self._first)
+                scaled -= dtype(self._first)
             np.copyto(indices, scaled, casting="unsafe")
             self._counts += np.bincount(indices, minlength=bins)

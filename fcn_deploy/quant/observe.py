@@ -49,15 +49,18 @@ class Observer:
         Raises:
             InputError: It is no such array, does not fit the model, or gives a tensor that is not finite.
         """
-        feed = normalize(check_images(image), self._normalization)
+        images = check_images(image)
+        if len(image.shape) != 3:
+            raise InputError("one image at a time", got=f"a batch, {list(image.shape)}", expected="uint8 [H, W, 3]")
+        feed = normalize(images, self._normalization)
         batch = self._backend.inputs[0].shape[0]
         if isinstance(batch, int):  # a fixed batch: the same image in every place of it, of which the first counts
             feed = np.repeat(feed, batch, axis=0)
         values = {"image": feed, **self._backend.infer({"image": feed})}
+        for name, builder in self._builders.items():
+            _add(builder, values[name][:1], name, self._count + 1)
         self._images.update(repr(image.shape).encode() + image.tobytes())
         self._count += 1
-        for name, builder in self._builders.items():
-            _add(builder, values[name][:1], name, self._count)
 
     def ranges(self, *, size: tuple[int, int] | None = None, random: bool = False) -> Ranges:
         """Returns what has been observed so far.

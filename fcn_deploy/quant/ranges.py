@@ -10,7 +10,7 @@ from typing import Any
 from fcn_deploy.errors import InputError
 from fcn_deploy.files import read_json, write_json
 from fcn_deploy.quant.histogram import Histogram
-from fcn_deploy.spec import FORMAT, check_format
+from fcn_deploy.spec import FORMAT, check_format, known_fields
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ class Ranges:
         """
         fields = check_format(read_json(path), str(path))
         try:
-            data = dict(fields["data"])
+            data = known_fields(CalibrationData, fields["data"])
             data["size"] = tuple(data["size"]) if data.get("size") else None
             return cls(
                 model_sha256=str(fields["model_sha256"]),
                 data=CalibrationData(**data),
                 histograms={str(name): Histogram.from_json(value) for name, value in fields["histograms"].items()},
             )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise InputError(f"{path} is malformed", got=f"{type(error).__name__}: {error}") from error

@@ -72,9 +72,7 @@ class OnnxRuntimeBackend:
             )
         except Exception as error:
             # ONNX Runtime raises a dozen unrelated exception types here; each means that it will not run this.
-            raise ArtifactError(
-                f"ONNX Runtime {ort.__version__} cannot load {what}", got=str(error).strip().split("\n")[0]
-            ) from error
+            raise ArtifactError(f"ONNX Runtime {ort.__version__} cannot load {what}", got=_first_line(error)) from error
         if session.get_providers()[0] != _PROVIDERS[provider]:
             raise DependencyError(
                 f"ONNX Runtime did not start its {provider} provider",
@@ -113,6 +111,7 @@ class OnnxRuntimeBackend:
             One array for each output.
 
         Raises:
+            ArtifactError: ONNX Runtime fails on it.
             ClosedError: The backend has been closed.
             InputError: An input is missing, unknown, or of another dtype or shape.
         """
@@ -121,11 +120,20 @@ class OnnxRuntimeBackend:
             raise ClosedError("this backend is closed", fix="open the engine again")
         check_feeds(self._inputs, feeds)
         contiguous = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
-        return dict(zip(self._output_names, session.run(self._output_names, contiguous), strict=True))
+        try:
+            results = session.run(self._output_names, contiguous)
+        except Exception as error:  # as many unrelated types as above
+            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in contiguous.items())
+            raise ArtifactError(f"ONNX Runtime cannot run the model on {shapes}", got=_first_line(error)) from error
+        return dict(zip(self._output_names, results, strict=True))
 
     def close(self) -> None:
         """Frees the session once the calls under way have ended."""
         self._session = None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
 
 
 def _session_options(threads: int | None, simulate: bool, optimized_path: Path | None) -> Any:

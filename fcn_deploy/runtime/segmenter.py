@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fcn_deploy.errors import ArtifactError, ClosedError, InputError, WrongIoError
+from fcn_deploy.errors import ArtifactError, ClosedError, InputError, UsageError, WrongIoError
 from fcn_deploy.runtime.backend import Array, Backend, Provider, open_backend
 from fcn_deploy.runtime.cpu import has_vnni
 from fcn_deploy.runtime.image import check_images, normalize
@@ -50,6 +50,8 @@ class Segmenter:
         allow_host_code: bool = False,
     ) -> None:
         path = Path(engine) if isinstance(engine, str | Path) else None
+        if path is None and (threads, provider, device, allow_host_code) != (None, "cpu", None, False):
+            raise UsageError("these options are for opening a file", got="a backend that is open already")
         # The sidecar comes first: what it rules out must never reach a library.
         sidecar = _checked_sidecar(path) if path else None
         self._backend: Backend | None = (
@@ -62,6 +64,7 @@ class Segmenter:
         self.backend = backend.name
         self.io = _io(backend)
         self.spec = spec or (sidecar.spec if sidecar else _embedded_spec(backend, path))
+        _check_classes(backend, self.io, self.spec)
         self._input, self._output = backend.inputs[0].name, backend.outputs[0].name
 
     def __call__(self, image: NDArray[np.uint8]) -> Labels:
@@ -97,6 +100,7 @@ class Segmenter:
             InputError: `image` is no such array, or not of the size a fixed engine takes.
             WrongIoError: The engine gives labels only; also a TypeError.
         """
+        self._open_backend()
         if self.io == "image":
             raise WrongIoError(
                 "this engine gives labels, not logits",
@@ -144,7 +148,8 @@ def _checked_sidecar(engine: Path) -> Sidecar | None:
     if not sidecar_path(engine).is_file():
         return None
     sidecar = load_sidecar(engine)
-    if sidecar.target.get("cpu") == "vnni" and not has_vnni():
+    in_integers = "int8" in sidecar.precision.layers.values()
+    if in_integers and sidecar.target.get("cpu") == "vnni" and not has_vnni():
         raise ArtifactError(
             f"{engine} was built for CPUs with VNNI, whose 8-bit products do not saturate",
             got="a CPU without it" if has_vnni() is False else "a system that does not say what its CPU has",
@@ -166,6 +171,16 @@ def _io(backend: Backend) -> Io:
         expected="image and labels, or image and logits",
         fix="export the net with fcn-deploy export",
     )
+
+
+def _check_classes(backend: Backend, io: Io, spec: ModelSpec) -> None:
+    classes = backend.outputs[0].shape[1] if io == "tensor" and len(backend.outputs[0].shape) == 4 else None
+    if isinstance(classes, int) and classes != spec.num_classes:
+        raise ArtifactError(
+            "the spec is that of another net",
+            got=f"{spec.num_classes} classes",
+            expected=f"{classes}, as the engine has",
+        )
 
 
 def _embedded_spec(backend: Backend, path: Path | None) -> ModelSpec:

@@ -1,0 +1,240 @@
+import hashlib
+import json
+import math
+import os
+import re
+import stat
+
+import pytest
+
+from fcn_deploy import files
+from fcn_deploy.errors import InputError
+from fcn_deploy.files import (
+    check_writable,
+    dumps_json,
+    make_folder,
+    read_bytes,
+    read_json,
+    reading,
+    sha256_bytes,
+    sha256_file,
+    write_bytes,
+    write_json,
+)
+
+needs_permissions = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+
+
+class Killed(BaseException):
+    """What a killed command raises: no Exception."""
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A file whose content must not be lost."""
+    path = tmp_path / "engine.onnx"
+    path.write_bytes(b"old")
+    return path
+
+
+def entries(folder):
+    return [path.name for path in folder.iterdir()]
+
+
+def failing(error):
+    def fail(*args, **kwargs):
+        raise error
+
+    return fail
+
+
+# Hashes and reading
+
+
+def test_a_file_and_its_bytes_have_the_same_hash(tmp_path):
+    for size in (0, 1, (1 << 20) - 1, 1 << 20, (2 << 20) + 5):
+        data = bytes(index % 251 for index in range(257)) * (size // 257 + 1)
+        data = data[:size]
+        (tmp_path / "f").write_bytes(data)
+        assert sha256_file(tmp_path / "f") == sha256_bytes(data) == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("read", [sha256_file, read_bytes, read_json])
+def test_what_cannot_be_read_is_an_input_error(read, tmp_path):
+    with pytest.raises(InputError, match=re.escape(f"cannot read {tmp_path / 'none'}; got No such file")) as caught:
+        read(tmp_path / "none")
+    assert caught.value.exit_code == 6
+    with pytest.raises(InputError, match="Is a directory"):
+        read(tmp_path)
+
+
+def test_only_the_operating_systems_errors_are_turned(tmp_path):
+    with pytest.raises(KeyError), reading(tmp_path):
+        raise KeyError("mine")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"{'a': 1}", b"\xff\xfe\x00", b'{"a": 1} x'])
+def test_what_is_no_json_is_an_input_error(tmp_path, content):
+    path = tmp_path / "f.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=re.escape(f"{path} is not JSON; got ")):
+        read_json(path)
+
+
+def test_json_nested_too_deep_is_an_input_error(tmp_path):
+    path = tmp_path / "f.json"
+    path.write_text("[" * 200_000)
+    with pytest.raises(InputError, match=re.escape(str(path))):
+        read_json(path)
+
+
+# Writing
+
+
+def test_a_file_is_written_and_replaced(tmp_path):
+    path = tmp_path / "f"
+    write_bytes(path, b"first")
+    assert path.read_bytes() == b"first"
+    write_bytes(path, b"second, longer")
+    write_bytes(path, b"")
+    assert path.read_bytes() == b""
+    assert entries(tmp_path) == ["f"]
+
+
+@pytest.mark.parametrize("step", ["os.fsync", "tempfile.mkstemp", "os.fdopen"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(old, monkeypatch, step):
+    monkeypatch.setattr(f"fcn_deploy.files.{step}", failing(OSError(28, "No space left on device")))
+    with pytest.raises(InputError, match=re.escape(f"cannot write {old}; got No space left on device")) as caught:
+        write_bytes(old, b"new")
+    assert caught.value.exit_code == 6
+    assert old.read_bytes() == b"old"
+    assert entries(old.parent) == [old.name]
+
+
+@pytest.mark.parametrize("method", ["replace", "chmod"])
+def test_a_rename_that_fails_leaves_the_old_file_and_nothing_else(old, monkeypatch, method):
+    monkeypatch.setattr(type(old), method, failing(PermissionError(1, "Operation not permitted")))
+    with pytest.raises(InputError, match="Operation not permitted"):
+        write_bytes(old, b"new")
+    assert old.read_bytes() == b"old"
+    assert entries(old.parent) == [old.name]
+
+
+@pytest.mark.parametrize("error", [Killed, KeyboardInterrupt])
+def test_a_killed_write_leaves_the_old_file_and_nothing_else(old, monkeypatch, error):
+    monkeypatch.setattr("fcn_deploy.files.os.fsync", failing(error()))
+    with pytest.raises(error):
+        write_bytes(old, b"new")
+    assert old.read_bytes() == b"old"
+    assert entries(old.parent) == [old.name]
+
+
+def test_the_content_is_on_the_disk_before_the_name_points_to_it(old, monkeypatch):
+    events = []
+    fsync, replace = os.fsync, type(old).replace
+
+    def recording_fsync(descriptor):
+        events.append(("fsync", os.fstat(descriptor).st_size, old.read_bytes()))
+        fsync(descriptor)
+
+    def recording_replace(self, target):
+        events.append(("replace", self.parent == old.parent, self.read_bytes()))
+        return replace(self, target)
+
+    monkeypatch.setattr("fcn_deploy.files.os.fsync", recording_fsync)
+    monkeypatch.setattr(type(old), "replace", recording_replace)
+    write_bytes(old, b"new content")
+    assert events[:2] == [("fsync", 11, b"old"), ("replace", True, b"new content")]
+    assert old.read_bytes() == b"new content"
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664), (0, 0o666)])
+def test_the_permissions_are_those_of_any_new_file(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        write_bytes(tmp_path / "f", b"")
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == mode
+
+
+def test_a_missing_folder_is_an_input_error_that_says_how_to_make_it(tmp_path):
+    path = tmp_path / "none" / "f"
+    for write in (check_writable, lambda path: write_bytes(path, b""), lambda path: write_json(path, {})):
+        with pytest.raises(InputError, match=re.escape(f"got no folder {path.parent}; fix: create it: mkdir -p")):
+            write(path)
+    assert not path.parent.exists()
+
+
+def test_a_folder_is_not_written_over(tmp_path):
+    (tmp_path / "f").mkdir()
+    with pytest.raises(InputError, match="got a folder; expected a file name"):
+        write_bytes(tmp_path / "f", b"")
+
+
+def test_a_file_is_no_folder_to_write_in(old):
+    with pytest.raises(InputError, match="no folder"):
+        write_bytes(old / "f", b"")
+
+
+@needs_permissions
+def test_a_folder_that_may_not_be_written_is_an_input_error(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="no permission"):
+        check_writable(tmp_path / "f")
+
+
+def test_checking_writes_nothing(tmp_path, old):
+    check_writable(tmp_path / "f")
+    check_writable(old)
+    assert entries(tmp_path) == [old.name]
+    assert old.read_bytes() == b"old"
+
+
+def test_a_relative_name_is_written_in_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_bytes(files.Path("f"), b"x")
+    assert (tmp_path / "f").read_bytes() == b"x"
+
+
+def test_folders_are_made_with_their_parents_and_may_be_there(tmp_path):
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_a_folder_in_the_place_of_a_file_is_an_input_error(old):
+    for path in (old, old / "a"):
+        with pytest.raises(InputError, match=re.escape(f"cannot make the folder {path}")):
+            make_folder(path)
+
+
+# JSON
+
+
+def test_json_comes_back_as_it_was(tmp_path):
+    data = {"format": 1, "list": [1, 2.5, None, True], "nested": {"täglich": "→"}}
+    write_json(tmp_path / "f.json", data)
+    assert read_json(tmp_path / "f.json") == data
+    assert (tmp_path / "f.json").read_bytes().endswith(b"}\n")
+
+
+def test_numbers_that_json_lacks_become_null():
+    data = {"a": math.nan, "b": [1.5, math.inf, (-math.inf, {"c": math.nan})], "d": 0.0}
+    assert json.loads(dumps_json(data)) == {"a": None, "b": [1.5, None, [None, {"c": None}]], "d": 0.0}
+
+
+def test_floats_keep_every_bit():
+    values = [0.1, 1 / 3, 1e-300, 5e-324, 1.7976931348623157e308]
+    assert json.loads(dumps_json(values)) == values
+
+
+def test_json_can_be_one_line():
+    assert dumps_json({"a": [1, 2]}, indent=None) == '{"a": [1, 2]}'
+
+
+def test_what_is_no_json_data_is_not_written(old):
+    with pytest.raises(TypeError):
+        write_json(old, {"a": object()})
+    assert old.read_bytes() == b"old"
