@@ -17,8 +17,6 @@ from fcn_deploy.files import reading
 
 _log = logging.getLogger(__name__)
 _SHOWN = 5
-# What Pillow raises on damaged or hostile files, beside OSError.
-_DAMAGED = (SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -177,9 +175,10 @@ def _is_image(path: Path) -> bool:
     except InputError as error:
         if not isinstance(error.__cause__, UnidentifiedImageError):
             raise
-    except _DAMAGED as error:
+    except Exception as error:
+        # Damaged and hostile files bring out nearly every type of exception; each means that this is no image to us.
         raise InputError(f"{path} is damaged or not an image", got=str(error)) from error
-    if path.suffix.lower() in Image.registered_extensions():
+    if Image.registered_extensions().get(path.suffix.lower()) in Image.OPEN:
         raise InputError(
             f"{path} is not an image",
             got=f"content that no reader knows, {path.stat().st_size} bytes",
@@ -197,7 +196,7 @@ def _open(path: Path) -> Image.Image:
         if isinstance(error.__cause__, UnidentifiedImageError):
             raise InputError(f"{path} is not an image", got="content that no reader knows") from error
         raise InputError(f"{path} is damaged or not an image", got=error.got) from error
-    except _DAMAGED as error:
+    except Exception as error:  # as above
         raise InputError(f"{path} is damaged or not an image", got=str(error)) from error
 
 

@@ -72,8 +72,9 @@ def check_writable(path: Path) -> None:
     Raises:
         InputError: It is a folder, or its folder is missing or not writable.
     """
-    if path.is_dir():
-        raise InputError(f"cannot write {path}", got="a folder", expected="a file name")
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device or pipe"
+        raise InputError(f"cannot write {path}", got=kind, expected="a file name")
     folder = path.parent
     if not folder.is_dir():
         raise InputError(f"cannot write {path}", got=f"no folder {folder}", fix=f"create it: mkdir -p {folder}")

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcn_deploy.errors import InputError
+from fcn_deploy.sidecar import ENGINE_KEY
 from fcn_deploy.spec import METADATA_KEY, ModelSpec
 
 
@@ -23,15 +24,16 @@ def parse(data: bytes, what: str = "the model") -> ir.Model:
     Raises:
         InputError: It is not an ONNX model.
     """
-    from google.protobuf.message import DecodeError
-
     try:
         proto = onnx.load_model_from_string(data)
-        if not proto.graph.node:
-            raise InputError(f"{what} is not an ONNX model", got="no nodes")
-        return ir.from_proto(proto)
-    except DecodeError as error:
-        raise InputError(f"{what} is not an ONNX model", got=str(error)) from error
+        onnx.checker.check_model(proto)
+        model = ir.from_proto(proto)
+    except Exception as error:
+        # Damaged files bring out nearly every type of exception there is; each means that this cannot be read.
+        raise InputError(f"{what} is not an ONNX model", got=str(error).strip().split("\n")[0]) from error
+    if not len(model.graph):
+        raise InputError(f"{what} is not an ONNX model", got="no nodes")
+    return model
 
 
 def serialize(model: ir.Model) -> bytes:
@@ -66,7 +68,8 @@ def exported_spec(model: ir.Model, what: str = "the model") -> ModelSpec:
         what: What to call it in an error.
 
     Raises:
-        InputError: It has other inputs or outputs than float32 `image` and `logits`, or no spec in its metadata.
+        InputError: It has other inputs or outputs than float32 `image` and `logits`, no spec in its metadata, or is an
+            engine.
     """
     signature = [(value.name, value.dtype) for value in (*model.graph.inputs, *model.graph.outputs)]
     if signature != [("image", ir.DataType.FLOAT), ("logits", ir.DataType.FLOAT)]:
@@ -75,6 +78,12 @@ def exported_spec(model: ir.Model, what: str = "the model") -> ModelSpec:
             got=", ".join(f"{name} {dtype}" for name, dtype in signature) or "no inputs and outputs",
             expected="input image and output logits, float32",
             fix="make it with fcn-deploy export",
+        )
+    if ENGINE_KEY in model.metadata_props:
+        raise InputError(
+            f"{what} is an engine",
+            expected="the exported model it was built from",
+            fix="make one with fcn-deploy export",
         )
     if METADATA_KEY not in model.metadata_props:
         raise InputError(

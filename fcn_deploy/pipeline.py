@@ -7,31 +7,32 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fcn_deploy import __version__, steps
+from fcn_deploy import sources, steps
 from fcn_deploy.build import BuildConfig, Engine
 from fcn_deploy.build.engine import RequestedPrecision, TargetCpu
-from fcn_deploy.data import ImageFolder
-from fcn_deploy.errors import GateError, UsageError
+from fcn_deploy.data import ImageFolder, find_labels
+from fcn_deploy.errors import ArtifactError, GateError, UsageError
 from fcn_deploy.evaluate.accuracy import mean_iou
-from fcn_deploy.evaluate.assess import Assessment, assess
-from fcn_deploy.evaluate.benchmark import BenchmarkConfig, Timing, benchmark, ratio
-from fcn_deploy.evaluate.gates import Verdict, judge
-from fcn_deploy.files import make_folder, read_bytes, write_json
+from fcn_deploy.evaluate.assess import assess
+from fcn_deploy.evaluate.benchmark import BenchmarkConfig, Timing, benchmark
+from fcn_deploy.evaluate.gates import judge
+from fcn_deploy.files import check_writable, make_folder, read_bytes, write_json
 from fcn_deploy.graph import exported_spec, parse
 from fcn_deploy.models.describe import SpecOptions
 from fcn_deploy.progress import Progress, Silent
+from fcn_deploy.quant.ranges import Ranges
 from fcn_deploy.runtime import Segmenter
-from fcn_deploy.sidecar import Io
-from fcn_deploy.spec import FORMAT, ModelSpec
+from fcn_deploy.runtime.cpu import has_vnni
+from fcn_deploy.sidecar import Io, sidecar_path
+from fcn_deploy.summary import EngineResult, Summary
 
 
 @dataclass(frozen=True)
@@ -75,95 +76,28 @@ class DeployConfig:
     def __post_init__(self) -> None:
         if self.labels is not None and self.data is None:
             raise UsageError("labels without the images they are of", got="--labels", expected="--data and --labels")
-
-
-@dataclass(frozen=True, eq=False)
-class EngineResult:
-    """One engine of a deployment.
-
-    Attributes:
-        file: Its name in the output folder.
-        size: In bytes.
-        precision: `fp32` or `int8`.
-        assessment: Against PyTorch.
-        verdict: Of its gate.
-        timing: Image to labels.
-    """
-
-    file: str
-    size: int
-    precision: str
-    assessment: Assessment
-    verdict: Verdict
-    timing: Timing
-
-
-@dataclass(frozen=True, eq=False)
-class Summary:
-    """The outcome of a deployment.
-
-    Attributes:
-        model: Name of the exported ONNX file.
-        variant: Of the net.
-        export_error: Largest relative error of the export against PyTorch.
-        calibration: How many images were observed and how many judged on.
-        engines: FP32, and INT8 where asked for.
-        pytorch: Timing of the reference.
-        pytorch_miou: Of the reference in points, where there are labels.
-        shape: Of the image the timings are of, [height, width].
-    """
-
-    model: str
-    variant: str
-    export_error: float
-    calibration: Mapping[str, Any]
-    engines: Sequence[EngineResult]
-    pytorch: Timing
-    pytorch_miou: float | None
-    shape: tuple[int, int]
+        for precision in self.precisions:
+            self.build_config(precision)
 
     @property
-    def passed(self) -> bool:
-        """Whether every gate was met."""
-        return all(engine.verdict.gate.passed for engine in self.engines)
+    def precisions(self) -> tuple[RequestedPrecision, ...]:
+        """What is built, FP32 first."""
+        return ("fp32", "int8") if self.int8 else ("fp32",)
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns the summary as JSON data, with its format number."""
-        return {
-            "format": FORMAT,
-            "fcn_deploy": __version__,
-            "passed": self.passed,
-            "model": self.model,
-            "variant": self.variant,
-            "export_error": self.export_error,
-            "calibration": dict(self.calibration),
-            "shape": list(self.shape),
-            "pytorch": {"median_ms": self.pytorch.median, "miou": self.pytorch_miou},
-            "engines": [self._engine_json(engine) for engine in self.engines],
-        }
+    def build_config(self, precision: RequestedPrecision) -> BuildConfig:
+        """Returns what is asked of the builder.
 
-    def _engine_json(self, engine: EngineResult) -> dict[str, Any]:
-        confusion, drop = engine.assessment.confusion, engine.assessment.drop
-        return {
-            "file": engine.file,
-            "bytes": engine.size,
-            "precision": engine.precision,
-            "gate": asdict(engine.verdict.gate),
-            "failures": list(engine.verdict.failures),
-            "parity": asdict(engine.assessment.parity),
-            "miou": None if confusion is None else float(mean_iou(confusion.sum(0))),
-            "miou_drop": None if drop is None else asdict(drop),
-            "median_ms": engine.timing.median,
-            "vs_pytorch": asdict(ratio(engine.timing, self.pytorch)),
-            "vs_fp32": asdict(ratio(engine.timing, self.engines[0].timing)),
-        }
+        Raises:
+            UsageError: An option is none that it knows.
+        """
+        return BuildConfig(precision, self.io, self.method, self.target_cpu)
 
 
 def deploy(config: DeployConfig, progress: Progress | None = None) -> Summary:
     """Exports, simplifies, calibrates, builds, verifies and measures; ships engines only if every gate is met.
 
-    Writes into the output folder: the exported model, the ranges (for INT8), `summary.json`, and each engine with its
-    sidecar.
+    Writes into the output folder: the exported model, the ranges (for INT8), each engine with its sidecar, and
+    `summary.json`. What an earlier deployment of the same net left there is replaced or removed.
 
     Args:
         config: What to do.
@@ -173,96 +107,141 @@ def deploy(config: DeployConfig, progress: Progress | None = None) -> Summary:
         The summary, as in `summary.json`.
 
     Raises:
-        GateError: A gate was missed; `summary.json` says which, and no engine was written.
-        FcnDeployError: A step failed.
+        GateError: A gate was missed; `summary.json` says which, and there is no engine in the folder.
+        FcnDeployError: A step failed; the folder is as it was.
     """
     progress = progress or Silent()
+    _require_target(config)
     make_folder(config.output)
     observed, judged = _split(config)
-    # Engines are tried out of sight: what stands in the output folder has met its gate.
+    # Everything is made and tried out of sight: what stands in the output folder belongs together and met its gates.
     with tempfile.TemporaryDirectory(prefix=".fcn-deploy-", dir=config.output) as folder, ExitStack() as opened:
-        staging = Path(folder)
-        model, spec, export_error = _export(config, staging, progress)
-        ranges = _calibrate(config, model, observed, progress) if config.int8 else None
-        engines = _build(config, model, ranges, staging, progress)
+        model = Path(folder, "model.onnx")
+        export_error = steps.export(
+            config.weights, model, variant=config.variant, options=config.options, progress=progress
+        )
+        spec = exported_spec(parse(read_bytes(model)))
+        files = OutputFiles(config.output, spec.variant)
+        files.check_writable()
+        ranges = steps.calibrate(model, observed, threads=config.threads, progress=progress) if config.int8 else None
+        engines = _build(config, model, ranges, progress)
 
-        reference = steps.open_reference(f"{steps.PYTORCH}{config.weights}", spec, threads=config.threads)
+        reference = sources.open_reference(f"{sources.PYTORCH}{config.weights}", spec, threads=config.threads)
         contestants = {"pytorch": opened.enter_context(reference)}
         for precision in engines:
-            segmenter = Segmenter(staging / f"{precision}.onnx", threads=config.threads)
+            segmenter = Segmenter(model.with_name(f"{precision}.onnx"), threads=config.threads)
             contestants[precision] = opened.enter_context(segmenter)
         results = assess(
             reference,
             [contestants[precision] for precision in engines],
-            steps.samples(judged, config.labels, "verifying", progress),
+            sources.samples(judged, config.labels, "verifying", progress),
             spec.ignore_index,
         )
         image = next(iter(judged))
         timings = _measure(contestants, image, config.benchmark, progress)
 
-    summary = Summary(
-        model=model.name,
-        variant=spec.variant,
-        export_error=export_error,
-        calibration={"observed": len(observed) if ranges else 0, "judged": len(judged)},
-        engines=tuple(
-            EngineResult(
-                file=f"{model.stem}.{precision}.onnx",
-                size=len(engine.data),
-                precision=precision,
-                assessment=assessment,
-                verdict=judge(precision, assessment.parity, assessment.drop),
-                timing=timings[precision],
-            )
-            for (precision, engine), assessment in zip(engines.items(), results.engines, strict=True)
-        ),
-        pytorch=timings["pytorch"],
-        pytorch_miou=None if results.reference is None else float(mean_iou(results.reference.sum(0))),
-        shape=(image.shape[0], image.shape[1]),
-    )
-    write_json(config.output / "summary.json", summary.to_json())
+        summary = Summary(
+            model=files.model.name,
+            variant=spec.variant,
+            export_error=export_error,
+            calibration={"observed": len(observed) if ranges else 0, "judged": len(judged)},
+            engines=tuple(
+                EngineResult(
+                    file=files.engine(precision).name,
+                    size=len(engine.data),
+                    precision=precision,
+                    assessment=assessment,
+                    verdict=judge(precision, assessment.parity, assessment.drop),
+                    timing=timings[precision],
+                )
+                for (precision, engine), assessment in zip(engines.items(), results.engines, strict=True)
+            ),
+            pytorch=timings["pytorch"],
+            pytorch_miou=None if results.reference is None else float(mean_iou(results.reference.sum(0))),
+            shape=(image.shape[0], image.shape[1]),
+            percentiles=config.benchmark.percentiles,
+        )
+        _publish(files, model, ranges, engines, summary, progress)
     _require_gates(summary)
-    for engine, result in zip(engines.values(), summary.engines, strict=True):
-        engine.save(config.output / result.file, result.verdict.gate)
-        progress.stage(f"wrote {config.output / result.file}")
     return summary
+
+
+@dataclass(frozen=True)
+class OutputFiles:
+    """Where a deployment puts things.
+
+    Attributes:
+        folder: The output folder.
+        variant: Of the net.
+    """
+
+    folder: Path
+    variant: str
+
+    @property
+    def model(self) -> Path:
+        """The exported model."""
+        return self.folder / f"{self.variant}.onnx"
+
+    @property
+    def ranges(self) -> Path:
+        """What calibration saw."""
+        return self.folder / f"{self.variant}.ranges.json"
+
+    @property
+    def summary(self) -> Path:
+        """The outcome."""
+        return self.folder / "summary.json"
+
+    def engine(self, precision: str) -> Path:
+        """The engine of a precision."""
+        return self.folder / f"{self.variant}.{precision}.onnx"
+
+    def check_writable(self) -> None:
+        """Checks that none of them is a folder or the like.
+
+        Raises:
+            InputError: One is.
+        """
+        engines = [self.engine(precision) for precision in ("fp32", "int8")]
+        for path in (self.model, self.ranges, self.summary, *engines, *map(sidecar_path, engines)):
+            check_writable(path)
+
+    def remove_engines(self) -> None:
+        """Removes the engines and ranges of an earlier deployment; the sidecars first, without which nothing runs."""
+        engines = [self.engine(precision) for precision in ("fp32", "int8")]
+        for path in (*map(sidecar_path, engines), *engines, self.ranges):
+            path.unlink(missing_ok=True)
+
+
+def _require_target(config: DeployConfig) -> None:
+    """What is built here is verified here, so it has to run here."""
+    if config.int8 and config.target_cpu == "vnni" and not has_vnni():
+        raise ArtifactError(
+            "an INT8 engine for CPUs with VNNI cannot be verified on this one",
+            fix="deploy with --target-cpu generic, or build-engine --target-cpu vnni and verify where it will run",
+        )
 
 
 def _split(config: DeployConfig) -> tuple[ImageFolder, ImageFolder]:
     """The images to observe and the images to judge on."""
     calibration = ImageFolder.open(config.calib_data, max_images=config.max_images, size=config.calib_size)
-    if config.data is not None:
-        return calibration, ImageFolder.open(config.data)
-    return calibration.every_fifth()
-
-
-def _export(config: DeployConfig, staging: Path, progress: Progress) -> tuple[Path, ModelSpec, float]:
-    exported = staging / "model.onnx"
-    error = steps.export(config.weights, exported, variant=config.variant, options=config.options, progress=progress)
-    spec = exported_spec(parse(read_bytes(exported)))
-    model = config.output / f"{spec.variant}.onnx"
-    exported.replace(model)
-    progress.stage(f"wrote {model}, within {error:.1e} of PyTorch")
-    return model, spec, error
-
-
-def _calibrate(config: DeployConfig, model: Path, observed: ImageFolder, progress: Progress) -> Path:
-    ranges = model.with_suffix(".ranges.json")
-    steps.calibrate(model, observed, threads=config.threads, progress=progress).save(ranges)
-    progress.stage(f"wrote {ranges}")
-    return ranges
+    if config.data is None:
+        return calibration.every_fifth()
+    judged = ImageFolder.open(config.data)
+    if config.labels is not None:
+        find_labels(judged.paths, config.labels)
+    return calibration, judged
 
 
 def _build(
-    config: DeployConfig, model: Path, ranges: Path | None, staging: Path, progress: Progress
+    config: DeployConfig, model: Path, ranges: Ranges | None, progress: Progress
 ) -> dict[RequestedPrecision, Engine]:
     engines: dict[RequestedPrecision, Engine] = {}
-    precisions: tuple[RequestedPrecision, ...] = ("fp32", "int8") if ranges else ("fp32",)
-    for precision in precisions:
+    for precision in config.precisions:
         progress.stage(f"building {precision}")
-        build = BuildConfig(precision, config.io, config.method, config.target_cpu)
-        engines[precision] = steps.build(model, build, ranges if precision == "int8" else None)
-        engines[precision].save(staging / f"{precision}.onnx")
+        engines[precision] = steps.build(model, config.build_config(precision), ranges)
+        engines[precision].save(model.with_name(f"{precision}.onnx"))
     return engines
 
 
@@ -274,13 +253,39 @@ def _measure(
     return {timing.name: timing for timing in benchmark(runs, config)}
 
 
+def _publish(
+    files: OutputFiles,
+    model: Path,
+    ranges: Ranges | None,
+    engines: Mapping[RequestedPrecision, Engine],
+    summary: Summary,
+    progress: Progress,
+) -> None:
+    files.remove_engines()
+    model.replace(files.model)
+    written = [files.model]
+    if ranges is not None:
+        ranges.save(files.ranges)
+        written.append(files.ranges)
+    if summary.passed:
+        for engine, result in zip(engines.values(), summary.engines, strict=True):
+            engine.save(files.folder / result.file, result.verdict.gate)
+            written.append(files.folder / result.file)
+    write_json(files.summary, summary.to_json())
+    for path in (*written, files.summary):
+        progress.stage(f"wrote {path}")
+
+
 def _require_gates(summary: Summary) -> None:
     failures = [f"{engine.precision}: {failure}" for engine in summary.engines for failure in engine.verdict.failures]
     if failures:
+        only_int8 = all(engine.verdict.gate.passed for engine in summary.engines if engine.precision != "int8")
         error = GateError(
             "no engine was shipped, for a gate was missed",
             got="; ".join(failures),
-            fix="calibrate on more images like those the net will see, or try another --calib-method",
+            fix="calibrate on more images like those the net will see, or with another --calib-method"
+            if only_int8
+            else None,
         )
         error.report = summary
         raise error

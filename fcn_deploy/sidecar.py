@@ -13,7 +13,8 @@ from fcn_deploy.spec import FORMAT, ModelSpec, check_format, known_fields
 
 Io = Literal["image", "tensor"]
 
-# In an ONNX engine's metadata_props; an exported model, which runs without a sidecar, does not have it.
+# In an ONNX engine's metadata_props, with its precision and target CPU (`int8-vnni`); an exported model, which runs
+# without a sidecar, does not have it.
 ENGINE_KEY = "fcn_deploy.engine"
 
 
@@ -30,6 +31,10 @@ class EngineFile:
     file: str
     sha256: str
     bytes: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.file, str) or not isinstance(self.sha256, str) or not isinstance(self.bytes, int):
+            raise InputError("sidecar engine", got=repr(self), expected="a name, a hash and a size")
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,12 @@ class Precision:
     method: str | None = None
     layers: Mapping[str, str] = field(default_factory=dict)
     achieved: str = "unknown"
+
+    def __post_init__(self) -> None:
+        if self.requested not in ("fp32", "fp16", "int8"):
+            raise InputError("sidecar precision", got=repr(self.requested), expected="fp32, fp16 or int8")
+        if not isinstance(self.layers, Mapping):
+            raise InputError("sidecar precision of layers", got=repr(self.layers), expected="a precision by layer")
 
 
 @dataclass(frozen=True)
@@ -97,7 +108,7 @@ class Sidecar:
         source: What it was built from.
         target: Where it may run: `cpu`, and `gpu` architectures.
         profiles: Min, opt and max shapes; empty where any size runs.
-        gate: The last gate it went through, or None.
+        gate: The gate it met before `deploy` shipped it; None for an engine that was only built.
     """
 
     engine: EngineFile

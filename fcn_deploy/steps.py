@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcn_deploy.build import BuildConfig, Engine, build_onnxruntime
-from fcn_deploy.data import ImageFolder, find_labels, read_labels
+from fcn_deploy.data import ImageFolder
 from fcn_deploy.errors import DependencyError, GateError, InputError, UsageError
-from fcn_deploy.evaluate.assess import Sample
 from fcn_deploy.evaluate.gates import THRESHOLDS
 from fcn_deploy.evaluate.parity import compare_backends
 from fcn_deploy.export import ExportConfig, export_onnx
-from fcn_deploy.files import check_writable, read_bytes, sha256_file, write_bytes
+from fcn_deploy.files import check_writable, read_bytes, write_bytes
 from fcn_deploy.graph import exported_spec, parse
 from fcn_deploy.models import load_model, read_checkpoint
 from fcn_deploy.models.backend import TorchBackend
@@ -24,11 +23,9 @@ from fcn_deploy.passes.simplify import simplify
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.quant.observe import observe
 from fcn_deploy.quant.ranges import Ranges
-from fcn_deploy.runtime import Backend, Segmenter
+from fcn_deploy.runtime import Backend
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-from fcn_deploy.spec import ImageShape, ModelSpec
-
-PYTORCH = "pytorch:"
+from fcn_deploy.spec import ImageShape
 
 # Sizes at which a graph is compared: the smallest, odd ones, both orders of height and width, several batches.
 _COMPARED = tuple(ImageShape(*shape) for shape in ((1, 1, 1), (1, 33, 64), (3, 65, 97), (1, 130, 75), (2, 96, 128)))
@@ -103,12 +100,16 @@ def simplify_file(source: Path, output: Path, progress: Progress = _SILENT) -> t
     after = simplify(before)
     data = after.SerializeToString()
     reference = OnnxRuntimeBackend(original)
-    batch, _, height, width = reference.inputs[0].shape
-    fixed = isinstance(batch, int) and isinstance(height, int) and isinstance(width, int)
-    shapes = (ImageShape(batch, height, width),) if fixed else _COMPARED  # type: ignore[arg-type]
-    _compare(reference, data, shapes, "the original", progress)
+    _compare(reference, data, _compared_shapes(reference), "the original", progress)
     write_bytes(output, data)
     return len(before.graph.node), len(after.graph.node)
+
+
+def _compared_shapes(backend: Backend) -> list[ImageShape]:
+    """The shapes to compare at, with what the graph fixes put in its place."""
+    batch, _, height, width = (size if isinstance(size, int) else None for size in backend.inputs[0].shape)
+    shapes = (ImageShape(batch or s.batch, height or s.height, width or s.width) for s in _COMPARED)
+    return list(dict.fromkeys(shapes))
 
 
 def _compare(reference: Backend, data: bytes, shapes: Sequence[ImageShape], name: str, progress: Progress) -> float:
@@ -196,6 +197,16 @@ def choose_backend(requested: str, output: Path, progress: Progress = _SILENT) -
     return requested
 
 
+def check_distinct(output: Path, *inputs: Path | None) -> None:
+    """Checks that a command does not write over what it reads.
+
+    Raises:
+        UsageError: It would.
+    """
+    if any(path is not None and path.resolve() == output.resolve() for path in inputs):
+        raise UsageError("the output would replace an input", got=str(output), fix="give it another name")
+
+
 def build(model: Path, config: BuildConfig, ranges: Path | Ranges | None = None) -> Engine:
     """Builds an engine for ONNX Runtime.
 
@@ -211,53 +222,8 @@ def build(model: Path, config: BuildConfig, ranges: Path | Ranges | None = None)
         UsageError: INT8 without ranges, or FP16.
     """
     if isinstance(ranges, Path):
-        return build_onnxruntime(read_bytes(model), config, Ranges.load(ranges), sha256_file(ranges))
+        ranges = Ranges.load(ranges)
     return build_onnxruntime(read_bytes(model), config, ranges)
-
-
-def open_reference(
-    reference: str, spec: ModelSpec | None = None, options: SpecOptions | None = None, threads: int | None = None
-) -> Segmenter:
-    """Opens an engine, an exported model, or a checkpoint run in PyTorch.
-
-    Args:
-        reference: A path, or `pytorch:` and the path of a checkpoint.
-        spec: Of the net a checkpoint is compared with: classes and normalisation are taken from it. Where None, the
-            checkpoint's own or the default.
-        options: What the user says about the checkpoint, where there is no `spec`.
-        threads: CPU threads.
-
-    Raises:
-        ArtifactError: The engine does not fit this machine or its sidecar.
-        InputError: A file cannot be read, or the checkpoint has other classes than the spec.
-    """
-    if not reference.startswith(PYTORCH):
-        return Segmenter(reference, threads=threads)
-    checkpoint = read_checkpoint(Path(reference.removeprefix(PYTORCH)))
-    spec = spec or describe(checkpoint, options)
-    if checkpoint.num_classes != spec.num_classes:
-        raise InputError(
-            "checkpoint and engine are of different nets",
-            got=f"a checkpoint with {checkpoint.num_classes} classes",
-            expected=f"{spec.num_classes}",
-        )
-    backend = TorchBackend(load_model(checkpoint), checkpoint.num_classes, threads=threads)
-    return Segmenter(backend, spec=spec)
-
-
-def samples(images: ImageFolder, labels: Path | None, what: str, progress: Progress = _SILENT) -> Iterator[Sample]:
-    """Yields images with their ground truth, or with None where there is no folder of labels.
-
-    Raises:
-        InputError: An image has no labels, or a file cannot be read.
-        UsageError: Images are resized while labels are not.
-    """
-    if labels is None:
-        return ((image, None) for image in progress.track(images, len(images), what))
-    if images.size is not None:
-        raise UsageError("labels cannot be resized along with the images", got=f"--labels {labels} with a size")
-    truths = (read_labels(path) for path in find_labels(images.paths, labels))
-    return zip(progress.track(images, len(images), what), truths, strict=True)
 
 
 def _check_suffix(path: Path, suffix: str) -> None:

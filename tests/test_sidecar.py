@@ -65,7 +65,13 @@ def test_it_comes_back_from_its_json():
         st.none() | st.floats(-100, 100),
     )
     | st.none(),
-    st.builds(Precision, st.text(), st.text(), st.none() | st.text(), st.dictionaries(st.text(), st.text())),
+    st.builds(
+        Precision,
+        st.sampled_from(["fp32", "fp16", "int8"]),
+        st.text(),
+        st.none() | st.text(),
+        st.dictionaries(st.text(), st.text()),
+    ),
     st.builds(Source, st.text(), st.none() | st.text(), st.none() | st.dictionaries(st.text(), st.integers())),
 )
 def test_any_sidecar_comes_back_from_its_json(gate, precision, source):
@@ -178,7 +184,8 @@ def test_a_missing_key_is_named(key):
         ("engine", None),
         ("engine", "net.onnx"),
         ("engine", {"file": "net.onnx"}),
-        ("engine", {"file": "net.onnx", "sha256": "ab", "bytes": 1, "colour": 2}),
+        ("engine", {"file": "net.onnx", "sha256": 5, "bytes": 1}),
+        ("precision", {"requested": "int4", "base": "fp32"}),
         ("precision", []),
         ("precision", {"requested": "int8"}),
         ("spec", None),
@@ -209,3 +216,9 @@ def test_a_missing_engine_is_an_input_error(engine):
     engine.unlink()
     with pytest.raises(InputError, match=re.escape(f"cannot read {engine}")):
         load_sidecar(engine)
+
+
+def test_a_key_that_a_later_version_added_is_passed_over():
+    data = SIDECAR.to_json()
+    data["engine"]["colour"] = data["precision"]["colour"] = data["colour"] = 1
+    assert Sidecar.from_json(data) == Sidecar.from_json(SIDECAR.to_json())

@@ -169,7 +169,6 @@ BAD_FIELDS = [
     ("geometry", None),
     ("geometry", {"fc6_kernel": 0, "input_padding": 0}),
     ("geometry", {"fc6_kernel": 7, "input_padding": -1}),
-    ("geometry", {"fc6_kernel": 7, "colour": 1}),
     ("geometry", {"fc6_kernel": "seven", "input_padding": 0}),
     ("checkpoint", {"sha256": "ab"}),
     ("checkpoint", "ab"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from fcn_deploy.errors import InputError, UsageError
-from fcn_deploy.files import sha256_bytes, write_bytes, write_json
+from fcn_deploy.files import check_writable, sha256_bytes, write_bytes, write_json
 from fcn_deploy.quant.methods import METHODS
 from fcn_deploy.quant.ranges import Ranges
 from fcn_deploy.sidecar import EngineFile, Gate, Io, Sidecar, sidecar_path
@@ -65,6 +65,7 @@ class Engine:
         """
         file = EngineFile(path.name, sha256_bytes(self.data), len(self.data))
         sidecar = replace(self.sidecar, engine=file, gate=gate)
+        check_writable(sidecar_path(path))
         write_bytes(path, self.data)
         write_json(sidecar_path(path), sidecar.to_json())
         return sidecar

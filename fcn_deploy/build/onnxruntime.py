@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import onnx
@@ -24,16 +25,13 @@ from fcn_deploy.sidecar import ENGINE_KEY, EngineFile, Precision, Sidecar, Sourc
 _log = logging.getLogger(__name__)
 
 
-def build_onnxruntime(
-    model: bytes, config: BuildConfig, ranges: Ranges | None = None, ranges_sha256: str | None = None
-) -> Engine:
+def build_onnxruntime(model: bytes, config: BuildConfig, ranges: Ranges | None = None) -> Engine:
     """Builds an engine for ONNX Runtime's CPU provider.
 
     Args:
         model: Content of an ONNX file as `export` writes it.
         config: Precision, input and output, target CPU.
         ranges: What calibration saw, for INT8.
-        ranges_sha256: Of the ranges file, for the sidecar.
 
     Returns:
         The engine; ONNX Runtime has loaded it, and runs in INT8 what was to.
@@ -54,16 +52,18 @@ def build_onnxruntime(
     spec = exported_spec(graph_model)
     target = resolve_target(config.target_cpu)
     model_sha256 = sha256_bytes(model)
+    source = Source(model_sha256)
     precision = Precision("fp32", "fp32", layers=dict.fromkeys(_layers(graph_model), "fp32"), achieved="fp32")
     if config.precision == "int8":
         if ranges is None:
             raise UsageError("INT8 needs ranges", fix="name calibration images or a ranges file")
         check_ranges(ranges, model_sha256)
         precision = _quantize(graph_model, config, ranges, target)
+        source = Source(model_sha256, sha256_bytes(ranges.dumps()), asdict(ranges.data))
     if config.io == "image":
         graph_model = passes.run(graph_model, passes.image_io(spec))
     graph_model = passes.run(graph_model, passes.FINAL)
-    graph_model.metadata_props[ENGINE_KEY] = config.precision
+    graph_model.metadata_props[ENGINE_KEY] = f"{config.precision}-{target}"
     data = serialize(graph_model)
     _check_achieved(data, precision)
     sidecar = Sidecar(
@@ -73,11 +73,7 @@ def build_onnxruntime(
         io=config.io,
         precision=precision,
         spec=spec,
-        source=Source(
-            model_sha256,
-            ranges_sha256 if config.precision == "int8" else None,
-            ranges.to_json()["data"] if ranges and config.precision == "int8" else None,
-        ),
+        source=source,
         target={"cpu": target, "gpu": []},
     )
     return Engine(data, sidecar)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import click
 
 from fcn_deploy import __version__
-from fcn_deploy.errors import FcnDeployError
+from fcn_deploy.errors import DependencyError, FcnDeployError
 
 # In the order of the work. A command's module imports click alone; its body imports what it needs.
 _COMMANDS = {
@@ -25,6 +25,9 @@ _COMMANDS = {
     "benchmark": "benchmark",
     "inspect": "inspect",
 }
+
+# What the extra `host` brings, and a device that only runs engines does not have.
+_HOST = ("torch", "onnx", "onnx_ir", "onnxscript", "onnxsim", "safetensors")
 
 
 @dataclass
@@ -117,6 +120,13 @@ def run(arguments: Sequence[str]) -> int:
     except FcnDeployError as error:
         _report(f"error: {error}", settings)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _HOST:
+            _report(f"unexpected error: {error}", settings)
+            return 1
+        _report(f"error: {package} is not installed; fix: pip install 'fcn-deploy[host]'", settings)
+        return DependencyError.exit_code
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone; there is nobody to tell
         return 1

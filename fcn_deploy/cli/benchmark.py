@@ -43,7 +43,7 @@ def command(
 
     import numpy as np
 
-    from fcn_deploy import steps
+    from fcn_deploy import sources
     from fcn_deploy.evaluate.benchmark import BenchmarkConfig, benchmark
     from fcn_deploy.report.tables import benchmark_table
 
@@ -54,9 +54,9 @@ def command(
     with ExitStack() as opened:
         segmenters: dict[str, Any] = {}
         # Engines before checkpoints: a checkpoint is run with the normalisation of the engine it is compared with.
-        for name in sorted(names, key=lambda name: name.startswith(steps.PYTORCH)):
+        for name in sorted(names, key=lambda name: name.startswith(sources.PYTORCH)):
             spec = next((segmenter.spec for segmenter in segmenters.values()), None)
-            segmenters[name] = opened.enter_context(steps.open_reference(name, spec, threads=threads))
+            segmenters[name] = opened.enter_context(sources.open_reference(name, spec, threads=threads))
         TerminalProgress().stage(f"measuring {shape}, {'default' if threads is None else threads} threads")
         timings = benchmark({name: functools.partial(segmenters[name], images) for name in names}, config)
     labels = _short_names(names)

@@ -18,7 +18,7 @@ from fcn_deploy.cli.options import PATH, calibration_options, json_option, outpu
 @click.option("--int8", "precisions", flag_value="int8", multiple=True, help="Needs --calib-data or --ranges.")
 @click.option("--calib-data", type=PATH, metavar="DIR", help="Calibrate on these images first.")
 @click.option("--ranges", type=PATH, metavar="FILE", help="What calibrate wrote for this model.")
-@click.option("--calib-method", default="minmax", show_default=True, help="How ranges are chosen: minmax, percentile.")
+@click.option("--calib-method", help="How ranges are chosen: minmax, percentile.  [default: minmax]")
 @calibration_options
 @click.option("--backend", type=click.Choice(["auto", "onnxruntime"]), default="auto", show_default=True)
 @click.option(
@@ -43,7 +43,7 @@ def command(
     precisions: tuple[str, ...],
     calib_data: Path | None,
     ranges: Path | None,
-    calib_method: str,
+    calib_method: str | None,
     calib_size: tuple[int, int] | None,
     max_images: int | None,
     backend: str,
@@ -63,17 +63,22 @@ def command(
     if len(set(precisions)) > 1:
         raise UsageError("more than one precision", got=" ".join(f"--{p}" for p in precisions), expected="one")
     precision: Any = precisions[0] if precisions else "fp32"
-    if precision != "int8" and (calib_data or ranges):
+    if precision != "int8" and (calib_data or ranges or calib_method or calib_size or max_images):
         raise UsageError("calibration is for INT8", got=f"--{precision}", fix="add --int8, or leave it out")
+    if ranges and (calib_size or max_images):
+        raise UsageError(
+            "a ranges file is taken as it is", got="--calib-size or --max-images with --ranges", fix="leave them out"
+        )
     if precision == "int8" and (calib_data is None) == (ranges is None):
         raise UsageError(
             "INT8 needs to know what the tensors hold",
             got="both" if ranges else "neither",
             expected="--calib-data DIR or --ranges FILE",
         )
-    config = BuildConfig(precision, io, calib_method, target_cpu)
+    config = BuildConfig(precision, io, calib_method or "minmax", target_cpu)
     progress = TerminalProgress()
     steps.choose_backend(backend, output, progress)
+    steps.check_distinct(output, model)
     check_writable(output)
     source: Any = ranges
     if calib_data is not None:

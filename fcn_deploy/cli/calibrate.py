@@ -37,6 +37,7 @@ def command(
     from fcn_deploy.errors import UsageError
     from fcn_deploy.files import check_writable
 
+    steps.check_distinct(output, model)
     check_writable(output)
     progress = TerminalProgress()
     if random_calibration == (calib_data is not None):

@@ -20,7 +20,7 @@ from fcn_deploy.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fcn_deploy.pipeline import Summary
+    from fcn_deploy.summary import Summary
 
 
 @click.command("deploy")
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--variant", type=click.Choice(["fcn32s", "fcn16s", "fcn8s"]), help="What the checkpoint must be.")
 @spec_options
 @calibration_options
-@click.option("--calib-method", default="minmax", show_default=True, help="How ranges are chosen: minmax, percentile.")
+@click.option("--calib-method", help="How ranges are chosen: minmax, percentile.  [default: minmax]")
 @click.option("--io", type=click.Choice(["image", "tensor"]), default="image", show_default=True)
 @click.option("--target-cpu", type=click.Choice(["generic", "vnni", "native"]), default="generic", show_default=True)
 @click.option(
@@ -50,7 +50,7 @@ def command(
     duration: float,
     iterations: int,
     percentile: tuple[float, ...],
-    calib_method: str,
+    calib_method: str | None,
     int8: bool,
     output: Path,
     as_json: bool,
@@ -63,7 +63,8 @@ def command(
     """
     from fcn_deploy.errors import GateError, UsageError
     from fcn_deploy.evaluate.benchmark import BenchmarkConfig
-    from fcn_deploy.pipeline import DeployConfig, Summary, deploy
+    from fcn_deploy.pipeline import DeployConfig, deploy
+    from fcn_deploy.summary import Summary
 
     progress = TerminalProgress()
     if demo:
@@ -77,13 +78,15 @@ def command(
         options.update(data=inputs.data, labels=inputs.labels)
     if weights is None or calib_data is None:
         raise UsageError("deploy needs a net and images", expected="--weights W --calib-data DIR, or --demo")
+    if calib_method and not int8:
+        raise UsageError("calibration is for INT8", got="--calib-method", fix="add --int8, or leave it out")
     config = DeployConfig(
         weights=weights,
         calib_data=calib_data,
         output=output,
         int8=int8,
         options=spec_from(options),
-        method=calib_method,
+        method=calib_method or "minmax",
         benchmark=BenchmarkConfig(warmup, duration, iterations, percentile),
         **options,
     )

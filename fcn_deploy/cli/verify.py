@@ -32,7 +32,7 @@ def command(
 
     Gates: FP32 99.99% of pixels labelled alike and an error of 1e-4 of the logits' range, FP16 99.5%, INT8 97%.
     """
-    from fcn_deploy import steps
+    from fcn_deploy import sources
     from fcn_deploy.data import ImageFolder
     from fcn_deploy.errors import GateError, UsageError
     from fcn_deploy.evaluate.assess import assess
@@ -41,11 +41,11 @@ def command(
 
     if (reference is None) == (weights is None):
         raise UsageError("verify needs one reference", expected="--reference REF or --weights F")
-    name = reference or f"{steps.PYTORCH}{weights}"
+    name = reference or f"{sources.PYTORCH}{weights}"
     images = ImageFolder.open(data, max_images=max_images)
     with Segmenter(engine, threads=threads) as candidate:
-        with steps.open_reference(name, candidate.spec, threads=threads) as expected:
-            samples = steps.samples(images, None, "verifying", TerminalProgress())
+        with sources.open_reference(name, candidate.spec, threads=threads) as expected:
+            samples = sources.samples(images, None, "verifying", TerminalProgress())
             parity = assess(expected, [candidate], samples, None).engines[0].parity
         precision = candidate.sidecar.precision.requested if candidate.sidecar else "fp32"
     verdict = judge(precision, parity)

@@ -37,7 +37,7 @@ def confusion_matrix(
         raise InputError("labels and ground truth differ in shape", got=list(labels.shape), expected=list(truth.shape))
     counted = np.ones(truth.shape, bool) if ignore_index is None else truth != ignore_index
     truth, labels = truth[counted].astype(np.int64), labels[counted].astype(np.int64)
-    if truth.size and not (truth.min() >= 0 and truth.max() < num_classes):
+    if not _all_classes(truth, num_classes):
         stray = sorted(set(np.unique(truth).tolist()) - set(range(num_classes)))
         raise InputError(
             "the ground truth holds values that are no class",
@@ -45,12 +45,16 @@ def confusion_matrix(
             expected=f"0..{num_classes - 1}" + (f" or {ignore_index}, ignored" if ignore_index is not None else ""),
             fix="name the value that means 'not labelled' with --ignore-index",
         )
-    if labels.size and not (0 <= labels.min() and labels.max() < num_classes):
+    if not _all_classes(labels, num_classes):
         raise InputError(
             "labels that are no class", got=f"{labels.min()} to {labels.max()}", expected=f"0..{num_classes - 1}"
         )
     counts = np.bincount(truth * num_classes + labels, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
+
+
+def _all_classes(values: NDArray[np.integer], num_classes: int) -> bool:
+    return not values.size or bool(values.min() >= 0 and values.max() < num_classes)
 
 
 def class_iou(matrix: Matrix) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class BenchmarkConfig:
     percentiles: tuple[float, ...] = (90, 95, 99)
 
     def __post_init__(self) -> None:
-        if self.warmup < 0 or self.duration < 0 or self.iterations < 1:
+        if not (0 <= self.warmup < math.inf and 0 <= self.duration < math.inf and self.iterations >= 1):
             raise UsageError(
                 "bad benchmark settings",
                 got=f"warmup {self.warmup}, duration {self.duration}, iterations {self.iterations}",

@@ -58,51 +58,76 @@ def read_checkpoint(path: Path, variant: str | None = None) -> Checkpoint:
         variant: What the user says the net is; checked against the tensors.
 
     Raises:
-        InputError: The file cannot be read, is truncated, needs code to load, has a layout nobody knows, or is not
-            the `variant` asked for.
+        InputError: The file cannot be read, is truncated, needs code to load, has a layout nobody knows, or is not the
+            `variant` asked for; tensors are missing, left over or of another shape, every one of which is listed; or
+            a weight is not a dense, finite float.
     """
-    state, spec = _read_tensors(path)
-    state = {key: tensor.float() for key, tensor in state.items()}
+    tensors, spec = _read_tensors(path)
+    state = {_strip_prefixes(key): tensor for key, tensor in tensors.items()}
     stride = _recognise(state, path)
     if variant is not None and VARIANTS.get(variant) != stride:
         raise InputError(
             f"{path} holds another variant", got=f"fcn{stride}s", expected=variant, fix="leave --variant out"
         )
+    num_classes, channels = state["score_fr.weight"].shape[:2]
+    state = _rename(state, stride)
+    width = channels / FC_CHANNELS
+    _check_fit(state, _empty_model(stride, num_classes, width), path)
     return Checkpoint(
         info=CheckpointInfo(sha256_file(path), "seed"),
         stride=stride,
-        num_classes=state["score_fr.weight"].shape[0],
-        width=state["score_fr.weight"].shape[1] / FC_CHANNELS,
-        state=_rename(state, stride),
+        num_classes=num_classes,
+        width=width,
+        state={key: _float32(key, tensor, path) for key, tensor in state.items()},
         spec=spec,
     )
 
 
 def load_model(checkpoint: Checkpoint) -> FCN:
-    """Returns the checkpoint's net in evaluation mode.
+    """Returns the checkpoint's net in evaluation mode."""
+    model = _empty_model(checkpoint.stride, checkpoint.num_classes, checkpoint.width)
+    model.load_state_dict(dict(checkpoint.state), assign=True)
+    return model.eval()
 
-    Raises:
-        InputError: Tensors are missing, left over or of another shape; every one of them is listed.
-    """
-    model = FCN(checkpoint.stride, checkpoint.num_classes, checkpoint.width)
+
+def _empty_model(stride: Stride, num_classes: int, width: float) -> FCN:
+    """The net without memory for its weights, whatever size the tensors claim."""
+    with torch.device("meta"):
+        return FCN(stride, num_classes, width)
+
+
+def _check_fit(state: Mapping[str, Tensor], model: FCN, path: Path) -> None:
     wanted = model.state_dict()
-    missing = sorted(wanted.keys() - checkpoint.state.keys())
-    unexpected = sorted(checkpoint.state.keys() - wanted.keys())
+    missing = sorted(wanted.keys() - state.keys())
+    unexpected = sorted(state.keys() - wanted.keys())
     misshapen = [
-        f"{key} {list(checkpoint.state[key].shape)} instead of {list(wanted[key].shape)}"
+        f"{key} {list(state[key].shape)} instead of {list(wanted[key].shape)}"
         for key in wanted
-        if key in checkpoint.state and checkpoint.state[key].shape != wanted[key].shape
+        if key in state and state[key].shape != wanted[key].shape
     ]
     problems = (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
     if any(keys for _, keys in problems):
         raise InputError(
-            f"the checkpoint does not fit an {checkpoint.variant} of width {checkpoint.width:g} "
-            f"with {checkpoint.num_classes} classes",
+            f"{path} does not fit an FCN-{model.stride}s of width {model.width:g} with {model.num_classes} classes",
             got=" | ".join(f"{name}: {', '.join(keys)}" for name, keys in problems if keys),
             fix="save model.state_dict() of the whole net",
         )
-    model.load_state_dict(dict(checkpoint.state))
-    return model.eval()
+
+
+def _float32(key: str, tensor: Tensor, path: Path) -> Tensor:
+    """Converts a weight, after making sure that it is one: real, dense, as large as it says, finite."""
+    dense = tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_quantized
+    if not dense or not tensor.is_floating_point():
+        kind = "quantized" if tensor.is_quantized else "empty" if tensor.is_meta else f"{tensor.layout}"
+        raise InputError(
+            f"{path}: {key} is no plain weight", got=f"{tensor.dtype}, {kind}", expected="a dense tensor of floats"
+        )
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise InputError(f"{path}: {key} claims more values than it holds", got=f"{list(tensor.shape)}")
+    weights = tensor.float()
+    if not torch.isfinite(weights).all():
+        raise InputError(f"{path}: {key} has values that are not finite", expected="a net that was trained to an end")
+    return weights
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], ModelSpec | None]:
@@ -143,7 +168,8 @@ def _read_pickle(path: Path) -> Any:
             expected="a state_dict of tensors",
             fix="where you trust the file, load it in your own code and save model.state_dict()",
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except Exception as error:
+        # Damaged files bring out nearly every type of exception there is; each means that this cannot be read.
         raise InputError(
             f"{path} is not a readable PyTorch checkpoint",
             got=_first_line(error),
@@ -176,7 +202,7 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
             expected=f"tensors by name, plain or under one of {', '.join(_WRAPPERS)}",
             fix="save model.state_dict()",
         )
-    return {_strip_prefixes(key): value for key, value in content.items()}
+    return dict(content)
 
 
 def _describe(content: object) -> str:
@@ -186,7 +212,7 @@ def _describe(content: object) -> str:
 
 
 def _strip_prefixes(key: str) -> str:
-    for prefix in _PREFIXES:
+    while prefix := next((prefix for prefix in _PREFIXES if key.startswith(prefix)), None):
         key = key.removeprefix(prefix)
     return key
 
@@ -194,7 +220,8 @@ def _strip_prefixes(key: str) -> str:
 def _recognise(state: Mapping[str, Tensor], path: Path) -> Stride:
     strides = [stride for stride in VARIANTS.values() if f"upscore{stride}.weight" in state]
     score = state.get("score_fr.weight")
-    if len(strides) == 1 and score is not None and score.ndim == 4 and score.numel():
+    known = "conv1_1.0.weight" in state and score is not None and score.ndim == 4 and 0 not in score.shape
+    if len(strides) == 1 and known:
         return strides[0]
     raise InputError(
         f"{path} has a key layout this version does not know",

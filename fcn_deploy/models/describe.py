@@ -119,7 +119,10 @@ def read_class_names(path: Path, count: int) -> tuple[tuple[str, ...], tuple[Rgb
         text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not a text file", got=str(error), expected="UTF-8") from error
-    rows = [row for row in csv.reader(text.splitlines()) if any(field.strip() for field in row)]
+    try:
+        rows = [row for row in csv.reader(text.splitlines()) if any(field.strip() for field in row)]
+    except csv.Error as error:
+        raise InputError(f"{path} is not a list of class names", got=str(error)) from error
     if len(rows) != count:
         raise InputError(
             f"{path} does not name the net's classes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import onnx
 
-from fcn_deploy.errors import InputError
+from fcn_deploy.errors import DependencyError, InputError
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -19,8 +20,13 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     before.
 
     Raises:
+        DependencyError: onnxsim is not installed.
         InputError: onnxsim failed, or changed the inputs or outputs.
     """
+    if importlib.util.find_spec("onnxsim") is None:
+        raise DependencyError(
+            "onnxsim is not installed", fix="pip install 'fcn-deploy[host]', or export with --no-simplify"
+        )
     with tempfile.TemporaryDirectory(prefix="fcn-deploy-") as folder:
         source, target = Path(folder, "model.onnx"), Path(folder, "simplified.onnx")
         onnx.save(model, source)

@@ -18,7 +18,8 @@ from fcn_deploy.graph import add_constant, constant_of
 from fcn_deploy.quant.methods import Range
 from fcn_deploy.quant.tensors import activation, ranged_tensor
 
-_INT32_MAX = 2**31 - 1
+# Half of what 32 bits hold: the other half is for the products the bias is added to, at most 255 * 127 a tap.
+_BIAS_LIMIT = 2**30
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,8 @@ def _range_of(value: ir.Value, ranges: Mapping[str, Range]) -> Range:
 
 def _asymmetric(chosen: Range) -> tuple[np.float32, np.uint8]:
     """Scale and zero point of uint8, such that 0.0 is exact and the range is covered."""
-    span = chosen.hi - chosen.lo
-    scale = np.float32(span / 255) if span > 0 else np.float32(1)
+    # 1 for a tensor that was always zero, or so nearly that float32 has no such scale.
+    scale = np.float32((chosen.hi - chosen.lo) / 255) or np.float32(1)
     return scale, np.uint8(round(-chosen.lo / float(scale)))
 
 
@@ -140,14 +141,14 @@ def _quantize_weights(graph: ir.Graph, conv: ir.Node, input_scale: np.float32, s
     scale = np.where(largest > 0, largest / scheme.weight_limit, 1.0)
     if bias is not None:
         # A channel of nearly zero weights would need a bias of more than 32 bits; a coarser scale costs it nothing.
-        scale = np.maximum(scale, np.abs(bias) / (float(input_scale) * _INT32_MAX) * (1 + 1e-6))
+        scale = np.maximum(scale, np.abs(bias) / (float(input_scale) * _BIAS_LIMIT))
     scale = scale.astype(np.float32)
     integers = np.rint(weights / scale[:, None, None, None]).clip(-scheme.weight_limit, scheme.weight_limit)
     name = str(conv.name)
     conv.replace_input_with(1, _dequantized(graph, conv, f"{name}.weight", integers.astype(np.int8), scale))
     if bias is not None:
         bias_scale = scale * input_scale
-        bias_integers = np.rint(bias / bias_scale.astype(np.float64)).clip(-_INT32_MAX, _INT32_MAX)
+        bias_integers = np.rint(bias / bias_scale.astype(np.float64)).clip(-_BIAS_LIMIT, _BIAS_LIMIT)
         quantized = _dequantized(graph, conv, f"{name}.bias", bias_integers.astype(np.int32), bias_scale)
         conv.replace_input_with(2, quantized)
 

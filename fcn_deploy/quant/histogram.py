@@ -45,8 +45,10 @@ class Histogram:
                 got=f"lo {self.lo}, min {self.min}, max {self.max}, hi {self.hi}",
                 expected="finite numbers in this order, 0 between lo and hi",
             )
-        if self.lo == self.hi or self.counts.ndim != 1 or not len(self.counts) or self.counts.min() < 0:
-            raise InputError("bad histogram", got=f"counts {self.counts}", expected="counts of 0 or more")
+        # The sum is taken in float, which cannot wrap around.
+        good = self.lo < self.hi and self.counts.ndim == 1 and len(self.counts) and self.counts.min() >= 0
+        if not good or not 0 < self.counts.sum(dtype=np.float64) < 2**63:
+            raise InputError("bad histogram", got=f"counts {self.counts}", expected="counts of 0 or more, not all 0")
 
     @property
     def width(self) -> float:

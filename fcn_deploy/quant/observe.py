@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcn_deploy.errors import InputError
+from fcn_deploy.errors import ArtifactError, InputError
 from fcn_deploy.files import sha256_bytes
 from fcn_deploy.graph import exported_spec, parse, serialize
 from fcn_deploy.quant.histogram import HistogramBuilder
@@ -38,7 +38,10 @@ class Observer:
         self._builders = {name: HistogramBuilder() for name in observed}
         self._model_sha256 = sha256_bytes(model)
         self._images, self._count = hashlib.sha256(), 0
-        self._backend = OnnxRuntimeBackend(_with_outputs(graph_model, observed), threads=threads)
+        try:
+            self._backend = OnnxRuntimeBackend(_with_outputs(graph_model, observed), threads=threads)
+        except ArtifactError as error:  # here the model is the input, not what was made for this machine
+            raise InputError(error.what, got=error.got) from error
 
     def add(self, image: NDArray[np.uint8]) -> None:
         """Observes one image.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fcn_deploy.errors import InputError
-from fcn_deploy.files import read_json, write_json
+from fcn_deploy.files import dumps_json, read_json, write_bytes
 from fcn_deploy.quant.histogram import Histogram
 from fcn_deploy.spec import FORMAT, check_format, known_fields
 
@@ -28,6 +28,11 @@ class CalibrationData:
     sha256: str
     size: tuple[int, int] | None = None
     random: bool = False
+
+    def __post_init__(self) -> None:
+        whole = [self.count, *(self.size or ())]
+        if not all(isinstance(number, int) and number > 0 for number in whole) or len(whole) not in (1, 3):
+            raise InputError("calibration data", got=repr(self), expected="a count, and a height and width or no size")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +55,11 @@ class Ranges:
         Raises:
             InputError: The path cannot be written.
         """
-        write_json(path, self.to_json(), indent=None)
+        write_bytes(path, self.dumps())
+
+    def dumps(self) -> bytes:
+        """Returns the content of the ranges file."""
+        return (dumps_json(self.to_json(), indent=None) + "\n").encode()
 
     def to_json(self) -> dict[str, Any]:
         """Returns the ranges as JSON data, with their format number."""

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from fcn_deploy.errors import InputError
-from fcn_deploy.files import read_bytes, sha256_bytes, sha256_file
-from fcn_deploy.sidecar import load_sidecar, sidecar_path
-from fcn_deploy.spec import METADATA_KEY, ModelSpec
+from fcn_deploy.files import read_bytes, read_json, sha256_bytes, sha256_file
+from fcn_deploy.sidecar import ENGINE_KEY, Sidecar, load_sidecar, sidecar_path
+from fcn_deploy.spec import METADATA_KEY, ModelSpec, check_format
 
 
 def inspect(path: Path) -> dict[str, Any]:
-    """Describes a checkpoint, an ONNX model or engine, or a ranges file; which it is, is told by the suffix.
+    """Describes a checkpoint, an ONNX model or engine, ranges, a sidecar or a summary.
 
     Raises:
         ArtifactError: An engine does not fit its sidecar.
         InputError: The file cannot be read, or is none of these.
     """
-    readers = {".onnx": _onnx, ".json": _ranges, ".pth": _checkpoint, ".pt": _checkpoint, ".safetensors": _checkpoint}
+    readers = {".onnx": _onnx, ".json": _json, ".pth": _checkpoint, ".pt": _checkpoint, ".safetensors": _checkpoint}
     if not path.is_file():
         raise InputError(f"cannot read {path}", got="no such file")
     if path.suffix not in readers:
@@ -35,7 +35,7 @@ def _onnx(path: Path) -> dict[str, Any]:
     spec = model.metadata_props.get(METADATA_KEY)
     parameters = sum(value.const_value.size for value in model.graph.initializers.values() if value.const_value)
     return {
-        "kind": "engine" if sidecar_path(path).is_file() else "ONNX model",
+        "kind": "engine" if ENGINE_KEY in model.metadata_props else "ONNX model",
         "bytes": len(data),
         "sha256": sha256_bytes(data),
         "opset": model.opset_imports.get(""),
@@ -46,6 +46,17 @@ def _onnx(path: Path) -> dict[str, Any]:
         "spec": ModelSpec.loads(spec).to_json() if spec else None,
         "sidecar": load_sidecar(path).to_json() if sidecar_path(path).is_file() else None,
     }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    content = check_format(read_json(path), str(path))
+    if "histograms" in content:
+        return _ranges(path)
+    if "engine" in content:
+        return {"kind": "sidecar", **Sidecar.from_json(content).to_json()}
+    if "engines" in content:
+        return {"kind": "summary", **content}
+    raise InputError(f"{path} is of no kind that inspect knows", expected="ranges, a sidecar or a summary")
 
 
 def _ranges(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from rich.text import Text
 from fcn_deploy.evaluate.benchmark import Ratio, Timing, ratio
 
 if TYPE_CHECKING:
-    from fcn_deploy.pipeline import EngineResult, Summary
+    from fcn_deploy.summary import EngineResult, Summary
 
 
 def _table(title: str, *columns: str) -> Table:

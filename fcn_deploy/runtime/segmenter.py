@@ -60,6 +60,8 @@ class Segmenter:
             else engine  # type: ignore[assignment]
         )
         backend = self._open_backend()
+        if backend.metadata.get(ENGINE_KEY) == "int8-vnni":
+            _require_vnni(path)
         self.sidecar = sidecar
         self.backend = backend.name
         self.io = _io(backend)
@@ -148,14 +150,18 @@ def _checked_sidecar(engine: Path) -> Sidecar | None:
     if not sidecar_path(engine).is_file():
         return None
     sidecar = load_sidecar(engine)
-    in_integers = "int8" in sidecar.precision.layers.values()
-    if in_integers and sidecar.target.get("cpu") == "vnni" and not has_vnni():
+    if "int8" in sidecar.precision.layers.values() and sidecar.target.get("cpu") == "vnni":
+        _require_vnni(engine)
+    return sidecar
+
+
+def _require_vnni(engine: Path | None) -> None:
+    if not has_vnni():
         raise ArtifactError(
-            f"{engine} was built for CPUs with VNNI, whose 8-bit products do not saturate",
+            f"{engine or 'the engine'} was built for CPUs with VNNI, whose 8-bit products do not saturate",
             got="a CPU without it" if has_vnni() is False else "a system that does not say what its CPU has",
             fix="build it with --target-cpu generic, or run it on such a CPU",
         )
-    return sidecar
 
 
 def _io(backend: Backend) -> Io:

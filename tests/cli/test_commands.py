@@ -100,7 +100,8 @@ def test_calibrate_build_verify_benchmark_inspect(call, exported, checkpoint_fil
     assert rows[1]["rounds"] == 3
     assert "time / net.onnx" in call(*benchmark, *quick).out
 
-    for file, kind in ((engine, "engine"), (model, "ONNX model"), (ranges, "ranges")):
+    sidecar = engine.with_name("net.int8.onnx.json")
+    for file, kind in ((engine, "engine"), (model, "ONNX model"), (ranges, "ranges"), (sidecar, "sidecar")):
         assert json.loads(call("inspect", file, "--json").out)["kind"] == kind
     assert "image: FLOAT [batch,3,height,width]" in call("inspect", model).out
     facts = json.loads(call("inspect", checkpoint_file("fcn8s"), "--json").out)
@@ -145,6 +146,8 @@ def test_a_failed_verification_exits_3_and_says_by_how_much(call, exported, phot
         (("--int8", "--ranges", "r.json", "--calib-data", "d"), "got both"),
         (("--fp32", "--calib-data", "d"), "calibration is for INT8"),
         (("--int8", "--calib-method", "magic", "--ranges", "r.json"), "unknown calibration method"),
+        (("--calib-method", "minmax"), "calibration is for INT8"),
+        (("--int8", "--ranges", "r.json", "--max-images", 3), "taken as it is"),
         (("--backend", "onnxruntime", "-o", "x.engine"), "ends in .onnx"),
         (("--io", "video"), "Invalid value for '--io'"),
     ],

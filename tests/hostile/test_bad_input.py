@@ -22,13 +22,14 @@ def fails(capsys, tmp_path):
         output = tmp_path / "output" / "file.onnx"
         output.parent.mkdir(exist_ok=True)
         named = () if "-o" in arguments else ("-o", output)
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
         assert run([str(argument) for argument in (*arguments, *named)]) == code
         said = capsys.readouterr().err
         error = [line for line in said.splitlines() if line.startswith("error: ")]
         assert len(error) == 1, said
         assert says in error[0]
         assert "Traceback" not in said
-        assert not list(output.parent.iterdir())
+        assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
 
     return fails
 
@@ -79,6 +80,45 @@ def test_a_file_that_is_no_onnx_model(fails, photo_folder, tmp_path, command, co
     path.write_bytes(content)
     options = ("--calib-data", photo_folder) if command == "calibrate" else ()
     fails(6, command, path, *options, says="not an ONNX model")
+
+
+def test_onnx_models_that_are_damaged_inside(fails, exported, photo_folder, tmp_path):
+    import onnx
+
+    def broken(change):
+        model = onnx.load(exported("fcn8s"))
+        change(model.graph)
+        path = tmp_path / "broken.onnx"
+        onnx.save(model, path)
+        return path
+
+    def unknown_op(graph):
+        graph.node[4].op_type = "Convolve"
+
+    def dangling_input(graph):
+        next(node for node in graph.node if node.op_type == "Relu").input[0] = "nowhere"
+
+    def short_weight(graph):
+        graph.initializer[0].raw_data = graph.initializer[0].raw_data[:-4]
+
+    for change in (unknown_op, dangling_input, short_weight):
+        path = broken(change)
+        fails(6, "calibrate", path, "--calib-data", photo_folder, says="")
+        fails(6, "build-engine", path, says="")
+
+
+def test_an_engine_where_a_model_is_wanted(fails, exported, photo_folder, tmp_path):
+    engine = tmp_path / "engine.onnx"
+    assert run(["build-engine", str(exported("fcn8s")), "--io", "tensor", "-o", str(engine)]) == 0
+    fails(6, "build-engine", engine, says="is an engine")
+    fails(6, "calibrate", engine, "--calib-data", photo_folder, says="is an engine")
+
+
+def test_an_output_that_is_the_input(fails, exported, photo_folder, tmp_path):
+    model = tmp_path / "net.onnx"
+    model.write_bytes(exported("fcn8s").read_bytes())
+    fails(2, "build-engine", model, "-o", tmp_path / "." / "net.onnx", says="would replace an input")
+    fails(2, "calibrate", model, "--calib-data", photo_folder, "-o", model, says="would replace an input")
 
 
 def test_a_folder_with_a_text_file_called_png(fails, exported, tmp_path):

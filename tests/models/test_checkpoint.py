@@ -58,6 +58,46 @@ def test_wrappers_and_prefixes_are_taken_off(make_net, tmp_path, wrap):
     _same(net, path)
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod."])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_prefixes_are_taken_off_however_they_are_nested(make_net, tmp_path, prefix, suffix):
+    net = make_net(8)
+    path = tmp_path / f"net{suffix}"
+    state = {prefix + key: tensor for key, tensor in net.state_dict().items()}
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    _same(net, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.to_sparse(), "no plain weight"),
+        (lambda w: w.to("meta"), "no plain weight"),
+        (lambda w: (w * 100).to(torch.int8), "no plain weight"),
+        (lambda w: w.to(torch.complex64), "no plain weight"),
+        (lambda w: w[:1, :1, :1, :1].clone().expand(w.shape), "claims more values than it holds"),
+        (lambda w: w / 0, "not finite"),
+    ],
+    ids=["sparse", "meta", "int8", "complex", "expanded", "infinite"],
+)
+def test_a_tensor_that_is_no_weight_is_refused_by_name(make_net, tmp_path, change, message):
+    state = make_net(8).state_dict()
+    state["conv3_1.0.weight"] = change(state["conv3_1.0.weight"])
+    path = tmp_path / "odd.pth"
+    torch.save(state, path)
+    with pytest.raises(InputError, match=f"conv3_1.0.weight .*{message}|conv3_1.0.weight.*{message}"):
+        read_checkpoint(path)
+
+
+def test_a_tensor_that_claims_a_terabyte_is_refused_without_one(tmp_path, make_net):
+    state = make_net(8).state_dict()
+    state["score_fr.weight"] = torch.zeros(1, 1, 1, 1).expand(300_000, 1_000_000, 1, 1)
+    path = tmp_path / "huge.pth"
+    torch.save(state, path)
+    with pytest.raises(InputError):
+        read_checkpoint(path)
+
+
 def test_half_precision_becomes_float32(make_net, tmp_path):
     net = make_net(16)
     path = tmp_path / "half.pth"
@@ -124,7 +164,7 @@ def test_every_missing_unexpected_and_misshapen_key_is_listed(make_net, tmp_path
     path = tmp_path / "odd.pth"
     torch.save(state, path)
     with pytest.raises(InputError) as caught:
-        load_model(read_checkpoint(path))
+        read_checkpoint(path)
     message = str(caught.value)
     assert "missing: conv3_2.0.bias, fc7.weight" in message
     assert "unexpected: extra.weight" in message

@@ -6,7 +6,7 @@ from PIL import Image
 
 from fcn_deploy import steps
 from fcn_deploy.cli.app import run
-from fcn_deploy.errors import GateError, InputError, UsageError
+from fcn_deploy.errors import ArtifactError, InputError, UsageError
 from fcn_deploy.evaluate.benchmark import BenchmarkConfig
 from fcn_deploy.pipeline import DeployConfig, deploy
 from fcn_deploy.quant.ranges import Ranges
@@ -110,6 +110,10 @@ def test_a_missed_gate_ships_no_engine(scenes, weights, tmp_path, monkeypatch, c
 
     monkeypatch.setattr(onnxruntime, "choose", clipping)
     output = tmp_path / "out"
+    output.mkdir()
+    stale = ("fcn8s.fp32.onnx", "fcn8s.int8.onnx", "fcn8s.int8.onnx.json")
+    for name in stale:
+        (output / name).write_text("of an earlier deployment")
     arguments = ["deploy", "--weights", weights, "--calib-data", scenes / "calibration" / "images", "--int8"]
     quick = ["--iterations", 1, "--duration", 0, "--warmup", 0]
     assert run([str(a) for a in (*arguments, *quick, "-o", output, "--json")]) == 3
@@ -158,5 +162,32 @@ def test_a_step_that_fails_stops_the_deployment(scenes, tmp_path):
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_gate_errors_carry_the_summary():
-    assert GateError("no").report is None
+def test_without_int8_the_engine_of_an_earlier_deployment_goes(deployed, scenes, weights, tmp_path):
+    import shutil
+
+    output = tmp_path / "out"
+    shutil.copytree(deployed[0], output)
+    deploy(DeployConfig(weights, scenes / "calibration" / "images", output, benchmark=QUICK))
+    names = {"fcn8s.onnx", "fcn8s.fp32.onnx", "fcn8s.fp32.onnx.json", "summary.json"}
+    assert {path.name for path in output.iterdir()} == names
+
+
+def test_what_cannot_work_is_said_before_the_work(scenes, weights, tmp_path, monkeypatch):
+    from fcn_deploy import pipeline
+
+    monkeypatch.setattr(pipeline.steps, "export", lambda *args, **kwargs: pytest.fail("the work began"))
+    images = scenes / "calibration" / "images"
+    with pytest.raises(UsageError, match="calibration method"):
+        DeployConfig(weights, images, tmp_path / "out", int8=True, method="magic")
+    with pytest.raises(InputError, match="not a folder"):
+        deploy(DeployConfig(weights, images, tmp_path / "out", data=images, labels=tmp_path / "none"))
+    monkeypatch.setattr(pipeline, "has_vnni", lambda: False)
+    with pytest.raises(ArtifactError, match="cannot be verified on this one"):
+        deploy(DeployConfig(weights, images, tmp_path / "out", int8=True, target_cpu="vnni"))
+
+
+def test_a_folder_where_a_file_is_to_go_is_an_input_error(scenes, weights, tmp_path):
+    (tmp_path / "out" / "fcn8s.onnx").mkdir(parents=True)
+    with pytest.raises(InputError, match="a folder"):
+        deploy(DeployConfig(weights, scenes / "calibration" / "images", tmp_path / "out", benchmark=QUICK))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["fcn8s.onnx"]

@@ -77,8 +77,10 @@ def test_every_layer_asked_for_becomes_an_integer_kernel(exported, ranges_file, 
     nodes = onnx.load(tmp_path / "optimized.onnx").graph.node
     kinds = [node.op_type for node in nodes]
     assert kinds.count("QLinearConv") == len(layers) == 14
-    # The pools between integer layers are integer pools: nothing is dequantised for them.
-    assert kinds.count("NhwcMaxPool") + kinds.count("MaxPool") == 5
+    # The pools between integer layers are integer pools: each reads what an integer kernel makes.
+    producers = {output: node.op_type for node in nodes for output in node.output}
+    pools = [node for node in nodes if node.op_type in ("MaxPool", "NhwcMaxPool")]
+    assert [producers[pool.input[0]] for pool in pools] == ["QLinearConv"] * 5
     assert "Relu" not in kinds
 
 
@@ -135,15 +137,19 @@ def test_seven_bit_weights_do_not_saturate_in_the_worst_case():
     assert found[0, :, 2, 2] == pytest.approx(64 * 9)
 
 
-def test_a_dead_channel_with_a_large_bias_keeps_its_bias():
-    weight = np.zeros((3, 2, 3, 3), np.float32)
-    weight[0] = 1.0
-    weight[1] = 1e-12
+@pytest.mark.parametrize("tiny", [0.0, 1e-12, 1e-9, 1e-8, 1e-7])
+@pytest.mark.parametrize("channels", [2, 64, 512])
+def test_a_dead_channel_with_a_large_bias_keeps_its_bias(tiny, channels):
+    weight = np.full((3, channels, 3, 3), tiny, np.float32)
+    weight[0] = 1.0 / channels
     bias = np.array([0.5, 40.0, 7.0], np.float32)
-    model = parse(_conv_model(weight, bias))
-    emit_onnxruntime(model, {"a": Range(0, 1), "r": Range(0, 40)}, ["conv"])
-    found = _session(serialize(model)).run(None, {"image": np.zeros((1, 2, 4, 4), np.float32)})[0]
-    np.testing.assert_allclose(found[0, :, 1, 1], bias, atol=40 / 255)
+    data = _conv_model(weight, bias)
+    image = np.ones((1, channels, 4, 4), np.float32)
+    expected = _session(data).run(None, {"image": image})[0]
+    model = parse(data)
+    emit_onnxruntime(model, {"a": Range(0, 1), "r": Range(0, 41)}, ["conv"])
+    found = _session(serialize(model)).run(None, {"image": image})[0]
+    np.testing.assert_allclose(found, expected, atol=1.01 * 41 / 255)
 
 
 def test_a_pool_between_two_integer_layers_takes_the_range_of_its_input():

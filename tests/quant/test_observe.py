@@ -1,3 +1,5 @@
+import weakref
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -63,7 +65,7 @@ def fixed(model, batch, height, width):
 )
 def test_a_histogram_is_that_of_the_tensor_as_the_models_output(model, ranges, normalization, photos, name):
     proto = onnx.load_model_from_string(model)
-    proto.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    proto.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 64, "h", "w"]))
     session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     builder = HistogramBuilder()
     everything = []
@@ -131,18 +133,18 @@ def test_the_smallest_image_is_observed(model):
 
 
 def test_images_are_asked_for_one_at_a_time(model, photos):
-    alive, most = set(), 0
+    alive: list[weakref.ref[np.ndarray]] = []
 
     def images():
-        nonlocal most
-        for index in range(3):
-            alive.add(index)
-            most = max(most, len(alive))
-            yield photos[index]
-            alive.discard(index)
+        for index in range(4):
+            assert sum(image() is not None for image in alive) <= 1, "an image is kept after it has been observed"
+            image = photos[index].copy()
+            alive.append(weakref.ref(image))
+            yield image
+            del image
 
     observe(model, images())
-    assert most == 1
+    assert len(alive) == 4
 
 
 def test_a_folder_gives_what_its_images_give(exported, ranges, photo_folder, photos, model):
@@ -216,7 +218,7 @@ def test_a_model_without_a_spec_is_an_input_error(model, photos):
 
 def test_a_model_of_another_signature_is_an_input_error(model, photos):
     proto = onnx.load_model_from_string(model)
-    proto.graph.output.append(helper.make_tensor_value_info("relu7/Relu", TensorProto.FLOAT, None))
+    proto.graph.output.append(helper.make_tensor_value_info("relu7/Relu", TensorProto.FLOAT, ["n", 64, "h", "w"]))
     with pytest.raises(InputError, match="not an exported segmentation net"):
         observe(proto.SerializeToString(), photos)
 

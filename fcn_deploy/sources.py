@@ -1,0 +1,71 @@
+"""What commands measure with: references, and images with or without ground truth. Needs no host library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fcn_deploy.data import ImageFolder, find_labels, read_labels
+from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.evaluate.assess import Sample
+from fcn_deploy.progress import Progress, Silent
+from fcn_deploy.runtime import Segmenter
+from fcn_deploy.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from fcn_deploy.models.describe import SpecOptions
+
+PYTORCH = "pytorch:"
+
+_SILENT = Silent()
+
+
+def open_reference(
+    reference: str, spec: ModelSpec | None = None, options: SpecOptions | None = None, threads: int | None = None
+) -> Segmenter:
+    """Opens an engine, an exported model, or a checkpoint run in PyTorch.
+
+    Args:
+        reference: A path, or `pytorch:` and the path of a checkpoint.
+        spec: Of the net a checkpoint is compared with: classes and normalisation are taken from it. Where None, the
+            checkpoint's own or the default.
+        options: What the user says about the checkpoint, where there is no `spec`.
+        threads: CPU threads.
+
+    Raises:
+        ArtifactError: The engine does not fit this machine or its sidecar.
+        InputError: A file cannot be read, or the checkpoint has other classes than the spec.
+    """
+    if not reference.startswith(PYTORCH):
+        return Segmenter(reference, threads=threads)
+    # Torch is for whoever names a checkpoint; a device that compares two engines does not have it.
+    from fcn_deploy.models import load_model, read_checkpoint
+    from fcn_deploy.models.backend import TorchBackend
+    from fcn_deploy.models.describe import describe
+
+    checkpoint = read_checkpoint(Path(reference.removeprefix(PYTORCH)))
+    spec = spec or describe(checkpoint, options)
+    if checkpoint.num_classes != spec.num_classes:
+        raise InputError(
+            "checkpoint and engine are of different nets",
+            got=f"a checkpoint with {checkpoint.num_classes} classes",
+            expected=f"{spec.num_classes}",
+        )
+    backend = TorchBackend(load_model(checkpoint), checkpoint.num_classes, threads=threads)
+    return Segmenter(backend, spec=spec)
+
+
+def samples(images: ImageFolder, labels: Path | None, what: str, progress: Progress = _SILENT) -> Iterator[Sample]:
+    """Yields images with their ground truth, or with None where there is no folder of labels.
+
+    Raises:
+        InputError: An image has no labels, or a file cannot be read.
+        UsageError: Images are resized while labels are not.
+    """
+    if labels is None:
+        return ((image, None) for image in progress.track(images, len(images), what))
+    if images.size is not None:
+        raise UsageError("labels cannot be resized along with the images", got=f"--labels {labels} with a size")
+    truths = (read_labels(path) for path in find_labels(images.paths, labels))
+    return zip(progress.track(images, len(images), what), truths, strict=True)
