@@ -91,7 +91,6 @@ class HistogramBuilder:
         self._exponent = _MIN_EXPONENT
         self._first = 0  # index of the first bin: it begins at first * 2**exponent
         self._counts = np.zeros(1, np.int64)
-        self._scaled = np.empty(_BLOCK, np.float32)
         self._indices = np.empty(_BLOCK, np.intp)
 
     def add(self, values: NDArray[np.float32]) -> None:
@@ -141,7 +140,7 @@ class HistogramBuilder:
         bins = len(self._counts)
         # Scaled down in float32, the smallest negative numbers would become zero and change bins.
         dtype = np.float64 if self._first < 0 and self._exponent > 0 else np.float32
-        scale, work = dtype(2.0**-self._exponent), self._scaled.astype(dtype, copy=False)
+        scale, work = dtype(2.0**-self._exponent), np.empty(_BLOCK, dtype)
         for start in range(0, len(flat), _BLOCK):
             block = flat[start : start + _BLOCK]
             indices = self._indices[: len(block)]
