@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fcn_deploy.errors import InputError
 from fcn_deploy.files import reading
+from fcn_deploy.spec import Rgb
 
 _log = logging.getLogger(__name__)
 _SHOWN = 5
@@ -90,6 +92,34 @@ class ImageFolder:
         return replace(self, paths=observed), replace(self, paths=held_out)
 
 
+def find_images(inputs: Sequence[str]) -> tuple[Path, ...]:
+    """Finds the images that files, folders and patterns name, each once, in the order they are named.
+
+    Args:
+        inputs: Paths of files or folders, or patterns with `*`, `?` or `[`.
+
+    Raises:
+        InputError: One of them names nothing, or a file that is no image.
+    """
+    found: dict[Path, None] = {}
+    for name in inputs:
+        path = Path(name)
+        if path.is_dir():
+            found |= dict.fromkeys(ImageFolder.open(path).paths)
+        elif path.exists():
+            found[path] = None
+        else:
+            # A pattern may begin at the root or above this folder, which Path.glob refuses.
+            matches = [Path(match) for match in sorted(glob.glob(name)) if Path(match).is_file()]  # noqa: PTH207
+            if not matches:
+                raise InputError(f"{name} names no image", expected="a file, a folder, or a pattern that matches files")
+            found |= dict.fromkeys(matches)
+    strangers = [path.name for path in found if not _is_image(path)]
+    if strangers:
+        raise InputError("not images", got=_listed(strangers))
+    return tuple(found)
+
+
 def read_image(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """Reads an image as the camera held it: EXIF rotation applied, grey and palette expanded, alpha dropped.
 
@@ -115,24 +145,52 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.ui
     return np.asarray(image)
 
 
-def read_labels(path: Path) -> NDArray[np.int32]:
-    """Reads an index image: the pixel value, or the palette index, is the class.
+def read_labels(path: Path, palette: Sequence[Rgb] | None = None, ignore_index: int | None = None) -> NDArray[np.int32]:
+    """Reads labels: an index image, whose pixel value or palette index is the class, or a colour mask.
+
+    Args:
+        path: The file.
+        palette: The classes' RGB colours, by which colour masks are read; without it they are refused.
+        ignore_index: What black stands for in a colour mask, as in CamVid's, where no class is black.
 
     Returns:
         int32 [H, W].
 
     Raises:
-        InputError: The file cannot be read, is damaged, or has several channels.
+        InputError: The file cannot be read, is damaged, or holds a colour that is no class's.
     """
     image = _open(path)
+    if palette and image.mode in ("RGB", "RGBA"):
+        return _from_colors(np.asarray(image.convert("RGB")), path, palette, ignore_index)
     if image.mode not in ("L", "P", "1") and not image.mode.startswith("I"):
         raise InputError(
             f"{path} is not an index image",
             got=f"mode {image.mode}",
             expected="one channel, whose value is the class",
-            fix="convert colour masks to indices first",
+            fix="convert it to indices, or to 8-bit RGB in the colours of the classes",
         )
     return np.asarray(image).astype(np.int32)
+
+
+def _from_colors(
+    pixels: NDArray[np.uint8], path: Path, palette: Sequence[Rgb], ignore_index: int | None
+) -> NDArray[np.int32]:
+    def code(colors: NDArray[Any]) -> NDArray[np.int32]:
+        return colors.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+
+    labels = {int(color): index for index, color in enumerate(code(np.array(palette)))}
+    if ignore_index is not None:
+        labels.setdefault(0, ignore_index)
+    found, inverse = np.unique(code(pixels), return_inverse=True)
+    strange = [color for color in found.tolist() if color not in labels]
+    if strange:
+        raise InputError(
+            f"{path} has colours that are no class's",
+            got=_listed([f"{color >> 16},{color >> 8 & 255},{color & 255}" for color in strange]),
+            expected="the palette of the net",
+            fix="export with --class-names and their colours",
+        )
+    return np.array([labels[color] for color in found.tolist()], np.int32)[inverse].reshape(pixels.shape[:2])
 
 
 def find_labels(images: Sequence[Path], folder: Path) -> tuple[Path, ...]:

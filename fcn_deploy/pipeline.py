@@ -134,7 +134,14 @@ def deploy(config: DeployConfig, progress: Progress | None = None) -> Summary:
         results = assess(
             reference,
             [contestants[precision] for precision in engines],
-            sources.samples(judged, config.labels, "verifying", progress),
+            sources.samples(
+                judged,
+                config.labels,
+                "verifying",
+                palette=spec.palette,
+                ignore_index=spec.ignore_index,
+                progress=progress,
+            ),
             spec.ignore_index,
         )
         image = next(iter(judged))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.evaluate.assess import Sample
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime import Segmenter
-from fcn_deploy.spec import ModelSpec
+from fcn_deploy.spec import ModelSpec, Rgb
 
 if TYPE_CHECKING:
     from fcn_deploy.models.describe import SpecOptions
@@ -56,7 +56,15 @@ def open_reference(
     return Segmenter(backend, spec=spec)
 
 
-def samples(images: ImageFolder, labels: Path | None, what: str, progress: Progress = _SILENT) -> Iterator[Sample]:
+def samples(
+    images: ImageFolder,
+    labels: Path | None,
+    what: str,
+    *,
+    palette: Sequence[Rgb] = (),
+    ignore_index: int | None = None,
+    progress: Progress = _SILENT,
+) -> Iterator[Sample]:
     """Yields images with their ground truth, or with None where there is no folder of labels.
 
     Raises:
@@ -67,5 +75,5 @@ def samples(images: ImageFolder, labels: Path | None, what: str, progress: Progr
         return ((image, None) for image in progress.track(images, len(images), what))
     if images.size is not None:
         raise UsageError("labels cannot be resized along with the images", got=f"--labels {labels} with a size")
-    truths = (read_labels(path) for path in find_labels(images.paths, labels))
+    truths = (read_labels(path, palette, ignore_index) for path in find_labels(images.paths, labels))
     return zip(progress.track(images, len(images), what), truths, strict=True)

@@ -441,7 +441,7 @@ def test_a_colour_mask_is_refused(tmp_path, channels):
     path = save(np.zeros((2, 3, channels), np.uint8), tmp_path / "labels.png")
     with pytest.raises(InputError, match=re.escape(f"{path} is not an index image; got mode ")) as caught:
         read_labels(path)
-    assert "convert colour masks to indices" in str(caught.value)
+    assert "convert it to indices" in str(caught.value)
 
 
 def test_truncated_labels_are_an_input_error(tmp_path):
@@ -510,3 +510,30 @@ def test_another_file_of_the_same_name_does_not_take_the_place_of_labels(folder,
     (labels / "image_2.txt").write_text("sky")
     (labels / ".image_2.swp").write_text("")
     assert find_labels([folder / "image_2.png"], labels) == (labels / "image_2.png",)
+
+
+COLORS = ((128, 0, 0), (0, 128, 0), (10, 20, 30))
+
+
+def _mask(path, colors, mode="RGB"):
+    Image.fromarray(np.array(colors, np.uint8)).convert(mode).save(path)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_colour_mask_is_read_by_the_palette_and_black_is_ignored(tmp_path, mode):
+    path = _mask(tmp_path / "mask.png", [[(128, 0, 0), (10, 20, 30)], [(0, 0, 0), (0, 128, 0)]], mode)
+    np.testing.assert_array_equal(read_labels(path, COLORS, 255), [[0, 2], [255, 1]])
+
+
+def test_black_is_a_class_where_the_palette_says_so(tmp_path):
+    path = _mask(tmp_path / "mask.png", [[(0, 0, 0), (0, 128, 0)]])
+    np.testing.assert_array_equal(read_labels(path, ((0, 0, 0), (0, 128, 0)), 255), [[0, 1]])
+
+
+def test_a_colour_that_is_no_class_is_refused_by_name(tmp_path):
+    path = _mask(tmp_path / "mask.png", [[(128, 0, 0), (1, 2, 3)], [(0, 0, 0), (0, 128, 0)]])
+    with pytest.raises(InputError, match="got 1,2,3"):
+        read_labels(path, COLORS, 255)
+    with pytest.raises(InputError, match="got 0,0,0, 1,2,3"):
+        read_labels(path, COLORS)

@@ -22,7 +22,9 @@ _COMMANDS = {
     "calibrate": "calibrate",
     "build-engine": "build_engine",
     "verify": "verify",
+    "evaluate": "evaluate",
     "benchmark": "benchmark",
+    "predict": "predict",
     "inspect": "inspect",
 }
 

@@ -25,9 +25,18 @@ class TerminalProgress:
             yield from items
             return
         from rich.console import Console
-        from rich.progress import track
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        yield from track(items, description=what, total=total, console=Console(stderr=True), transient=True)
+        # How many a second is told from the elapsed time, for rich knows no speed before the second item.
+        rate = TextColumn("{task.fields[rate]}")
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task(what, total=total, rate="")
+            for done, item in enumerate(items, start=1):
+                yield item
+                elapsed = progress.tasks[task].elapsed
+                rate_text = f"{done / elapsed:.1f}/s" if elapsed else ""
+                progress.update(task, completed=done, rate=rate_text)
 
 
 def print_json(data: Any) -> None:

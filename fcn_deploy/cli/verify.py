@@ -45,7 +45,7 @@ def command(
     images = ImageFolder.open(data, max_images=max_images)
     with Segmenter(engine, threads=threads) as candidate:
         with sources.open_reference(name, candidate.spec, threads=threads) as expected:
-            samples = sources.samples(images, None, "verifying", TerminalProgress())
+            samples = sources.samples(images, None, "verifying", progress=TerminalProgress())
             parity = assess(expected, [candidate], samples, None).engines[0].parity
         precision = candidate.sidecar.precision.requested if candidate.sidecar else "fp32"
     verdict = judge(precision, parity)

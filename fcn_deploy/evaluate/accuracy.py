@@ -93,6 +93,18 @@ def pixel_accuracy(matrix: Matrix) -> float:
     return float(100 * np.trace(matrix) / total) if total else float("nan")
 
 
+def frequency_weighted_iou(matrix: Matrix) -> float:
+    """Returns the mean of `class_iou` weighted by how many pixels are of each class; NaN where none was counted.
+
+    Args:
+        matrix: int64 [C, C].
+    """
+    pixels = matrix.sum(-1)
+    total = pixels.sum()
+    # A class without a pixel has no weight, whether its IoU is 0 or undefined.
+    return float(np.nansum(class_iou(matrix) * pixels) / total) if total else float("nan")
+
+
 @dataclass(frozen=True)
 class Drop:
     """How much mIoU an engine loses against a reference.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fcn_deploy.errors import InputError
 from fcn_deploy.evaluate.accuracy import Drop, Matrix, confusion_matrix, miou_drop
 from fcn_deploy.evaluate.parity import Parity, ParityTally, run
 from fcn_deploy.runtime.segmenter import Segmenter
@@ -42,6 +43,31 @@ class Assessments:
 
     engines: tuple[Assessment, ...]
     reference: Matrix | None = None
+
+
+def confusions(segmenter: Segmenter, samples: Iterable[Sample], ignore_index: int | None) -> Matrix:
+    """Compares one engine with the ground truth.
+
+    Args:
+        segmenter: What is measured.
+        samples: An image, uint8 [H, W, 3], and its truth, integer [H, W].
+        ignore_index: Truth that does not count.
+
+    Returns:
+        int64 [images, C, C], rows truth, columns labels.
+
+    Raises:
+        InputError: There are no samples, one has no truth, or does not fit.
+    """
+    matrices = []
+    for image, truth in samples:
+        if truth is None:
+            raise InputError("an image without ground truth", expected="labels for each")
+        labels = run(segmenter, image).labels
+        matrices.append(confusion_matrix(truth, labels, segmenter.spec.num_classes, ignore_index))
+    if not matrices:
+        raise InputError("no images to evaluate on", expected="at least one")
+    return np.stack(matrices)
 
 
 def assess(

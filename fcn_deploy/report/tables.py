@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from fcn_deploy.evaluate.accuracy import Matrix, class_iou, mean_iou
 from fcn_deploy.evaluate.benchmark import Ratio, Timing, ratio
 
 if TYPE_CHECKING:
@@ -61,8 +63,6 @@ def summary_table(summary: Summary) -> Table:
 
 
 def _summary_row(engine: EngineResult, summary: Summary) -> tuple[str, ...]:
-    from fcn_deploy.evaluate.accuracy import mean_iou
-
     confusion, drop = engine.assessment.confusion, engine.assessment.drop
     return (
         engine.file,
@@ -75,6 +75,30 @@ def _summary_row(engine: EngineResult, summary: Summary) -> tuple[str, ...]:
         format_ratio(ratio(engine.timing, summary.engines[0].timing)),
         "passed" if engine.verdict.gate.passed else "FAILED",
     )
+
+
+def accuracy_table(title: str, classes: Sequence[str], matrix: Matrix, reference: Matrix | None = None) -> Table:
+    """Returns a row for each class and the means; with a reference its IoU and the difference.
+
+    Args:
+        title: Of the table.
+        classes: Names, in the order of the labels.
+        matrix: int64 [C, C], rows truth, columns labels.
+        reference: The same of a reference.
+    """
+    columns = ("class", "IoU", "pixels") if reference is None else ("class", "IoU", "pixels", "reference", "drop")
+    table = _table(title, *columns)
+    scores = [*class_iou(matrix), float(mean_iou(matrix))]
+    against = [None] * len(scores) if reference is None else [*class_iou(reference), float(mean_iou(reference))]
+    shares = [*(f"{share:.1%}" for share in matrix.sum(-1) / max(1, matrix.sum())), ""]
+    for name, score, share, other in zip((*classes, "mean"), scores, shares, against, strict=True):
+        row = [name, _points(score), share]
+        table.add_row(*(row if other is None else [*row, _points(other), _points(other - score)]))
+    return table
+
+
+def _points(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
 
 
 def facts_table(title: str, facts: Mapping[str, Any]) -> Table:

@@ -6,7 +6,14 @@ from hypothesis.extra import numpy as hnp
 from sklearn import metrics
 
 from fcn_deploy.errors import InputError
-from fcn_deploy.evaluate.accuracy import class_iou, confusion_matrix, mean_iou, miou_drop, pixel_accuracy
+from fcn_deploy.evaluate.accuracy import (
+    class_iou,
+    confusion_matrix,
+    frequency_weighted_iou,
+    mean_iou,
+    miou_drop,
+    pixel_accuracy,
+)
 
 MATRIX = np.array([[5, 1, 0], [2, 6, 0], [0, 0, 0]])  # class 2 occurs in neither
 
@@ -253,3 +260,10 @@ def test_some_images_without_a_counted_pixel_do_not_spoil_the_interval():
     reference[:2], engine[:2] = 0, 0
     drop = miou_drop(reference, engine)
     assert np.isfinite([drop.points, drop.low, drop.high]).all()
+
+
+def test_frequency_weighted_iou_weighs_each_class_by_its_pixels():
+    matrix = np.array([[6, 2, 0], [0, 2, 0], [0, 0, 0]])
+    expected = (8 * 100 * 6 / 8 + 2 * 100 * 2 / 4) / 10
+    assert frequency_weighted_iou(matrix) == pytest.approx(expected)
+    assert np.isnan(frequency_weighted_iou(np.zeros((3, 3), np.int64)))

@@ -1,0 +1,78 @@
+"""`fcn-deploy predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from fcn_deploy.cli.console import TerminalProgress, print_json
+from fcn_deploy.cli.options import PATH, json_option, threads_option
+
+_KINDS = ("labels", "color", "overlay", "panel")
+
+
+@click.command("predict", short_help="Label images and write pictures.")
+@click.argument("engine")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option(
+    "--save",
+    type=click.Choice(_KINDS),
+    multiple=True,
+    default=("labels", "overlay"),
+    show_default=True,
+    help="Index images, colour masks, overlays, or panels of image, overlay and legend. Repeat for several.",
+)
+@threads_option
+@click.option("-o", "--output", type=PATH, required=True, metavar="DIR", help="Folder to write to.")
+@json_option
+def command(
+    engine: str, inputs: tuple[str, ...], save: tuple[str, ...], threads: int | None, output: Path, as_json: bool
+) -> None:
+    """Label images with an ENGINE, an exported model or pytorch:CHECKPOINT.
+
+    INPUT is an image, a folder of images, or a quoted pattern such as 'frames/*.jpg'. NAME.png becomes
+    NAME.labels.png, NAME.overlay.png and so on in DIR; nothing is written over an input.
+    """
+    from fcn_deploy import sources
+    from fcn_deploy.data import find_images, read_image
+    from fcn_deploy.evaluate.parity import run
+    from fcn_deploy.files import make_folder, write_bytes
+    from fcn_deploy.report.pictures import KINDS, encode_png
+
+    paths = find_images(inputs)
+    targets = _targets(paths, save, output)
+    written = []
+    with sources.open_reference(engine, threads=threads) as segmenter:
+        make_folder(output)
+        for path in TerminalProgress().track(paths, len(paths), "predicting"):
+            image = read_image(path)
+            labels = run(segmenter, image).labels
+            for kind, target in zip(save, targets[path], strict=True):
+                write_bytes(target, encode_png(KINDS[kind](image, labels, segmenter.spec)))
+                written.append(str(target))
+    if as_json:
+        print_json({"engine": engine, "images": len(paths), "files": written})
+    else:
+        click.echo(f"wrote {len(written)} files for {len(paths)} images into {output}")
+
+
+def _targets(paths: Iterable[Path], kinds: tuple[str, ...], output: Path) -> dict[Path, list[Path]]:
+    """The files each image makes; two images that would make the same, or one that is an input, is an error."""
+    from fcn_deploy.errors import InputError
+
+    inputs = {path.resolve() for path in paths}
+    sources: dict[str, Path] = {}
+    targets = {}
+    for path in paths:
+        if path.stem in sources:
+            raise InputError(
+                "two images would make the same files", got=f"{sources[path.stem]} and {path}", fix="run them apart"
+            )
+        sources[path.stem] = path
+        targets[path] = [output / f"{path.stem}.{kind}.png" for kind in kinds]
+        over = [target for target in targets[path] if target.resolve() in inputs]
+        if over:
+            raise InputError("an output would replace an input", got=str(over[0]), fix="choose another folder with -o")
+    return targets

@@ -1,0 +1,75 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcn_deploy.cli.app import run
+from fcn_deploy.data import read_image, read_labels
+from fcn_deploy.runtime import Segmenter, colorize
+
+
+@pytest.fixture
+def predict(exported, capsys):
+    def predict(*arguments, code=0):
+        command = ["predict", exported("fcn8s"), *arguments]
+        assert run([str(argument) for argument in command]) == code, capsys.readouterr().err
+        return capsys.readouterr()
+
+    return predict
+
+
+def test_labels_and_overlays_of_a_folder(predict, exported, photo_folder, photos, tmp_path):
+    output = tmp_path / "out"
+    report = json.loads(predict(photo_folder, "-o", output, "--json").out)
+    assert report["images"] == 10
+    assert len(report["files"]) == 20
+    with Segmenter(exported("fcn8s")) as segmenter:
+        for index, image in enumerate(photos):
+            saved = np.asarray(Image.open(output / f"photo_{index:02}.labels.png"))
+            np.testing.assert_array_equal(saved, segmenter(image))
+            assert read_image(output / f"photo_{index:02}.overlay.png").shape == image.shape
+
+
+def test_files_patterns_and_kinds(predict, exported, photo_folder, tmp_path):
+    kinds = ("--save", "color", "--save", "panel", "--save", "labels")
+    predict(photo_folder / "photo_03.png", f"{photo_folder}/photo_0[45].png", *kinds, "-o", tmp_path)
+    assert len(list(tmp_path.iterdir())) == 9
+    labels = np.asarray(Image.open(tmp_path / "photo_04.labels.png"))
+    with Segmenter(exported("fcn8s")) as segmenter:
+        palette = segmenter.spec.palette
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "photo_04.color.png")), colorize(labels, palette))
+
+
+def test_rotated_and_grey_images_are_labelled_as_they_are_seen(predict, photos, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees to see it upright
+    Image.fromarray(photos[0]).save(tmp_path / "turned.jpg", exif=exif)
+    Image.fromarray(photos[1]).convert("L").save(tmp_path / "grey.png")
+    predict(tmp_path / "turned.jpg", tmp_path / "grey.png", "-o", tmp_path / "out")
+    height, width = photos[0].shape[:2]
+    assert read_labels(tmp_path / "out" / "turned.labels.png").shape == (width, height)
+    assert read_labels(tmp_path / "out" / "grey.labels.png").shape == photos[1].shape[:2]
+
+
+def test_nothing_is_written_over_an_input(predict, photos, tmp_path):
+    for name in ("a.png", "a.labels.png"):
+        Image.fromarray(photos[0]).save(tmp_path / name)
+    before = (tmp_path / "a.labels.png").read_bytes()
+    said = predict(tmp_path, "-o", tmp_path, code=6)
+    assert "would replace an input" in said.err
+    assert (tmp_path / "a.labels.png").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_two_images_of_one_name_are_refused(predict, photos, tmp_path):
+    for name in ("a.png", "a.bmp"):
+        Image.fromarray(photos[0]).save(tmp_path / name)
+    assert "same files" in predict(tmp_path, "-o", tmp_path / "out", code=6).err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_name_that_matches_nothing_and_a_file_that_is_no_image(predict, tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    assert "names no image" in predict(tmp_path / "*.jpg", "-o", tmp_path / "out", code=6).err
+    assert "not images; got notes.txt" in predict(tmp_path / "notes.txt", "-o", tmp_path / "out", code=6).err
