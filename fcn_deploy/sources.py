@@ -52,7 +52,7 @@ def open_reference(
             got=f"a checkpoint with {checkpoint.num_classes} classes",
             expected=f"{spec.num_classes}",
         )
-    backend = TorchBackend(load_model(checkpoint), checkpoint.num_classes, threads=threads)
+    backend = TorchBackend(load_model(checkpoint, spec.geometry), checkpoint.num_classes, threads=threads)
     return Segmenter(backend, spec=spec)
 
 

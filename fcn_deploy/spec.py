@@ -142,22 +142,55 @@ class Normalization:
 # https://docs.pytorch.org/vision/stable/models.html
 TORCHVISION = Normalization()
 
+# What the published Caffe nets were trained with: BGR, 0..255, the mean of ILSVRC taken off.
+CAFFE = Normalization("BGR", 1.0, (104.00699, 116.66877, 122.67892), (1.0, 1.0, 1.0))
+
 
 @dataclass(frozen=True)
 class Geometry:
     """Where the published FCNs differ in shape.
 
     Attributes:
-        fc6_kernel: Kernel size of fc6; 1 in the nets this package trains, 7 in the paper.
-        input_padding: Padding of conv1_1; 0 stands for its own 1, the paper has 100.
+        fc6_kernel: Kernel size of fc6: 1, or 7 as in VGG16 and the paper.
+        input_padding: Padding of conv1_1: 0 stands for its own 1, where every map keeps its size; the paper has 100,
+            pads nothing else behind the trunk, and crops at fixed offsets.
+        skip_scales: Factors of pool4 and pool3 before their score layers; 0.01 and 0.0001 in nets trained at once.
     """
 
     fc6_kernel: int = 1
     input_padding: int = 0
+    skip_scales: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        _require(self.fc6_kernel > 0, "geometry fc6_kernel", self.fc6_kernel, "a positive integer")
-        _require(self.input_padding >= 0, "geometry input_padding", self.input_padding, "0 or more")
+        shape = (self.fc6_kernel, self.input_padding)
+        known = shape in ((1, 0), (7, 0), (7, 100))
+        _require(known, "geometry", shape, "fc6_kernel 1 or 7, input_padding 0, or 100 with 7")
+        positive = len(self.skip_scales) == 2 and all(0 < scale < math.inf for scale in self.skip_scales)
+        _require(positive, "geometry skip_scales", self.skip_scales, "two positive numbers")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as JSON data; scales of 1 go without saying."""
+        data = asdict(self)
+        if self.skip_scales == (1.0, 1.0):
+            del data["skip_scales"]
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Geometry:
+        """Builds it from the `geometry` object of a spec.
+
+        Raises:
+            InputError: A value is bad.
+        """
+        known = known_fields(cls, data)
+        if "skip_scales" in known:
+            known["skip_scales"] = tuple(known["skip_scales"])
+        return cls(**known)
+
+
+# The published nets': https://github.com/shelhamer/fcn.berkeleyvision.org
+PAPER = Geometry(fc6_kernel=7, input_padding=100)
+AT_ONCE = (0.01, 0.0001)
 
 
 @dataclass(frozen=True)
@@ -252,7 +285,7 @@ class ModelSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the spec as JSON data, with its format number."""
-        return {"format": FORMAT, **asdict(self)}
+        return {"format": FORMAT, **asdict(self), "geometry": self.geometry.to_json()}
 
     def dumps(self) -> str:
         """Returns the spec as one line of JSON, as it stands in `metadata_props`."""
@@ -278,7 +311,7 @@ class ModelSpec:
                 palette=tuple(_color(rgb) for rgb in fields["palette"]),
                 ignore_index=None if ignore_index is None else _integer(ignore_index, "spec ignore_index"),
                 normalization=Normalization.from_json(fields["normalization"]),
-                geometry=Geometry(**known_fields(Geometry, fields["geometry"])),
+                geometry=Geometry.from_json(fields["geometry"]),
                 checkpoint=CheckpointInfo(**known_fields(CheckpointInfo, checkpoint)) if checkpoint else None,
                 exporter=dict(fields.get("exporter") or {}),
             )

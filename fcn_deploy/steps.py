@@ -66,7 +66,7 @@ def export(
     config = config or ExportConfig()
     checkpoint = read_checkpoint(weights, variant)
     spec = describe(checkpoint, options)
-    model = load_model(checkpoint)
+    model = load_model(checkpoint, spec.geometry)
     progress.stage(f"exporting {spec.variant}, {spec.num_classes} classes, width {spec.width:g}")
     proto = export_onnx(model, spec, config)
     if simplified:

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 import fcn_deploy
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.spec import (
+    AT_ONCE,
+    PAPER,
     TORCHVISION,
     CheckpointInfo,
     Geometry,
@@ -48,7 +50,7 @@ def specs(draw):
         palette=tuple(draw(st.lists(RGB, min_size=classes, max_size=classes))),
         ignore_index=draw(st.none() | st.integers(-1, 300)),
         normalization=draw(NORMALIZATIONS),
-        geometry=Geometry(draw(st.sampled_from([1, 7])), draw(st.sampled_from([0, 100]))),
+        geometry=draw(st.sampled_from([Geometry(), Geometry(7), PAPER, Geometry(7, 100, AT_ONCE)])),
         checkpoint=draw(st.none() | st.builds(CheckpointInfo, st.text(), st.text())),
         exporter=draw(st.dictionaries(st.text(), st.text() | st.integers(0, 100))),
     )
@@ -170,6 +172,9 @@ BAD_FIELDS = [
     ("geometry", {"fc6_kernel": 0, "input_padding": 0}),
     ("geometry", {"fc6_kernel": 7, "input_padding": -1}),
     ("geometry", {"fc6_kernel": "seven", "input_padding": 0}),
+    ("geometry", {"fc6_kernel": 1, "input_padding": 100}),
+    ("geometry", {"fc6_kernel": 7, "input_padding": 100, "skip_scales": [0.01]}),
+    ("geometry", {"fc6_kernel": 7, "input_padding": 100, "skip_scales": 3}),
     ("checkpoint", {"sha256": "ab"}),
     ("checkpoint", "ab"),
     ("exporter", 5),

@@ -103,6 +103,7 @@ spec_options = _stack(
     click.option("--mean", type=TripleType(), help="Mean per channel, after --scale, in the net's channel order."),
     click.option("--std", type=TripleType(), help="Standard deviation per channel, after --scale."),
     click.option("--scale", type=float, help="Factor for pixels 0..255, such as 0.00392157 or 1."),
+    click.option("--at-once", is_flag=True, help="The skips are scaled by 0.01 and 0.0001, as in FCN-8s at once."),
     click.option("--color", type=click.Choice(["rgb", "bgr"]), help="Channel order the net was trained on."),
 )
 
@@ -124,5 +125,5 @@ def spec_from(options: dict[str, Any]) -> SpecOptions:
     from fcn_deploy.models.describe import SpecOptions
 
     color = options.pop("color")
-    names = ("num_classes", "class_names", "ignore_index", "mean", "std", "scale")
+    names = ("num_classes", "class_names", "ignore_index", "mean", "std", "scale", "at_once")
     return SpecOptions(color=color.upper() if color else None, **{name: options.pop(name) for name in names})

@@ -16,7 +16,8 @@ from torch import Tensor
 from fcn_deploy.errors import InputError
 from fcn_deploy.files import reading, sha256_file
 from fcn_deploy.models.fcn import FC_CHANNELS, FCN, VARIANTS, Stride
-from fcn_deploy.spec import METADATA_KEY, CheckpointInfo, ModelSpec
+from fcn_deploy.models.layouts import LAYOUTS
+from fcn_deploy.spec import METADATA_KEY, CheckpointInfo, Geometry, ModelSpec
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
@@ -32,6 +33,7 @@ class Checkpoint:
         stride: 32, 16 or 8.
         num_classes: Output channels of the score layers.
         width: Channel multiplier.
+        geometry: Which published shape the net has, as far as layout and tensors tell.
         state: float32 tensors under the names of our `FCN`.
         spec: The spec the file carries, as the ones this package writes do, or None.
     """
@@ -40,6 +42,7 @@ class Checkpoint:
     stride: Stride
     num_classes: int
     width: float
+    geometry: Geometry
     state: Mapping[str, Tensor]
     spec: ModelSpec | None = None
 
@@ -64,36 +67,52 @@ def read_checkpoint(path: Path, variant: str | None = None) -> Checkpoint:
     """
     tensors, spec = _read_tensors(path)
     state = {_strip_prefixes(key): tensor for key, tensor in tensors.items()}
-    stride = _recognise(state, path)
+    layout = next((layout for layout in LAYOUTS if layout.knows(state)), None)
+    if layout is None:
+        raise InputError(
+            f"{path} has a key layout this version does not know",
+            got=f"{len(state)} tensors: {', '.join(list(state)[:_SHOWN_KEYS])}, ...",
+            expected=" or ".join(f"{layout.name} ({layout.signs})" for layout in LAYOUTS),
+            fix="rename the keys to those of fcn_deploy.models.FCN",
+        )
+    stride = layout.stride(state)
     if variant is not None and VARIANTS.get(variant) != stride:
         raise InputError(
             f"{path} holds another variant", got=f"fcn{stride}s", expected=variant, fix="leave --variant out"
         )
     num_classes, channels = state["score_fr.weight"].shape[:2]
-    state = _rename(state, stride)
+    state = layout.rename(state, stride)
     width = channels / FC_CHANNELS
-    _check_fit(state, _empty_model(stride, num_classes, width), path)
+    geometry = layout.geometry(state)
+    _check_fit(state, _empty_model(stride, num_classes, width, geometry), path)
     return Checkpoint(
-        info=CheckpointInfo(sha256_file(path), "seed"),
+        info=CheckpointInfo(sha256_file(path), layout.name),
         stride=stride,
         num_classes=num_classes,
         width=width,
+        geometry=geometry,
         state={key: _float32(key, tensor, path) for key, tensor in state.items()},
         spec=spec,
     )
 
 
-def load_model(checkpoint: Checkpoint) -> FCN:
-    """Returns the checkpoint's net in evaluation mode."""
-    model = _empty_model(checkpoint.stride, checkpoint.num_classes, checkpoint.width)
+def load_model(checkpoint: Checkpoint, geometry: Geometry | None = None) -> FCN:
+    """Returns the checkpoint's net in evaluation mode.
+
+    Args:
+        checkpoint: The weights.
+        geometry: The checkpoint's where None; another one adds what tensors cannot tell, the scales of the skips.
+    """
+    geometry = geometry or checkpoint.geometry
+    model = _empty_model(checkpoint.stride, checkpoint.num_classes, checkpoint.width, geometry)
     model.load_state_dict(dict(checkpoint.state), assign=True)
     return model.eval()
 
 
-def _empty_model(stride: Stride, num_classes: int, width: float) -> FCN:
+def _empty_model(stride: Stride, num_classes: int, width: float, geometry: Geometry) -> FCN:
     """The net without memory for its weights, whatever size the tensors claim."""
     with torch.device("meta"):
-        return FCN(stride, num_classes, width)
+        return FCN(stride, num_classes, width, geometry)
 
 
 def _check_fit(state: Mapping[str, Tensor], model: FCN, path: Path) -> None:
@@ -215,29 +234,3 @@ def _strip_prefixes(key: str) -> str:
     while prefix := next((prefix for prefix in _PREFIXES if key.startswith(prefix)), None):
         key = key.removeprefix(prefix)
     return key
-
-
-def _recognise(state: Mapping[str, Tensor], path: Path) -> Stride:
-    strides = [stride for stride in VARIANTS.values() if f"upscore{stride}.weight" in state]
-    score = state.get("score_fr.weight")
-    known = "conv1_1.0.weight" in state and score is not None and score.ndim == 4 and 0 not in score.shape
-    if len(strides) == 1 and known:
-        return strides[0]
-    raise InputError(
-        f"{path} has a key layout this version does not know",
-        got=f"{len(state)} tensors: {', '.join(list(state)[:_SHOWN_KEYS])}, ...",
-        expected="conv1_1.0.weight ... score_fr.weight [C, channels, 1, 1] and one of "
-        + ", ".join(f"upscore{stride}.weight" for stride in VARIANTS.values()),
-        fix="rename the keys to those of fcn_deploy.models.FCN",
-    )
-
-
-def _rename(state: Mapping[str, Tensor], stride: Stride) -> dict[str, Tensor]:
-    """Gives fc6 and fc7 the names they have at this stride, whichever of the two the file uses."""
-    paired = stride == 32
-    renamed = {}
-    for key, tensor in state.items():
-        if match := re.fullmatch(r"(fc[67])(?:\.0)?\.(weight|bias)", key):
-            key = f"{match[1]}.0.{match[2]}" if paired else f"{match[1]}.{match[2]}"
-        renamed[key] = tensor
-    return renamed

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import csv
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fcn_deploy.errors import InputError
 from fcn_deploy.files import read_bytes
 from fcn_deploy.models.checkpoint import Checkpoint
-from fcn_deploy.spec import TORCHVISION, Color, ModelSpec, Normalization, Rgb, Triple, default_palette
+from fcn_deploy.models.layouts import layout_normalization
+from fcn_deploy.spec import (
+    AT_ONCE,
+    TORCHVISION,
+    Color,
+    Geometry,
+    ModelSpec,
+    Normalization,
+    Rgb,
+    Triple,
+    default_palette,
+)
 
 _log = logging.getLogger(__name__)
 _IGNORE_INDEX = 255  # PASCAL VOC's and Cityscapes' label for "not labelled"
@@ -28,6 +39,7 @@ class SpecOptions:
         scale: Factor for pixels 0..255.
         mean: Per channel, after scaling.
         std: Per channel.
+        at_once: Whether the skips were scaled, as in nets trained at once; tensors do not tell.
     """
 
     num_classes: int | None = None
@@ -37,13 +49,14 @@ class SpecOptions:
     scale: float | None = None
     mean: Triple | None = None
     std: Triple | None = None
+    at_once: bool = False
 
 
 def describe(checkpoint: Checkpoint, options: SpecOptions | None = None) -> ModelSpec:
     """Puts together the spec of a checkpoint's net.
 
-    The user's word comes first, then the spec the checkpoint carries, then the defaults; a normalisation that rests on
-    a default is marked `assumed` and warned about.
+    The user's word comes first, then the spec the checkpoint carries, then what its layout says, then the defaults; a
+    normalisation that rests on a default is marked `assumed` and warned about.
 
     Raises:
         InputError: The number of classes or names is not that of the net, or the names cannot be read.
@@ -70,9 +83,20 @@ def describe(checkpoint: Checkpoint, options: SpecOptions | None = None) -> Mode
         classes=classes,
         palette=palette,
         ignore_index=ignore_index,
-        normalization=_normalization(options, known.normalization if known else None),
+        normalization=_normalization(
+            options, known.normalization if known else layout_normalization(checkpoint.info.layout)
+        ),
+        geometry=_geometry(checkpoint, options),
         checkpoint=checkpoint.info,
     )
+
+
+def _geometry(checkpoint: Checkpoint, options: SpecOptions) -> Geometry:
+    if options.at_once:
+        return replace(checkpoint.geometry, skip_scales=AT_ONCE)
+    if checkpoint.spec is not None:
+        return replace(checkpoint.geometry, skip_scales=checkpoint.spec.geometry.skip_scales)
+    return checkpoint.geometry
 
 
 def _normalization(options: SpecOptions, known: Normalization | None) -> Normalization:

@@ -12,35 +12,51 @@ import torch
 from torch import Tensor, nn
 
 from fcn_deploy.models.vgg import BLOCKS, VGG16Trunk, conv_relu, scaled
+from fcn_deploy.spec import Geometry
 
 Stride = Literal[32, 16, 8]
 VARIANTS: dict[str, Stride] = {"fcn32s": 32, "fcn16s": 16, "fcn8s": 8}
 FC_CHANNELS = 4096
+_SIZE_PRESERVING = Geometry()
 
 # The skips in the order they are added: stride of the trunk's map, its score layer, and the deconvolution that
 # brings the coarser score map to that stride.
 _SKIPS = ((16, "score_pool4_fr", "upscore2"), (8, "score_pool3_fr", "upscore2_pool4"))
 
+# Where the paper's nets cut: rows and columns left off each skip's score map, by the stride of the skip, and off the
+# last map, by the stride of the net. They undo the padding of 100; see the reference implementation's `coord_map`.
+_SKIP_OFFSETS = {16: 5, 8: 9}
+_LAST_OFFSETS = {32: 19, 16: 27, 8: 31}
+
 
 class FCN(VGG16Trunk):
-    """A fully convolutional net over a VGG16 trunk, exact at every image size.
+    """A fully convolutional net over a VGG16 trunk, whose output has the size of the image at every size.
 
     Args:
         stride: 32, 16 or 8: the stride of the score map that the last deconvolution brings to full size.
         num_classes: Channels of the output.
         width: Channel multiplier of the trunk, fc6 and fc7; 1.0 is the published size. It is rounded to a whole number
             of fc6 channels, so that the tensors alone tell it.
+        geometry: Which published shape it has.
     """
 
-    def __init__(self, stride: Stride, num_classes: int, width: float = 1.0) -> None:
+    def __init__(
+        self, stride: Stride, num_classes: int, width: float = 1.0, geometry: Geometry = _SIZE_PRESERVING
+    ) -> None:
         width = scaled(FC_CHANNELS, width) / FC_CHANNELS
-        super().__init__(width)
+        super().__init__(width, geometry.input_padding)
+        self.geometry = geometry
         self.stride = stride
         self.num_classes = num_classes
         self.width = width
         self._add_head(scaled(BLOCKS[-1][0], width), scaled(FC_CHANNELS, width))
         self._add_upscores()
         self._initialise()
+
+    @property
+    def published(self) -> bool:
+        """Whether it has the paper's geometry: the image padded by 100, and fixed crops."""
+        return self.geometry.input_padding > 0
 
     @property
     def skips(self) -> tuple[tuple[int, str, str], ...]:
@@ -51,11 +67,14 @@ class FCN(VGG16Trunk):
         # Published FCN-32s checkpoints of this family keep fc6 and fc7 as Conv+ReLU pairs (`fc6.0.weight`), the
         # finer ones as plain convolutions (`fc6.weight`); with the same split here each loads unchanged.
         paired = self.stride == 32
+        padding = 0 if self.published else self.geometry.fc6_kernel // 2
 
-        def dense(inputs: int) -> nn.Module:
-            return conv_relu(inputs, channels, 1) if paired else nn.Conv2d(inputs, channels, 1)
+        def dense(inputs: int, kernel: int, padding: int) -> nn.Module:
+            pair = conv_relu(inputs, channels, kernel, padding)
+            return pair if paired else pair[0]
 
-        self.fc6, self.fc7 = dense(in_channels), dense(channels)
+        self.fc6 = dense(in_channels, self.geometry.fc6_kernel, padding)
+        self.fc7 = dense(channels, 1, 0)
         self.relu6 = nn.Identity() if paired else nn.ReLU(inplace=True)
         self.relu7 = nn.Identity() if paired else nn.ReLU(inplace=True)
         self.drop6, self.drop7 = nn.Dropout2d(), nn.Dropout2d()
@@ -65,8 +84,15 @@ class FCN(VGG16Trunk):
         for stride, score, upscore in self.skips:
             block = stride.bit_length() - 2  # the pool of stride 2**n closes block n, which is entry n - 1
             self.add_module(score, nn.Conv2d(scaled(BLOCKS[block][0], self.width), self.num_classes, 1))
-            self.add_module(upscore, _upscore(self.num_classes, 2))
-        self.add_module(f"upscore{self.stride}", _upscore(self.num_classes, self.stride))
+            self.add_module(upscore, self._upscore(2))
+        self.add_module(f"upscore{self.stride}", self._upscore(self.stride))
+
+    def _upscore(self, stride: int) -> nn.ConvTranspose2d:
+        """A deconvolution by `stride`, which multiplies the size exactly; the paper's cuts nothing and has no bias."""
+        classes, kernel = self.num_classes, 2 * stride
+        if self.published:
+            return nn.ConvTranspose2d(classes, classes, kernel, stride=stride, bias=False)
+        return nn.ConvTranspose2d(classes, classes, kernel, stride=stride, padding=stride // 2)
 
     def _initialise(self) -> None:
         # Section 4.2 and 4.3 of the paper: deconvolutions start as bilinear interpolation, new skips as zero, so
@@ -74,7 +100,8 @@ class FCN(VGG16Trunk):
         for module in self.modules():
             if isinstance(module, nn.ConvTranspose2d):
                 module.weight.data.copy_(bilinear_kernel(self.num_classes, module.kernel_size[0]))
-                nn.init.zeros_(cast(Tensor, module.bias))
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
             elif isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 nn.init.zeros_(cast(Tensor, module.bias))
@@ -94,21 +121,24 @@ class FCN(VGG16Trunk):
         x = self.drop6(self.relu6(self.fc6(maps[32])))
         x = self.drop7(self.relu7(self.fc7(x)))
         x = self.score_fr(x)
-        for stride, score, upscore in self.skips:
-            skip = self.get_submodule(score)(maps[stride])
-            x = _crop(self.get_submodule(upscore)(x), skip) + skip
-        return _crop(self.get_submodule(f"upscore{self.stride}")(x), image)
+        for (stride, score, upscore), scale in zip(self.skips, self.geometry.skip_scales, strict=False):
+            features = maps[stride] if scale == 1 else maps[stride] * scale
+            x = self._sum(self.get_submodule(upscore)(x), self.get_submodule(score)(features), stride)
+        x = self.get_submodule(f"upscore{self.stride}")(x)
+        return _crop(x, image, _LAST_OFFSETS[self.stride] if self.published else 0)
+
+    def _sum(self, upscored: Tensor, skip: Tensor, stride: int) -> Tensor:
+        if self.published:
+            return upscored + _crop(skip, upscored, _SKIP_OFFSETS[stride])
+        # The pools round up, so the upsampled map can be larger than the skip; the excess is at the bottom and the
+        # right, where the pools invented it.
+        return _crop(upscored, skip) + skip
 
 
-def _upscore(channels: int, stride: int) -> nn.ConvTranspose2d:
-    """A deconvolution that multiplies a map's size by exactly `stride`."""
-    return nn.ConvTranspose2d(channels, channels, 2 * stride, stride=stride, padding=stride // 2)
-
-
-def _crop(x: Tensor, reference: Tensor) -> Tensor:
-    # The pools round up, so the upsampled map can be larger than what it is to match; the excess is at the bottom
-    # and the right, where the pools invented it.
-    return x[:, :, : reference.shape[2], : reference.shape[3]]
+def _crop(x: Tensor, reference: Tensor, offset: int = 0) -> Tensor:
+    """Cuts `x` to the size of `reference`, beginning at row and column `offset`."""
+    height, width = reference.shape[2:]
+    return x[:, :, offset : offset + height, offset : offset + width]
 
 
 def bilinear_kernel(channels: int, size: int) -> Tensor:

@@ -17,9 +17,10 @@ def scaled(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
-def conv_relu(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
-    """A size-preserving convolution and its ReLU; the pair's keys end in `.0.weight` and `.0.bias`."""
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2), nn.ReLU(inplace=True))
+def conv_relu(in_channels: int, out_channels: int, kernel: int, padding: int | None = None) -> nn.Sequential:
+    """A convolution and its ReLU; the pair's keys end in `.0.weight` and `.0.bias`. It keeps the size by default."""
+    padding = kernel // 2 if padding is None else padding
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, kernel, padding=padding), nn.ReLU(inplace=True))
 
 
 class VGG16Trunk(nn.Module):
@@ -27,16 +28,18 @@ class VGG16Trunk(nn.Module):
 
     Args:
         width: Channel multiplier; 1.0 is VGG16.
+        input_padding: Padding of conv1_1; 0 stands for the 1 that keeps the size.
     """
 
-    def __init__(self, width: float = 1.0) -> None:
+    def __init__(self, width: float = 1.0, input_padding: int = 0) -> None:
         super().__init__()
         in_channels = 3
+        padding = input_padding or None
         for block, (channels, convs) in enumerate(BLOCKS, start=1):
             for conv in range(1, convs + 1):
                 out_channels = scaled(channels, width)
-                self.add_module(f"conv{block}_{conv}", conv_relu(in_channels, out_channels, 3))
-                in_channels = out_channels
+                self.add_module(f"conv{block}_{conv}", conv_relu(in_channels, out_channels, 3, padding))
+                in_channels, padding = out_channels, None
             # Rounding up keeps the last row and column of an odd map, and makes a pool of a 1x1 map possible.
             self.add_module(f"pool{block}", nn.MaxPool2d(2, stride=2, ceil_mode=True))
 
