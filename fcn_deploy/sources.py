@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,30 @@ def open_reference(
         )
     backend = TorchBackend(load_model(checkpoint, spec.geometry), checkpoint.num_classes, threads=threads)
     return Segmenter(backend, spec=spec)
+
+
+def open_all(names: Sequence[str], threads: int | None = None) -> dict[str, Segmenter]:
+    """Opens several engines, models and checkpoints to be compared with each other.
+
+    Checkpoints come last and are run with the spec of the first engine or model, whose normalisation was stated.
+
+    Args:
+        names: As for `open_reference`; one that is named twice is opened once.
+        threads: CPU threads.
+
+    Returns:
+        Segmenters by name, in the order of the names; the caller closes them.
+
+    Raises:
+        FcnDeployError: One cannot be opened; the others are closed.
+    """
+    opened: dict[str, Segmenter] = {}
+    with ExitStack() as stack:
+        for name in sorted(dict.fromkeys(names), key=lambda name: name.startswith(PYTORCH)):
+            spec = next((segmenter.spec for segmenter in opened.values()), None)
+            opened[name] = stack.enter_context(open_reference(name, spec, threads=threads))
+        stack.pop_all()
+    return {name: opened[name] for name in names}
 
 
 def samples(

@@ -52,11 +52,9 @@ def command(
     images = random.integers(0, 256, (shape.batch, shape.height, shape.width, 3), dtype=np.uint8)
     names = list(dict.fromkeys((vs, *engines) if vs else engines))
     with ExitStack() as opened:
-        segmenters: dict[str, Any] = {}
-        # Engines before checkpoints: a checkpoint is run with the normalisation of the engine it is compared with.
-        for name in sorted(names, key=lambda name: name.startswith(sources.PYTORCH)):
-            spec = next((segmenter.spec for segmenter in segmenters.values()), None)
-            segmenters[name] = opened.enter_context(sources.open_reference(name, spec, threads=threads))
+        segmenters = sources.open_all(names, threads)
+        for segmenter in segmenters.values():
+            opened.enter_context(segmenter)
         TerminalProgress().stage(f"measuring {shape}, {'default' if threads is None else threads} threads")
         timings = benchmark({name: functools.partial(segmenters[name], images) for name in names}, config)
     labels = _short_names(names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,8 +52,11 @@ def command(
     from fcn_deploy.evaluate.assess import assess, confusions
 
     images = ImageFolder.open(data, max_images=max_images)
-    with sources.open_reference(engine, threads=threads) as segmenter:
-        spec = segmenter.spec
+    with ExitStack() as opened:
+        segmenters = sources.open_all((engine, reference) if reference else (engine,), threads)
+        for each in segmenters.values():
+            opened.enter_context(each)
+        segmenter, spec = segmenters[engine], segmenters[engine].spec
         ignored = spec.ignore_index if ignore_index is None else ignore_index
         samples = sources.samples(
             images, labels, "evaluating", palette=spec.palette, ignore_index=ignored, progress=TerminalProgress()
@@ -62,8 +66,7 @@ def command(
             report = _report(engine, spec.classes, matrices.sum(0), len(images), ignored)
             _show(report, spec.classes, matrices.sum(0), None, as_json)
             return
-        with sources.open_reference(reference, spec, threads=threads) as expected:
-            results = assess(expected, [segmenter], samples, ignored)
+        results = assess(segmenters[reference], [segmenter], samples, ignored)
     found = results.engines[0]
     assert found.confusion is not None
     assert results.reference is not None

@@ -65,9 +65,15 @@ def read_checkpoint(path: Path, variant: str | None = None) -> Checkpoint:
             `variant` asked for; tensors are missing, left over or of another shape, every one of which is listed; or
             a weight is not a dense, finite float.
     """
-    tensors, spec = _read_tensors(path)
+    tensors, spec = read_tensors(path)
     state = {_strip_prefixes(key): tensor for key, tensor in tensors.items()}
     layout = next((layout for layout in LAYOUTS if layout.knows(state)), None)
+    if layout is None and "features.0.weight" in state and "score_fr.weight" not in state:
+        raise InputError(
+            f"{path} is torchvision's VGG16, a classifier: it has no score layers to segment with",
+            expected="a trained segmentation net",
+            fix="start a net from it with fcn_deploy.models.pretrained.load_vgg16 and train that",
+        )
     if layout is None:
         raise InputError(
             f"{path} has a key layout this version does not know",
@@ -149,7 +155,15 @@ def _float32(key: str, tensor: Tensor, path: Path) -> Tensor:
     return weights
 
 
-def _read_tensors(path: Path) -> tuple[dict[str, Tensor], ModelSpec | None]:
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], ModelSpec | None]:
+    """Reads the tensors of a `.pth` or `.safetensors` file without running any code it may hold.
+
+    Returns:
+        Tensors by key, wrappers taken off, and the spec the file carries or None.
+
+    Raises:
+        InputError: The file cannot be read, is truncated, needs code to load, or holds no tensors.
+    """
     with reading(path), path.open("rb"):
         pass
     if path.suffix == ".safetensors":

@@ -174,7 +174,8 @@ def test_every_missing_unexpected_and_misshapen_key_is_listed(make_net, tmp_path
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ({"features.0.weight": torch.zeros(64, 3, 3, 3)}, "key layout"),
+        ({"features.0.weight": torch.zeros(64, 3, 3, 3)}, "a classifier"),
+        ({"backbone.0.weight": torch.zeros(64, 3, 3, 3)}, "key layout"),
         ({"upscore8.weight": torch.zeros(1), "score_fr.weight": torch.zeros(())}, "key layout"),
         ({"weights": [1, 2, 3]}, "no state_dict"),
         ([torch.zeros(1)], "no state_dict"),

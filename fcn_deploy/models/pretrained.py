@@ -1,0 +1,57 @@
+"""Starting a net from an ImageNet classifier: torchvision's VGG16 into the trunk, fc6 and fc7.
+
+The classifier's fully connected layers become convolutions, as in section 3.1 of https://arxiv.org/abs/1411.4038.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from fcn_deploy.errors import InputError
+from fcn_deploy.models.checkpoint import read_tensors
+from fcn_deploy.models.fcn import FCN
+from fcn_deploy.models.vgg import BLOCKS
+
+# Where the thirteen convolutions stand among torchvision's layers of `features`.
+_FEATURES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+
+
+def load_vgg16(model: FCN, path: Path) -> list[str]:
+    """Copies what torchvision's `vgg16` has into a net of width 1; its score layers and deconvolutions stay.
+
+    Args:
+        model: To be trained; fc6 is copied if the net's is 7x7, fc7 always.
+        path: A `.pth` or `.safetensors` state_dict of `torchvision.models.vgg16`.
+
+    Returns:
+        The names of the layers that were copied.
+
+    Raises:
+        InputError: The file is no such state_dict, or the net is of another width.
+    """
+    tensors, _ = read_tensors(path)
+    names = [f"conv{block}_{conv}" for block, (_, convs) in enumerate(BLOCKS, start=1) for conv in range(1, convs + 1)]
+    sources = {f"{name}.0": f"features.{index}" for name, index in zip(names, _FEATURES, strict=True)}
+    dense = ".0" if model.stride == 32 else ""
+    sources[f"fc7{dense}"] = "classifier.3"
+    if model.geometry.fc6_kernel == 7:
+        sources[f"fc6{dense}"] = "classifier.0"
+    for target, source in sources.items():
+        _copy(model, target, tensors, source, path)
+    return sorted(target.removesuffix(".0") for target in sources)
+
+
+def _copy(model: FCN, target: str, tensors: Mapping[str, Tensor], source: str, path: Path) -> None:
+    for kind in ("weight", "bias"):
+        parameter = model.get_parameter(f"{target}.{kind}")
+        found = tensors.get(f"{source}.{kind}")
+        if found is None or found.numel() != parameter.numel():
+            raise InputError(
+                f"{path} does not fit the net's {target}",
+                got=f"{source}.{kind} {'missing' if found is None else list(found.shape)}",
+                expected=f"torchvision's vgg16 and a net of width 1, whose {target}.{kind} is {list(parameter.shape)}",
+            )
+        parameter.data.copy_(found.reshape(parameter.shape))
