@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fcn_deploy.evaluate.benchmark import Timing
 
 
-@click.command("benchmark")
+@click.command("benchmark", short_help="Latency, in turn, as ratios.")
 @click.argument("engines", nargs=-1, required=True, metavar="ENGINE...")
 @click.option("--shape", type=ShapeType(), required=True, help="Of the batch of images.")
 @click.option("--vs", metavar="REF", help="What to compare with: an engine or model, or pytorch:CHECKPOINT.")

@@ -11,7 +11,7 @@ from fcn_deploy.cli.console import TerminalProgress, print_json
 from fcn_deploy.cli.options import PATH, calibration_options, json_option, output_option, threads_option
 
 
-@click.command("build-engine")
+@click.command("build-engine", short_help="ONNX to engine and sidecar.")
 @click.argument("model", type=PATH)
 @click.option("--fp32", "precisions", flag_value="fp32", multiple=True, help="All layers in FP32 (the default).")
 @click.option("--fp16", "precisions", flag_value="fp16", multiple=True, help="Not for ONNX Runtime's CPU.")

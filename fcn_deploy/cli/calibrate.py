@@ -10,7 +10,7 @@ from fcn_deploy.cli.console import TerminalProgress, print_json
 from fcn_deploy.cli.options import PATH, calibration_options, json_option, output_option, threads_option
 
 
-@click.command("calibrate")
+@click.command("calibrate", short_help="Observe what tensors hold.")
 @click.argument("model", type=PATH)
 @click.option("--calib-data", type=PATH, metavar="DIR", help="Folder of images like those the net will see.")
 @calibration_options

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fcn_deploy.summary import Summary
 
 
-@click.command("deploy")
+@click.command("deploy", short_help="All the steps, from checkpoint to engines.")
 @click.option("--weights", type=PATH, help="Checkpoint: .pth or .safetensors.")
 @click.option("--calib-data", type=PATH, metavar="DIR", help="Folder of images like those the net will see.")
 @click.option("--demo", is_flag=True, help="Deploy the net that ships with fcn-deploy, on scenes it generates.")

@@ -12,7 +12,7 @@ from fcn_deploy.cli.options import PATH, ShapeType, json_option, output_option, 
 from fcn_deploy.spec import ImageShape
 
 
-@click.command("export")
+@click.command("export", short_help="Checkpoint to ONNX, checked.")
 @click.option("--weights", type=PATH, required=True, help="Checkpoint: .pth or .safetensors.")
 @click.option("--variant", type=click.Choice(["fcn32s", "fcn16s", "fcn8s"]), help="What the checkpoint must be.")
 @spec_options

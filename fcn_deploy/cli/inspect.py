@@ -10,7 +10,7 @@ from fcn_deploy.cli.console import print_json, print_table
 from fcn_deploy.cli.options import PATH, json_option
 
 
-@click.command("inspect")
+@click.command("inspect", short_help="Say what a file is.")
 @click.argument("file", type=PATH)
 @json_option
 def command(file: Path, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from fcn_deploy.cli.console import TerminalProgress, print_json
 from fcn_deploy.cli.options import PATH, json_option, output_option
 
 
-@click.command("simplify")
+@click.command("simplify", short_help="Run onnxsim, checked.")
 @click.argument("model", type=PATH)
 @output_option
 @json_option

@@ -11,7 +11,7 @@ from fcn_deploy.cli.console import TerminalProgress, print_json
 from fcn_deploy.cli.options import PATH, json_option, threads_option
 
 
-@click.command("verify")
+@click.command("verify", short_help="Hold an engine against its gate.")
 @click.argument("engine", type=PATH)
 @click.option("--reference", metavar="REF", help="An exported model, an engine, or pytorch:CHECKPOINT.")
 @click.option("--weights", type=PATH, help="Short for --reference pytorch:CHECKPOINT.")
