@@ -59,7 +59,11 @@ class ImageFolder:
         if others:
             _log.warning("%s: not images, left out: %s", folder, _listed(others))
         if not paths:
-            raise InputError(f"{folder} has no images", got=f"{len(files)} other files", expected="at least one")
+            folders = sorted(path.name for path in folder.iterdir() if path.is_dir())
+            inside = f", and folders, which are not looked into: {_listed(folders)}" if folders else ""
+            raise InputError(
+                f"{folder} has no images", got=f"{len(files)} other files{inside}", expected="at least one"
+            )
         if max_images is not None and max_images < len(paths):
             paths = [paths[index * len(paths) // max_images] for index in range(max_images)]
         return cls(tuple(paths), size)

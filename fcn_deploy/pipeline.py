@@ -6,6 +6,7 @@ checkpoint -> models -> export -> passes -> quant -> build -> runtime -> evaluat
 from __future__ import annotations
 
 import functools
+import logging
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -33,6 +34,9 @@ from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.cpu import has_vnni
 from fcn_deploy.sidecar import Io, sidecar_path
 from fcn_deploy.summary import EngineResult, Summary
+
+_log = logging.getLogger(__name__)
+_FEW_JUDGED = 20
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,8 @@ def deploy(config: DeployConfig, progress: Progress | None = None) -> Summary:
     _require_target(config)
     make_folder(config.output)
     observed, judged = _split(config)
+    if len(judged) < _FEW_JUDGED:
+        _log.warning("the gate will rest on %d images; name more with --data, or calibrate on more", len(judged))
     # Everything is made and tried out of sight: what stands in the output folder belongs together and met its gates.
     with tempfile.TemporaryDirectory(prefix=".fcn-deploy-", dir=config.output) as folder, ExitStack() as opened:
         model = Path(folder, "model.onnx")
@@ -214,11 +220,17 @@ class OutputFiles:
         for path in (self.model, self.ranges, self.summary, *engines, *map(sidecar_path, engines)):
             check_writable(path)
 
-    def remove_engines(self) -> None:
-        """Removes the engines and ranges of an earlier deployment; the sidecars first, without which nothing runs."""
+    def remove_engines(self) -> list[Path]:
+        """Removes engines and ranges that are not of this deployment; sidecars first, without which nothing runs.
+
+        Returns:
+            What was removed.
+        """
         engines = [self.engine(precision) for precision in ("fp32", "int8")]
-        for path in (*map(sidecar_path, engines), *engines, self.ranges):
-            path.unlink(missing_ok=True)
+        found = [path for path in (*map(sidecar_path, engines), *engines, self.ranges) if path.exists()]
+        for path in found:
+            path.unlink()
+        return found
 
 
 def _require_target(config: DeployConfig) -> None:
@@ -268,7 +280,7 @@ def _publish(
     summary: Summary,
     progress: Progress,
 ) -> None:
-    files.remove_engines()
+    removed = files.remove_engines()
     model.replace(files.model)
     written = [files.model]
     if ranges is not None:
@@ -281,6 +293,9 @@ def _publish(
     write_json(files.summary, summary.to_json())
     for path in (*written, files.summary):
         progress.stage(f"wrote {path}")
+    for path in removed:
+        if not path.exists():
+            progress.stage(f"removed {path}, which was of an earlier deployment")
 
 
 def _require_gates(summary: Summary) -> None:

@@ -70,7 +70,7 @@ def test_every_command_exists_with_its_options(page):
         if program == "make":
             assert set(arguments) <= targets, command
         elif program == "pip":
-            named = re.search(r"fcn-deploy\[(.*)\]", command[-1])
+            named = re.search(r"^\.\[(.*)\]$", command[-1])
             assert named, command
             assert set(named[1].split(",")) <= extras, command
         elif program == "fcn-deploy":

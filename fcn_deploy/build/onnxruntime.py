@@ -58,6 +58,8 @@ def build_onnxruntime(model: bytes, config: BuildConfig, ranges: Ranges | None =
         if ranges is None:
             raise UsageError("INT8 needs ranges", fix="name calibration images or a ranges file")
         check_ranges(ranges, model_sha256)
+        if ranges.data.random:
+            _log.warning("these ranges were observed on noise: the engine is for timing, not for use")
         precision = _quantize(graph_model, config, ranges, target)
         source = Source(model_sha256, sha256_bytes(ranges.dumps()), asdict(ranges.data))
     if config.io == "image":

@@ -117,7 +117,7 @@ def run(arguments: Sequence[str]) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; files already reported as written are whole", err=True)
+        click.echo("interrupted; nothing is left half written", err=True)
         return 130
     except FcnDeployError as error:
         _report(f"error: {error}", settings)

@@ -50,6 +50,8 @@ def print_table(table: Any) -> None:
     """Prints a rich table on stdout."""
     from rich.console import Console
 
-    # Off a terminal rich assumes 80 columns and would break rows that a log or a pipe can hold.
-    console = Console() if sys.stdout.isatty() else Console(width=140)
-    console.print(table)
+    # Off a terminal rich assumes 80 columns and would cut what a log or a pipe can hold; on a narrow terminal a row
+    # that runs on is better than one that is cut.
+    console = Console()
+    console.width = max(console.width if console.is_terminal else 0, 120)
+    console.print(table, soft_wrap=not console.is_terminal)

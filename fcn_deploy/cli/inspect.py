@@ -14,8 +14,11 @@ from fcn_deploy.cli.options import PATH, json_option
 @click.argument("file", type=PATH)
 @json_option
 def command(file: Path, as_json: bool) -> None:
-    """Say what a FILE is: a checkpoint, an exported model, an engine or a ranges file."""
-    from fcn_deploy.report.inspection import inspect
+    """Say what a FILE is: a checkpoint, an exported model, an engine, ranges, a sidecar or a summary.
+
+    --json has all of it, down to each tensor.
+    """
+    from fcn_deploy.report.inspection import brief, inspect
 
     facts = inspect(file)
     if as_json:
@@ -23,4 +26,4 @@ def command(file: Path, as_json: bool) -> None:
         return
     from fcn_deploy.report.tables import facts_table
 
-    print_table(facts_table(str(file), facts))
+    print_table(facts_table(str(file), brief(facts)))

@@ -104,7 +104,11 @@ spec_options = _stack(
     click.option("--std", type=TripleType(), help="Standard deviation per channel, after --scale."),
     click.option("--scale", type=float, help="Factor for pixels 0..255, such as 0.00392157 or 1."),
     click.option("--at-once", is_flag=True, help="The skips are scaled by 0.01 and 0.0001, as in FCN-8s at once."),
-    click.option("--color", type=click.Choice(["rgb", "bgr"]), help="Channel order the net was trained on."),
+    click.option(
+        "--color",
+        type=click.Choice(["rgb", "bgr"]),
+        help="The net's channel order.  [default: the layout's, else rgb]",
+    ),
 )
 
 calibration_options = _stack(

@@ -47,7 +47,10 @@ def command(
         with sources.open_reference(name, candidate.spec, threads=threads) as expected:
             samples = sources.samples(images, None, "verifying", progress=TerminalProgress())
             parity = assess(expected, [candidate], samples, None).engines[0].parity
+        source = candidate.sidecar.source.calibration if candidate.sidecar else None
         precision = candidate.sidecar.precision.requested if candidate.sidecar else "fp32"
+    if source and source.get("random"):
+        click.echo("warning: this engine was calibrated on noise, not on images", err=True)
     verdict = judge(precision, parity)
     if as_json:
         print_json(
@@ -55,6 +58,9 @@ def command(
         )
     else:
         error = f", error {parity.error:.1e}, SQNR {parity.sqnr:.1f} dB" if parity.error is not None else ""
-        click.echo(f"{engine} ({precision}): agreement {parity.agreement:.3%}{error}, over {parity.images} images")
+        outcome = "failed" if verdict.failures else "passed"
+        click.echo(
+            f"{outcome}: {engine} ({precision}), agreement {parity.agreement:.3%}{error}, over {parity.images} images"
+        )
     if verdict.failures:
         raise GateError(f"{engine} is too far from {name}", got="; ".join(verdict.failures))

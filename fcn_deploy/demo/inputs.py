@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fcn_deploy.demo import CALIBRATION_SEEDS, EVALUATION_SEEDS, checkpoint_path, write_scenes
+from fcn_deploy.files import read_bytes, write_bytes
 
 _CALIBRATION_IMAGES = 32
 _EVALUATION = slice(100, 200)  # the first hundred chose among the nets of a training run, so they flatter it
@@ -16,7 +17,7 @@ class DemoInputs:
     """Where the inputs are.
 
     Attributes:
-        weights: The packaged checkpoint.
+        weights: A copy of the packaged checkpoint.
         calib_data: Folder of images to calibrate on.
         data: Folder of images to judge on; none of them was trained or calibrated on.
         labels: Folder of their ground truth.
@@ -38,9 +39,11 @@ def write_inputs(folder: Path) -> DemoInputs:
         InputError: The folder cannot be written.
     """
     write_scenes(folder / "calibration", CALIBRATION_SEEDS[:_CALIBRATION_IMAGES])
+    weights = folder / checkpoint_path().name
+    write_bytes(weights, read_bytes(checkpoint_path()))
     write_scenes(folder / "evaluation", EVALUATION_SEEDS[_EVALUATION])
     return DemoInputs(
-        weights=checkpoint_path(),
+        weights=weights,
         calib_data=folder / "calibration" / "images",
         data=folder / "evaluation" / "images",
         labels=folder / "evaluation" / "labels",

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fcn_deploy.errors import UsageError
+
+# Thread pools spin for a while after a run, in case of another; the next contestant must not have to share the cores
+# with its predecessor's.
+_SETTLE = 0.02
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,7 @@ def benchmark(
 ) -> list[Timing]:
     """Times functions in turn.
 
-    Every round runs each contestant once, beginning with another one each time, so that nobody always follows the same
-    predecessor.
+    Every round runs each contestant once, in an order drawn anew, so that nobody always follows the same predecessor.
 
     Args:
         contestants: Functions by name; at least one.
@@ -113,9 +116,12 @@ def benchmark(
         _warm_up(contestant, config.warmup)
     names = list(contestants)
     latencies: dict[str, list[float]] = {name: [] for name in names}
+    order = np.random.default_rng(0)
     rounds, begin = 0, time.perf_counter()
     while rounds < config.iterations or time.perf_counter() - begin < config.duration:
-        for name in _rotated(names, rounds):
+        for name in order.permutation(names).tolist():
+            if len(names) > 1:
+                time.sleep(_SETTLE)
             latencies[name].append(_time(contestants[name]))
         rounds += 1
         on_round(rounds)
@@ -132,8 +138,3 @@ def _time(contestant: Callable[[], object]) -> float:
     begin = time.perf_counter()
     contestant()
     return 1000 * (time.perf_counter() - begin)
-
-
-def _rotated(names: Sequence[str], by: int) -> Sequence[str]:
-    start = by % len(names)
-    return [*names[start:], *names[:start]]

@@ -110,6 +110,7 @@ def _normalization(options: SpecOptions, known: Normalization | None) -> Normali
         std=options.std or base.std,
         assumed=assumed,
     )
+    _check_plausible(normalization)
     if assumed:
         _log.warning(
             "the checkpoint does not say how its images were normalised; assuming scale %.6g, mean %s, std %s, %s. "
@@ -120,6 +121,20 @@ def _normalization(options: SpecOptions, known: Normalization | None) -> Normali
             normalization.color,
         )
     return normalization
+
+
+def _check_plausible(normalization: Normalization) -> None:
+    """Refuses a mean or deviation that no pixel has after scaling: they belong to another scale."""
+    brightest = 255 * normalization.scale
+    for name, values in (("mean", normalization.mean), ("std", normalization.std)):
+        # A deviation of 1 stands for "none", whatever the scale.
+        if any(value > brightest * 1.001 and value != 1 for value in values):
+            raise InputError(
+                f"the {name} and the scale do not go together",
+                got=f"--{name} {_numbers(values)} for pixels scaled to 0..{brightest:g}",
+                expected=f"at most {brightest:g}",
+                fix="state --mean, --std and --scale together: --scale 1 where they are of pixels 0..255",
+            )
 
 
 def _numbers(values: Triple) -> str:

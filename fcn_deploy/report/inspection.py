@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def inspect(path: Path) -> dict[str, Any]:
     """
     readers = {".onnx": _onnx, ".json": _json, ".pth": _checkpoint, ".pt": _checkpoint, ".safetensors": _checkpoint}
     if not path.is_file():
-        raise InputError(f"cannot read {path}", got="no such file")
+        raise InputError(f"cannot read {path}", got="a folder" if path.is_dir() else "no such file")
     if path.suffix not in readers:
         raise InputError(f"{path} is of no kind that inspect knows", got=path.suffix, expected=", ".join(readers))
     return readers[path.suffix](path)
@@ -90,3 +91,29 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         "tensors": {key: list(tensor.shape) for key, tensor in checkpoint.state.items()},
         "spec": checkpoint.spec.to_json() if checkpoint.spec else None,
     }
+
+
+def brief(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what of `inspect`'s facts a person wants to see first; the rest is for `--json`."""
+    short = {key: value for key, value in facts.items() if value not in (None, [], {})}
+    if "tensors" in short:
+        short["tensors"] = len(short["tensors"])
+    if "spec" in short:
+        hidden = ("format", "palette", "classes")
+        short["classes"] = ", ".join(short["spec"]["classes"])
+        short["spec"] = {key: value for key, value in short["spec"].items() if key not in hidden and value is not None}
+    if "sidecar" in short:
+        sidecar = short.pop("sidecar")
+        short["io"], short["target"] = sidecar["io"], sidecar["target"]["cpu"]
+        short["backend"] = f"{sidecar['backend']} {sidecar['library']}"
+        short |= {"precision": _precision(sidecar["precision"]), "gate": sidecar["gate"] or "none recorded"}
+        short["source"] = {key: value for key, value in sidecar["source"].items() if value is not None}
+    return short
+
+
+def _precision(precision: Mapping[str, Any]) -> dict[str, Any]:
+    layers: dict[str, list[str]] = {}
+    for name, kind in precision["layers"].items():
+        layers.setdefault(kind, []).append(name)
+    known = {key: precision[key] for key in ("requested", "achieved", "method") if precision[key]}
+    return {**known, **{f"{len(names)} layers in {kind}": names for kind, names in layers.items()}}

@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", overflow="fold")
+        table.add_column(column, justify="right" if index else "left", no_wrap=True)
     return table
 
 
 def format_ratio(value: Ratio) -> str:
-    """Formats a ratio with its quartiles: `0.53x (0.52-0.55)`."""
-    return f"{value.median:.2f}x ({value.low:.2f}-{value.high:.2f})"
+    """Formats a ratio, with its quartiles below."""
+    return f"{value.median:.2f}x\n{value.low:.2f}-{value.high:.2f}"
 
 
 def benchmark_table(timings: Sequence[Timing], names: Sequence[str], batch: int, percentiles: Sequence[float]) -> Table:
     """Returns a row for each contestant; ratios are against the first."""
     shares = [f"p{share:g} ms" for share in percentiles]
-    title = f"image to labels, {len(timings[0].latencies)} rounds; ratio: median and quartiles of the rounds"
-    table = _table(title, "engine", "median ms", *shares, "images/s", f"time / {names[0]}")
+    title = f"image to labels, {len(timings[0].latencies)} rounds; time ratios: median, and quartiles below"
+    table = _table(title, "engine", "median ms", *shares, "images/s", f"/ {names[0]}")
     for timing, name in zip(timings, names, strict=True):
         table.add_row(
             name,
@@ -49,12 +49,10 @@ def summary_table(summary: Summary) -> Table:
     """Returns a row for PyTorch and one for each engine of a deployment."""
     judged = summary.calibration["judged"]
     title = (
-        f"{summary.variant}, judged on {judged} images; latency at {summary.shape[0]}x{summary.shape[1]}, "
-        "image to labels; times as median and quartiles of the rounds' ratios"
+        f"{summary.variant}, judged on {judged} images; image to labels at {summary.shape[0]}x{summary.shape[1]}; "
+        "below: 95% interval of the mIoU drop, quartiles of the time ratios"
     )
-    table = _table(
-        title, "engine", "MB", "agreement", "mIoU", "mIoU drop", "ms", "time / PyTorch", "time / FP32", "gate"
-    )
+    table = _table(title, "engine", "MB", "agreement", "mIoU", "drop", "ms", "/ PyTorch", "/ FP32", "gate")
     miou = "-" if summary.pytorch_miou is None else f"{summary.pytorch_miou:.2f}"
     table.add_row("PyTorch", "-", "reference", miou, "-", f"{summary.pytorch.median:.1f}", "1", "-", "-")
     for engine in summary.engines:
@@ -69,7 +67,7 @@ def _summary_row(engine: EngineResult, summary: Summary) -> tuple[str, ...]:
         f"{engine.size / 1e6:.1f}",
         f"{engine.assessment.parity.agreement:.3%}",
         "-" if confusion is None else f"{float(mean_iou(confusion.sum(0))):.2f}",
-        "-" if drop is None else f"{drop.points:+.2f} ({drop.low:+.2f} to {drop.high:+.2f})",
+        "-" if drop is None else f"{drop.points:+.2f}\n{drop.low:+.2f} to {drop.high:+.2f}",
         f"{engine.timing.median:.1f}",
         format_ratio(ratio(engine.timing, summary.pytorch)),
         format_ratio(ratio(engine.timing, summary.engines[0].timing)),

@@ -95,13 +95,19 @@ def open_backend(
     Raises:
         ArtifactError: No backend reads such a file, or the file is corrupt.
         DependencyError: The library or the provider is not there.
-        InputError: The file does not exist.
+        InputError: The file does not exist, or is neither an engine nor a model.
         UsageError: An option does not go with this engine.
     """
     if not engine.is_file():
         raise InputError(f"cannot open {engine}", got="no such file")
+    if engine.suffix in (".engine", ".plan"):
+        raise ArtifactError(f"{engine} cannot be run by this version", got="a TensorRT plan", expected=".onnx")
     if engine.suffix != ".onnx":
-        raise ArtifactError(f"{engine} cannot be run by this version", got=engine.suffix, expected=".onnx")
+        raise InputError(
+            f"{engine} is neither an engine nor an exported model",
+            expected="a name that ends in .onnx",
+            fix="for a checkpoint, write pytorch: before its path",
+        )
     if allow_host_code:
         raise UsageError("allow_host_code is for TensorRT plans", got=f"{engine}, an ONNX model")
     from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend

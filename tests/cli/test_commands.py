@@ -98,7 +98,7 @@ def test_calibrate_build_verify_benchmark_inspect(call, exported, checkpoint_fil
     assert [row["name"] for row in rows] == [model.name, fp32.name, engine.name, "fcn8s.pth"]
     assert rows[0]["ratio"]["median"] == 1
     assert rows[1]["rounds"] == 3
-    assert "time / net.onnx" in call(*benchmark, *quick).out
+    assert "/ net.onnx" in call(*benchmark, *quick).out
 
     sidecar = engine.with_name("net.int8.onnx.json")
     for file, kind in ((engine, "engine"), (model, "ONNX model"), (ranges, "ranges"), (sidecar, "sidecar")):

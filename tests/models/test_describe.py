@@ -81,3 +81,13 @@ def test_a_binary_class_file_is_refused(checkpoint, tmp_path):
 def test_another_number_of_classes_is_refused(checkpoint):
     with pytest.raises(InputError, match="got 5; expected 21"):
         describe(checkpoint, SpecOptions(num_classes=21))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [SpecOptions(mean=(122.0, 116.0, 104.0)), SpecOptions(std=(200.0, 200.0, 200.0)), SpecOptions(scale=1e-4)],
+    ids=["mean", "std", "scale"],
+)
+def test_a_mean_that_no_scaled_pixel_has_is_refused(checkpoint, options):
+    with pytest.raises(InputError, match="do not go together"):
+        describe(checkpoint, options)

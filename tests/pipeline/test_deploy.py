@@ -162,14 +162,19 @@ def test_a_step_that_fails_stops_the_deployment(scenes, tmp_path):
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_without_int8_the_engine_of_an_earlier_deployment_goes(deployed, scenes, weights, tmp_path):
+def test_without_int8_the_engine_of_an_earlier_deployment_goes(deployed, scenes, weights, tmp_path, capsys):
     import shutil
 
     output = tmp_path / "out"
     shutil.copytree(deployed[0], output)
-    deploy(DeployConfig(weights, scenes / "calibration" / "images", output, benchmark=QUICK))
+    arguments = ["deploy", "--weights", weights, "--calib-data", scenes / "calibration" / "images", "-o", output]
+    assert run([str(a) for a in (*arguments, "--iterations", 1, "--duration", 0, "--warmup", 0)]) == 0
     names = {"fcn8s.onnx", "fcn8s.fp32.onnx", "fcn8s.fp32.onnx.json", "summary.json"}
     assert {path.name for path in output.iterdir()} == names
+    said = capsys.readouterr().err
+    assert "removed" in said
+    assert "fcn8s.int8.onnx, which was of an earlier deployment" in said
+    assert "the gate will rest on 2 images" in said
 
 
 def test_what_cannot_work_is_said_before_the_work(scenes, weights, tmp_path, monkeypatch):

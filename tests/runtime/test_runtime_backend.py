@@ -101,13 +101,15 @@ def test_a_missing_file_is_an_input_error_whatever_its_suffix(tmp_path):
             open_backend(tmp_path / name)
 
 
-@pytest.mark.parametrize("suffix", [".engine", ".plan", ".pth", ".ONNX.txt", ""])
-def test_a_suffix_without_a_backend_is_an_artifact_error(tmp_path, suffix):
+@pytest.mark.parametrize(
+    ("suffix", "code"), [(".engine", 5), (".plan", 5), (".pth", 6), (".safetensors", 6), (".ONNX.txt", 6), ("", 6)]
+)
+def test_what_no_backend_runs_is_refused(tmp_path, suffix, code):
     path = tmp_path / f"net{suffix}"
     path.write_bytes(b"content")
-    with pytest.raises(ArtifactError, match=r"expected \.onnx") as caught:
+    with pytest.raises(ArtifactError if code == 5 else InputError, match=r"\.onnx") as caught:
         open_backend(path)
-    assert caught.value.exit_code == 5
+    assert caught.value.exit_code == code
 
 
 def test_host_code_is_for_tensorrt_only(tiny):

@@ -8,7 +8,15 @@ import pytest
 import fcn_deploy
 from fcn_deploy import steps
 from fcn_deploy.build import BuildConfig
-from fcn_deploy.errors import ArtifactError, ClosedError, DependencyError, InputError, UsageError, WrongIoError
+from fcn_deploy.errors import (
+    ArtifactError,
+    ClosedError,
+    DependencyError,
+    FcnDeployError,
+    InputError,
+    UsageError,
+    WrongIoError,
+)
 from fcn_deploy.evaluate.parity import relative_error
 from fcn_deploy.models import load_model, read_checkpoint
 from fcn_deploy.models.backend import TorchBackend
@@ -399,9 +407,9 @@ def test_a_file_that_does_not_exist_is_an_input_error(tmp_path):
 def test_a_file_of_another_kind_is_refused(engine, tmp_path, name):
     path = tmp_path / name
     path.write_bytes(engine("image").read_bytes())
-    with pytest.raises(ArtifactError, match=re.escape(str(path))) as caught:
+    with pytest.raises(FcnDeployError, match=re.escape(str(path))) as caught:
         Segmenter(path)
-    assert caught.value.exit_code == 5
+    assert caught.value.exit_code == (5 if name == "net.engine" else 6)
 
 
 def test_a_corrupt_file_is_refused(exported, tmp_path):
