@@ -6,17 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from fcn_deploy.cli.app import run
 from fcn_deploy.files import sha256_file
-
-
-@pytest.fixture
-def call(capsys):
-    def call(*arguments, code=0):
-        assert run([str(argument) for argument in arguments]) == code, capsys.readouterr().err
-        return capsys.readouterr()
-
-    return call
 
 
 def test_export_writes_a_checked_model(call, checkpoint_file, tmp_path):

@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 
-from fcn_deploy.cli.app import run
 from fcn_deploy.runtime import Segmenter
 
 
@@ -19,15 +18,6 @@ def truth(photos, tmp_path_factory):
         size = (image.shape[1], image.shape[0])
         Image.fromarray(coarse).resize(size, Image.Resampling.NEAREST).save(folder / f"photo_{index:02}.png")
     return folder
-
-
-@pytest.fixture
-def call(capsys):
-    def call(*arguments, code=0):
-        assert run([str(argument) for argument in arguments]) == code, capsys.readouterr().err
-        return capsys.readouterr()
-
-    return call
 
 
 def test_figures_are_scikit_learns(call, exported, photo_folder, photos, truth):

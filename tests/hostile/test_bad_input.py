@@ -103,8 +103,8 @@ def test_onnx_models_that_are_damaged_inside(fails, exported, photo_folder, tmp_
 
     for change in (unknown_op, dangling_input, short_weight):
         path = broken(change)
-        fails(6, "calibrate", path, "--calib-data", photo_folder, says="")
-        fails(6, "build-engine", path, says="")
+        fails(6, "calibrate", path, "--calib-data", photo_folder, says="is not an ONNX model; got ")
+        fails(6, "build-engine", path, says="is not an ONNX model; got ")
 
 
 def test_an_engine_where_a_model_is_wanted(fails, exported, photo_folder, tmp_path):
