@@ -13,15 +13,19 @@ import torch
 from torch import nn
 
 from fcn_deploy import __version__, passes
+from fcn_deploy.assumptions import Assumption, find_assumptions
 from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.models.wrapped import ROOT, WrappedNet
 from fcn_deploy.spec import METADATA_KEY, ImageShape, ModelSpec
 
 if TYPE_CHECKING:
     import onnx
+    import onnx_ir as ir
 
 # What is traced when the graph is to stay dynamic: more than one image, and odd sizes of which none divides or equals
 # another, so that torch.export has no reason to take any of them for a constant or for one another.
-_TRACED = ImageShape(2, 67, 93)
+TRACED = ImageShape(2, 67, 93)
+_DIMS = {0: "batch", 2: "height", 3: "width"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,9 @@ class ExportConfig:
             raise UsageError("unsupported opset", got=self.opset, expected="18 to 23")
 
 
-def export_onnx(model: nn.Module, spec: ModelSpec, config: ExportConfig | None = None) -> onnx.ModelProto:
+def export_onnx(
+    model: nn.Module, spec: ModelSpec, config: ExportConfig | None = None
+) -> tuple[onnx.ModelProto, list[Assumption]]:
     """Exports a net.
 
     Args:
@@ -50,7 +56,8 @@ def export_onnx(model: nn.Module, spec: ModelSpec, config: ExportConfig | None =
         config: Opset and shape.
 
     Returns:
-        A model with input `image` and output `logits`, whose nodes are named after the net's modules.
+        A model with input `image` and output `logits`, whose nodes are named after the net's modules; and what torch
+        assumed about sizes to get there, which the caller has to try.
 
     Raises:
         InputError: torch cannot export the net, or wrote another opset.
@@ -58,27 +65,11 @@ def export_onnx(model: nn.Module, spec: ModelSpec, config: ExportConfig | None =
     config = config or ExportConfig()
     import onnx_ir as ir
 
-    shape = config.shape or _TRACED
-    dims = {0: "batch", 2: "height", 3: "width"}
-    dynamic = None if config.shape else ({axis: torch.export.Dim(name) for axis, name in dims.items()},)
-    example = torch.zeros(shape.batch, 3, shape.height, shape.width)
+    traced = config.shape or TRACED
     with _quiet_exporter():
-        try:
-            program = torch.onnx.export(
-                model,
-                (example,),
-                dynamo=True,
-                opset_version=config.opset,
-                input_names=["image"],
-                output_names=["logits"],
-                dynamic_shapes=dynamic,
-                verbose=False,
-            )
-        except torch.onnx.errors.OnnxExporterError as error:
-            cause = error.__cause__ or error
-            raise InputError("torch cannot export this net", got=str(cause).strip().split("\n")[0]) from error
-    assert program is not None
-    exported = passes.run(program.model, passes.EXPORTED)
+        program = _trace(model, traced, dynamic=config.shape is None)
+        exported = _convert(program, config)
+    exported = passes.run(exported, passes.exported(ROOT if isinstance(model, WrappedNet) else ""))
     if exported.opset_imports.get("") != config.opset:
         raise InputError(
             "torch wrote another opset",
@@ -93,7 +84,49 @@ def export_onnx(model: nn.Module, spec: ModelSpec, config: ExportConfig | None =
     }
     exported.metadata_props[METADATA_KEY] = replace(spec, exporter=versions).dumps()
     exported.producer_name, exported.producer_version = "fcn-deploy", __version__
-    return ir.to_proto(exported)
+    return ir.to_proto(exported), find_assumptions(program, traced) if config.shape is None else []
+
+
+def _trace(model: nn.Module, shape: ImageShape, dynamic: bool) -> torch.export.ExportedProgram:
+    example = torch.zeros(shape.batch, 3, shape.height, shape.width)
+    dims = (dict.fromkeys(_DIMS, torch.export.Dim.DYNAMIC),) if dynamic else None
+    try:
+        return torch.export.export(model, (example,), dynamic_shapes=dims, strict=False)
+    except InputError:
+        raise
+    except Exception as error:  # what torch.export refuses, and whatever the user's code raises on symbolic sizes
+        raise InputError(
+            "torch cannot export this net",
+            got=_message(error),
+            expected="a net that torch.export takes",
+            fix="take conditions on values or sizes out of its Python code"
+            + (", or export for one size with --shape" if dynamic else ""),
+        ) from error
+
+
+def _convert(program: torch.export.ExportedProgram, config: ExportConfig) -> ir.Model:
+    try:
+        converted = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=config.opset,
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_shapes=None if config.shape else (_DIMS,),
+            verbose=False,
+        )
+    except torch.onnx.errors.OnnxExporterError as error:
+        cause = error.__cause__ or error
+        raise InputError("torch cannot export this net to ONNX", got=_message(cause)) from error
+    assert converted is not None
+    return converted.model
+
+
+def _message(error: BaseException) -> str:
+    """The lines of torch's message that speak of this net, guards among them, without its general advice."""
+    lines = [line.strip() for line in str(error).strip().split("\n")]
+    guards = [line.removeprefix("- ") for line in lines if "guard" in line and line.startswith("- ")]
+    return " ".join(guards or lines[:1]) or type(error).__name__
 
 
 @contextmanager

@@ -132,7 +132,9 @@ def deploy(config: DeployConfig, progress: Progress | None = None) -> Summary:
         ranges = steps.calibrate(model, observed, threads=config.threads, progress=progress) if config.int8 else None
         engines = _build(config, model, ranges, progress)
 
-        reference = sources.open_reference(f"{sources.PYTORCH}{config.weights}", spec, threads=config.threads)
+        reference = sources.open_reference(
+            f"{sources.PYTORCH}{config.weights}", spec, model=config.options.model, threads=config.threads
+        )
         contestants = {"pytorch": opened.enter_context(reference)}
         for precision in engines:
             segmenter = Segmenter(model.with_name(f"{precision}.onnx"), threads=config.threads)

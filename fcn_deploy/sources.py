@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fcn_deploy.data import ImageFolder, find_labels, read_labels
-from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluate.assess import Sample
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime import Segmenter
-from fcn_deploy.spec import ModelSpec, Rgb
-
-if TYPE_CHECKING:
-    from fcn_deploy.models.describe import SpecOptions
+from fcn_deploy.spec import ModelSpec, Padding, Rgb
 
 PYTORCH = "pytorch:"
 
@@ -23,7 +19,12 @@ _SILENT = Silent()
 
 
 def open_reference(
-    reference: str, spec: ModelSpec | None = None, options: SpecOptions | None = None, threads: int | None = None
+    reference: str,
+    spec: ModelSpec | None = None,
+    *,
+    model: str | None = None,
+    padding: Padding | None = None,
+    threads: int | None = None,
 ) -> Segmenter:
     """Opens an engine, an exported model, or a checkpoint run in PyTorch.
 
@@ -31,39 +32,42 @@ def open_reference(
         reference: A path, or `pytorch:` and the path of a checkpoint.
         spec: Of the net a checkpoint is compared with: classes and normalisation are taken from it. Where None, the
             checkpoint's own or the default.
-        options: What the user says about the checkpoint, where there is no `spec`.
+        model: What makes the checkpoint's net, `package.module:callable`, where it is one of the user's own.
+        padding: How that net is padded; the spec's where there is one.
         threads: CPU threads.
 
     Raises:
         ArtifactError: The engine does not fit this machine or its sidecar.
         InputError: A file cannot be read, or the checkpoint has other classes than the spec.
+        UsageError: The spec is of a net of the user's own, and `model` does not say what makes it.
     """
     if not reference.startswith(PYTORCH):
         return Segmenter(reference, threads=threads)
     # Torch is for whoever names a checkpoint; a device that compares two engines does not have it.
-    from fcn_deploy.models import load_model, read_checkpoint
     from fcn_deploy.models.backend import TorchBackend
-    from fcn_deploy.models.describe import describe
+    from fcn_deploy.models.describe import SpecOptions
+    from fcn_deploy.models.load import load_net, load_twin
 
-    checkpoint = read_checkpoint(Path(reference.removeprefix(PYTORCH)))
-    spec = spec or describe(checkpoint, options)
-    if checkpoint.num_classes != spec.num_classes:
-        raise InputError(
-            "checkpoint and engine are of different nets",
-            got=f"a checkpoint with {checkpoint.num_classes} classes",
-            expected=f"{spec.num_classes}",
-        )
-    backend = TorchBackend(load_model(checkpoint, spec.geometry), checkpoint.num_classes, threads=threads)
-    return Segmenter(backend, spec=spec)
+    weights = Path(reference.removeprefix(PYTORCH))
+    net = (
+        load_net(weights, SpecOptions(model=model, padding=padding))
+        if spec is None
+        else load_twin(weights, spec, model)
+    )
+    return Segmenter(TorchBackend(net.module, net.spec.num_classes, threads=threads), spec=net.spec)
 
 
-def open_all(names: Sequence[str], threads: int | None = None) -> dict[str, Segmenter]:
+def open_all(
+    names: Sequence[str], *, model: str | None = None, padding: Padding | None = None, threads: int | None = None
+) -> dict[str, Segmenter]:
     """Opens several engines, models and checkpoints to be compared with each other.
 
     Checkpoints come last and are run with the spec of the first engine or model, whose normalisation was stated.
 
     Args:
         names: As for `open_reference`; one that is named twice is opened once.
+        model: What makes the net of the checkpoints among them, where it is one of the user's own.
+        padding: How that net is padded, where no engine among them says.
         threads: CPU threads.
 
     Returns:
@@ -71,12 +75,17 @@ def open_all(names: Sequence[str], threads: int | None = None) -> dict[str, Segm
 
     Raises:
         FcnDeployError: One cannot be opened; the others are closed.
+        UsageError: `model`, and no checkpoint.
     """
+    if model is not None and not any(name.startswith(PYTORCH) for name in names):
+        raise UsageError("--model makes the net of a checkpoint", got="no pytorch:CHECKPOINT", fix="leave it out")
     opened: dict[str, Segmenter] = {}
     with ExitStack() as stack:
         for name in sorted(dict.fromkeys(names), key=lambda name: name.startswith(PYTORCH)):
             spec = next((segmenter.spec for segmenter in opened.values()), None)
-            opened[name] = stack.enter_context(open_reference(name, spec, threads=threads))
+            opened[name] = stack.enter_context(
+                open_reference(name, spec, model=model, padding=padding, threads=threads)
+            )
         stack.pop_all()
     return {name: opened[name] for name in names}
 

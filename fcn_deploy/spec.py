@@ -16,6 +16,7 @@ FORMAT = 1
 METADATA_KEY = "fcn_deploy.spec"
 
 Color = Literal["RGB", "BGR"]
+PadMode = Literal["edge", "zero", "reflect"]
 Rgb = tuple[int, int, int]
 Triple = tuple[float, float, float]
 
@@ -41,6 +42,10 @@ def check_format(data: object, what: str) -> Mapping[str, Any]:
 def _require(condition: bool, what: str, got: object, expected: str) -> None:
     if not condition:
         raise InputError(what, got=repr(got), expected=expected)
+
+
+def _positive(number: float | None, optional: bool) -> bool:
+    return optional if number is None else number > 0
 
 
 def _triple(values: object, what: str) -> Triple:
@@ -194,12 +199,36 @@ AT_ONCE = (0.01, 0.0001)
 
 
 @dataclass(frozen=True)
+class Padding:
+    """How images are made larger for a net that works at multiples of some size only; what it adds is cut off again.
+
+    Attributes:
+        divisor: Height and width are padded to the next multiple of it, at the bottom and the right; at least 2.
+        mode: `edge` repeats the last row and column, `zero` adds zeros (behind the normalisation, so the mean colour),
+            `reflect` mirrors the image at its last row and column, over and over where it is smaller than the padding:
+            numpy.pad's modes `edge`, `constant` and `reflect`.
+    """
+
+    divisor: int
+    mode: PadMode = "edge"
+
+    def __post_init__(self) -> None:
+        _require(_integer(self.divisor, "padding divisor") >= 2, "padding divisor", self.divisor, "2 or more")
+        _require(self.mode in ("edge", "zero", "reflect"), "padding mode", self.mode, "edge, zero or reflect")
+
+    def padded(self, size: int) -> int:
+        """Returns the next multiple of the divisor."""
+        # Not -(-size // divisor): this is traced, and ONNX rounds a negative quotient the other way.
+        return (size + self.divisor - 1) // self.divisor * self.divisor
+
+
+@dataclass(frozen=True)
 class CheckpointInfo:
     """Which weights a net was made from.
 
     Attributes:
         sha256: Of the checkpoint file, in hex.
-        layout: The key layout it was read as, such as `seed`.
+        layout: The key layout it was read as, such as `seed`; `own` where the user's code made the net.
     """
 
     sha256: str
@@ -234,35 +263,42 @@ class ModelSpec:
     """Everything about a net that its weights do not say.
 
     Attributes:
-        variant: `fcn32s`, `fcn16s` or `fcn8s`.
-        stride: Stride of the finest score map: 32, 16 or 8.
-        width: Channel multiplier of the trunk; 1.0 is VGG16.
+        variant: `fcn32s`, `fcn16s` or `fcn8s`; for a net of the user's own the name of what makes it.
+        stride: Stride of the finest score map: 32, 16 or 8; None for a net of the user's own.
+        width: Channel multiplier of the trunk; 1.0 is VGG16; None for a net of the user's own.
         num_classes: C, the channels of `logits`.
         classes: One name a class.
         palette: One RGB colour a class, 0..255.
         ignore_index: The label that stands for "not labelled", or None.
         normalization: From 0..255 pixels to what the net takes.
-        geometry: Which published shape the net has.
+        geometry: Which published shape the net has; None for a net of the user's own.
+        model: What makes a net of the user's own, `package.module:callable`; None for the published ones.
+        padding: For a net that works at multiples of some size only, else None.
         checkpoint: The weights it was made from, or None.
         exporter: Versions of what exported it, or empty.
     """
 
     variant: str
-    stride: int
-    width: float
+    stride: int | None
+    width: float | None
     num_classes: int
     classes: tuple[str, ...]
     palette: tuple[Rgb, ...]
     ignore_index: int | None = 255
     normalization: Normalization = TORCHVISION
-    geometry: Geometry = Geometry()
+    geometry: Geometry | None = Geometry()
+    model: str | None = None
+    padding: Padding | None = None
     checkpoint: CheckpointInfo | None = None
     exporter: Mapping[str, str | int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _require(self.num_classes > 0, "spec num_classes", self.num_classes, "a positive integer")
-        _require(self.stride > 0, "spec stride", self.stride, "a positive integer")
-        _require(self.width > 0, "spec width", self.width, "a positive number")
+        own = self.model is not None
+        _require(_positive(self.stride, own), "spec stride", self.stride, "a positive integer")
+        _require(_positive(self.width, own), "spec width", self.width, "a positive number")
+        _require(own or self.geometry is not None, "spec geometry", self.geometry, "that of a published net")
+        _require(own or self.padding is None, "spec padding", self.padding, "none: the published nets take any size")
         if len(self.classes) != self.num_classes:
             raise InputError(
                 "the number of class names does not match the net",
@@ -284,8 +320,9 @@ class ModelSpec:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the spec as JSON data, with its format number."""
-        return {"format": FORMAT, **asdict(self), "geometry": self.geometry.to_json()}
+        """Returns the spec as JSON data, with its format number; what only a net of the user's own has only there."""
+        data = {"format": FORMAT, **asdict(self), "geometry": self.geometry.to_json() if self.geometry else None}
+        return {key: value for key, value in data.items() if value is not None or key not in ("model", "padding")}
 
     def dumps(self) -> str:
         """Returns the spec as one line of JSON, as it stands in `metadata_props`."""
@@ -300,18 +337,21 @@ class ModelSpec:
         """
         fields = check_format(data, "the model spec")
         try:
-            checkpoint = fields.get("checkpoint")
+            checkpoint, padding, model = (fields.get(key) for key in ("checkpoint", "padding", "model"))
+            stride, width, geometry = (fields[key] for key in ("stride", "width", "geometry"))
             ignore_index = fields["ignore_index"]
             return cls(
                 variant=str(fields["variant"]),
-                stride=_integer(fields["stride"], "spec stride"),
-                width=float(fields["width"]),
+                stride=None if stride is None else _integer(stride, "spec stride"),
+                width=None if width is None else float(width),
                 num_classes=_integer(fields["num_classes"], "spec num_classes"),
                 classes=_strings(fields["classes"], "spec classes"),
                 palette=tuple(_color(rgb) for rgb in fields["palette"]),
                 ignore_index=None if ignore_index is None else _integer(ignore_index, "spec ignore_index"),
                 normalization=Normalization.from_json(fields["normalization"]),
-                geometry=Geometry.from_json(fields["geometry"]),
+                geometry=None if geometry is None else Geometry.from_json(geometry),
+                model=None if model is None else str(model),
+                padding=Padding(**known_fields(Padding, padding)) if padding else None,
                 checkpoint=CheckpointInfo(**known_fields(CheckpointInfo, checkpoint)) if checkpoint else None,
                 exporter=dict(fields.get("exporter") or {}),
             )

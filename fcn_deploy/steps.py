@@ -8,17 +8,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fcn_deploy.assumptions import Assumption
 from fcn_deploy.build import BuildConfig, Engine, build_onnxruntime
 from fcn_deploy.data import ImageFolder
-from fcn_deploy.errors import DependencyError, GateError, InputError, UsageError
+from fcn_deploy.errors import ArtifactError, DependencyError, GateError, InputError, UsageError
 from fcn_deploy.evaluate.gates import THRESHOLDS
 from fcn_deploy.evaluate.parity import compare_backends
-from fcn_deploy.export import ExportConfig, export_onnx
+from fcn_deploy.export import TRACED, ExportConfig, export_onnx
 from fcn_deploy.files import check_writable, read_bytes, write_bytes
 from fcn_deploy.graph import exported_spec, parse
-from fcn_deploy.models import load_model, read_checkpoint
 from fcn_deploy.models.backend import TorchBackend
-from fcn_deploy.models.describe import SpecOptions, describe
+from fcn_deploy.models.describe import SpecOptions
+from fcn_deploy.models.load import load_net
 from fcn_deploy.passes.simplify import simplify
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.quant.observe import observe
@@ -64,19 +65,39 @@ def export(
     _check_suffix(output, ".onnx")
     check_writable(output)
     config = config or ExportConfig()
-    checkpoint = read_checkpoint(weights, variant)
-    spec = describe(checkpoint, options)
-    model = load_model(checkpoint, spec.geometry)
-    progress.stage(f"exporting {spec.variant}, {spec.num_classes} classes, width {spec.width:g}")
-    proto = export_onnx(model, spec, config)
+    net = load_net(weights, options, variant=variant, shape=config.shape)
+    progress.stage(f"exporting {net.spec.variant}, {net.spec.num_classes} classes")
+    proto, assumptions = export_onnx(net.module, net.spec, config)
     if simplified:
         progress.stage("simplifying")
         proto = simplify(proto)
     data = proto.SerializeToString()
-    reference = TorchBackend(model, spec.num_classes)
+    reference = TorchBackend(net.module, net.spec.num_classes)
+    if assumptions:
+        _compare(reference, data, (TRACED,), "PyTorch", _SILENT)  # or else an assumption would be blamed for all
+    for assumption in assumptions:
+        _require_harmless(assumption, reference, data)
     error = _compare(reference, data, (config.shape,) if config.shape else _COMPARED, "PyTorch", progress)
     write_bytes(output, data)
     return error
+
+
+def _require_harmless(assumption: Assumption, reference: Backend, data: bytes) -> None:
+    """Runs a model at a size that violates what torch assumed: it has to give PyTorch's results all the same."""
+    got = "a condition that cannot be evaluated"
+    if assumption.violated_by is not None:
+        try:
+            _compare(reference, data, [assumption.violated_by], "PyTorch", _SILENT)
+        except (GateError, ArtifactError) as error:
+            got = f"{error.what} at {assumption.violated_by}: {error.got}"
+        else:
+            return
+    raise InputError(
+        f"the export holds only while {assumption.guard}",
+        got=got,
+        expected="a net that does the same at every size",
+        fix="take the condition on the size out of the net's Python code, or export for one size with --shape",
+    )
 
 
 def simplify_file(source: Path, output: Path, progress: Progress = _SILENT) -> tuple[int, int]:

@@ -2,6 +2,7 @@ import copy
 import dataclasses
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from fcn_deploy.spec import (
     ImageShape,
     ModelSpec,
     Normalization,
+    Padding,
     TensorSpec,
     check_format,
     default_palette,
@@ -346,3 +348,39 @@ def test_a_text_that_is_no_shape_is_a_usage_error(text):
 def test_a_shape_has_no_empty_side(shape):
     with pytest.raises(InputError, match=r"shape; got .*each at least 1"):
         ImageShape(*shape)
+
+
+# A net of the user's own
+
+
+OWN = {"stride": None, "width": None, "geometry": None, "model": "nets:UNet"}
+
+
+@pytest.mark.parametrize("padding", [None, Padding(8), Padding(32, "reflect")])
+def test_the_spec_of_a_net_of_ones_own_survives_the_trip(spec, padding):
+    own = replace(spec, variant="UNet", padding=padding, **OWN)
+    assert ModelSpec.loads(own.dumps()) == own
+
+
+@pytest.mark.parametrize("key", ["stride", "width", "geometry"])
+def test_a_published_net_says_what_it_is(spec, key):
+    with pytest.raises(InputError, match=key):
+        replace(spec, **{key: None})
+
+
+def test_a_published_net_is_not_padded(spec):
+    with pytest.raises(InputError, match="padding"):
+        replace(spec, padding=Padding(8))
+
+
+@pytest.mark.parametrize(("divisor", "mode"), [(1, "edge"), (0, "edge"), (2.5, "edge"), (True, "edge"), (8, "wrap")])
+def test_a_padding_that_makes_no_sense_is_refused(divisor, mode):
+    with pytest.raises(InputError, match="padding"):
+        Padding(divisor, mode)
+
+
+@given(st.integers(1, 10_000), st.integers(2, 512))
+def test_a_padded_size_is_the_next_multiple(size, divisor):
+    padded = Padding(divisor).padded(size)
+    assert padded % divisor == 0
+    assert size <= padded < size + divisor

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fcn_deploy.cli.console import TerminalProgress, print_json, print_table
-from fcn_deploy.cli.options import ShapeType, benchmark_options, json_option, threads_option
+from fcn_deploy.cli.options import ShapeType, benchmark_options, json_option, model_from, model_options, threads_option
 from fcn_deploy.spec import ImageShape
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.argument("engines", nargs=-1, required=True, metavar="ENGINE...")
 @click.option("--shape", type=ShapeType(), required=True, help="Of the batch of images.")
 @click.option("--vs", metavar="REF", help="What to compare with: an engine or model, or pytorch:CHECKPOINT.")
+@model_options
 @threads_option
 @benchmark_options
 @json_option
@@ -32,6 +33,7 @@ def command(
     iterations: int,
     percentile: tuple[float, ...],
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Measure the latency of engines from uint8 image to labels.
 
@@ -52,7 +54,7 @@ def command(
     images = random.integers(0, 256, (shape.batch, shape.height, shape.width, 3), dtype=np.uint8)
     names = list(dict.fromkeys((vs, *engines) if vs else engines))
     with ExitStack() as opened:
-        segmenters = sources.open_all(names, threads)
+        segmenters = sources.open_all(names, **model_from(options), threads=threads)
         for segmenter in segmenters.values():
             opened.enter_context(segmenter)
         TerminalProgress().stage(f"measuring {shape}, {'default' if threads is None else threads} threads")

@@ -13,6 +13,7 @@ from fcn_deploy.cli.options import (
     benchmark_options,
     calibration_options,
     json_option,
+    model_options,
     output_option,
     spec_from,
     spec_options,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--demo", is_flag=True, help="Deploy the net that ships with fcn-deploy, on scenes it generates.")
 @click.option("--int8", is_flag=True, help="Build an INT8 engine beside the FP32 one. --demo does.")
 @click.option("--variant", type=click.Choice(["fcn32s", "fcn16s", "fcn8s"]), help="What the checkpoint must be.")
+@model_options
 @spec_options
 @calibration_options
 @click.option("--calib-method", help="How ranges are chosen: minmax, percentile.  [default: minmax]")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fcn_deploy.cli.console import TerminalProgress, print_json, print_table
-from fcn_deploy.cli.options import PATH, json_option, threads_option
+from fcn_deploy.cli.options import PATH, json_option, model_from, model_options, threads_option
 
 if TYPE_CHECKING:
     from fcn_deploy.evaluate.accuracy import Drop, Matrix
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--ignore-index", type=int, help="Label that does not count.  [default: the engine's spec]")
 @click.option("--reference", metavar="REF", help="Compare with an engine or model, or with pytorch:CHECKPOINT.")
 @click.option("--max-images", type=click.IntRange(1), help="At most so many, evenly spread over the folder.")
+@model_options
 @threads_option
 @json_option
 def command(
@@ -41,6 +42,7 @@ def command(
     max_images: int | None,
     threads: int | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Measure the accuracy of an ENGINE, an exported model or pytorch:CHECKPOINT against ground truth.
 
@@ -53,7 +55,8 @@ def command(
 
     images = ImageFolder.open(data, max_images=max_images)
     with ExitStack() as opened:
-        segmenters = sources.open_all((engine, reference) if reference else (engine,), threads)
+        names = (engine, reference) if reference else (engine,)
+        segmenters = sources.open_all(names, **model_from(options), threads=threads)
         for each in segmenters.values():
             opened.enter_context(each)
         segmenter, spec = segmenters[engine], segmenters[engine].spec

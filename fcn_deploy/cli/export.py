@@ -8,13 +8,22 @@ from typing import Any
 import click
 
 from fcn_deploy.cli.console import TerminalProgress, print_json
-from fcn_deploy.cli.options import PATH, ShapeType, json_option, output_option, spec_from, spec_options
+from fcn_deploy.cli.options import (
+    PATH,
+    ShapeType,
+    json_option,
+    model_options,
+    output_option,
+    spec_from,
+    spec_options,
+)
 from fcn_deploy.spec import ImageShape
 
 
 @click.command("export", short_help="Checkpoint to ONNX, checked.")
 @click.option("--weights", type=PATH, required=True, help="Checkpoint: .pth or .safetensors.")
 @click.option("--variant", type=click.Choice(["fcn32s", "fcn16s", "fcn8s"]), help="What the checkpoint must be.")
+@model_options
 @spec_options
 @click.option("--opset", type=int, default=18, show_default=True, help="ONNX operator set, 18 to 23.")
 @click.option("--shape", type=ShapeType(), help="Fix batch, height and width.  [default: all dynamic]")
@@ -33,7 +42,8 @@ def command(
 ) -> None:
     """Export a checkpoint to ONNX with dynamic batch, height and width.
 
-    The result is compared with PyTorch at several sizes before the file appears.
+    The result is compared with PyTorch at several sizes before the file appears. --model exports a net of your own:
+    it runs your code, which must make a torch.nn.Module that takes images [N, 3, H, W] and gives logits [N, C, H, W].
     """
     from fcn_deploy import steps
     from fcn_deploy.export import ExportConfig

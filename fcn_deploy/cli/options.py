@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from fcn_deploy.errors import FcnDeployError
-from fcn_deploy.spec import ImageShape, Triple
+from fcn_deploy.errors import FcnDeployError, UsageError
+from fcn_deploy.spec import ImageShape, Padding, Triple
 
 if TYPE_CHECKING:
     from fcn_deploy.models.describe import SpecOptions
@@ -94,6 +94,20 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 threads_option = click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: the library's]")
 output_option = click.option("-o", "--output", type=PATH, required=True, help="What to write.")
 
+model_options = _stack(
+    click.option(
+        "--model",
+        metavar="MODULE:CALLABLE",
+        help="What makes a net of your own: package.module:callable, without arguments.  [default: the published FCNs]",
+    ),
+    click.option("--size-divisor", type=click.IntRange(2), help="That net works at multiples of this size only."),
+    click.option(
+        "--pad-mode",
+        type=click.Choice(["edge", "zero", "reflect"]),
+        help="How images become such multiples, at the bottom and the right.  [default: edge]",
+    ),
+)
+
 spec_options = _stack(
     click.option("--num-classes", type=click.IntRange(1), help="Checked against the checkpoint."),
     click.option(
@@ -104,6 +118,11 @@ spec_options = _stack(
     click.option("--std", type=TripleType(), help="Standard deviation per channel, after --scale."),
     click.option("--scale", type=float, help="Factor for pixels 0..255, such as 0.00392157 or 1."),
     click.option("--at-once", is_flag=True, help="The skips are scaled by 0.01 and 0.0001, as in FCN-8s at once."),
+    click.option(
+        "--input-padding",
+        type=click.Choice(["0", "100"]),
+        help="0: a net of pytorch-fcn's layout without the paper's padding of 100.  [default: the layout's]",
+    ),
     click.option(
         "--color",
         type=click.Choice(["rgb", "bgr"]),
@@ -124,10 +143,23 @@ benchmark_options = _stack(
 )
 
 
+def model_from(options: dict[str, Any]) -> dict[str, Any]:
+    """Takes the values of `model_options` out of a command's keyword arguments: `model` and `padding`."""
+    model, divisor, mode = (options.pop(name) for name in ("model", "size_divisor", "pad_mode"))
+    if mode is not None and divisor is None:
+        raise UsageError("a way to pad without how far", got="--pad-mode", expected="--size-divisor with it")
+    return {"model": model, "padding": Padding(divisor, mode or "edge") if divisor else None}
+
+
 def spec_from(options: dict[str, Any]) -> SpecOptions:
-    """Takes the values of `spec_options` out of a command's keyword arguments."""
+    """Takes the values of `spec_options` and `model_options` out of a command's keyword arguments."""
     from fcn_deploy.models.describe import SpecOptions
 
-    color = options.pop("color")
+    color, input_padding = options.pop("color"), options.pop("input_padding")
     names = ("num_classes", "class_names", "ignore_index", "mean", "std", "scale", "at_once")
-    return SpecOptions(color=color.upper() if color else None, **{name: options.pop(name) for name in names})
+    return SpecOptions(
+        color=color.upper() if color else None,
+        input_padding=int(input_padding) if input_padding else None,
+        **model_from(options),
+        **{name: options.pop(name) for name in names},
+    )

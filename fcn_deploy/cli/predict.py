@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from fcn_deploy.cli.console import TerminalProgress, print_json
-from fcn_deploy.cli.options import PATH, json_option, threads_option
+from fcn_deploy.cli.options import PATH, json_option, model_from, model_options, threads_option
 
 _KINDS = ("labels", "color", "overlay", "panel")
 
@@ -24,11 +25,18 @@ _KINDS = ("labels", "color", "overlay", "panel")
     show_default=True,
     help="Index images, colour masks, overlays, or panels of image, overlay and legend. Repeat for several.",
 )
+@model_options
 @threads_option
 @click.option("-o", "--output", type=PATH, required=True, metavar="DIR", help="Folder to write to.")
 @json_option
 def command(
-    engine: str, inputs: tuple[str, ...], save: tuple[str, ...], threads: int | None, output: Path, as_json: bool
+    engine: str,
+    inputs: tuple[str, ...],
+    save: tuple[str, ...],
+    threads: int | None,
+    output: Path,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Label images with an ENGINE, an exported model or pytorch:CHECKPOINT.
 
@@ -44,7 +52,7 @@ def command(
     paths = find_images(inputs)
     targets = _targets(paths, save, output)
     written = []
-    with sources.open_reference(engine, threads=threads) as segmenter:
+    with sources.open_all((engine,), **model_from(options), threads=threads)[engine] as segmenter:
         make_folder(output)
         for path in TerminalProgress().track(paths, len(paths), "predicting"):
             image = read_image(path)

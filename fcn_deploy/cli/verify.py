@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from fcn_deploy.cli.console import TerminalProgress, print_json
-from fcn_deploy.cli.options import PATH, json_option, threads_option
+from fcn_deploy.cli.options import PATH, json_option, model_from, model_options, threads_option
 
 
 @click.command("verify", short_help="Hold an engine against its gate.")
@@ -17,6 +18,7 @@ from fcn_deploy.cli.options import PATH, json_option, threads_option
 @click.option("--weights", type=PATH, help="Short for --reference pytorch:CHECKPOINT.")
 @click.option("--data", type=PATH, metavar="DIR", required=True, help="Folder of images to compare on.")
 @click.option("--max-images", type=click.IntRange(1), help="At most so many, evenly spread over the folder.")
+@model_options
 @threads_option
 @json_option
 def command(
@@ -27,6 +29,7 @@ def command(
     max_images: int | None,
     threads: int | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Compare an ENGINE with a reference on images, and fail (exit 3) if it is too far off.
 
@@ -44,7 +47,7 @@ def command(
     name = reference or f"{sources.PYTORCH}{weights}"
     images = ImageFolder.open(data, max_images=max_images)
     with Segmenter(engine, threads=threads) as candidate:
-        with sources.open_reference(name, candidate.spec, threads=threads) as expected:
+        with sources.open_reference(name, candidate.spec, **model_from(options), threads=threads) as expected:
             samples = sources.samples(images, None, "verifying", progress=TerminalProgress())
             parity = assess(expected, [candidate], samples, None).engines[0].parity
         source = candidate.sidecar.source.calibration if candidate.sidecar else None

@@ -6,7 +6,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +52,14 @@ class Checkpoint:
         return f"fcn{self.stride}s"
 
 
-def read_checkpoint(path: Path, variant: str | None = None) -> Checkpoint:
+def read_checkpoint(path: Path, variant: str | None = None, input_padding: int | None = None) -> Checkpoint:
     """Reads a `.pth` or `.safetensors` file without running any code it may hold.
 
     Args:
         path: The file. Wrappers (`state_dict`, `model_state_dict`, `module.` prefixes) are taken off,
             half-precision tensors become float32.
         variant: What the user says the net is; checked against the tensors.
+        input_padding: 0 or 100 for a net that has not the input padding of its layout; see `Geometry`.
 
     Raises:
         InputError: The file cannot be read, is truncated, needs code to load, has a layout nobody knows, or is not the
@@ -66,7 +67,7 @@ def read_checkpoint(path: Path, variant: str | None = None) -> Checkpoint:
             a weight is not a dense, finite float.
     """
     tensors, spec = read_tensors(path)
-    state = {_strip_prefixes(key): tensor for key, tensor in tensors.items()}
+    state = {strip_prefixes(key): tensor for key, tensor in tensors.items()}
     layout = next((layout for layout in LAYOUTS if layout.knows(state)), None)
     if layout is None and "features.0.weight" in state and "score_fr.weight" not in state:
         raise InputError(
@@ -79,7 +80,7 @@ def read_checkpoint(path: Path, variant: str | None = None) -> Checkpoint:
             f"{path} has a key layout this version does not know",
             got=f"{len(state)} tensors: {', '.join(list(state)[:_SHOWN_KEYS])}, ...",
             expected=" or ".join(f"{layout.name} ({layout.signs})" for layout in LAYOUTS),
-            fix="rename the keys to those of fcn_deploy.models.FCN",
+            fix="for a net of your own say what makes it, --model package.module:callable; else rename the keys",
         )
     stride = layout.stride(state)
     if variant is not None and VARIANTS.get(variant) != stride:
@@ -90,14 +91,19 @@ def read_checkpoint(path: Path, variant: str | None = None) -> Checkpoint:
     state = layout.rename(state, stride)
     width = channels / FC_CHANNELS
     geometry = layout.geometry(state)
-    _check_fit(state, _empty_model(stride, num_classes, width, geometry), path)
+    if input_padding is not None:
+        geometry = replace(geometry, input_padding=input_padding)
+    wanted = _empty_model(stride, num_classes, width, geometry).state_dict()
+    state = _with_biases(state, wanted)
+    what = f"{path} does not fit an FCN-{stride}s of width {width:g} with {num_classes} classes"
+    check_fit(state, wanted, what)
     return Checkpoint(
         info=CheckpointInfo(sha256_file(path), layout.name),
         stride=stride,
         num_classes=num_classes,
         width=width,
         geometry=geometry,
-        state={key: _float32(key, tensor, path) for key, tensor in state.items()},
+        state={key: finite_float32(key, tensor, path) for key, tensor in state.items()},
         spec=spec,
     )
 
@@ -121,8 +127,23 @@ def _empty_model(stride: Stride, num_classes: int, width: float, geometry: Geome
         return FCN(stride, num_classes, width, geometry)
 
 
-def _check_fit(state: Mapping[str, Tensor], model: FCN, path: Path) -> None:
-    wanted = model.state_dict()
+def _with_biases(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Adds the biases of deconvolutions that were trained without: zero is what they are."""
+    biases = {key for key in wanted if re.fullmatch(r"upscore\w+\.bias", key)} - state.keys()
+    return {**state, **{key: torch.zeros(wanted[key].shape) for key in biases}}
+
+
+def check_fit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> None:
+    """Checks that a state_dict has every tensor of a net, and no other.
+
+    Args:
+        state: As read.
+        wanted: The net's own.
+        what: The first words of the error.
+
+    Raises:
+        InputError: It has not; every tensor that is missing, unexpected or of another shape is listed.
+    """
     missing = sorted(wanted.keys() - state.keys())
     unexpected = sorted(state.keys() - wanted.keys())
     misshapen = [
@@ -133,14 +154,18 @@ def _check_fit(state: Mapping[str, Tensor], model: FCN, path: Path) -> None:
     problems = (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
     if any(keys for _, keys in problems):
         raise InputError(
-            f"{path} does not fit an FCN-{model.stride}s of width {model.width:g} with {model.num_classes} classes",
+            what,
             got=" | ".join(f"{name}: {', '.join(keys)}" for name, keys in problems if keys),
             fix="save model.state_dict() of the whole net",
         )
 
 
-def _float32(key: str, tensor: Tensor, path: Path) -> Tensor:
-    """Converts a weight, after making sure that it is one: real, dense, as large as it says, finite."""
+def finite_float32(key: str, tensor: Tensor, path: Path) -> Tensor:
+    """Returns a weight as float32, after making sure that it is one: real, dense, as large as it says, finite.
+
+    Raises:
+        InputError: It is not.
+    """
     dense = tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_quantized
     if not dense or not tensor.is_floating_point():
         kind = "quantized" if tensor.is_quantized else "empty" if tensor.is_meta else f"{tensor.layout}"
@@ -244,7 +269,8 @@ def _describe(content: object) -> str:
     return f"a {type(content).__name__}"
 
 
-def _strip_prefixes(key: str) -> str:
+def strip_prefixes(key: str) -> str:
+    """Returns the key a tensor had before the net was put into DataParallel or compiled."""
     while prefix := next((prefix for prefix in _PREFIXES if key.startswith(prefix)), None):
         key = key.removeprefix(prefix)
     return key

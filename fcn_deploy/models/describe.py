@@ -6,11 +6,13 @@ import csv
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from fcn_deploy.errors import InputError
+from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.files import read_bytes
 from fcn_deploy.models.checkpoint import Checkpoint
 from fcn_deploy.models.layouts import layout_normalization
+from fcn_deploy.models.own import OwnNet
 from fcn_deploy.spec import (
     AT_ONCE,
     TORCHVISION,
@@ -18,6 +20,7 @@ from fcn_deploy.spec import (
     Geometry,
     ModelSpec,
     Normalization,
+    Padding,
     Rgb,
     Triple,
     default_palette,
@@ -40,6 +43,9 @@ class SpecOptions:
         mean: Per channel, after scaling.
         std: Per channel.
         at_once: Whether the skips were scaled, as in nets trained at once; tensors do not tell.
+        input_padding: 0 or 100 where it is not that of the checkpoint's layout.
+        model: What makes a net of the user's own, `package.module:callable`.
+        padding: How images are padded for that net.
     """
 
     num_classes: int | None = None
@@ -50,10 +56,21 @@ class SpecOptions:
     mean: Triple | None = None
     std: Triple | None = None
     at_once: bool = False
+    input_padding: int | None = None
+    model: str | None = None
+    padding: Padding | None = None
+
+    def __post_init__(self) -> None:
+        if self.model is None and self.padding is not None:
+            raise UsageError("the published nets work at every size", got="--size-divisor", fix="leave it out")
+        if self.model is not None and (self.at_once or self.input_padding is not None):
+            raise UsageError(
+                "--at-once and --input-padding are of the published nets", got="--model with them", fix="leave them out"
+            )
 
 
-def describe(checkpoint: Checkpoint, options: SpecOptions | None = None) -> ModelSpec:
-    """Puts together the spec of a checkpoint's net.
+def describe(checkpoint: Checkpoint | OwnNet, options: SpecOptions | None = None) -> ModelSpec:
+    """Puts together the spec of a net.
 
     The user's word comes first, then the spec the checkpoint carries, then what its layout says, then the defaults; a
     normalisation that rests on a default is marked `assumed` and warned about.
@@ -77,8 +94,6 @@ def describe(checkpoint: Checkpoint, options: SpecOptions | None = None) -> Mode
         ignore_index = known.ignore_index if known else _IGNORE_INDEX
     return ModelSpec(
         variant=checkpoint.variant,
-        stride=checkpoint.stride,
-        width=checkpoint.width,
         num_classes=count,
         classes=classes,
         palette=palette,
@@ -86,15 +101,23 @@ def describe(checkpoint: Checkpoint, options: SpecOptions | None = None) -> Mode
         normalization=_normalization(
             options, known.normalization if known else layout_normalization(checkpoint.info.layout)
         ),
-        geometry=_geometry(checkpoint, options),
         checkpoint=checkpoint.info,
+        **_architecture(checkpoint, options),
     )
+
+
+def _architecture(checkpoint: Checkpoint | OwnNet, options: SpecOptions) -> dict[str, Any]:
+    if isinstance(checkpoint, OwnNet):
+        own = {"model": checkpoint.name, "padding": checkpoint.padding}
+        return {"stride": None, "width": None, "geometry": None, **own}
+    geometry = _geometry(checkpoint, options)
+    return {"stride": checkpoint.stride, "width": checkpoint.width, "geometry": geometry}
 
 
 def _geometry(checkpoint: Checkpoint, options: SpecOptions) -> Geometry:
     if options.at_once:
         return replace(checkpoint.geometry, skip_scales=AT_ONCE)
-    if checkpoint.spec is not None:
+    if checkpoint.spec is not None and checkpoint.spec.geometry is not None:
         return replace(checkpoint.geometry, skip_scales=checkpoint.spec.geometry.skip_scales)
     return checkpoint.geometry
 

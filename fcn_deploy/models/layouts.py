@@ -97,4 +97,4 @@ LAYOUTS = (_SEED, _PYTORCH_FCN)
 
 def layout_normalization(name: str) -> Normalization | None:
     """Returns what nets of a layout were trained with, or None where the layout does not say."""
-    return next(layout.normalization for layout in LAYOUTS if layout.name == name)
+    return next((layout.normalization for layout in LAYOUTS if layout.name == name), None)

@@ -23,8 +23,11 @@ Pass = Callable[[ir.Model], tuple[ir.Model, bool]]
 
 _log = logging.getLogger(__name__)
 
-# Names first: the tensors that calibration will speak of are those that stand in the exported file.
-EXPORTED: tuple[Pass, ...] = (name_layers, name_dims)
+
+def exported(root: str = "") -> tuple[Pass, ...]:
+    """Returns the passes behind torch.onnx, for a net whose modules stand below the module `root`."""
+    # Names first: the tensors that calibration will speak of are those that stand in the exported file.
+    return (functools.partial(name_layers, root=root), name_dims)
 
 
 def image_io(spec: ModelSpec) -> tuple[Pass, ...]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fcn_deploy.errors import InputError
 from fcn_deploy.graph import add_constant, constant_of
 from fcn_deploy.quant.methods import Range
-from fcn_deploy.quant.tensors import activation, ranged_tensor
+from fcn_deploy.quant.tensors import activation, is_rectifier, passed_on_from, ranged_tensor
 
 # Half of what 32 bits hold: the other half is for the products the bias is added to, at most 255 * 127 a tap.
 _BIAS_LIMIT = 2**30
@@ -40,26 +40,28 @@ class OrtScheme:
 
 def quantizable_layers(graph: ir.Graph) -> list[str]:
     """Returns the names of the layers that can run in INT8: the convolutions whose weights are constant."""
-    return [str(node.name) for node in graph if node.op_type == "Conv" and constant_of(node.inputs[1]) is not None]
+    return [node.name or "" for node in graph if node.op_type == "Conv" and constant_of(node.inputs[1]) is not None]
 
 
 def float_by_default(graph: ir.Graph) -> set[str]:
     """Returns the layers that stay float unless asked for.
 
     Those are the ones that read the image, where three channels make INT8 slower than float, and the score layers,
-    whose rounding moves labels: the last convolutions on the way to the output, with as many channels as it has.
+    whose rounding moves labels: the convolutions with no other behind them.
     """
-    classes = graph.outputs[0].shape[1] if graph.outputs[0].shape is not None else None
     image = graph.inputs[0]
-    kept = set()
-    for node in graph:
-        if node.op_type != "Conv":
-            continue
-        weights = constant_of(node.inputs[1])
-        scores = weights is not None and weights.shape[0] == classes and activation(node) is node.outputs[0]
-        if node.inputs[0] is image or scores:
-            kept.add(str(node.name))
-    return kept
+    convs = [node for node in graph if node.op_type == "Conv"]
+    first = {node for node in convs if image in passed_on_from(_data(node))}
+    return {str(node.name) for node in first | _last(graph, convs)}
+
+
+def _last(graph: ir.Graph, convs: list[ir.Node]) -> set[ir.Node]:
+    leads_on: set[ir.Node] = set()  # nodes with a convolution behind them
+    for node in reversed(graph):
+        readers = {use.node for value in node.outputs for use in value.uses()}
+        if any(reader.op_type == "Conv" or reader in leads_on for reader in readers):
+            leads_on.add(node)
+    return set(convs) - leads_on
 
 
 def emit_onnxruntime(
@@ -81,18 +83,21 @@ def emit_onnxruntime(
     """
     scheme = scheme or OrtScheme()
     graph = model.graph
-    unknown = sorted(set(layers) - set(quantizable_layers(graph)))
+    known = quantizable_layers(graph)
+    if len(set(known)) < len(known) or "" in known:
+        raise InputError("layers cannot be told apart", got=f"names {', '.join(known)}", expected="one for each")
+    unknown = sorted(set(layers) - set(known))
     if unknown:
-        raise InputError("layers that cannot be quantised", got=unknown, expected=quantizable_layers(graph))
+        raise InputError("layers that cannot be quantised", got=unknown, expected=known)
     convs = [node for node in graph if node.op_type == "Conv" and node.name in layers]
     integer = _integer_tensors(graph, convs)
     scales = {value: _asymmetric(_range_of(value, ranges)) for value in integer}
-    # Weights first: it reads each convolution's input by the tensor it had before Q/DQ came between.
+    # Activations last: all else goes by the tensors that nodes have before Q/DQ comes between.
+    in_integers = _integer_nodes(graph, set(convs), set(integer))
     for conv in convs:
         _quantize_weights(graph, conv, scales[_data(conv)][0], scheme)
-    quantized = set(convs)
     for value, (scale, zero_point) in scales.items():
-        _quantize_activation(graph, value, scale, zero_point, quantized, set(scales))
+        _quantize_activation(graph, value, scale, zero_point, in_integers)
     return model
 
 
@@ -172,8 +177,7 @@ def _quantize_activation(
     value: ir.Value,
     scale: np.float32,
     zero_point: np.uint8,
-    quantized: set[ir.Node],
-    integer: set[ir.Value],
+    in_integers: set[ir.Node],
 ) -> None:
     uses = list(value.uses())
     parameters = [
@@ -185,10 +189,9 @@ def _quantize_activation(
     for node in (quantize, dequantize):
         node.outputs[0].name = node.name
     producer = value.producer()
-    made_in_integers = producer is not None and _runs_in_integers(producer, quantized, integer)
     for use in uses:
         # What was made in integers exists only so; what was made in float stays float for those who read it so.
-        if made_in_integers or _runs_in_integers(use.node, quantized, integer):
+        if producer in in_integers or use.node in in_integers:
             use.node.replace_input_with(use.idx, dequantize.outputs[0])
     if producer is not None:
         graph.insert_after(producer, [quantize, dequantize])
@@ -196,8 +199,18 @@ def _quantize_activation(
         graph.insert_before(graph[0], [quantize, dequantize])
 
 
-def _runs_in_integers(node: ir.Node, quantized: set[ir.Node], integer: set[ir.Value]) -> bool:
-    if node.op_type == "Relu":
-        producer = node.inputs[0].producer() if node.inputs[0] is not None else None
-        return producer in quantized
-    return node in quantized or (node.op_type == "MaxPool" and node.outputs[0] in integer)
+def _integer_nodes(graph: ir.Graph, convs: set[ir.Node], integer: set[ir.Value]) -> set[ir.Node]:
+    """The nodes that ONNX Runtime runs on integers: beside convolutions what stands between them and needs no more."""
+    found: set[ir.Node] = set()
+    for node in graph:
+        if is_rectifier(node):
+            runs = node.inputs[0] is not None and node.inputs[0].producer() in found
+        elif node.op_type == "MaxPool":
+            runs = node.outputs[0] in integer
+        elif node.op_type == "Add":  # of a residual block; a bias is no tensor of the graph's
+            runs = activation(node) in integer and all(value in integer for value in node.inputs)
+        else:
+            runs = node in convs
+        if runs:
+            found.add(node)
+    return found

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 
 import onnx_ir as ir
 
-# Their output holds values of their first input and no others, so a range of the input is one of the output.
-_PASSING = frozenset({"MaxPool", "Slice", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Flatten"})
+from fcn_deploy.graph import constant_of
+
+# Their output holds values of their first input, and zero, which every range has; so a range of the input is one of the
+# output.
+_PASSING = frozenset(
+    {"MaxPool", "Slice", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Flatten", "Pad", "Gather"}
+)
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 
 def activation(node: ir.Node) -> ir.Value:
-    """Returns the output of a layer behind its ReLU, if that is all that reads the layer."""
+    """Returns the output of a layer behind its ReLU or ReLU6, if that is all that reads the layer."""
     output = node.outputs[0]
     readers = [use.node for use in output.uses()]
-    if len(readers) == 1 and readers[0].op_type == "Relu" and not output.is_graph_output():
+    if len(readers) == 1 and is_rectifier(readers[0]) and not output.is_graph_output():
         return readers[0].outputs[0]
     return output
+
+
+def is_rectifier(node: ir.Node) -> bool:
+    """Returns whether a node is a ReLU, or a Clip from 0 to a constant such as ReLU6."""
+    if node.op_type != "Clip":
+        return node.op_type == "Relu"
+    lowest, highest = (constant_of(value) for value in (*node.inputs[1:], None, None)[:2])
+    return lowest is not None and highest is not None and lowest == 0
 
 
 def observed_tensors(graph: ir.Graph) -> list[ir.Value]:
@@ -42,10 +55,13 @@ def observed_tensors(graph: ir.Graph) -> list[ir.Value]:
 
 def ranged_tensor(value: ir.Value, known: Container[str | None]) -> ir.Value | None:
     """Returns the tensor whose range `value` shares: itself, or what it was passed on from; None if none is known."""
+    return next((source for source in passed_on_from(value) if source.name in known), None)
+
+
+def passed_on_from(value: ir.Value) -> Iterator[ir.Value]:
+    """Yields a tensor, what it was passed on from, and so on up."""
     current: ir.Value | None = value
     while current is not None:
-        if current.name in known:
-            return current
+        yield current
         producer = current.producer()
         current = producer.inputs[0] if producer is not None and producer.op_type in _PASSING else None
-    return None

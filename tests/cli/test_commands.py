@@ -46,10 +46,10 @@ def test_a_net_that_exports_wrongly_is_a_failed_gate_and_no_file(call, checkpoin
     real = steps.export_onnx
 
     def broken(model, spec, config):
-        proto = real(model, spec, config)
+        proto, assumptions = real(model, spec, config)
         bias = next(value for value in proto.graph.initializer if value.name == "upscore32.bias")
         bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 0.1, bias.name))
-        return proto
+        return proto, assumptions
 
     monkeypatch.setattr(steps, "export_onnx", broken)
     output = tmp_path / "net.onnx"

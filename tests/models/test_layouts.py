@@ -16,6 +16,7 @@ from fcn_deploy.errors import InputError
 from fcn_deploy.evaluate.parity import relative_error
 from fcn_deploy.models import FCN, load_model, read_checkpoint
 from fcn_deploy.models.describe import SpecOptions, describe
+from fcn_deploy.models.load import load_net, load_twin
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.image import normalize
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
@@ -161,6 +162,28 @@ def test_fc6_of_7x7_in_the_plain_layout_keeps_its_size(tmp_path):
     with torch.inference_mode():
         torch.testing.assert_close(load_model(checkpoint)(image), net(image))
         assert net(image).shape == (1, 3, 45, 70)
+
+
+@pytest.mark.parametrize("biases", [True, False])
+def test_the_published_keys_without_the_published_padding_are_loaded_when_told(tmp_path, biases):
+    net = FCN(8, 3, 0.0625, Geometry(fc6_kernel=7)).eval()
+    for name, parameter in net.named_parameters():
+        if name.startswith("upscore") and name.endswith("bias"):
+            parameter.data.uniform_(-1, 1) if biases else parameter.data.zero_()
+    renames = {".0.": ".", "score_pool4_fr": "score_pool4", "score_pool3_fr": "score_pool3"}
+    state = {}
+    for key, tensor in net.state_dict().items():
+        for before, after in {**renames, "upscore2_pool4": "upscore_pool4"}.items():
+            key = key.replace(before, after)
+        if biases or not (key.startswith("upscore") and key.endswith("bias")):
+            state[key] = tensor
+    torch.save(state, tmp_path / "net.pth")
+    loaded = load_net(tmp_path / "net.pth", SpecOptions(input_padding=0))
+    assert loaded.spec.geometry == Geometry(fc6_kernel=7)
+    image = torch.randn(1, 3, 45, 70)
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded.module(image), net(image))
+        torch.testing.assert_close(load_twin(tmp_path / "net.pth", loaded.spec).module(image), net(image))
 
 
 def test_a_published_checkpoint_that_lacks_a_tensor_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 import logging
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
@@ -86,3 +87,29 @@ def test_every_name_in_an_exported_graph_is_unique(exported, variant):
     values = [value.name for node in graph for value in node.outputs]
     assert len(set(names)) == len(names)
     assert len(set(values)) == len(values)
+
+
+# Nets of the user's own
+
+
+def _with_weights(node, name):
+    """Gives a convolution weights of that name, as torch.onnx does."""
+    weights = ir.Value(name=name, const_value=ir.tensor(np.zeros((3, 3, 1, 1), np.float32), name=name))
+    node.replace_input_with(1, weights)
+
+
+def test_a_convolution_that_took_in_its_batch_normalisation_keeps_its_own_name():
+    model = _model(["layer1", "layer1.bn1"])
+    _with_weights(model.graph[0], "layer1.conv1.weight")
+    assert _names(name_layers(model)[0]) == ["layer1.conv1"]
+
+
+def test_the_path_of_the_whole_net_goes_without_saying():
+    model = _model(["net", "net.stem"], ["net", "net.head"])
+    _with_weights(model.graph[1], "net.head.weight")
+    assert _names(name_layers(model, root="net")[0]) == ["stem", "head"]
+
+
+def test_a_number_never_makes_a_name_that_is_taken():
+    model, _ = name_layers(_model(["head_1"], ["head"], ["head"]))
+    assert _names(model) == ["head_1", "head", "head_2"]

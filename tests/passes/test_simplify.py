@@ -14,7 +14,7 @@ def test_dims_metadata_and_numbers_survive(make_net):
     from fcn_deploy.export import export_onnx
     from fcn_deploy.spec import ModelSpec, default_palette
 
-    before = export_onnx(make_net(8), ModelSpec("fcn8s", 8, 0.0625, 5, tuple("abcde"), default_palette(5)))
+    before, _ = export_onnx(make_net(8), ModelSpec("fcn8s", 8, 0.0625, 5, tuple("abcde"), default_palette(5)))
     after = simplify(before)
     assert len(after.graph.node) < len(before.graph.node) + 1
     assert list(after.metadata_props) == list(before.metadata_props)

@@ -183,3 +183,131 @@ def test_full_eight_bit_weights_are_for_vnni_only():
     assert OrtScheme(127).weight_limit == 127
     with pytest.raises(InputError):
         OrtScheme(100)
+
+
+# Nets of other shapes than the FCN's
+
+
+def _graph(nodes, **constants):
+    """A model of `nodes` from image [n, 4, h, w] to logits of as many channels."""
+    dims = ["n", 4, "h", "w_"]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, dims)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, dims)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    return parse(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]).SerializeToString())
+
+
+def _node(op, inputs, output, **attributes):
+    return helper.make_node(op, inputs.split(), [output], output, **attributes)
+
+
+def _weights(seed):
+    return np.random.default_rng(seed).normal(size=(4, 4, 1, 1)).astype(np.float32)
+
+
+def _optimized(model, tmp_path):
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    ort.InferenceSession(serialize(model), options, providers=["CPUExecutionProvider"])
+    return [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+
+
+def _residual(identity):
+    """A first layer, a residual block whose sum goes to two convolutions, and what stands in the way past it."""
+    past = [] if identity else [_node("Conv", "r0 w3", "past")]
+    return _graph(
+        [
+            _node("Conv", "image w0", "c0"),
+            _node("Relu", "c0", "r0"),
+            _node("Conv", "r0 w1", "c1"),
+            _node("Relu", "c1", "r1"),
+            _node("Conv", "r1 w2", "c2"),
+            *past,
+            _node("Add", "c2 r0" if identity else "c2 past", "sum"),
+            _node("Relu", "sum", "block"),
+            _node("Conv", "block w4", "c4"),
+            _node("Conv", "c4 w5", "logits"),
+        ],
+        **{f"w{index}": _weights(index) for index in range(6)},
+    )
+
+
+@pytest.mark.parametrize("identity", [True, False])
+def test_the_sum_of_a_residual_block_runs_in_integers(tmp_path, identity):
+    model = _residual(identity)
+    layers = set(quantizable_layers(model.graph)) - float_by_default(model.graph)
+    assert layers == {"c1", "c2", "c4"} | (set() if identity else {"past"})
+    image = np.random.default_rng(1).normal(size=(1, 4, 16, 16)).astype(np.float32)
+    (wanted,) = _session(serialize(model)).run(None, {"image": image})
+    ranges = {
+        **dict.fromkeys(["r0", "r1", "block"], Range(0.0, 30.0)),
+        **dict.fromkeys(["c2", "past", "c4"], Range(-30.0, 30.0)),
+    }
+    quantized = emit_onnxruntime(model, ranges, layers)
+    (found,) = _session(serialize(quantized)).run(None, {"image": image})
+    assert np.abs(found - wanted).max() <= 0.1 * np.ptp(wanted)
+    operators = _optimized(quantized, tmp_path)
+    assert operators.count("QLinearAdd") == 1
+    assert "Add" not in operators
+
+
+def test_a_sum_with_what_stays_float_stays_float(tmp_path):
+    model = _residual(identity=False)
+    quantized = emit_onnxruntime(model, dict.fromkeys(["r0", "r1", "c2"], Range(-30.0, 30.0)), {"c1", "c2"})
+    assert "QLinearAdd" not in _optimized(quantized, tmp_path)
+
+
+def _clipped(lowest, highest):
+    return _graph(
+        [
+            _node("Conv", "image w0", "c0"),
+            _node("Conv", "c0 w1", "c1"),
+            _node("Clip", "c1 lowest highest", "clipped"),
+            _node("Conv", "clipped w2", "c2"),
+            _node("Conv", "c2 w3", "logits"),
+        ],
+        **{f"w{index}": _weights(index) for index in range(4)},
+        lowest=np.float32(lowest),
+        highest=np.float32(highest),
+    )
+
+
+def test_a_relu6_is_part_of_its_convolution(tmp_path):
+    ranges = {"c0": Range(-9.0, 9.0), "clipped": Range(0.0, 6.0), "c2": Range(-9.0, 9.0)}
+    operators = _optimized(emit_onnxruntime(_clipped(0, 6), ranges, {"c1", "c2"}), tmp_path)
+    assert "Clip" not in operators
+    assert operators.count("QLinearConv") == 2
+
+
+def test_a_clip_that_is_no_rectifier_is_left_alone():
+    ranges = {"c0": Range(-9.0, 9.0), "c1": Range(-9.0, 9.0), "clipped": Range(-1.0, 6.0), "c2": Range(-9.0, 9.0)}
+    quantized = emit_onnxruntime(_clipped(-1, 6), ranges, {"c1", "c2"})
+    assert "Clip" in [node.op_type for node in quantized.graph]
+
+
+def test_the_first_layer_is_found_behind_padding_and_the_last_is_the_one_with_none_behind_it():
+    model = _graph(
+        [
+            _node("Pad", "image pads", "padded", mode="edge"),
+            _node("Conv", "padded w0", "first"),
+            _node("Conv", "first w1", "middle"),
+            _node("Conv", "middle w2", "last"),
+            _node("Relu", "last", "logits"),
+        ],
+        pads=np.zeros(8, np.int64),
+        **{f"w{index}": _weights(index) for index in range(3)},
+    )
+    assert float_by_default(model.graph) == {"first", "last"}
+
+
+def test_layers_of_the_same_name_are_refused():
+    model = _residual(identity=True)
+    for node in model.graph:
+        node.name = "conv"
+    with pytest.raises(InputError, match="layers cannot be told apart"):
+        emit_onnxruntime(model, {}, {"conv"})

@@ -137,6 +137,12 @@ def test_a_layer_alone_with_its_relu_is_activated_by_it():
     assert activation(value_of(graph, "a").producer()).name == "b"
 
 
+@pytest.mark.parametrize("op", ["Pad", "Gather"])
+def test_padding_shares_the_range_of_what_it_pads(op):
+    graph = graph_of([("Tanh", ["image"], "a"), (op, ["a", "places"], "b")], ["b"], inputs=("image", "places"))
+    assert ranged_tensor(value_of(graph, "b"), {"a"}).name == "a"
+
+
 def test_integers_and_what_comes_of_them_are_left_out():
     graph = graph_of([("Shape", ["image"], "size"), ("Tanh", ["image"], "a")], ["a"])
     value_of(graph, "size").type = ir.TensorType(ir.DataType.INT64)

@@ -1,0 +1,139 @@
+"""Finds out, by running it, whether a net is fully convolutional, and if not, what would make it so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fcn_deploy.errors import InputError
+from fcn_deploy.models.wrapped import WrappedNet
+from fcn_deploy.spec import ImageShape
+
+# Batch, height and width: odd and even sizes, none a multiple of another, and the smallest image. What goes wrong is
+# said of the first, which looks most like an image.
+_ANY = ((1, 65, 97), (2, 33, 64), (1, 96, 130), (2, 2, 3), (1, 1, 1))
+_DIVISORS = (2, 4, 8, 16, 32, 64, 128, 256)
+# Sides of images that nets for one size are usually made for.
+_FIXED = (224, 256, 512, 320, 384, 448, 299, 128, 64, 32)
+_SAME = 1e-3  # of the logits' range; kernels for other batch sizes sum in another order
+
+
+def probe(module: WrappedNet, shape: ImageShape | None = None) -> int:
+    """Checks that a net gives one score a pixel and class at every size, whatever else is in the batch.
+
+    Args:
+        module: The net, in evaluation mode.
+        shape: The one shape it has to work at; several sizes and batches where None.
+
+    Returns:
+        The number of classes.
+
+    Raises:
+        InputError: It does not; the message says what it does instead, and which `--size-divisor` would help, found by
+            trying powers of two up to 256.
+    """
+    shapes = [(shape.batch, shape.height, shape.width)] if shape else _ANY
+    misfit = _first_misfit(module, shapes)
+    if misfit is not None:
+        raise _refusal(module, misfit, fixed=shape is not None)
+    batch, height, width = max(shapes)
+    _check_batch(module, batch, height, width)
+    return int(_run(module, batch, height, width).shape[1])
+
+
+def _image(batch: int, height: int, width: int) -> Tensor:
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def _run(module: nn.Module, batch: int, height: int, width: int) -> Tensor:
+    with torch.inference_mode():
+        logits: Tensor = module(_image(batch, height, width))
+    return logits
+
+
+def _first_misfit(module: nn.Module, shapes: Sequence[tuple[int, int, int]]) -> str | None:
+    """What is wrong at the first of several shapes at which anything is, in words; None where all is well."""
+    classes = None
+    for batch, height, width in shapes:
+        at = f"for {batch} image{'s' if batch > 1 else ''} of {height}x{width}"
+        try:
+            logits = _run(module, batch, height, width)
+        except InputError:
+            raise
+        except Exception as error:  # the user's code may raise anything
+            return f"{at} it raises {type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
+        shape = list(logits.shape)
+        if not logits.is_floating_point() or len(shape) != 4 or shape[0] != batch or shape[2:] != [height, width]:
+            return f"{at} it gives {str(logits.dtype).removeprefix('torch.')} {shape}"
+        if shape[1] != (classes or shape[1]):
+            return f"{at} it gives {shape[1]} classes, for others {classes}"
+        classes = shape[1]
+    return None
+
+
+def _refusal(module: WrappedNet, misfit: str, fixed: bool) -> InputError:
+    expected = "float [N, C, H, W] for images [N, 3, H, W], at every size"
+    if fixed:
+        return InputError("the net does not give one score a pixel and class", got=misfit, expected=expected)
+    for divisor in _DIVISORS:
+        if _works_at_multiples(module.net, divisor):
+            padded = module.padding is not None
+            return InputError(
+                f"the net does not work at {'multiples of that' if padded else 'every size'}",
+                got=misfit,
+                expected=expected,
+                fix=f"add --size-divisor {divisor}, the least that works: it pads images in the graph and cuts the "
+                "logits back",
+            )
+    return InputError("the net is not fully convolutional", got=misfit, expected=expected, fix=_advice(module.net))
+
+
+def _works_at_multiples(net: nn.Module, divisor: int) -> bool:
+    shapes = [(1, divisor, divisor), (1, 2 * divisor, 5 * divisor), (2, 3 * divisor, divisor)]
+    return _first_misfit(WrappedNet(net), shapes) is None
+
+
+def _advice(net: nn.Module) -> str:
+    """What the user can do about a net that no padding helps."""
+    module = WrappedNet(net)
+    for side in _FIXED:
+        if _first_misfit(module, [(1, side, side)]) is None:
+            return (
+                f"it works at {side}x{side}, so something in it is of a fixed size, such as a Linear layer or a view; "
+                f"make that a convolution or a pooling, or export it for that size alone with --shape 1x{side}x{side}"
+            )
+    shape = _shape_at(module, 256)
+    if len(shape) in (2, 3):
+        return "it gives one answer an image, as a classifier does: let it give one for each pixel"
+    if len(shape) == 4 and 0 < shape[2] < 256 and 256 % shape[2] == 0:
+        return f"its logits are {256 // shape[2]} times smaller than the image: let it resize them to the image's size"
+    return "give it no layer that needs one size, and let its logits have the size of the image"
+
+
+def _shape_at(module: WrappedNet, side: int) -> list[int]:
+    """The shape of the logits of a square image; empty where there are none."""
+    try:
+        return list(_run(module, 1, side, side).shape)
+    except Exception:  # the user's code may raise anything; that it does has been said already
+        return []
+
+
+def _check_batch(module: nn.Module, batch: int, height: int, width: int) -> None:
+    """Makes sure that what else is in the batch does not change an image's logits."""
+    if batch == 1:
+        return
+    images = _image(batch, height, width)
+    with torch.inference_mode():
+        together = module(images)
+        alone = torch.cat([module(image[None]) for image in images])
+    spread = max(float(together.max() - together.min()), 1e-6)
+    error = float((together - alone).abs().max()) / spread
+    if not error <= _SAME:
+        raise InputError(
+            "the net mixes the images of a batch, or gives another result each time",
+            got=f"logits that differ by {error:.1e} of their range from those of the same image alone",
+            expected="each image's logits to depend on that image alone",
+            fix="look for a view or a mean over the batch, or for randomness that evaluation mode does not turn off",
+        )

@@ -1,0 +1,146 @@
+import own_nets
+import pytest
+import torch
+from torch import nn
+
+from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.models.describe import SpecOptions
+from fcn_deploy.models.load import load_net, load_twin
+from fcn_deploy.models.own import load_own, load_strictly, make_net
+from fcn_deploy.spec import Padding
+
+
+@pytest.fixture
+def weights(tmp_path):
+    def save(kind, change=None):
+        state = own_nets.trained(kind()).state_dict()
+        path = tmp_path / f"{kind.__name__}.pth"
+        torch.save(change(state) if change else state, path)
+        return path
+
+    return save
+
+
+def test_a_class_a_function_and_a_net_that_is_made_already_will_do():
+    assert isinstance(make_net("own_nets:UNet"), own_nets.UNet)
+    assert isinstance(make_net("torch.nn:Identity"), nn.Identity)
+    assert make_net("own_nets:ready") is own_nets.ready
+
+
+def test_modules_of_the_current_folder_are_found_and_the_path_is_left_as_it_was(tmp_path, monkeypatch):
+    import sys
+
+    (tmp_path / "my_fresh_net.py").write_text("from torch.nn import Identity as make\n")
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    assert isinstance(make_net("my_fresh_net:make"), nn.Identity)
+    assert sys.path == before
+
+
+@pytest.mark.parametrize("name", ["own_nets", "own_nets.UNet", ":UNet", "own_nets:", "own nets:UNet", "a.py:UNet()"])
+def test_a_name_of_another_form_is_a_usage_error(name):
+    with pytest.raises(UsageError, match=r"package\.module:callable"):
+        make_net(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("no_such_module:make", "no module called no_such_module.*run from the folder"),
+        ("own_nets:Unet", "own_nets has no Unet.*UNet"),
+        ("own_nets:Needy", "cannot be called without arguments.*classes.*write a function"),
+        ("own_nets:number", "makes no net; got a int"),
+        ("own_nets:gives_a_string", "gives no net; got a str"),
+        ("own_nets:fails", "fails; got RuntimeError: no net today"),
+    ],
+)
+def test_what_makes_no_net_is_told_why(name, why):
+    with pytest.raises(InputError, match=why):
+        make_net(name)
+
+
+@pytest.mark.parametrize(
+    ("code", "why"), [("import no_such_package\n", "install no_such_package"), ("1 / 0\n", "ZeroDivisionError")]
+)
+def test_a_module_that_cannot_be_imported_is_told_why(tmp_path, monkeypatch, code, why):
+    name = f"broken_{len(code)}"
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"cannot import {name}.*{why}"):
+        make_net(f"{name}:make")
+
+
+def test_weights_are_loaded_and_the_net_is_described(weights):
+    path = weights(own_nets.ResNetFCN)
+    net = load_net(path, SpecOptions(model="own_nets:ResNetFCN"))
+    image = torch.randn(1, 3, 37, 51)
+    with torch.inference_mode():
+        assert torch.equal(net.module(image), own_nets.trained(own_nets.ResNetFCN())(image)["out"])
+    assert (net.spec.variant, net.spec.model) == ("ResNetFCN", "own_nets:ResNetFCN")
+    assert (net.spec.stride, net.spec.width, net.spec.geometry) == (None, None, None)
+    assert net.spec.num_classes == own_nets.CLASSES
+    assert net.spec.checkpoint is not None
+    assert net.spec.checkpoint.layout == "own"
+    assert net.spec.normalization.assumed
+
+
+def test_half_precision_and_the_prefixes_of_wrappers_are_taken(weights):
+    def wrap(state):
+        halves = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+        return {"state_dict": {f"module.{key}": value for key, value in halves.items()}}
+
+    net = load_own("own_nets:Depthwise", weights(own_nets.Depthwise, wrap))
+    assert {tensor.dtype for tensor in net.module.state_dict().values()} == {torch.float32, torch.int64}
+
+
+def test_a_net_whose_own_module_is_called_module_loads(tmp_path):
+    class Wrapping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = nn.Conv2d(3, 2, 1)
+
+    torch.save(Wrapping().state_dict(), tmp_path / "w.pth")
+    load_strictly(Wrapping(), tmp_path / "w.pth", "it")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda state: {k: v for k, v in state.items() if k != "head.bias"}, "missing: head.bias"),
+        (lambda state: {**state, "extra.weight": torch.ones(2)}, "unexpected: extra.weight"),
+        (lambda state: {**state, "head.bias": torch.ones(9)}, r"misshapen: head.bias \[9\] instead of \[5\]"),
+        (lambda state: {**state, "head.bias": torch.full((5,), torch.nan)}, "head.bias has values that are not finite"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(weights, change, why):
+    with pytest.raises(InputError, match=why):
+        load_own("own_nets:UNet", weights(own_nets.UNet, change), Padding(8))
+
+
+def test_a_checkpoint_of_no_known_layout_is_told_of_the_option(weights):
+    with pytest.raises(InputError, match=r"--model package\.module:callable"):
+        load_net(weights(own_nets.UNet))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"padding": Padding(8)}, {"model": "own_nets:UNet", "at_once": True}, {"model": "x:y", "input_padding": 0}],
+)
+def test_options_that_do_not_go_together_are_refused(options):
+    with pytest.raises(UsageError):
+        SpecOptions(**options)
+
+
+def test_a_variant_is_of_the_published_nets(weights):
+    with pytest.raises(UsageError, match="--variant and --model"):
+        load_net(weights(own_nets.Depthwise), SpecOptions(model="own_nets:Depthwise"), variant="fcn8s")
+
+
+def test_the_twin_of_an_engine_is_padded_as_the_engine_and_made_by_code_the_user_names(weights):
+    path = weights(own_nets.UNet)
+    spec = load_net(path, SpecOptions(model="own_nets:UNet", padding=Padding(8, "reflect"))).spec
+    twin = load_twin(path, spec, "own_nets:UNet")
+    assert twin.module(torch.zeros(1, 3, 13, 7)).shape == (1, own_nets.CLASSES, 13, 7)
+    # A model file may name any code; that is no reason to run it.
+    with pytest.raises(UsageError, match="add --model own_nets:UNet"):
+        load_twin(path, spec)

@@ -1,0 +1,205 @@
+"""Nets such as users bring, for the tests of `--model`: small, with random weights."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+CLASSES = 5
+
+
+class Residual(nn.Module):
+    """Two convolutions with batch normalisation, and what goes past them."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        project = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        self.downsample = project if inputs != outputs else nn.Identity()
+
+    def forward(self, x):
+        y = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(y)) + self.downsample(x))
+
+
+class ResNetFCN(nn.Module):
+    """The shape of torchvision's fcn_resnet50: a dict with `out`, bilinear resizing, an auxiliary head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 7, 2, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True))
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.layer1, self.layer2, self.layer3 = Residual(16, 24, 1), Residual(24, 24, 1), Residual(24, 32, 2)
+        self.classifier = nn.Sequential(
+            nn.Conv2d(32, 16, 3, padding=1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.Dropout(0.1),
+            nn.Conv2d(16, CLASSES, 1),
+        )
+        self.aux = nn.Conv2d(24, CLASSES, 1)
+
+    def forward(self, x):
+        size = x.shape[-2:]
+        features = self.layer2(self.layer1(self.pool(self.stem(x))))
+        heads = {"out": self.classifier(self.layer3(features)), "aux": self.aux(features)}
+        return {name: F.interpolate(y, size=size, mode="bilinear", align_corners=False) for name, y in heads.items()}
+
+
+class Depthwise(nn.Module):
+    """Depthwise and pointwise convolutions with ReLU6, as in MobileNet; transposed convolution and crop at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers, inputs = [], 3
+        for outputs, stride in ((16, 2), (24, 2), (32, 1)):
+            layers += [
+                nn.Conv2d(inputs, outputs, 1, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU6(),
+                nn.Conv2d(outputs, outputs, 3, stride, 1, groups=outputs, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU6(),
+            ]
+            inputs = outputs
+        self.features = nn.Sequential(*layers)
+        self.score = nn.Conv2d(inputs, CLASSES, 1)
+        self.upscore = nn.ConvTranspose2d(CLASSES, CLASSES, 8, 4, 2)
+
+    def forward(self, x):
+        y = self.upscore(self.score(self.features(x)))
+        return y[:, :, : x.shape[2], : x.shape[3]]
+
+
+class UNet(nn.Module):
+    """Works at multiples of 8 only: what was halved three times has to fit what is doubled three times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = (8, 12, 16, 20)
+        self.down = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in zip((3, *sizes), sizes, strict=False))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(o, i, 2, 2) for i, o in itertools.pairwise(sizes))
+        self.merge = nn.ModuleList(nn.Conv2d(2 * i, i, 3, padding=1) for i in sizes[:-1])
+        self.head = nn.Conv2d(sizes[0], CLASSES, 1)
+
+    def forward(self, x):
+        skips = []
+        for conv in self.down:
+            x = F.relu(conv(x if not skips else F.max_pool2d(x, 2)))
+            skips.append(x)
+        for index in (2, 1, 0):
+            x = F.relu(self.merge[index](torch.cat([self.up[index](x), skips[index]], 1)))
+        return self.head(x)
+
+
+class Fixed(nn.Module):
+    """Not fully convolutional: a linear layer that fits images of 32x32 only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.mix = nn.Linear(32 * 32, 32 * 32)
+        self.head = nn.Conv2d(4, CLASSES, 1)
+
+    def forward(self, x):
+        y = F.relu(self.conv(x))
+        return self.head(self.mix(y.flatten(2)).unflatten(2, (32, 32)))
+
+
+class Classifier(nn.Module):
+    """One answer an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, CLASSES, 3, padding=1)
+
+    def forward(self, x):
+        return self.conv(x).mean((2, 3))
+
+
+class Coarse(nn.Module):
+    """Forgets to bring its logits to the size of the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, CLASSES, 4, 4)
+
+    def forward(self, x):
+        return self.conv(F.pad(x, (0, -x.shape[3] % 4, 0, -x.shape[2] % 4)))
+
+
+class Conditional(nn.Module):
+    """Does something else for images of even height."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, CLASSES, 3, padding=1)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return y * 2 if x.shape[2] % 2 == 0 else y
+
+
+class Tall(nn.Module):
+    """Does something else for images higher than any that a test would think of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, CLASSES, 3, padding=1)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return y + 1 if x.shape[2] > 1000 else y
+
+
+class Mixing(nn.Module):
+    """Lets the images of a batch see each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, CLASSES, 3, padding=1)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return y - y.mean(0, keepdim=True)
+
+
+class Needy(nn.Module):
+    """Cannot be made without an argument."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, classes, 1)
+
+
+ready = Depthwise()
+number = 3
+
+
+def fails() -> nn.Module:
+    raise RuntimeError("no net today")
+
+
+def gives_a_string() -> str:
+    return "net"
+
+
+def trained(net: nn.Module) -> nn.Module:
+    """Gives a net weights and statistics that leave no layer without a say."""
+    torch.manual_seed(0)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.3)
+            nn.init.normal_(module.running_mean, std=0.3)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+        elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            nn.init.normal_(module.bias, std=0.1) if module.bias is not None else None
+    return net.eval()
