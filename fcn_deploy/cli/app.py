@@ -59,6 +59,16 @@ class LazyGroup(click.Group):
             command.params.append(_debug_option())
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the command; where there is none of the name, the error suggests the nearest."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:
+            # click looks for the nearest among the commands a group holds, and here they are not imported yet.
+            raise click.NoSuchCommand(error.command_name, possibilities=_COMMANDS, ctx=ctx) from None
+
 
 def _set_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value:
