@@ -61,7 +61,7 @@ def export(
         GateError: The exported model gives other results than PyTorch; nothing is written.
         InputError: The checkpoint cannot be read or exported, or the output cannot be written.
     """
-    _check_suffix(output, ".onnx")
+    check_suffix(output, ".onnx")
     check_writable(output)
     config = config or ExportConfig()
     checkpoint = read_checkpoint(weights, variant)
@@ -91,7 +91,7 @@ def simplify_file(source: Path, output: Path, progress: Progress = _SILENT) -> t
     """
     import onnx
 
-    _check_suffix(output, ".onnx")
+    check_suffix(output, ".onnx")
     check_writable(output)
     original = read_bytes(source)
     exported_spec(parse(original, str(source)), str(source))
@@ -190,11 +190,21 @@ def choose_backend(requested: str, output: Path, progress: Progress = _SILENT) -
             raise DependencyError(
                 "this version builds no TensorRT engines", got=str(output), fix="name the output .onnx for ONNX Runtime"
             )
-        _check_suffix(output, ".onnx")
+        check_suffix(output, ".onnx")
         progress.stage(f"backend: onnxruntime, for {output.name} ends in .onnx")
         return "onnxruntime"
-    _check_suffix(output, ".onnx")
+    check_suffix(output, ".onnx")
     return requested
+
+
+def check_suffix(path: Path, suffix: str) -> None:
+    """Checks, before work starts, that an output is named as what it will hold.
+
+    Raises:
+        UsageError: Its name ends otherwise.
+    """
+    if path.suffix != suffix:
+        raise UsageError("the output's suffix does not fit", got=str(path), expected=f"a name that ends in {suffix}")
 
 
 def check_distinct(output: Path, *inputs: Path | None) -> None:
@@ -224,8 +234,3 @@ def build(model: Path, config: BuildConfig, ranges: Path | Ranges | None = None)
     if isinstance(ranges, Path):
         ranges = Ranges.load(ranges)
     return build_onnxruntime(read_bytes(model), config, ranges)
-
-
-def _check_suffix(path: Path, suffix: str) -> None:
-    if path.suffix != suffix:
-        raise UsageError("the output's suffix does not fit", got=str(path), expected=f"a name that ends in {suffix}")
