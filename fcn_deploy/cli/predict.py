@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from fcn_deploy.cli.console import TerminalProgress, print_json
 from fcn_deploy.cli.options import PATH, json_option, threads_option
 
-_KINDS = ("labels", "color", "overlay", "panel")
+_KIND = click.Choice(("labels", "color", "overlay", "panel"))
+
+
+class KindsType(click.ParamType[tuple[str, ...]]):
+    """`KIND,...`."""
+
+    name = "KIND,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Parses kinds of pictures."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(_KIND.convert(kind, param, ctx) for kind in value.split(","))
 
 
 @click.command("predict", short_help="Label images and write pictures.")
@@ -18,17 +31,22 @@ _KINDS = ("labels", "color", "overlay", "panel")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option(
     "--save",
-    type=click.Choice(_KINDS),
+    type=KindsType(),
     multiple=True,
     default=("labels", "overlay"),
     show_default=True,
-    help="Index images, colour masks, overlays, or panels of image, overlay and legend. Repeat for several.",
+    help="What to write of each image: labels (index image), color (mask), overlay, panel (image, overlay, legend).",
 )
 @threads_option
 @click.option("-o", "--output", type=PATH, required=True, metavar="DIR", help="Folder to write to.")
 @json_option
 def command(
-    engine: str, inputs: tuple[str, ...], save: tuple[str, ...], threads: int | None, output: Path, as_json: bool
+    engine: str,
+    inputs: tuple[str, ...],
+    save: tuple[tuple[str, ...], ...],
+    threads: int | None,
+    output: Path,
+    as_json: bool,
 ) -> None:
     """Label images with an ENGINE, an exported model or pytorch:CHECKPOINT.
 
@@ -42,14 +60,15 @@ def command(
     from fcn_deploy.report.pictures import KINDS, encode_png
 
     paths = find_images(inputs)
-    targets = _targets(paths, save, output)
+    kinds = tuple(dict.fromkeys(kind for group in save for kind in group))
+    targets = _targets(paths, kinds, output)
     written = []
     with sources.open_reference(engine, threads=threads) as segmenter:
         make_folder(output)
         for path in TerminalProgress().track(paths, len(paths), "predicting"):
             image = read_image(path)
             labels = run(segmenter, image).labels
-            for kind, target in zip(save, targets[path], strict=True):
+            for kind, target in zip(kinds, targets[path], strict=True):
                 write_bytes(target, encode_png(KINDS[kind](image, labels, segmenter.spec)))
                 written.append(str(target))
     if as_json:

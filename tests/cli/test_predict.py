@@ -41,6 +41,21 @@ def test_files_patterns_and_kinds(predict, exported, photo_folder, tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "photo_04.color.png")), colorize(labels, palette))
 
 
+@pytest.mark.parametrize("save", [("color,panel",), ("color", "--save", "panel,color")])
+def test_kinds_may_be_a_list(predict, photo_folder, tmp_path, save):
+    report = json.loads(predict(photo_folder / "photo_03.png", "--save", *save, "-o", tmp_path, "--json").out)
+    assert report["files"] == [str(tmp_path / f"photo_03.{kind}.png") for kind in ("color", "panel")]
+
+
+@pytest.mark.parametrize("save", ["colour", "labels,", "labels,colour"])
+def test_a_kind_that_is_none_is_a_usage_error(predict, photo_folder, tmp_path, save):
+    assert (
+        "'labels', 'color', 'overlay', 'panel'"
+        in predict(photo_folder, "--save", save, "-o", tmp_path / "out", code=2).err
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_rotated_and_grey_images_are_labelled_as_they_are_seen(predict, photos, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees to see it upright
