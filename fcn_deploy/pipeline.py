@@ -25,7 +25,7 @@ from fcn_deploy.evaluate.accuracy import mean_iou
 from fcn_deploy.evaluate.assess import assess
 from fcn_deploy.evaluate.benchmark import BenchmarkConfig, Timing, benchmark
 from fcn_deploy.evaluate.gates import judge
-from fcn_deploy.files import check_writable, make_folder, read_bytes, write_json
+from fcn_deploy.files import check_writable, output_folder, read_bytes, write_json
 from fcn_deploy.graph import exported_spec, parse
 from fcn_deploy.models.describe import SpecOptions
 from fcn_deploy.progress import Progress, Silent
@@ -116,12 +116,15 @@ def deploy(config: DeployConfig, progress: Progress | None = None) -> Summary:
     """
     progress = progress or Silent()
     _require_target(config)
-    make_folder(config.output)
     observed, judged = _split(config)
     if len(judged) < _FEW_JUDGED:
         _log.warning("the gate will rest on %d images; name more with --data, or calibrate on more", len(judged))
     # Everything is made and tried out of sight: what stands in the output folder belongs together and met its gates.
-    with tempfile.TemporaryDirectory(prefix=".fcn-deploy-", dir=config.output) as folder, ExitStack() as opened:
+    with (
+        output_folder(config.output),
+        tempfile.TemporaryDirectory(prefix=".fcn-deploy-", dir=config.output) as folder,
+        ExitStack() as opened,
+    ):
         model = Path(folder, "model.onnx")
         export_error = steps.export(
             config.weights, model, variant=config.variant, options=config.options, progress=progress

@@ -51,26 +51,35 @@ def command(
     """Label images with an ENGINE, an exported model or pytorch:CHECKPOINT.
 
     INPUT is an image, a folder of images, or a quoted pattern such as 'frames/*.jpg'. NAME.png becomes
-    NAME.labels.png, NAME.overlay.png and so on in DIR; nothing is written over an input.
+    NAME.labels.png, NAME.overlay.png and so on in DIR; nothing is written over an input. Where an image
+    cannot be read the command stops; what it wrote for those before stays.
     """
     from fcn_deploy import sources
     from fcn_deploy.data import find_images, read_image
+    from fcn_deploy.errors import FcnDeployError
     from fcn_deploy.evaluate.parity import run
-    from fcn_deploy.files import make_folder, write_bytes
+    from fcn_deploy.files import output_folder, write_bytes
     from fcn_deploy.report.pictures import KINDS, encode_png
 
     paths = find_images(inputs)
     kinds = tuple(dict.fromkeys(kind for group in save for kind in group))
     targets = _targets(paths, kinds, output)
     written = []
-    with sources.open_reference(engine, threads=threads) as segmenter:
-        make_folder(output)
-        for path in TerminalProgress().track(paths, len(paths), "predicting"):
-            image = read_image(path)
-            labels = run(segmenter, image).labels
-            for kind, target in zip(kinds, targets[path], strict=True):
-                write_bytes(target, encode_png(KINDS[kind](image, labels, segmenter.spec)))
-                written.append(str(target))
+    with sources.open_reference(engine, threads=threads) as segmenter, output_folder(output):
+        for done, path in enumerate(TerminalProgress().track(paths, len(paths), "predicting")):
+            try:
+                image = read_image(path)
+                labels = run(segmenter, image).labels
+                for kind, target in zip(kinds, targets[path], strict=True):
+                    write_bytes(target, encode_png(KINDS[kind](image, labels, segmenter.spec)))
+                    written.append(str(target))
+            except FcnDeployError as error:
+                raise type(error)(
+                    f"stopped with {done} of {len(paths)} images done: {error.what}",
+                    got=error.got,
+                    expected=error.expected,
+                    fix=error.fix,
+                ) from error
     if as_json:
         print_json({"engine": engine, "images": len(paths), "files": written})
     else:

@@ -6,6 +6,7 @@ from PIL import Image
 
 from fcn_deploy.cli.app import run
 from fcn_deploy.data import read_image, read_labels
+from fcn_deploy.errors import InputError
 from fcn_deploy.runtime import Segmenter, colorize
 
 
@@ -82,6 +83,36 @@ def test_two_images_of_one_name_are_refused(predict, photos, tmp_path):
         Image.fromarray(photos[0]).save(tmp_path / name)
     assert "same files" in predict(tmp_path, "-o", tmp_path / "out", code=6).err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_truncated_image_stops_it_and_it_says_how_far_it_got(predict, photos, tmp_path):
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in "abcd":
+        Image.fromarray(photos[0]).save(folder / f"{name}.jpg")
+    whole = (folder / "c.jpg").read_bytes()
+    (folder / "c.jpg").write_bytes(whole[: len(whole) // 2])
+    said = predict(folder, "--save", "labels", "-o", output, code=6).err
+    assert "2 of 4 images done" in said
+    assert "c.jpg is damaged" in said
+    assert "truncated" in said
+    assert sorted(path.name for path in output.iterdir()) == ["a.labels.png", "b.labels.png"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (InputError("no"), 6)])
+def test_what_fails_leaves_no_empty_folder_that_was_not_there(
+    predict, photo_folder, tmp_path, monkeypatch, there, error, code
+):
+    def fail(path):
+        raise error
+
+    monkeypatch.setattr("fcn_deploy.data.read_image", fail)
+    output = tmp_path / "deep" / "out"
+    if there:
+        output.mkdir(parents=True)
+    predict(photo_folder, "-o", output, code=code)
+    assert output.exists() == (tmp_path / "deep").exists() == there
 
 
 def test_a_name_that_matches_nothing_and_a_file_that_is_no_image(predict, tmp_path):
