@@ -261,8 +261,8 @@ def _build(
 ) -> dict[RequestedPrecision, Engine]:
     engines: dict[RequestedPrecision, Engine] = {}
     for precision in config.precisions:
-        progress.stage(f"building {precision}")
-        engines[precision] = steps.build(model, config.build_config(precision), ranges)
+        with progress.working(f"building {precision}"):
+            engines[precision] = steps.build(model, config.build_config(precision), ranges)
         engines[precision].save(model.with_name(f"{precision}.onnx"))
     return engines
 
@@ -270,9 +270,10 @@ def _build(
 def _measure(
     contestants: Mapping[str, Segmenter], image: NDArray[np.uint8], config: BenchmarkConfig, progress: Progress
 ) -> dict[str, Timing]:
-    progress.stage(f"measuring at {image.shape[0]}x{image.shape[1]}, image to labels, in turn")
     runs = {name: functools.partial(segmenter, image) for name, segmenter in contestants.items()}
-    return {timing.name: timing for timing in benchmark(runs, config)}
+    text = f"measuring at {image.shape[0]}x{image.shape[1]}, image to labels, in turn"
+    with progress.measuring(text) as show:
+        return {timing.name: timing for timing in benchmark(runs, config, show)}
 
 
 def _publish(

@@ -67,11 +67,11 @@ def export(
     checkpoint = read_checkpoint(weights, variant)
     spec = describe(checkpoint, options)
     model = load_model(checkpoint, spec.geometry)
-    progress.stage(f"exporting {spec.variant}, {spec.num_classes} classes, width {spec.width:g}")
-    proto = export_onnx(model, spec, config)
+    with progress.working(f"exporting {spec.variant}, {spec.num_classes} classes, width {spec.width:g}"):
+        proto = export_onnx(model, spec, config)
     if simplified:
-        progress.stage("simplifying")
-        proto = simplify(proto)
+        with progress.working("simplifying"):
+            proto = simplify(proto)
     data = proto.SerializeToString()
     reference = TorchBackend(model, spec.num_classes)
     error = _compare(reference, data, (config.shape,) if config.shape else _COMPARED, "PyTorch", progress)
@@ -95,9 +95,9 @@ def simplify_file(source: Path, output: Path, progress: Progress = _SILENT) -> t
     check_writable(output)
     original = read_bytes(source)
     exported_spec(parse(original, str(source)), str(source))
-    progress.stage(f"simplifying {source.name}")
     before = onnx.load_model_from_string(original)
-    after = simplify(before)
+    with progress.working(f"simplifying {source.name}"):
+        after = simplify(before)
     data = after.SerializeToString()
     reference = OnnxRuntimeBackend(original)
     _compare(reference, data, _compared_shapes(reference), "the original", progress)

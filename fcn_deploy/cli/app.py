@@ -101,6 +101,13 @@ def cli() -> None:
     """  # noqa: D301 - click reads the backspace as "do not rewrap"
 
 
+class _Handler(logging.Handler):
+    """Writes to what stderr is at the time, for while a spinner turns it is what keeps lines apart from it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(self.format(record), err=True)
+
+
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -114,7 +121,7 @@ def run(arguments: Sequence[str]) -> int:
         arguments: Without the program's name.
     """
     settings = Settings()
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler()
     handler.setFormatter(_Formatter())
     logger = logging.getLogger("fcn_deploy")
     logger.handlers = [handler]

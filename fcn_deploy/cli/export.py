@@ -35,9 +35,12 @@ def command(
 
     The result is compared with PyTorch at several sizes before the file appears.
     """
-    from fcn_deploy import steps
-    from fcn_deploy.export import ExportConfig
     from fcn_deploy.files import sha256_file
+
+    progress = TerminalProgress()
+    with progress.working("loading PyTorch"):
+        from fcn_deploy import steps
+        from fcn_deploy.export import ExportConfig
 
     error = steps.export(
         weights,
@@ -46,7 +49,7 @@ def command(
         options=spec_from(options),
         config=ExportConfig(opset, shape),
         simplified=not no_simplify,
-        progress=TerminalProgress(),
+        progress=progress,
     )
     if as_json:
         print_json({"file": str(output), "sha256": sha256_file(output), "error": error})
