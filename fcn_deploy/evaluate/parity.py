@@ -97,7 +97,7 @@ def run_together(segmenter: Segmenter, images: NDArray[np.uint8]) -> list[Output
     Args:
         segmenter: Any engine. Where its batch is fixed, the images go through in portions of that size, and the last
             image takes the places that are left over.
-        images: uint8 [N, H, W, 3], RGB.
+        images: uint8 [N, H, W, 3], RGB, at least one.
 
     Returns:
         One output for each image, in their order.
