@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,25 @@ def make_folder(path: Path) -> None:
         raise InputError(f"cannot make the folder {path}", got=error.strerror or str(error)) from error
     if not os.access(path, os.W_OK):
         raise InputError(f"cannot write in {path}", got="no permission")
+
+
+@contextmanager
+def output_folder(path: Path) -> Iterator[None]:
+    """Creates a folder for what the body writes; if the body fails, what was created goes again where it is empty.
+
+    Raises:
+        InputError: It cannot be created or written to.
+    """
+    # os.access, for Path.exists raises where a folder on the way may not be looked into; make_folder says that better.
+    created = [folder for folder in (path, *path.parents) if not os.access(folder, os.F_OK)]
+    try:
+        make_folder(path)
+        yield
+    except BaseException:
+        with suppress(OSError):  # not empty, or not made after all: it stays, and so do its parents
+            for folder in created:
+                folder.rmdir()
+        raise
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -25,7 +25,7 @@ from fcn_deploy.evaluate.accuracy import mean_iou
 from fcn_deploy.evaluate.assess import assess
 from fcn_deploy.evaluate.benchmark import BenchmarkConfig, Timing, benchmark
 from fcn_deploy.evaluate.gates import judge
-from fcn_deploy.files import check_writable, make_folder, read_bytes, write_json
+from fcn_deploy.files import check_writable, output_folder, read_bytes, write_json
 from fcn_deploy.graph import exported_spec, parse
 from fcn_deploy.models.describe import SpecOptions
 from fcn_deploy.progress import Progress, Silent
@@ -116,12 +116,15 @@ def deploy(config: DeployConfig, progress: Progress | None = None) -> Summary:
     """
     progress = progress or Silent()
     _require_target(config)
-    make_folder(config.output)
     observed, judged = _split(config)
     if len(judged) < _FEW_JUDGED:
         _log.warning("the gate will rest on %d images; name more with --data, or calibrate on more", len(judged))
     # Everything is made and tried out of sight: what stands in the output folder belongs together and met its gates.
-    with tempfile.TemporaryDirectory(prefix=".fcn-deploy-", dir=config.output) as folder, ExitStack() as opened:
+    with (
+        output_folder(config.output),
+        tempfile.TemporaryDirectory(prefix=".fcn-deploy-", dir=config.output) as folder,
+        ExitStack() as opened,
+    ):
         model = Path(folder, "model.onnx")
         export_error = steps.export(
             config.weights, model, variant=config.variant, options=config.options, progress=progress
@@ -260,8 +263,8 @@ def _build(
 ) -> dict[RequestedPrecision, Engine]:
     engines: dict[RequestedPrecision, Engine] = {}
     for precision in config.precisions:
-        progress.stage(f"building {precision}")
-        engines[precision] = steps.build(model, config.build_config(precision), ranges)
+        with progress.working(f"building {precision}"):
+            engines[precision] = steps.build(model, config.build_config(precision), ranges)
         engines[precision].save(model.with_name(f"{precision}.onnx"))
     return engines
 
@@ -269,9 +272,10 @@ def _build(
 def _measure(
     contestants: Mapping[str, Segmenter], image: NDArray[np.uint8], config: BenchmarkConfig, progress: Progress
 ) -> dict[str, Timing]:
-    progress.stage(f"measuring at {image.shape[0]}x{image.shape[1]}, image to labels, in turn")
     runs = {name: functools.partial(segmenter, image) for name, segmenter in contestants.items()}
-    return {timing.name: timing for timing in benchmark(runs, config)}
+    text = f"measuring at {image.shape[0]}x{image.shape[1]}, image to labels, in turn"
+    with progress.measuring(text) as show:
+        return {timing.name: timing for timing in benchmark(runs, config, show)}
 
 
 def _publish(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -14,6 +15,16 @@ class Progress(Protocol):
     def stage(self, text: str) -> None:
         """A step begins or has ended; `text` says which."""
 
+    def working(self, text: str) -> AbstractContextManager[None]:
+        """A step of unknown length is under way until the context ends; `text` says which."""
+
+    def measuring(self, text: str) -> AbstractContextManager[Callable[[float], None]]:
+        """Latency is measured until the context ends.
+
+        Whoever measures calls what the context gives with the share that is done, 0..1; between the calls nothing is
+        drawn, for it would take its time from what is measured.
+        """
+
     def track(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
         """Passes `items` on, of which there are `total`, while work of the name `what` is done on each."""
 
@@ -23,6 +34,14 @@ class Silent:
 
     def stage(self, text: str) -> None:
         """Says nothing."""
+
+    def working(self, text: str) -> AbstractContextManager[None]:
+        """Says nothing."""
+        return nullcontext()
+
+    def measuring(self, text: str) -> AbstractContextManager[Callable[[float], None]]:
+        """Says nothing."""
+        return nullcontext(lambda share: None)
 
     def track(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
         """Passes `items` on."""

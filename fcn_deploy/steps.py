@@ -62,15 +62,15 @@ def export(
         GateError: The exported model gives other results than PyTorch; nothing is written.
         InputError: The checkpoint cannot be read or exported, or the output cannot be written.
     """
-    _check_suffix(output, ".onnx")
+    check_suffix(output, ".onnx")
     check_writable(output)
     config = config or ExportConfig()
     net = load_net(weights, options, variant=variant, shape=config.shape)
-    progress.stage(f"exporting {net.spec.variant}, {net.spec.num_classes} classes")
-    proto, assumptions = export_onnx(net.module, net.spec, config)
+    with progress.working(f"exporting {net.spec.variant}, {net.spec.num_classes} classes"):
+        proto, assumptions = export_onnx(net.module, net.spec, config)
     if simplified:
-        progress.stage("simplifying")
-        proto = simplify(proto)
+        with progress.working("simplifying"):
+            proto = simplify(proto)
     data = proto.SerializeToString()
     reference = TorchBackend(net.module, net.spec.num_classes)
     if assumptions:
@@ -112,13 +112,13 @@ def simplify_file(source: Path, output: Path, progress: Progress = _SILENT) -> t
     """
     import onnx
 
-    _check_suffix(output, ".onnx")
+    check_suffix(output, ".onnx")
     check_writable(output)
     original = read_bytes(source)
     exported_spec(parse(original, str(source)), str(source))
-    progress.stage(f"simplifying {source.name}")
     before = onnx.load_model_from_string(original)
-    after = simplify(before)
+    with progress.working(f"simplifying {source.name}"):
+        after = simplify(before)
     data = after.SerializeToString()
     reference = OnnxRuntimeBackend(original)
     _compare(reference, data, _compared_shapes(reference), "the original", progress)
@@ -211,11 +211,21 @@ def choose_backend(requested: str, output: Path, progress: Progress = _SILENT) -
             raise DependencyError(
                 "this version builds no TensorRT engines", got=str(output), fix="name the output .onnx for ONNX Runtime"
             )
-        _check_suffix(output, ".onnx")
+        check_suffix(output, ".onnx")
         progress.stage(f"backend: onnxruntime, for {output.name} ends in .onnx")
         return "onnxruntime"
-    _check_suffix(output, ".onnx")
+    check_suffix(output, ".onnx")
     return requested
+
+
+def check_suffix(path: Path, suffix: str) -> None:
+    """Checks, before work starts, that an output is named as what it will hold.
+
+    Raises:
+        UsageError: Its name ends otherwise.
+    """
+    if path.suffix != suffix:
+        raise UsageError("the output's suffix does not fit", got=str(path), expected=f"a name that ends in {suffix}")
 
 
 def check_distinct(output: Path, *inputs: Path | None) -> None:
@@ -245,8 +255,3 @@ def build(model: Path, config: BuildConfig, ranges: Path | Ranges | None = None)
     if isinstance(ranges, Path):
         ranges = Ranges.load(ranges)
     return build_onnxruntime(read_bytes(model), config, ranges)
-
-
-def _check_suffix(path: Path, suffix: str) -> None:
-    if path.suffix != suffix:
-        raise UsageError("the output's suffix does not fit", got=str(path), expected=f"a name that ends in {suffix}")

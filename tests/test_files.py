@@ -13,6 +13,7 @@ from fcn_deploy.files import (
     check_writable,
     dumps_json,
     make_folder,
+    output_folder,
     read_bytes,
     read_json,
     reading,
@@ -208,6 +209,36 @@ def test_a_folder_in_the_place_of_a_file_is_an_input_error(old):
     for path in (old, old / "a"):
         with pytest.raises(InputError, match=re.escape(f"cannot make the folder {path}")):
             make_folder(path)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, InputError])
+def test_folders_made_for_what_failed_go_again_as_far_as_they_are_empty(tmp_path, error):
+    def fail(folder, *files):
+        with output_folder(folder):
+            for file in files:
+                file.touch()
+            raise error("no")
+
+    (tmp_path / "there").mkdir()
+    for name in ("there/a/b", "there", "new"):
+        with pytest.raises(error):
+            fail(tmp_path / name)
+        assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+    with pytest.raises(error):
+        fail(tmp_path / "half" / "done", tmp_path / "half" / "file")
+    assert [path.name for path in (tmp_path / "half").iterdir()] == ["file"]
+
+
+def test_folders_made_for_what_succeeded_stay(tmp_path):
+    with output_folder(tmp_path / "a" / "b"):
+        pass
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_no_output_folder_in_the_place_of_a_file(old):
+    with pytest.raises(InputError, match="cannot make the folder"), output_folder(old / "a"):
+        pytest.fail("the work began")
+    assert old.read_bytes() == b"old"
 
 
 # JSON

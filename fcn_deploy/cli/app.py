@@ -59,6 +59,16 @@ class LazyGroup(click.Group):
             command.params.append(_debug_option())
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the command; where there is none of the name, the error suggests the nearest."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:
+            # click looks for the nearest among the commands a group holds, and here they are not imported yet.
+            raise click.NoSuchCommand(error.command_name, possibilities=_COMMANDS, ctx=ctx) from None
+
 
 def _set_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value:
@@ -91,6 +101,13 @@ def cli() -> None:
     """  # noqa: D301 - click reads the backspace as "do not rewrap"
 
 
+class _Handler(logging.Handler):
+    """Writes to what stderr is at the time, for while a spinner turns it is what keeps lines apart from it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(self.format(record), err=True)
+
+
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -104,7 +121,7 @@ def run(arguments: Sequence[str]) -> int:
         arguments: Without the program's name.
     """
     settings = Settings()
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler()
     handler.setFormatter(_Formatter())
     logger = logging.getLogger("fcn_deploy")
     logger.handlers = [handler]

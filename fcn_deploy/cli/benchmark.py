@@ -57,8 +57,10 @@ def command(
         segmenters = sources.open_all(names, **model_from(options), threads=threads)
         for segmenter in segmenters.values():
             opened.enter_context(segmenter)
-        TerminalProgress().stage(f"measuring {shape}, {'default' if threads is None else threads} threads")
-        timings = benchmark({name: functools.partial(segmenters[name], images) for name in names}, config)
+        contestants = {name: functools.partial(segmenters[name], images) for name in names}
+        text = f"measuring {shape}, {'default' if threads is None else threads} threads"
+        with TerminalProgress().measuring(text) as show:
+            timings = benchmark(contestants, config, show)
     labels = _short_names(names)
     if as_json:
         print_json({"shape": str(shape), "threads": threads, "engines": _rows(timings, labels, shape, percentile)})

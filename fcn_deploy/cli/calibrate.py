@@ -38,6 +38,7 @@ def command(
     from fcn_deploy.files import check_writable
 
     steps.check_distinct(output, model)
+    steps.check_suffix(output, ".json")
     check_writable(output)
     progress = TerminalProgress()
     if random_calibration == (calib_data is not None):

@@ -3,20 +3,62 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
 
 T = TypeVar("T")
 
+_REDRAW = 0.1  # seconds between two drawings of a bar
+
 
 class TerminalProgress:
-    """Steps as lines on stderr; a progress bar where that is a terminal."""
+    """Steps as lines on stderr; where that is a terminal, also a spinner or a bar that goes when the step has ended."""
 
     def stage(self, text: str) -> None:
         """Prints a line."""
         click.echo(text, err=True)
+
+    @contextmanager
+    def working(self, text: str) -> Iterator[None]:
+        """Prints a line, with a spinner and the time below it."""
+        self.stage(text)
+        if not sys.stderr.isatty():
+            yield
+            return
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
+
+        columns = (SpinnerColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
+            progress.add_task(text, total=None)
+            yield
+
+    @contextmanager
+    def measuring(self, text: str) -> Iterator[Callable[[float], None]]:
+        """Prints a line, with a bar below it that is drawn only when it is told the share that is done."""
+        self.stage(text)
+        if not sys.stderr.isatty():
+            yield lambda share: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn
+
+        columns, console = (BarColumn(), TaskProgressColumn()), Console(stderr=True)
+        with Progress(*columns, console=console, transient=True, auto_refresh=False, redirect_stdout=False) as progress:
+            task = progress.add_task(text, total=1.0)
+            drawn = -_REDRAW
+
+            def show(share: float) -> None:
+                nonlocal drawn
+                if time.monotonic() - drawn >= _REDRAW:  # rounds can take less time than a drawing
+                    progress.update(task, completed=share, refresh=True)
+                    drawn = time.monotonic()
+
+            yield show
 
     def track(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
         """Passes `items` on under a progress bar."""

@@ -65,17 +65,18 @@ def command(
     """
     from fcn_deploy.errors import GateError, UsageError
     from fcn_deploy.evaluate.benchmark import BenchmarkConfig
-    from fcn_deploy.pipeline import DeployConfig, deploy
     from fcn_deploy.summary import Summary
 
     progress = TerminalProgress()
+    with progress.working("loading PyTorch"):
+        from fcn_deploy.pipeline import DeployConfig, deploy
     if demo:
         if weights or calib_data or options["data"] or options["labels"]:
             raise UsageError("the demo brings its own weights and images", got="--demo with others")
         from fcn_deploy.demo.inputs import write_inputs
 
-        progress.stage(f"generating street scenes in {output / 'scenes'}")
-        inputs = write_inputs(output / "scenes")
+        with progress.working(f"generating street scenes in {output / 'scenes'}"):
+            inputs = write_inputs(output / "scenes")
         weights, calib_data, int8 = inputs.weights, inputs.calib_data, True
         options.update(data=inputs.data, labels=inputs.labels)
     if weights is None or calib_data is None:

@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 @click.option("--ignore-index", type=int, help="Label that does not count.  [default: the engine's spec]")
 @click.option("--reference", metavar="REF", help="Compare with an engine or model, or with pytorch:CHECKPOINT.")
 @click.option("--max-images", type=click.IntRange(1), help="At most so many, evenly spread over the folder.")
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="At most so many neighbours of equal size run together.",
+)
 @model_options
 @threads_option
 @json_option
@@ -40,6 +47,7 @@ def command(
     ignore_index: int | None,
     reference: str | None,
     max_images: int | None,
+    batch: int,
     threads: int | None,
     as_json: bool,
     **options: Any,
@@ -65,11 +73,11 @@ def command(
             images, labels, "evaluating", palette=spec.palette, ignore_index=ignored, progress=TerminalProgress()
         )
         if reference is None:
-            matrices = confusions(segmenter, samples, ignored)
+            matrices = confusions(segmenter, samples, ignored, batch=batch)
             report = _report(engine, spec.classes, matrices.sum(0), len(images), ignored)
             _show(report, spec.classes, matrices.sum(0), None, as_json)
             return
-        results = assess(segmenters[reference], [segmenter], samples, ignored)
+        results = assess(segmenters[reference], [segmenter], samples, ignored, batch=batch)
     found = results.engines[0]
     assert found.confusion is not None
     assert results.reference is not None

@@ -45,9 +45,12 @@ def command(
     The result is compared with PyTorch at several sizes before the file appears. --model exports a net of your own:
     it runs your code, which must make a torch.nn.Module that takes images [N, 3, H, W] and gives logits [N, C, H, W].
     """
-    from fcn_deploy import steps
-    from fcn_deploy.export import ExportConfig
     from fcn_deploy.files import sha256_file
+
+    progress = TerminalProgress()
+    with progress.working("loading PyTorch"):
+        from fcn_deploy import steps
+        from fcn_deploy.export import ExportConfig
 
     error = steps.export(
         weights,
@@ -56,7 +59,7 @@ def command(
         options=spec_from(options),
         config=ExportConfig(opset, shape),
         simplified=not no_simplify,
-        progress=TerminalProgress(),
+        progress=progress,
     )
     if as_json:
         print_json({"file": str(output), "sha256": sha256_file(output), "error": error})

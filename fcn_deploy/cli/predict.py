@@ -11,7 +11,19 @@ import click
 from fcn_deploy.cli.console import TerminalProgress, print_json
 from fcn_deploy.cli.options import PATH, json_option, model_from, model_options, threads_option
 
-_KINDS = ("labels", "color", "overlay", "panel")
+_KIND = click.Choice(("labels", "color", "overlay", "panel"))
+
+
+class KindsType(click.ParamType[tuple[str, ...]]):
+    """`KIND,...`."""
+
+    name = "KIND,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Parses kinds of pictures."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(_KIND.convert(kind, param, ctx) for kind in value.split(","))
 
 
 @click.command("predict", short_help="Label images and write pictures.")
@@ -19,11 +31,11 @@ _KINDS = ("labels", "color", "overlay", "panel")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option(
     "--save",
-    type=click.Choice(_KINDS),
+    type=KindsType(),
     multiple=True,
     default=("labels", "overlay"),
     show_default=True,
-    help="Index images, colour masks, overlays, or panels of image, overlay and legend. Repeat for several.",
+    help="What to write of each image: labels (index image), color (mask), overlay, panel (image, overlay, legend).",
 )
 @model_options
 @threads_option
@@ -32,7 +44,7 @@ _KINDS = ("labels", "color", "overlay", "panel")
 def command(
     engine: str,
     inputs: tuple[str, ...],
-    save: tuple[str, ...],
+    save: tuple[tuple[str, ...], ...],
     threads: int | None,
     output: Path,
     as_json: bool,
@@ -41,25 +53,36 @@ def command(
     """Label images with an ENGINE, an exported model or pytorch:CHECKPOINT.
 
     INPUT is an image, a folder of images, or a quoted pattern such as 'frames/*.jpg'. NAME.png becomes
-    NAME.labels.png, NAME.overlay.png and so on in DIR; nothing is written over an input.
+    NAME.labels.png, NAME.overlay.png and so on in DIR; nothing is written over an input. Where an image
+    cannot be read the command stops; what it wrote for those before stays.
     """
     from fcn_deploy import sources
     from fcn_deploy.data import find_images, read_image
+    from fcn_deploy.errors import FcnDeployError
     from fcn_deploy.evaluate.parity import run
-    from fcn_deploy.files import make_folder, write_bytes
+    from fcn_deploy.files import output_folder, write_bytes
     from fcn_deploy.report.pictures import KINDS, encode_png
 
     paths = find_images(inputs)
-    targets = _targets(paths, save, output)
+    kinds = tuple(dict.fromkeys(kind for group in save for kind in group))
+    targets = _targets(paths, kinds, output)
     written = []
-    with sources.open_all((engine,), **model_from(options), threads=threads)[engine] as segmenter:
-        make_folder(output)
-        for path in TerminalProgress().track(paths, len(paths), "predicting"):
-            image = read_image(path)
-            labels = run(segmenter, image).labels
-            for kind, target in zip(save, targets[path], strict=True):
-                write_bytes(target, encode_png(KINDS[kind](image, labels, segmenter.spec)))
-                written.append(str(target))
+    opened = sources.open_all((engine,), **model_from(options), threads=threads)
+    with opened[engine] as segmenter, output_folder(output):
+        for done, path in enumerate(TerminalProgress().track(paths, len(paths), "predicting")):
+            try:
+                image = read_image(path)
+                labels = run(segmenter, image).labels
+                for kind, target in zip(kinds, targets[path], strict=True):
+                    write_bytes(target, encode_png(KINDS[kind](image, labels, segmenter.spec)))
+                    written.append(str(target))
+            except FcnDeployError as error:
+                raise type(error)(
+                    f"stopped with {done} of {len(paths)} images done: {error.what}",
+                    got=error.got,
+                    expected=error.expected,
+                    fix=error.fix,
+                ) from error
     if as_json:
         print_json({"engine": engine, "images": len(paths), "files": written})
     else:

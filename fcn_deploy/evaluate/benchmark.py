@@ -97,7 +97,7 @@ def ratio(timing: Timing, baseline: Timing) -> Ratio:
 def benchmark(
     contestants: Mapping[str, Callable[[], object]],
     config: BenchmarkConfig | None = None,
-    on_round: Callable[[int], None] = lambda rounds: None,
+    on_round: Callable[[float], None] = lambda share: None,
 ) -> list[Timing]:
     """Times functions in turn.
 
@@ -106,7 +106,7 @@ def benchmark(
     Args:
         contestants: Functions by name; at least one.
         config: How long.
-        on_round: Called after each round with how many there have been.
+        on_round: Called between the rounds, when nobody is timed, with the share that is done, 0..1.
 
     Returns:
         One timing for each contestant, in their order.
@@ -124,7 +124,8 @@ def benchmark(
                 time.sleep(_SETTLE)
             latencies[name].append(_time(contestants[name]))
         rounds += 1
-        on_round(rounds)
+        spent = (time.perf_counter() - begin) / config.duration if config.duration else 1.0
+        on_round(min(rounds / config.iterations, spent, 1.0))
     return [Timing(name, np.array(latencies[name])) for name in names]
 
 

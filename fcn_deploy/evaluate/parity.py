@@ -88,11 +88,33 @@ def run(segmenter: Segmenter, image: NDArray[np.uint8]) -> Output:
     Raises:
         InputError: The image does not fit the engine.
     """
-    batch = np.repeat(image[np.newaxis], segmenter.fixed_batch or 1, axis=0)
-    if segmenter.io == "image":
-        return Output(segmenter(batch)[0])
-    logits = segmenter.logits(batch)[0]
-    return Output(logits.argmax(0), logits)
+    return run_together(segmenter, image[np.newaxis])[0]
+
+
+def run_together(segmenter: Segmenter, images: NDArray[np.uint8]) -> list[Output]:
+    """Runs an engine on a batch of images, whatever it gives, and whatever batch it is fixed to.
+
+    Args:
+        segmenter: Any engine. Where its batch is fixed, the images go through in portions of that size, and the last
+            image takes the places that are left over.
+        images: uint8 [N, H, W, 3], RGB, at least one.
+
+    Returns:
+        One output for each image, in their order.
+
+    Raises:
+        InputError: The images do not fit the engine.
+    """
+    size = segmenter.fixed_batch or len(images)
+    outputs: list[Output] = []
+    for start in range(0, len(images), size):
+        portion = images[start : start + size]
+        full = np.concatenate([portion, np.repeat(portion[-1:], size - len(portion), axis=0)])
+        if segmenter.io == "image":
+            outputs += [Output(labels) for labels in segmenter(full)[: len(portion)]]
+        else:
+            outputs += [Output(logits.argmax(0), logits) for logits in segmenter.logits(full)[: len(portion)]]
+    return outputs
 
 
 class ParityTally:

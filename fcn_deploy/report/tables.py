@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -46,33 +46,35 @@ def benchmark_table(timings: Sequence[Timing], names: Sequence[str], batch: int,
 
 
 def summary_table(summary: Summary) -> Table:
-    """Returns a row for PyTorch and one for each engine of a deployment."""
-    judged = summary.calibration["judged"]
-    title = (
-        f"{summary.variant}, judged on {judged} images; image to labels at {summary.shape[0]}x{summary.shape[1]}; "
-        "below: 95% interval of the mIoU drop, quartiles of the time ratios"
-    )
-    table = _table(title, "engine", "MB", "agreement", "mIoU", "drop", "ms", "/ PyTorch", "/ FP32", "gate")
-    miou = "-" if summary.pytorch_miou is None else f"{summary.pytorch_miou:.2f}"
-    table.add_row("PyTorch", "-", "reference", miou, "-", f"{summary.pytorch.median:.1f}", "1", "-", "-")
-    for engine in summary.engines:
-        table.add_row(*_summary_row(engine, summary))
+    """Returns a column for PyTorch and one for each engine of a deployment, few enough for 80 characters."""
+    size = f"{summary.shape[0]}x{summary.shape[1]}"
+    title = f"{summary.variant}, judged on {summary.calibration['judged']} images; image to labels at {size}"
+    table = _table(title, "", "PyTorch", *(engine.file for engine in summary.engines))
+
+    def row(name: str, pytorch: str, cell: Callable[[EngineResult], str]) -> None:
+        table.add_row(name, pytorch, *map(cell, summary.engines))
+
+    row("MB", "-", lambda engine: f"{engine.size / 1e6:.1f}")
+    row("agreement", "reference", lambda engine: f"{engine.assessment.parity.agreement:.3%}")
+    if summary.pytorch_miou is not None:
+        row("mIoU", f"{summary.pytorch_miou:.2f}", _miou)
+        row("mIoU drop\n95% interval", "-", _drop)
+    row("ms, median", f"{summary.pytorch.median:.1f}", lambda engine: f"{engine.timing.median:.1f}")
+    fp32 = summary.engines[0].timing
+    row("time / PyTorch\nquartiles", "1", lambda engine: format_ratio(ratio(engine.timing, summary.pytorch)))
+    row("time / FP32\nquartiles", "-", lambda engine: format_ratio(ratio(engine.timing, fp32)))
+    row("gate", "-", lambda engine: "passed" if engine.verdict.gate.passed else "FAILED")
     return table
 
 
-def _summary_row(engine: EngineResult, summary: Summary) -> tuple[str, ...]:
-    confusion, drop = engine.assessment.confusion, engine.assessment.drop
-    return (
-        engine.file,
-        f"{engine.size / 1e6:.1f}",
-        f"{engine.assessment.parity.agreement:.3%}",
-        "-" if confusion is None else f"{float(mean_iou(confusion.sum(0))):.2f}",
-        "-" if drop is None else f"{drop.points:+.2f}\n{drop.low:+.2f} to {drop.high:+.2f}",
-        f"{engine.timing.median:.1f}",
-        format_ratio(ratio(engine.timing, summary.pytorch)),
-        format_ratio(ratio(engine.timing, summary.engines[0].timing)),
-        "passed" if engine.verdict.gate.passed else "FAILED",
-    )
+def _miou(engine: EngineResult) -> str:
+    confusion = engine.assessment.confusion
+    return "-" if confusion is None else f"{float(mean_iou(confusion.sum(0))):.2f}"
+
+
+def _drop(engine: EngineResult) -> str:
+    drop = engine.assessment.drop
+    return "-" if drop is None else f"{drop.points:+.2f}\n{drop.low:+.2f} to {drop.high:+.2f}"
 
 
 def accuracy_table(title: str, classes: Sequence[str], matrix: Matrix, reference: Matrix | None = None) -> Table:

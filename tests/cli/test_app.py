@@ -90,6 +90,13 @@ def test_unknown_commands_and_options_are_usage_errors(capsys):
     assert "No such" in capsys.readouterr().err
 
 
+def test_a_mistyped_command_is_told_its_nearest(capsys):
+    assert run(["exprot"]) == 2
+    assert "No such command 'exprot'. Did you mean 'export'?" in capsys.readouterr().err
+    assert run(["zzz"]) == 2
+    assert "Did you mean" not in capsys.readouterr().err
+
+
 def test_debug_may_stand_before_the_command(capsys):
     assert run(["--debug", "inspect", "nowhere.onnx"]) == 6
     assert "Traceback" in capsys.readouterr().err

@@ -119,6 +119,12 @@ def test_random_calibration_is_only_on_demand_and_on_record(call, exported, tmp_
     assert json.loads(ranges.read_text())["data"]["random"] is True
 
 
+def test_ranges_are_written_to_json_only(call, exported, photo_folder, tmp_path):
+    said = call("calibrate", exported("fcn8s"), "--calib-data", photo_folder, "-o", tmp_path / "ranges.txt", code=2)
+    assert "a name that ends in .json" in said.err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_failed_verification_exits_3_and_says_by_how_much(call, exported, photo_folder, tmp_path):
     engine = tmp_path / "net.onnx"
     call("build-engine", exported("fcn16s"), "-o", engine)

@@ -48,6 +48,22 @@ def test_a_reference_adds_agreement_and_the_drop_with_its_interval(
     assert "frequency-weighted IoU" in said
 
 
+def test_batches_change_no_figure(call, exported, checkpoint_file, photo_folder, truth, tmp_path):
+    """In the folder no two neighbours are of a size; here they are, in runs of one to four."""
+    for folder, suffix in ((photo_folder, ""), (truth, ".truth")):
+        (tmp_path / f"data{suffix}").mkdir()
+        for path in folder.iterdir():
+            index = int(path.stem.removeprefix("photo_"))
+            for copy in range(1 + index % 4):
+                (tmp_path / f"data{suffix}" / f"{path.stem}_{copy}.png").write_bytes(path.read_bytes())
+    arguments = ("evaluate", exported("fcn8s"), "--data", tmp_path / "data", "--labels", tmp_path / "data.truth")
+    reference = ("--reference", f"pytorch:{checkpoint_file('fcn8s')}", "--json")
+    one_by_one, together = (json.loads(call(*arguments, *reference, *batch).out) for batch in ((), ("--batch", 3)))
+    assert one_by_one == together
+    assert one_by_one["images"] == 23
+    call(*arguments, "--batch", 0, code=2)
+
+
 def test_a_checkpoint_can_be_evaluated_by_itself(call, checkpoint_file, photo_folder, truth):
     name = f"pytorch:{checkpoint_file('fcn8s')}"
     said = call("evaluate", name, "--data", photo_folder, "--labels", truth, "--max-images", 2)

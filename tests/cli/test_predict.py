@@ -6,6 +6,7 @@ from PIL import Image
 
 from fcn_deploy.cli.app import run
 from fcn_deploy.data import read_image, read_labels
+from fcn_deploy.errors import InputError
 from fcn_deploy.runtime import Segmenter, colorize
 
 
@@ -41,6 +42,21 @@ def test_files_patterns_and_kinds(predict, exported, photo_folder, tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "photo_04.color.png")), colorize(labels, palette))
 
 
+@pytest.mark.parametrize("save", [("color,panel",), ("color", "--save", "panel,color")])
+def test_kinds_may_be_a_list(predict, photo_folder, tmp_path, save):
+    report = json.loads(predict(photo_folder / "photo_03.png", "--save", *save, "-o", tmp_path, "--json").out)
+    assert report["files"] == [str(tmp_path / f"photo_03.{kind}.png") for kind in ("color", "panel")]
+
+
+@pytest.mark.parametrize("save", ["colour", "labels,", "labels,colour"])
+def test_a_kind_that_is_none_is_a_usage_error(predict, photo_folder, tmp_path, save):
+    assert (
+        "'labels', 'color', 'overlay', 'panel'"
+        in predict(photo_folder, "--save", save, "-o", tmp_path / "out", code=2).err
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_rotated_and_grey_images_are_labelled_as_they_are_seen(predict, photos, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees to see it upright
@@ -67,6 +83,36 @@ def test_two_images_of_one_name_are_refused(predict, photos, tmp_path):
         Image.fromarray(photos[0]).save(tmp_path / name)
     assert "same files" in predict(tmp_path, "-o", tmp_path / "out", code=6).err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_truncated_image_stops_it_and_it_says_how_far_it_got(predict, photos, tmp_path):
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in "abcd":
+        Image.fromarray(photos[0]).save(folder / f"{name}.jpg")
+    whole = (folder / "c.jpg").read_bytes()
+    (folder / "c.jpg").write_bytes(whole[: len(whole) // 2])
+    said = predict(folder, "--save", "labels", "-o", output, code=6).err
+    assert "2 of 4 images done" in said
+    assert "c.jpg is damaged" in said
+    assert "truncated" in said
+    assert sorted(path.name for path in output.iterdir()) == ["a.labels.png", "b.labels.png"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (InputError("no"), 6)])
+def test_what_fails_leaves_no_empty_folder_that_was_not_there(
+    predict, photo_folder, tmp_path, monkeypatch, there, error, code
+):
+    def fail(path):
+        raise error
+
+    monkeypatch.setattr("fcn_deploy.data.read_image", fail)
+    output = tmp_path / "deep" / "out"
+    if there:
+        output.mkdir(parents=True)
+    predict(photo_folder, "-o", output, code=code)
+    assert output.exists() == (tmp_path / "deep").exists() == there
 
 
 def test_a_name_that_matches_nothing_and_a_file_that_is_no_image(predict, tmp_path):

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from fcn_deploy.errors import InputError
+from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.evaluate.accuracy import confusion_matrix, miou_drop
-from fcn_deploy.evaluate.assess import assess
+from fcn_deploy.evaluate.assess import assess, confusions
 from fcn_deploy.evaluate.parity import run
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.spec import ModelSpec, Normalization, TensorSpec, default_palette
@@ -124,6 +124,62 @@ def test_an_engine_of_a_fixed_batch_sees_the_image_in_every_place(images):
     (engine,) = assess(segmenter(), [fixed], unlabelled(images), None).engines
     assert engine.parity.agreement == 1
     assert fixed._backend.batches == [3] * 4
+
+
+MIXED = (9, 9, 9, 7, 9, 9, 7, 7, 7, 7)  # widths; the first run of equal ones is longer than a batch of two
+
+
+@pytest.fixture
+def mixed():
+    """Images of mixed sizes with ground truth that the fakes miss here and there."""
+    random = np.random.default_rng(5)
+    images = [random.integers(0, 256, (4, width, 3), dtype=np.uint8) for width in MIXED]
+    return [(image, random.choice([0, 1, 2, 255], image.shape[:2])) for image in images]
+
+
+@pytest.mark.parametrize(
+    ("batch", "batches"), [(2, [2, 1, 1, 2, 2, 2]), (3, [3, 1, 2, 3, 1]), (4, [3, 1, 2, 4]), (99, [3, 1, 2, 4])]
+)
+@pytest.mark.parametrize("io", ["tensor", "image"])
+def test_batches_of_equal_size_give_the_same_image_by_image(mixed, batch, batches, io):
+    one_by_one = assess(segmenter(), [segmenter(io=io, wrong=2)], mixed, 255)
+    engine = segmenter(io=io, wrong=2)
+    found = assess(segmenter(), [engine], mixed, 255, batch=batch)
+    assert engine._backend.batches == batches
+    np.testing.assert_array_equal(found.reference, one_by_one.reference)
+    np.testing.assert_array_equal(found.engines[0].confusion, one_by_one.engines[0].confusion)
+    assert found.engines[0].parity == one_by_one.engines[0].parity
+    assert found.engines[0].drop == one_by_one.engines[0].drop
+    alone = confusions(segmenter(io=io, wrong=2), mixed, 255, batch=batch)
+    np.testing.assert_array_equal(alone, one_by_one.engines[0].confusion)
+
+
+def test_a_batch_is_run_before_more_than_one_image_beyond_it_is_read(mixed):
+    engine, read, ahead = segmenter(), [], []
+    infer = engine._backend.infer
+    engine._backend.infer = lambda feeds: ahead.append(len(read) - sum(engine._backend.batches)) or infer(feeds)
+
+    def samples():
+        for sample in mixed:
+            read.append(sample)
+            yield sample
+
+    confusions(engine, samples(), 255, batch=2)
+    assert max(ahead) == 2
+    assert sum(engine._backend.batches) == len(mixed)
+
+
+@pytest.mark.parametrize(("batch", "batches"), [(1, [3] * 10), (2, [3] * 6), (4, [3] * 5), (99, [3] * 5)])
+def test_an_engine_of_a_fixed_batch_is_fed_its_own(mixed, batch, batches):
+    fixed = segmenter(batch=3)
+    found = confusions(fixed, mixed, 255, batch=batch)
+    np.testing.assert_array_equal(found, confusions(segmenter(), mixed, 255))
+    assert fixed._backend.batches == batches
+
+
+def test_a_batch_of_nothing_is_refused(mixed):
+    with pytest.raises(UsageError, match="at least one"):
+        assess(segmenter(), [segmenter()], mixed, 255, batch=0)
 
 
 def test_no_engines_still_assess_the_reference(images, truths):

@@ -95,10 +95,18 @@ def test_without_a_warm_up_there_is_one_run_all_the_same(contestant):
     assert len(calls) == 2
 
 
-def test_every_round_is_announced(contestant):
-    rounds = []
-    benchmark({"a": contestant("a", [], 1)}, NO_TIME, rounds.append)
-    assert rounds == [1, 2, 3, 4, 5, 6]
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [
+        (NO_TIME, [1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1]),
+        (BenchmarkConfig(0, 1, 1), [0.4, 0.8, 1]),  # 400 ms a round
+        (BenchmarkConfig(0, 1, 5), [0.2, 0.4, 0.6, 0.8, 1]),
+    ],
+)
+def test_every_round_tells_the_share_that_is_done(contestant, config, wanted):
+    shares = []
+    benchmark({"a": contestant("a", [], 400)}, config, shares.append)
+    assert shares == pytest.approx(wanted)
 
 
 def test_what_a_contestant_raises_comes_through():

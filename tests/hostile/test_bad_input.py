@@ -19,7 +19,7 @@ def fails(capsys, tmp_path):
     """Runs a command that must fail, and checks how."""
 
     def fails(code, *arguments, says):
-        output = tmp_path / "output" / "file.onnx"
+        output = tmp_path / "output" / f"file.{'json' if arguments[0] == 'calibrate' else 'onnx'}"
         output.parent.mkdir(exist_ok=True)
         named = () if "-o" in arguments else ("-o", output)
         before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}

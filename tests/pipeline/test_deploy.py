@@ -159,7 +159,22 @@ def test_deploy_asks_for_a_net_and_images_or_the_demo(arguments, tmp_path):
 def test_a_step_that_fails_stops_the_deployment(scenes, tmp_path):
     with pytest.raises(InputError, match="cannot read"):
         deploy(DeployConfig(tmp_path / "none.pth", scenes / "calibration" / "images", tmp_path / "out"))
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_deployment_leaves_no_folder_that_was_not_there(scenes, weights, tmp_path, monkeypatch):
+    from fcn_deploy import pipeline
+
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline.steps, "export", interrupt)
+    (tmp_path / "there").mkdir()
+    for folder in ("new", "there"):
+        with pytest.raises(KeyboardInterrupt):
+            deploy(DeployConfig(weights, scenes / "calibration" / "images", tmp_path / folder))
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    assert not list((tmp_path / "there").iterdir())
 
 
 def test_without_int8_the_engine_of_an_earlier_deployment_goes(deployed, scenes, weights, tmp_path, capsys):
