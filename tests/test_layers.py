@@ -109,7 +109,7 @@ def test_a_gemm_worked_out_by_hand(inputs, weights, options, output):
 @given(
     transposed=st.booleans(),
     batch=st.integers(1, 2),
-    size=st.tuples(st.integers(5, 12), st.integers(5, 12)),
+    size=st.tuples(st.integers(7, 12), st.integers(7, 12)),
     kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     stride=st.integers(1, 3),
     padding=st.integers(0, 1),
