@@ -36,7 +36,7 @@ def image_shape(model: ir.Model, asked: ImageShape | None = None) -> ImageShape 
 
     Returns:
         What was asked for, else the model's own shape with 1x512x512 where that is dynamic; None if the model takes no
-        images: its one input is neither [N, 3, H, W] nor uint8 [N, H, W, 3].
+        images: its one input is neither float [N, 3, H, W] nor uint8 [N, H, W, 3].
 
     Raises:
         UsageError: A shape was asked for that the model does not take.
@@ -47,7 +47,7 @@ def image_shape(model: ir.Model, asked: ImageShape | None = None) -> ImageShape 
             raise UsageError(
                 "the model takes no images, so it has no shape to choose",
                 got=", ".join(f"{value.name} {value.dtype} {value.shape}" for value in _inputs(model)) or "no inputs",
-                expected="one input, [N, 3, H, W] or uint8 [N, H, W, 3]",
+                expected="one input, float [N, 3, H, W] or uint8 [N, H, W, 3]",
                 fix="leave --shape out",
             )
         return None
@@ -169,7 +169,7 @@ class _Known:
     def add_constant(self, name: str, tensor: ir.TensorProtocol) -> None:
         shape = tensor.shape.numpy()
         self.types[name] = onnx.helper.make_tensor_type_proto(int(tensor.dtype), shape)
-        if prod(shape) <= _LONGEST:
+        if prod(shape) <= _LONGEST and tensor.dtype != ir.DataType.STRING:
             self.values[name] = tensor.numpy()
 
     def add_node(self, node: onnx.NodeProto) -> None:
@@ -218,15 +218,17 @@ class _Known:
             [onnx.helper.make_empty_tensor_value_info(name) for name in node.output],
         )
         try:
-            results = ReferenceEvaluator(graph, dict(self.opsets)).run(
-                None, {name: self.values[name] for name in inputs}
-            )
+            # numpy need not warn of a division by zero in a net that nobody runs.
+            with np.errstate(all="ignore"):
+                results = ReferenceEvaluator(graph, dict(self.opsets)).run(
+                    None, {name: self.values[name] for name in inputs}
+                )
         except Exception as error:
             # It fails in as many ways as operators can; what it cannot compute stays unknown, and so does its shape.
             _log.debug("%s %s cannot be computed: %s", node.op_type, node.name, error)
             return
         for name, result in zip(node.output, results, strict=True):
-            if isinstance(result, np.ndarray | np.generic):
+            if isinstance(result, np.ndarray | np.generic) and result.dtype.kind in "biuf":
                 self._keep(name, np.asarray(result))
 
     def _keep(self, name: str, value: NDArray[Any]) -> None:

@@ -245,6 +245,20 @@ def test_what_cannot_be_computed_of_constants_is_unknown(caplog):
     assert "Gather  cannot be computed" in caplog.text
 
 
+def test_texts_and_divisions_by_zero_among_the_constants_do_no_harm():
+    nodes = [
+        helper.make_node("Constant", [], ["text"], value_string="sky"),
+        helper.make_node("Identity", ["text"], ["again"]),
+        helper.make_node("Identity", ["names"], ["renamed"]),
+        helper.make_node("Div", ["zero", "zero"], ["nothing"]),
+        helper.make_node("Relu", ["image"], ["out"]),
+    ]
+    constants = [("names", np.array(["road", "sky"], object)), ("zero", np.zeros(1, np.float32))]
+    found = tensor_types(_model(nodes, {"image": NCHW}, initializers=constants), ImageShape(1, 4, 5))
+    assert (found["out"].shape, found["again"].shape, found["renamed"].shape) == ((1, 3, 4, 5), (), (2,))
+    assert found["again"].dtype == ir.DataType.STRING
+
+
 def test_large_constants_are_not_made():
     fill = helper.make_node("ConstantOfShape", ["sizes"], ["out"])
     model = _model([fill], {"image": NCHW}, initializers=[("sizes", np.array([10**6, 10**6, 10**6]))])

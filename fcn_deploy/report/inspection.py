@@ -148,15 +148,15 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 def brief(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what of `inspect`'s facts a person wants to see first; the rest is for `--json`."""
     short = {key: value for key, value in facts.items() if value not in (None, [], {})}
-    for key in ("tensors", "layers"):
-        if key in short:
-            short[key] = len(short[key])
+    if "tensors" in short:
+        short["tensors"] = len(short["tensors"])
+    if "layers" in short:
+        short["layers"] = len(short["layers"])
+        short["macs"] = "not known" if facts["macs"] is None else scaled(facts["macs"], "MAC")
+    if facts["kind"] in ("ONNX model", "engine") and "shape" in short:
+        short["shape"] = str(ImageShape(*short["shape"]))
     if "parameters" in short:
         short["parameters"] = f"{short['parameters']:,}"
-    if "layers" in short:
-        short["macs"] = "not known" if facts["macs"] is None else scaled(facts["macs"], "MAC")
-    if "shape" in short:
-        short["shape"] = str(ImageShape(*short["shape"]))
     if facts["kind"] == "checkpoint" and facts["layout"] is None:
         short["layout"] = "none of ours"
     if "spec" in short:

@@ -170,6 +170,14 @@ def test_ranges_are_listed_by_tensor(ranges_file):
     assert "conv1_1/Relu" in _printed(detail_table(facts))
 
 
+def test_the_shape_of_a_summary_is_its_own(tmp_path):
+    path = tmp_path / "summary.json"
+    path.write_text(json.dumps({"format": 1, "engines": [], "shape": [96, 128]}))
+    facts = inspect(path)
+    assert "96 128" in _printed(facts_table("file", brief(facts)))
+    assert detail_table(facts) is None
+
+
 def test_only_a_model_has_a_shape_to_choose(checkpoint_file):
     with pytest.raises(UsageError, match=r"got --shape 1x5x5 for fcn8s\.pth"):
         inspect(checkpoint_file("fcn8s"), ImageShape(1, 5, 5))
