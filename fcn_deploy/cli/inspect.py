@@ -7,23 +7,34 @@ from pathlib import Path
 import click
 
 from fcn_deploy.cli.console import print_json, print_table
-from fcn_deploy.cli.options import PATH, json_option
+from fcn_deploy.cli.options import PATH, ShapeType, json_option
+from fcn_deploy.spec import ImageShape
 
 
 @click.command("inspect", short_help="Say what a file is.")
 @click.argument("file", type=PATH)
+@click.option(
+    "--shape",
+    type=ShapeType(),
+    help="Of the images that a model's outputs and MACs are stated for.  [default: the model's own, or 1x512x512]",
+)
 @json_option
-def command(file: Path, as_json: bool) -> None:
+def command(file: Path, shape: ImageShape | None, as_json: bool) -> None:
     """Say what a FILE is: a checkpoint, an exported model, an engine, ranges, a sidecar or a summary.
 
-    --json has all of it, down to each tensor.
+    Of a model and an engine each layer: weights, output, parameters, multiplications (MACs) and precision; of a
+    checkpoint and of ranges each tensor. --json has all of it.
     """
     from fcn_deploy.report.inspection import brief, inspect
 
-    facts = inspect(file)
+    facts = inspect(file, shape)
     if as_json:
         print_json(facts)
         return
-    from fcn_deploy.report.tables import facts_table
+    from fcn_deploy.report.tables import detail_table, facts_table
 
     print_table(facts_table(str(file), brief(facts)))
+    details = detail_table(facts)
+    if details is not None:
+        click.echo()
+        print_table(details)

@@ -16,7 +16,7 @@ from torch import Tensor
 from fcn_deploy.errors import InputError
 from fcn_deploy.files import reading, sha256_file
 from fcn_deploy.models.fcn import FC_CHANNELS, FCN, VARIANTS, Stride
-from fcn_deploy.models.layouts import LAYOUTS
+from fcn_deploy.models.layouts import LAYOUTS, Layout
 from fcn_deploy.spec import METADATA_KEY, CheckpointInfo, Geometry, ModelSpec
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -68,7 +68,7 @@ def read_checkpoint(path: Path, variant: str | None = None, input_padding: int |
     """
     tensors, spec = read_tensors(path)
     state = {strip_prefixes(key): tensor for key, tensor in tensors.items()}
-    layout = next((layout for layout in LAYOUTS if layout.knows(state)), None)
+    layout = known_layout(tensors)
     if layout is None and "features.0.weight" in state and "score_fr.weight" not in state:
         raise InputError(
             f"{path} is torchvision's VGG16, a classifier: it has no score layers to segment with",
@@ -106,6 +106,12 @@ def read_checkpoint(path: Path, variant: str | None = None, input_padding: int |
         state={key: finite_float32(key, tensor, path) for key, tensor in state.items()},
         spec=spec,
     )
+
+
+def known_layout(tensors: Mapping[str, Tensor]) -> Layout | None:
+    """Returns the key layout of what `read_tensors` read, or None if it is none of ours."""
+    state = {strip_prefixes(key): tensor for key, tensor in tensors.items()}
+    return next((layout for layout in LAYOUTS if layout.knows(state)), None)
 
 
 def load_model(checkpoint: Checkpoint, geometry: Geometry | None = None) -> FCN:

@@ -3,38 +3,65 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fcn_deploy.errors import InputError
+from fcn_deploy.errors import ArtifactError, InputError, UsageError
 from fcn_deploy.files import read_bytes, read_json, sha256_bytes, sha256_file
+from fcn_deploy.report.units import scaled
 from fcn_deploy.sidecar import ENGINE_KEY, Sidecar, load_sidecar, sidecar_path
-from fcn_deploy.spec import METADATA_KEY, ModelSpec, check_format
+from fcn_deploy.spec import METADATA_KEY, ImageShape, ModelSpec, check_format
+
+if TYPE_CHECKING:
+    from fcn_deploy.layers import Layer
 
 
-def inspect(path: Path) -> dict[str, Any]:
+def inspect(path: Path, shape: ImageShape | None = None) -> dict[str, Any]:
     """Describes a checkpoint, an ONNX model or engine, ranges, a sidecar or a summary.
+
+    Args:
+        path: The file.
+        shape: Of the images that a model's outputs and multiplications are stated for; the model's own where None,
+            1x512x512 where it takes any.
+
+    Returns:
+        JSON data, its `kind` first.
 
     Raises:
         ArtifactError: An engine does not fit its sidecar.
-        InputError: The file cannot be read, or is none of these.
+        InputError: The file cannot be read, or is none of these; or the model does not run on such images.
+        UsageError: A shape was given that the model does not take, or for a file that is no model.
     """
-    readers = {".onnx": _onnx, ".json": _json, ".pth": _checkpoint, ".pt": _checkpoint, ".safetensors": _checkpoint}
+    readers = {".json": _json, ".pth": _checkpoint, ".pt": _checkpoint, ".safetensors": _checkpoint}
     if not path.is_file():
         raise InputError(f"cannot read {path}", got="a folder" if path.is_dir() else "no such file")
+    if path.suffix == ".onnx":
+        return _onnx(path, shape)
     if path.suffix not in readers:
-        raise InputError(f"{path} is of no kind that inspect knows", got=path.suffix, expected=", ".join(readers))
+        kinds = ", ".join((".onnx", *readers))
+        raise InputError(f"{path} is of no kind that inspect knows", got=path.suffix, expected=kinds)
+    if shape is not None:
+        raise UsageError(
+            "only a model has a shape to choose", got=f"--shape {shape} for {path.name}", fix="leave --shape out"
+        )
     return readers[path.suffix](path)
 
 
-def _onnx(path: Path) -> dict[str, Any]:
+def _onnx(path: Path, shape: ImageShape | None) -> dict[str, Any]:
     from fcn_deploy.graph import parse
+    from fcn_deploy.layers import list_layers, total_macs
+    from fcn_deploy.shapes import image_shape
 
     data = read_bytes(path)
     model = parse(data, str(path))
     spec = model.metadata_props.get(METADATA_KEY)
-    parameters = sum(value.const_value.size for value in model.graph.initializers.values() if value.const_value)
+    images = image_shape(model, shape)
+    layers = list_layers(model, images)
+    sidecar = load_sidecar(path) if sidecar_path(path).is_file() else None
+    if sidecar is not None:
+        _check_precisions(path, layers, sidecar)
     return {
         "kind": "engine" if ENGINE_KEY in model.metadata_props else "ONNX model",
         "bytes": len(data),
@@ -42,11 +69,27 @@ def _onnx(path: Path) -> dict[str, Any]:
         "opset": model.opset_imports.get(""),
         "inputs": [f"{value.name}: {value.dtype} {value.shape}" for value in model.graph.inputs],
         "outputs": [f"{value.name}: {value.dtype} {value.shape}" for value in model.graph.outputs],
-        "parameters": int(parameters),
         "nodes": dict(Counter(node.op_type for node in model.graph).most_common()),
+        "parameters": sum(layer.parameters for layer in layers),
+        "shape": None if images is None else [images.batch, images.height, images.width],
+        "macs": total_macs(layers),
+        "layers": [asdict(layer) for layer in layers],
         "spec": ModelSpec.loads(spec).to_json() if spec else None,
-        "sidecar": load_sidecar(path).to_json() if sidecar_path(path).is_file() else None,
+        "sidecar": sidecar.to_json() if sidecar is not None else None,
     }
+
+
+def _check_precisions(path: Path, layers: Sequence[Layer], sidecar: Sidecar) -> None:
+    """Checks that the graph's layers are in the precisions its sidecar says they are in."""
+    asked = sidecar.precision.layers
+    wrong = [layer for layer in layers if asked.get(layer.name, layer.precision) != layer.precision]
+    if wrong:
+        raise ArtifactError(
+            f"{path} is not in the precisions its sidecar says",
+            got=", ".join(f"{layer.name} in {layer.precision}" for layer in wrong),
+            expected=", ".join(f"{layer.name} in {asked[layer.name]}" for layer in wrong),
+            fix="build the engine again",
+        )
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -76,20 +119,29 @@ def _ranges(path: Path) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
-    from fcn_deploy.models import read_checkpoint
+    from fcn_deploy.models.checkpoint import known_layout, read_checkpoint, read_tensors
 
-    checkpoint = read_checkpoint(path)
+    tensors, spec = read_tensors(path)
+    # A net of the user's own is described by its tensors alone; one of ours is checked as `export` would check it.
+    checkpoint = read_checkpoint(path) if known_layout(tensors) is not None else None
     return {
         "kind": "checkpoint",
         "bytes": path.stat().st_size,
         "sha256": sha256_file(path),
-        "layout": checkpoint.info.layout,
-        "variant": checkpoint.variant,
-        "num_classes": checkpoint.num_classes,
-        "width": checkpoint.width,
-        "parameters": sum(tensor.numel() for tensor in checkpoint.state.values()),
-        "tensors": {key: list(tensor.shape) for key, tensor in checkpoint.state.items()},
-        "spec": checkpoint.spec.to_json() if checkpoint.spec else None,
+        "layout": checkpoint.info.layout if checkpoint else None,
+        "variant": checkpoint.variant if checkpoint else None,
+        "num_classes": checkpoint.num_classes if checkpoint else None,
+        "width": checkpoint.width if checkpoint else None,
+        "parameters": sum(tensor.numel() for tensor in tensors.values()),
+        "tensors": {
+            name: {
+                "shape": list(tensor.shape),
+                "parameters": tensor.numel(),
+                "dtype": str(tensor.dtype).removeprefix("torch."),
+            }
+            for name, tensor in tensors.items()
+        },
+        "spec": spec.to_json() if spec else None,
     }
 
 
@@ -98,6 +150,15 @@ def brief(facts: Mapping[str, Any]) -> dict[str, Any]:
     short = {key: value for key, value in facts.items() if value not in (None, [], {})}
     if "tensors" in short:
         short["tensors"] = len(short["tensors"])
+    if "layers" in short:
+        short["layers"] = len(short["layers"])
+        short["macs"] = "not known" if facts["macs"] is None else scaled(facts["macs"], "MAC")
+    if facts["kind"] in ("ONNX model", "engine") and "shape" in short:
+        short["shape"] = str(ImageShape(*short["shape"]))
+    if "parameters" in short:
+        short["parameters"] = f"{short['parameters']:,}"
+    if facts["kind"] == "checkpoint" and facts["layout"] is None:
+        short["layout"] = "none of ours"
     if "spec" in short:
         hidden = ("format", "palette", "classes")
         short["classes"] = ", ".join(short["spec"]["classes"])

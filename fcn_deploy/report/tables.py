@@ -12,9 +12,13 @@ from rich.text import Text
 
 from fcn_deploy.evaluate.accuracy import Matrix, class_iou, mean_iou
 from fcn_deploy.evaluate.benchmark import Ratio, Timing, ratio
+from fcn_deploy.report.units import scaled
 
 if TYPE_CHECKING:
     from fcn_deploy.summary import EngineResult, Summary
+
+# So that a layer fits into a line of 80 characters.
+_SHORT = {"ConvTranspose": "Deconv"}
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -99,6 +103,67 @@ def accuracy_table(title: str, classes: Sequence[str], matrix: Matrix, reference
 
 def _points(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.2f}"
+
+
+def detail_table(facts: Mapping[str, Any]) -> Table | None:
+    """Returns the table of what `inspect` found inside a file: layers or tensors; None if it has neither."""
+    if facts.get("layers"):
+        return _layer_table(facts)
+    if facts.get("tensors"):
+        return _range_table(facts["tensors"]) if facts["kind"] == "ranges" else _tensor_table(facts["tensors"])
+    return None
+
+
+def _layer_table(facts: Mapping[str, Any]) -> Table:
+    shape = facts["shape"]
+    title = "layers" if shape is None else f"layers, for images of {_by(shape)}"
+    table = _table(title, "layer", "type", "weights", "output", "params", "MACs", "share", "in")
+    _fold_names(table)
+    table.padding, table.show_edge = 0, False  # its eight columns fit into 80 characters, but only just
+    for column in table.columns[1:4]:
+        column.justify = "left"
+    for layer in facts["layers"]:
+        output, macs, total = layer["output"], layer["macs"], facts["macs"]
+        table.add_row(
+            Text(layer["name"]),
+            _SHORT.get(layer["op"], layer["op"]),
+            _by(layer["weights"]),
+            "?" if output is None else _by(output),
+            scaled(layer["parameters"]),
+            "?" if macs is None else scaled(macs, "MAC"),
+            "?" if not total else f"{macs / total:.1%}",
+            layer["precision"],
+        )
+    table.add_section()
+    macs = "?" if facts["macs"] is None else scaled(facts["macs"], "MAC")
+    table.add_row("total", "", "", "", scaled(facts["parameters"]), macs, "", "")
+    return table
+
+
+def _tensor_table(tensors: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = _table("tensors", "tensor", "shape", "parameters", "dtype")
+    _fold_names(table)
+    for name, tensor in tensors.items():
+        row = (_by(tensor["shape"]) or "scalar", f"{tensor['parameters']:,}", tensor["dtype"])
+        table.add_row(Text(name), *row)
+    return table
+
+
+def _range_table(tensors: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = _table("ranges", "tensor", "min", "max", "bins")
+    _fold_names(table)
+    for name, seen in tensors.items():
+        table.add_row(Text(name), f"{seen['min']:.4g}", f"{seen['max']:.4g}", str(seen["bins"]))
+    return table
+
+
+def _fold_names(table: Table) -> None:
+    """Leaves room for the numbers: what users call their tensors can be longer than a line."""
+    table.columns[0].max_width, table.columns[0].overflow, table.columns[0].no_wrap = 40, "fold", False
+
+
+def _by(sizes: Sequence[int]) -> str:
+    return "x".join(map(str, sizes))
 
 
 def facts_table(title: str, facts: Mapping[str, Any]) -> Table:

@@ -97,6 +97,13 @@ def test_calibrate_build_verify_benchmark_inspect(call, exported, checkpoint_fil
     facts = json.loads(call("inspect", checkpoint_file("fcn8s"), "--json").out)
     assert (facts["variant"], facts["num_classes"]) == ("fcn8s", 5)
 
+    facts = json.loads(call("inspect", engine, "--shape", "2x33x40", "--json").out)
+    assert (facts["shape"], facts["layers"][0]["output"]) == ([2, 33, 40], [2, 4, 33, 40])
+    assert "layers, for images of 2x33x40" in call("inspect", engine, "--shape", "2x33x40").out
+    assert "conv3_1/Relu" in call("inspect", ranges).out
+    assert "score_fr.weight" in call("inspect", checkpoint_file("fcn8s")).out
+    assert "leave --shape out" in call("inspect", ranges, "--shape", "33x40", code=2).err
+
 
 def test_build_engine_calibrates_by_itself(call, exported, photo_folder, tmp_path):
     engine = tmp_path / "net.onnx"

@@ -1,0 +1,18 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def scaled(count: float, unit: str = "") -> str:
+    """Returns a count with three digits and a decimal prefix: `38.7 GMAC`, `2.36 M`, `640`.
+
+    Args:
+        count: 0 or more.
+        unit: What is counted.
+    """
+    factor, prefix = next(((factor, prefix) for factor, prefix in _PREFIXES if count >= factor), (1, ""))
+    number = count / factor
+    digits = 0 if factor == 1 or number >= 100 else 1 if number >= 10 else 2
+    return f"{number:.{digits}f} {prefix}{unit}".rstrip()
