@@ -259,10 +259,10 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.lr * self.recipe.rate(self.step)
         loss = nn.functional.cross_entropy(self.model(images), truths, weights, ignore_index=IGNORE_INDEX)
-        descend(loss, self.model, self.optimizer, self.recipe.clip)
+        value = descend(loss, self.model, self.optimizer, self.recipe.clip)
         self.average.update_parameters(self.model)
         self.step += 1
-        return loss.item()
+        return value
 
 
 def train(

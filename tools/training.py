@@ -1,4 +1,7 @@
-"""What the training scripts in this folder have in common; run as `python tools/train.py`, they find it beside them."""
+"""The parts of training that do not depend on what is trained.
+
+The scripts of this folder are run as `python tools/train.py`, and find what they import beside them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fcn_deploy.files import write_bytes
+from fcn_deploy.errors import DependencyError, InputError, UsageError
+from fcn_deploy.files import check_writable, write_bytes
 from fcn_deploy.spec import METADATA_KEY, ModelSpec
 
 
@@ -69,12 +73,20 @@ def adamw_groups(parameters: Iterable[nn.Parameter], lr: float, weight_decay: fl
     ]
 
 
-def descend(loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer, clip: float) -> None:
-    """Takes one step down the loss, the gradient's norm held to `clip`."""
+def descend(loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer, clip: float) -> float:
+    """Takes one step down the loss, the gradient's norm held to `clip`, and returns the loss.
+
+    Raises:
+        InputError: The loss is not finite; the weights are as they were.
+    """
+    value = loss.item()
+    if not math.isfinite(value):
+        raise InputError("the loss is not finite", got=value, fix="lower the learning rate")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), clip)
     optimizer.step()
+    return value
 
 
 def set_dropout(model: nn.Module, share: float) -> None:
@@ -92,3 +104,33 @@ def save_net(model: nn.Module, spec: ModelSpec, path: Path, dtype: torch.dtype =
     """
     state = {key: tensor.detach().cpu().to(dtype).contiguous() for key, tensor in model.state_dict().items()}
     write_bytes(path, safetensors.torch.save(state, metadata={METADATA_KEY: spec.dumps()}))
+
+
+def find_device(name: str) -> torch.device:
+    """Returns a device after making sure that it is there.
+
+    Raises:
+        DependencyError: It is not.
+    """
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts that it has it
+        raise DependencyError(
+            f"there is no device {name!r}",
+            got=str(error).split("\n")[0],
+            expected="cpu, or cuda with a GPU, its driver, and a torch that was built for it",
+        ) from error
+
+
+def check_output(output: Path, *inputs: Path | None) -> None:
+    """Checks, before hours are spent, that the output is safetensors, can be written, and is none of the inputs.
+
+    Raises:
+        InputError: It cannot be written.
+        UsageError: It has another suffix, or is an input.
+    """
+    if output.suffix != ".safetensors":
+        raise UsageError("the output's suffix does not fit", got=str(output), expected="a name in .safetensors")
+    if any(path is not None and path.resolve() == output.resolve() for path in inputs):
+        raise UsageError("the output would replace an input", got=str(output), fix="give it another name")
+    check_writable(output)
