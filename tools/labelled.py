@@ -105,7 +105,8 @@ def split(
     """Opens the images to train on and those held out: a folder of their own, or every fifth image.
 
     Raises:
-        InputError: A folder cannot be read, an image has no labels, or there are too few to hold one out.
+        InputError: A folder cannot be read, an image has no labels or is in both folders, or there are too few to
+            hold one out.
         UsageError: One of the two held-out folders is named and the other is not.
     """
     if (val_images is None) != (val_labels is None):
@@ -122,6 +123,13 @@ def split(
         )
     else:
         folder, held_out = folder.every_fifth()
+    both = {path.resolve() for path in folder.paths} & {path.resolve() for path in held_out.paths}
+    if both:
+        raise InputError(
+            "held-out images are also trained on",
+            got=f"{min(both).name} and {len(both) - 1} more",
+            expected="other images for --val-images",
+        )
     return (
         Labelled.match(folder.paths, labels, palette, ignore_index),
         Labelled.match(held_out.paths, val_labels or labels, palette, ignore_index),
