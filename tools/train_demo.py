@@ -13,18 +13,14 @@ killed and called again to go on where it stopped.
 from __future__ import annotations
 
 import io
-import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
@@ -47,7 +43,8 @@ from fcn_deploy.evaluate.accuracy import class_iou, confusion_matrix, mean_iou, 
 from fcn_deploy.files import check_writable, write_bytes
 from fcn_deploy.models import FCN, load_model, read_checkpoint
 from fcn_deploy.models.fcn import Stride
-from fcn_deploy.spec import METADATA_KEY, TORCHVISION, ModelSpec
+from fcn_deploy.spec import TORCHVISION, ModelSpec
+from training import adamw_groups, descend, rarity_weights, save_net, set_dropout, shuffled, warmup_cosine
 
 Pixels = NDArray[np.uint8]
 _STRIDE: Stride = 8
@@ -96,9 +93,7 @@ class Recipe:
 
     def rate(self, step: int) -> float:
         """Returns the learning rate of a step as a share of `lr`."""
-        if step < self.warmup:
-            return (step + 1) / self.warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / (self.steps - self.warmup)))
+        return warmup_cosine(step, self.steps, self.warmup)
 
 
 def _pixels(seed: int) -> tuple[Pixels, Pixels]:
@@ -151,7 +146,7 @@ def batches(images: Pixels, labels: Pixels, recipe: Recipe, start: int) -> Itera
     height, width = recipe.crop
     for step in range(start, recipe.steps):
         rng = np.random.default_rng((recipe.seed, step))
-        picks = [_pick(step * recipe.batch + index, len(images), recipe.seed) for index in range(recipe.batch)]
+        picks = [shuffled(step * recipe.batch + index, len(images), recipe.seed) for index in range(recipe.batch)]
         crops, truths = [], []
         for pick in picks:
             top = rng.integers(images.shape[1] - height + 1)
@@ -163,33 +158,16 @@ def batches(images: Pixels, labels: Pixels, recipe: Recipe, start: int) -> Itera
         yield normalise(np.stack(crops)), torch.from_numpy(np.stack(truths).astype(np.int64))
 
 
-def _pick(place: int, count: int, seed: int) -> int:
-    """Returns which scene comes at a place of the endless sequence in which each is seen once an epoch."""
-    epoch, index = divmod(place, count)
-    return int(_epoch_order(epoch, count, seed)[index])
-
-
-@lru_cache(maxsize=2)
-def _epoch_order(epoch: int, count: int, seed: int) -> NDArray[np.int64]:
-    return np.random.default_rng((seed, epoch, count)).permutation(count)
-
-
 def class_weights(labels: Pixels) -> Tensor:
-    """Returns what a pixel of each class counts in the loss: the root of how much rarer it is than the median class.
-
-    Without it the net learns people and poles, a hundredth of the pixels each, long after everything else.
-    """
-    shares = np.bincount(labels.ravel(), minlength=len(CLASSES))[: len(CLASSES)] / labels.size
-    return torch.from_numpy(np.sqrt(np.median(shares) / np.maximum(shares, 1e-4))).float()
+    """Returns what a pixel of each class counts in the loss."""
+    return rarity_weights(np.bincount(labels.ravel(), minlength=len(CLASSES))[: len(CLASSES)] / labels.size)
 
 
 def new_model(recipe: Recipe) -> FCN:
     """Returns a net to train from scratch."""
     torch.manual_seed(recipe.seed)
     model = FCN(stride=_STRIDE, num_classes=len(CLASSES), width=recipe.width)
-    for module in model.modules():
-        if isinstance(module, nn.Dropout2d):
-            module.p = recipe.dropout
+    set_dropout(model, recipe.dropout)
     for _, score, _ in model.skips:
         # Zero skips are for nets that grow out of a trained coarser one; here all scores learn at once.
         nn.init.normal_(model.get_parameter(f"{score}.weight"), std=0.01)
@@ -224,8 +202,7 @@ def spec_of(recipe: Recipe) -> ModelSpec:
 
 def save(model: nn.Module, recipe: Recipe, path: Path) -> None:
     """Writes the weights in half precision, with the spec in the file's metadata."""
-    state = {key: tensor.detach().half().contiguous() for key, tensor in model.state_dict().items()}
-    write_bytes(path, safetensors.torch.save(state, metadata={METADATA_KEY: spec_of(recipe).dumps()}))
+    save_net(model, spec_of(recipe), path, torch.float16)
 
 
 @dataclass
@@ -243,10 +220,7 @@ class Run:
     def new(cls, recipe: Recipe) -> Run:
         """Starts at step 0."""
         model = new_model(recipe)
-        decayed = [p for p in model.parameters() if p.ndim > 1]
-        others = [p for p in model.parameters() if p.ndim <= 1]
-        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
+        optimizer = torch.optim.AdamW(adamw_groups(model.parameters(), recipe.lr, recipe.weight_decay))
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))
         return cls(recipe, model, average, optimizer)
 
@@ -285,13 +259,10 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.lr * self.recipe.rate(self.step)
         loss = nn.functional.cross_entropy(self.model(images), truths, weights, ignore_index=IGNORE_INDEX)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-        self.optimizer.step()
+        value = descend(loss, self.model, self.optimizer, self.recipe.clip)
         self.average.update_parameters(self.model)
         self.step += 1
-        return loss.item()
+        return value
 
 
 def train(

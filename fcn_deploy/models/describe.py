@@ -164,12 +164,12 @@ def _numbers(values: Triple) -> str:
     return ",".join(f"{value:g}" for value in values)
 
 
-def read_class_names(path: Path, count: int) -> tuple[tuple[str, ...], tuple[Rgb, ...]]:
+def read_class_names(path: Path, count: int | None = None) -> tuple[tuple[str, ...], tuple[Rgb, ...]]:
     """Reads names, and colours where given, of classes.
 
     Args:
         path: CSV, one class a line: `name`, or `name,red,green,blue`; empty lines do not count.
-        count: How many there must be.
+        count: How many there must be; where None, as many as there are, but at least one.
 
     Returns:
         Names and palette; classes without a colour get that of the PASCAL VOC map.
@@ -185,13 +185,15 @@ def read_class_names(path: Path, count: int) -> tuple[tuple[str, ...], tuple[Rgb
         rows = [row for row in csv.reader(text.splitlines()) if any(field.strip() for field in row)]
     except csv.Error as error:
         raise InputError(f"{path} is not a list of class names", got=str(error)) from error
-    if len(rows) != count:
+    if count not in (None, len(rows)):
         raise InputError(
             f"{path} does not name the net's classes",
             got=f"{len(rows)} names",
             expected=f"{count}, one a line in the order of the labels, without the ignored class",
         )
-    defaults = default_palette(count)
+    if not rows:
+        raise InputError(f"{path} names no class", expected="one a line: name, or name,red,green,blue")
+    defaults = default_palette(len(rows))
     names, palette = [], []
     for number, (row, default) in enumerate(zip(rows, defaults, strict=True), start=1):
         names.append(row[0].strip())

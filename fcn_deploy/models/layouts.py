@@ -51,7 +51,7 @@ class Layout:
 
     def rename(self, state: State, stride: Stride) -> dict[str, Tensor]:
         """Returns the state_dict under the names of our FCN of that stride."""
-        return {_dense(self._renamed(key), stride): tensor for key, tensor in state.items()}
+        return {dense_name(self._renamed(key), stride): tensor for key, tensor in state.items()}
 
     def geometry(self, state: State) -> Geometry:
         """Returns the geometry of a net, from its renamed state_dict."""
@@ -66,7 +66,7 @@ class Layout:
         return key
 
 
-def _dense(key: str, stride: Stride) -> str:
+def dense_name(key: str, stride: Stride) -> str:
     """Gives fc6 and fc7 the names they have at this stride: pairs in FCN-32s, plain convolutions in the finer nets."""
     return re.sub(r"^(fc[67])(?:\.0)?\.(weight|bias)$", r"\1.0.\2" if stride == 32 else r"\1.\2", key)
 

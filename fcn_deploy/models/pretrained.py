@@ -1,6 +1,7 @@
-"""Starting a net from an ImageNet classifier: torchvision's VGG16 into the trunk, fc6 and fc7.
+"""Starting a net from another: from an ImageNet classifier, torchvision's VGG16, or from a trained net of this family.
 
-The classifier's fully connected layers become convolutions, as in section 3.1 of https://arxiv.org/abs/1411.4038.
+The classifier's fully connected layers become convolutions, and finer nets start from coarser ones, as in sections 3.1
+and 4.2 of https://arxiv.org/abs/1411.4038.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from pathlib import Path
 from torch import Tensor
 
 from fcn_deploy.errors import InputError
-from fcn_deploy.models.checkpoint import read_tensors
+from fcn_deploy.models.checkpoint import Checkpoint, read_tensors
 from fcn_deploy.models.fcn import FCN
-from fcn_deploy.models.vgg import BLOCKS
+from fcn_deploy.models.layouts import dense_name
+from fcn_deploy.models.vgg import TRUNK
 
 # Where the thirteen convolutions stand among torchvision's layers of `features`.
 _FEATURES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
@@ -33,8 +35,7 @@ def load_vgg16(model: FCN, path: Path) -> list[str]:
         InputError: The file is no such state_dict, or the net is of another width.
     """
     tensors, _ = read_tensors(path)
-    names = [f"conv{block}_{conv}" for block, (_, convs) in enumerate(BLOCKS, start=1) for conv in range(1, convs + 1)]
-    sources = {f"{name}.0": f"features.{index}" for name, index in zip(names, _FEATURES, strict=True)}
+    sources = {f"{name}.0": f"features.{index}" for name, index in zip(TRUNK, _FEATURES, strict=True)}
     dense = ".0" if model.stride == 32 else ""
     sources[f"fc7{dense}"] = "classifier.3"
     if model.geometry.fc6_kernel == 7:
@@ -55,3 +56,37 @@ def _copy(model: FCN, target: str, tensors: Mapping[str, Tensor], source: str, p
                 expected=f"torchvision's vgg16 and a net of width 1, whose {target}.{kind} is {list(parameter.shape)}",
             )
         parameter.data.copy_(found.reshape(parameter.shape))
+
+
+def load_matching(model: FCN, checkpoint: Checkpoint) -> list[str]:
+    """Copies the layers that a trained net and a new one share by name and shape; the others stay.
+
+    An FCN-8s takes all of an FCN-16s but its last deconvolution; a net of other classes takes the trunk, fc6 and fc7.
+
+    Args:
+        model: To be trained.
+        checkpoint: Of any stride and number of classes.
+
+    Returns:
+        The names of the layers that were copied.
+
+    Raises:
+        InputError: The nets do not even share the trunk.
+    """
+    found = {dense_name(key, model.stride): tensor for key, tensor in checkpoint.state.items()}
+    copied = []
+    for name, layer in model.named_modules():
+        own = {f"{name}.{kind}": parameter for kind, parameter in layer.named_parameters(recurse=False)}
+        # Half a layer is no layer: weights and bias are copied together or not at all.
+        if own and all(key in found and found[key].shape == own[key].shape for key in own):
+            for key, parameter in own.items():
+                parameter.data.copy_(found[key])
+            copied.append(name.removesuffix(".0"))
+    missing = [name for name in TRUNK if name not in copied]
+    if missing:
+        raise InputError(
+            "the checkpoint's trunk does not fit the net",
+            got=f"width {checkpoint.width:g}",
+            expected=f"width {model.width:g}; other shapes: {', '.join(missing)}",
+        )
+    return sorted(copied)

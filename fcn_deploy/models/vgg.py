@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 # Output channels of each block at width 1, and how many convolutions it has.
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+# Its layers, in the order of the forward pass.
+TRUNK = tuple(f"conv{block}_{conv}" for block, (_, convs) in enumerate(BLOCKS, start=1) for conv in range(1, convs + 1))
 
 
 def scaled(channels: int, width: float) -> int:

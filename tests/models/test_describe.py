@@ -4,7 +4,7 @@ import pytest
 
 from fcn_deploy.errors import InputError
 from fcn_deploy.models import read_checkpoint
-from fcn_deploy.models.describe import SpecOptions, describe
+from fcn_deploy.models.describe import SpecOptions, describe, read_class_names
 from fcn_deploy.spec import TORCHVISION, Normalization, default_palette
 
 
@@ -91,3 +91,12 @@ def test_another_number_of_classes_is_refused(checkpoint):
 def test_a_mean_that_no_scaled_pixel_has_is_refused(checkpoint, options):
     with pytest.raises(InputError, match="do not go together"):
         describe(checkpoint, options)
+
+
+def test_without_a_count_there_are_as_many_classes_as_names(tmp_path):
+    path = tmp_path / "classes.csv"
+    path.write_text("sky,1,2,3\n\nroad\n")
+    assert read_class_names(path) == (("sky", "road"), ((1, 2, 3), default_palette(2)[1]))
+    path.write_text("\n \n")
+    with pytest.raises(InputError, match="names no class"):
+        read_class_names(path)

@@ -4,8 +4,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from fcn_deploy.errors import InputError
-from fcn_deploy.models import FCN
-from fcn_deploy.models.pretrained import load_vgg16
+from fcn_deploy.models import FCN, read_checkpoint
+from fcn_deploy.models.pretrained import load_matching, load_vgg16
+from fcn_deploy.models.vgg import TRUNK
 from fcn_deploy.spec import PAPER, Geometry
 
 LAYERS = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
@@ -57,3 +58,41 @@ def test_another_width_and_another_file_are_refused(vgg16, tmp_path):
     torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(InputError, match="torchvision's vgg16"):
         load_vgg16(FCN(8, 3, 0.0625), tmp_path / "other.pth")
+
+
+def _checkpoint(net, path):
+    torch.save(net.state_dict(), path)
+    return read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("coarse", "fine", "fresh"),
+    [
+        (32, 16, {"score_pool4_fr", "upscore2", "upscore16"}),
+        (16, 8, {"score_pool3_fr", "upscore2_pool4", "upscore8"}),
+        (8, 32, {"upscore32"}),
+        (8, 8, set()),
+    ],
+)
+def test_a_net_takes_what_it_shares_with_another(make_net, tmp_path, coarse, fine, fresh):
+    checkpoint = _checkpoint(make_net(coarse), tmp_path / "coarse.pth")
+    net = FCN(fine, 5, 0.0625)
+    before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+    copied = load_matching(net, checkpoint)
+    after = net.state_dict()
+    layers = {key.rpartition(".")[0].removesuffix(".0") for key in after}
+    assert set(copied) == layers - fresh
+    for key, tensor in after.items():
+        layer = key.rpartition(".")[0].removesuffix(".0")
+        assert torch.equal(tensor, before[key]) is (layer in fresh), key
+
+
+def test_a_net_of_other_classes_takes_all_but_scores_and_deconvolutions(make_net, tmp_path):
+    checkpoint = _checkpoint(make_net(8, classes=5), tmp_path / "five.pth")
+    assert load_matching(FCN(8, 3, 0.0625), checkpoint) == sorted((*TRUNK, "fc6", "fc7"))
+
+
+def test_a_net_with_another_trunk_is_refused(make_net, tmp_path):
+    checkpoint = _checkpoint(make_net(8), tmp_path / "narrow.pth")
+    with pytest.raises(InputError, match=r"trunk does not fit the net; got width 0\.0625; expected width 0\.125"):
+        load_matching(FCN(8, 5, 0.125), checkpoint)

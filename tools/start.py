@@ -1,0 +1,98 @@
+"""The net that training starts from, and which of its layers were copied from another."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from fcn_deploy.errors import UsageError
+from fcn_deploy.models import FCN, read_checkpoint
+from fcn_deploy.models.fcn import VARIANTS
+from fcn_deploy.models.layouts import layout_normalization
+from fcn_deploy.models.pretrained import load_matching, load_vgg16
+from fcn_deploy.models.vgg import TRUNK
+from fcn_deploy.spec import TORCHVISION, Geometry, Normalization
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """A net before training.
+
+    Attributes:
+        model: The net.
+        copied: Names of the layers whose weights come from a file; the others are fresh.
+        normalization: What the copied layers were trained with, and the net goes on with.
+    """
+
+    model: FCN
+    copied: frozenset[str] = frozenset()
+    normalization: Normalization = TORCHVISION
+
+    @classmethod
+    def make(
+        cls, variant: str, classes: int, width: float | None, fc6_kernel: int | None, vgg16: Path | None,
+        weights: Path | None,
+    ) -> Start:  # fmt: skip
+        """Makes a net.
+
+        Args:
+            variant: `fcn32s`, `fcn16s` or `fcn8s`.
+            classes: C.
+            width: Channel multiplier; that of `weights`, or 1, where None.
+            fc6_kernel: 1 or 7; that of `weights`, or 1, where None.
+            vgg16: torchvision's ImageNet weights, or None.
+            weights: A trained net of the family, or None.
+
+        Raises:
+            InputError: The weights cannot be read or do not fit.
+            UsageError: There are two files to start from.
+        """
+        if vgg16 and weights:
+            raise UsageError("two files to start from", got="--vgg16 and --weights", expected="one of them, or none")
+        stride = VARIANTS[variant]
+        if weights is None:
+            model = FCN(stride, classes, width or 1.0, Geometry(fc6_kernel=fc6_kernel or 1))
+            return cls(model, frozenset(load_vgg16(model, vgg16) if vgg16 else ()))
+        checkpoint = read_checkpoint(weights)
+        geometry = checkpoint.spec.geometry if checkpoint.spec else checkpoint.geometry
+        geometry = replace(geometry, fc6_kernel=fc6_kernel or geometry.fc6_kernel)
+        model = FCN(stride, classes, width or checkpoint.width, geometry)
+        copied = load_matching(model, checkpoint)
+        known = checkpoint.spec.normalization if checkpoint.spec else layout_normalization(checkpoint.info.layout)
+        if known is None:
+            _log.warning("%s does not say how its images were normalised; torchvision's values are used", weights)
+        # Whatever was assumed of the file, from here on it is what the net is trained with.
+        return cls(model, frozenset(copied), replace(known or TORCHVISION, assumed=False))
+
+    def parameters(self, *, copied: bool) -> list[nn.Parameter]:
+        """Returns the parameters of the copied layers, or of the fresh ones."""
+        return [p for name, p in self.model.named_parameters() if (_layer(name) in self.copied) is copied]
+
+    def trunk(self) -> list[nn.Parameter]:
+        """Returns the parameters of the trunk."""
+        return [p for name, p in self.model.named_parameters() if _layer(name) in TRUNK]
+
+    @property
+    def has_copied_trunk(self) -> bool:
+        """Whether all of the trunk was copied."""
+        return self.copied.issuperset(TRUNK)
+
+    def __str__(self) -> str:
+        fresh = {_layer(name) for name, _ in self.model.named_parameters()} - self.copied
+        return f"copied: {_listed(self.copied)}; fresh: {_listed(fresh)}"
+
+
+def _layer(parameter: str) -> str:
+    """Returns the layer a parameter is of: `conv1_1` of `conv1_1.0.weight`."""
+    return parameter.rpartition(".")[0].removesuffix(".0")
+
+
+def _listed(layers: frozenset[str] | set[str]) -> str:
+    if layers.issuperset(TRUNK):
+        layers = layers.difference(TRUNK) | {"the trunk"}
+    return ", ".join(sorted(layers)) or "nothing"
