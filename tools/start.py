@@ -59,7 +59,7 @@ class Start:
             model = FCN(stride, classes, width or 1.0, Geometry(fc6_kernel=fc6_kernel or 1))
             return cls(model, frozenset(load_vgg16(model, vgg16) if vgg16 else ()))
         checkpoint = read_checkpoint(weights)
-        geometry = checkpoint.spec.geometry if checkpoint.spec else checkpoint.geometry
+        geometry = checkpoint.spec.geometry if checkpoint.spec and checkpoint.spec.geometry else checkpoint.geometry
         geometry = replace(geometry, fc6_kernel=fc6_kernel or geometry.fc6_kernel)
         model = FCN(stride, classes, width or checkpoint.width, geometry)
         copied = load_matching(model, checkpoint)
