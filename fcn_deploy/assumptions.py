@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 
@@ -22,7 +23,12 @@ _log = logging.getLogger(__name__)
 _SIDES = range(1, 257)
 _BATCHES = range(1, 9)
 _LARGEST = 8192
-_BUILTINS = {"max": max, "min": min, "abs": abs, "math": math, "int": int}
+# All that a condition may name beside the sizes: arithmetic, under Python's names and under torch's.
+_NAMES = {
+    "__builtins__": {"max": max, "min": min, "abs": abs, "int": int, "float": float, "bool": bool},
+    "math": math,
+    "torch": SimpleNamespace(sym_float=float, sym_int=int, sym_max=max, sym_min=min, sym_not=lambda value: not value),
+}
 _DIMS = {"0": "batch", "1": "3", "2": "height", "3": "width"}
 
 
@@ -71,7 +77,7 @@ def _violated(guard: str, traced: ImageShape) -> Assumption | None:
     code = compile(guard, "<guard>", "eval")
     for shape in _candidates(guard, traced):
         try:
-            holds = eval(code, {"__builtins__": _BUILTINS}, vars(shape))
+            holds = eval(code, dict(_NAMES), vars(shape))
         except Exception as error:  # a condition in words of torch's own
             _log.debug("guard %s cannot be evaluated: %s", guard, error)
             return Assumption(guard, None)

@@ -96,7 +96,8 @@ def _require_harmless(assumption: Assumption, reference: Backend, data: bytes) -
         f"the export holds only while {assumption.guard}",
         got=got,
         expected="a net that does the same at every size",
-        fix="take the condition on the size out of the net's Python code, or export for one size with --shape",
+        fix="take conditions on the size, sizes made ints or floats, and adaptive pooling to more than one cell out of "
+        "the net; or export for one size with --shape",
     )
 
 
@@ -150,7 +151,7 @@ def _compare(reference: Backend, data: bytes, shapes: Sequence[ImageShape], name
             f"the model does not give the results of {name}",
             got=f"an error of {error:.2e} of the logits' range",
             expected=f"at most {limit:.0e}",
-            fix="nothing was written; try export --no-simplify, or another --opset",
+            fix="nothing was written; try export --no-simplify, another --opset, or one --shape",
         )
     return error
 

@@ -28,6 +28,7 @@ def _find(*guards):
         ("L['x'].size()[2] <= 1000", ImageShape(2, 1001, 93)),
         ("L['x'].size()[2] != L['x'].size()[3]", ImageShape(2, 1, 1)),
         ("L['x'].size()[0] != 3", ImageShape(3, 67, 93)),
+        ("math.trunc(0.5*torch.sym_float(L['x'].size()[2])) == 33", ImageShape(2, 1, 93)),
         ("max(1, (7 + L['x'].size()[3]) // 8)*max(1, (7 + L['x'].size()[2]) // 8) != 1", ImageShape(2, 1, 1)),
     ],
 )
@@ -63,6 +64,8 @@ def test_a_torch_that_does_not_tell_its_guards_is_too_old():
 def test_a_net_that_asks_for_the_size_is_refused_with_the_condition(tmp_path, kind, condition):
     torch.save(own_nets.trained(kind()).state_dict(), tmp_path / "w.pth")
     options = SpecOptions(model=f"own_nets:{kind.__name__}")
-    with pytest.raises(InputError, match=f"the export holds only while {condition}; got .*; fix: take the condition"):
+    with pytest.raises(
+        InputError, match=f"the export holds only while {condition}; got .*; fix: take conditions on the size"
+    ):
         steps.export(tmp_path / "w.pth", tmp_path / "net.onnx", options=options, simplified=False)
     assert not (tmp_path / "net.onnx").exists()
