@@ -83,7 +83,7 @@ def models(exported, ranges_file):
         if kind == "own":
             return _own()
         if kind == "paper":
-            return export_onnx(FCN(8, 5, 0.01, PAPER).eval(), SPEC).SerializeToString()
+            return export_onnx(FCN(8, 5, 0.01, PAPER).eval(), SPEC)[0].SerializeToString()
         if kind == "int8":
             return steps.build(exported("fcn8s"), BuildConfig("int8"), ranges_file("fcn8s")).data
         return exported(kind).read_bytes()
