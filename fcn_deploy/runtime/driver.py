@@ -1,0 +1,68 @@
+"""Whether there is an NVIDIA driver, and which GPUs it has: asked before any library that assumes so is touched."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+
+from fcn_deploy.errors import DependencyError
+
+_INSTALL = "pip install 'fcn-deploy[tensorrt-rtx]', or one of the other TensorRT extras"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU that the driver has.
+
+    Attributes:
+        index: As CUDA counts them.
+        name: As the driver calls it.
+        compute_capability: Its architecture, such as `8.6`.
+        memory: In bytes.
+    """
+
+    index: int
+    name: str
+    compute_capability: str
+    memory: int
+
+
+def find_gpus() -> tuple[Gpu, ...]:
+    """Returns the GPUs of this machine, at least one.
+
+    Raises:
+        DependencyError: There is no driver, it finds no GPU, or NVIDIA's Python package for it is not installed.
+    """
+    if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
+        raise DependencyError("the CUDA driver cannot be asked: cuda-bindings is not installed", fix=_INSTALL)
+    from cuda.bindings import driver
+
+    try:
+        (status,) = driver.cuInit(0)
+    except RuntimeError as error:  # the driver's library is not on this machine
+        raise _no_driver(str(error).strip().split("\n")[0]) from error
+    if status != driver.CUresult.CUDA_SUCCESS:
+        raise _no_driver(f"cuInit answered {status.name}")
+    status, count = driver.cuDeviceGetCount()
+    if status != driver.CUresult.CUDA_SUCCESS or count < 1:
+        raise _no_driver("a driver without a GPU")
+    return tuple(_gpu(index) for index in range(count))
+
+
+def _no_driver(got: str) -> DependencyError:
+    return DependencyError(
+        "no NVIDIA driver was found", got=got, fix="run it on a machine with an NVIDIA GPU and its driver"
+    )
+
+
+def _gpu(index: int) -> Gpu:
+    from cuda.bindings import driver as cuda
+
+    major_key = cuda.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
+    minor_key = cuda.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR
+    _, device = cuda.cuDeviceGet(index)
+    _, name = cuda.cuDeviceGetName(128, device)
+    _, major = cuda.cuDeviceGetAttribute(major_key, device)
+    _, minor = cuda.cuDeviceGetAttribute(minor_key, device)
+    _, memory = cuda.cuDeviceTotalMem(device)
+    return Gpu(index, name.split(b"\0")[0].decode(), f"{major}.{minor}", int(memory))
