@@ -21,6 +21,7 @@ from fcn_deploy.quant.lint import lint
 from fcn_deploy.quant.methods import choose
 from fcn_deploy.quant.ranges import Ranges
 from fcn_deploy.quant.selection import float_by_default, quantizable_layers
+from fcn_deploy.quant.tensors import data_input
 from fcn_deploy.runtime import Backend
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.sidecar import ENGINE_KEY, Precision
@@ -146,11 +147,10 @@ def _layers(graph: ir.Graph) -> dict[str, str]:
     layers = {}
     for node in graph:
         if node.op_type in ("Conv", "ConvTranspose"):
-            data, weights = node.inputs[:2]
-            assert data is not None and weights is not None and weights.dtype is not None
-            producer = data.producer()
+            producer, weights = data_input(node).producer(), node.inputs[1]
+            assert weights is not None
             quantized = producer is not None and producer.op_type == "DequantizeLinear"
-            layers[str(node.name)] = "int8" if quantized else names[weights.dtype]
+            layers[str(node.name)] = "int8" if quantized else names[weights.dtype or ir.DataType.FLOAT]
     return layers
 
 
