@@ -146,9 +146,7 @@ def test_a_sum_whose_convolutions_are_float_stays_float():
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    scale=st.floats(1e-6, 1e3), largest=st.floats(1e-3, 1e4), half=st.booleans(), seed=st.integers(0, 1000)
-)
+@given(scale=st.floats(1e-6, 1e3), largest=st.floats(1e-3, 1e4), half=st.booleans(), seed=st.integers(0, 1000))
 def test_scales_cover_the_range_and_the_error_is_what_rounding_allows(scale, largest, half, seed):
     weights = _weights(seed, scale)
     nodes = [_node("Identity", "image", "a"), _node("Conv", "a w", "logits")]
