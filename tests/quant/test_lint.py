@@ -1,6 +1,8 @@
 """The lint: one hand-made graph for each finding, and TensorRT-RTX's own parser as witness."""
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
 import rtx
 from onnx import TensorProto, helper, numpy_helper
@@ -151,9 +153,6 @@ def test_what_tensorrt_refuses_is_found_before_it_does(case):
 
 def parse_unchecked(data):
     """The model as it is; the check of ONNX itself would refuse some of what the lint has to explain."""
-    import onnx
-    import onnx_ir as ir
-
     return ir.from_proto(onnx.load_model_from_string(data))
 
 
