@@ -10,13 +10,14 @@ import pytest
 import rtx
 import torch
 
-from fcn_deploy import steps
+from fcn_deploy import passes, steps
 from fcn_deploy.build.engine import BuildConfig
 from fcn_deploy.build.typed import simulate, typed_graph
 from fcn_deploy.data import ImageFolder
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.graph import parse, serialize
 from fcn_deploy.models.describe import SpecOptions
+from fcn_deploy.passes.widened import widen_half
 from fcn_deploy.quant.observe import observe
 from fcn_deploy.quant.ranges import Ranges
 from fcn_deploy.runtime import Segmenter
@@ -104,7 +105,7 @@ def test_which_layers_are_kept_can_be_said(net):
         "conv1_1",
         "fc7",
     }
-    with pytest.raises(InputError, match="layers to keep that are not in the net; got conv9_9"):
+    with pytest.raises(InputError, match="layers to keep that nothing would quantise; got conv9_9"):
         make(net("fcn8s"), "int8", kept={"conv9_9"})
 
 
@@ -144,6 +145,18 @@ def test_int8_is_close_to_float(net, photos, base):
     model, _ = net("fcn8s")
     wanted = logits(OnnxRuntimeBackend(model), photos[:3])
     assert sqnr(wanted, logits(simulate(make(net("fcn8s"), "int8", base)), photos[:3])) >= 20
+
+
+def test_the_simulation_leaves_onnxruntime_nothing_to_fuse_into_integer_kernels(net, tmp_path):
+    graph = parse(make(net("fcn8s"), "int8").data)
+    data = serialize(passes.run(graph, (widen_half, *passes.FINAL)))
+    path = tmp_path / "optimized.onnx"
+    OnnxRuntimeBackend(data, simulate_quantization=True, optimized_path=path).close()
+    kinds = Counter(node.op_type for node in onnx.load(path).graph.node)
+    assert not any("QLinear" in kind or "Integer" in kind for kind in kinds)
+    assert kinds["QuantizeLinear"] == 14
+    # Casts there and back stay: as many as the graph came with.
+    assert kinds["Cast"] == Counter(node.op_type for node in parse(data).graph)["Cast"]
 
 
 @pytest.mark.parametrize("name", ["ResNetFCN", "Depthwise"])
