@@ -15,9 +15,10 @@ from fcn_deploy.build.engine import BuildConfig, Engine, TargetCpu, check_ranges
 from fcn_deploy.errors import PrecisionError, UsageError
 from fcn_deploy.files import sha256_bytes
 from fcn_deploy.graph import exported_spec, parse, serialize
-from fcn_deploy.quant.emit import OrtScheme, emit_onnxruntime, float_by_default, quantizable_layers
+from fcn_deploy.quant.emit import OrtScheme, emit_onnxruntime
 from fcn_deploy.quant.methods import choose
 from fcn_deploy.quant.ranges import Ranges
+from fcn_deploy.quant.selection import float_by_default, quantizable_layers
 from fcn_deploy.runtime.cpu import has_vnni
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.sidecar import ENGINE_KEY, EngineFile, Precision, Sidecar, Source
