@@ -23,6 +23,7 @@ _TAKERS = {
     "threads": "an ONNX engine or model, or a checkpoint",
     "provider": "an ONNX engine or model",
     "device": "a TensorRT plan, or --provider cuda",
+    "allow_host_code": "a TensorRT plan",
 }
 
 
@@ -35,6 +36,7 @@ def open_reference(
     threads: int | None = None,
     provider: Provider | None = None,
     device: int | None = None,
+    allow_host_code: bool = False,
 ) -> Segmenter:
     """Opens an engine, an exported model, or a checkpoint run in PyTorch.
 
@@ -47,6 +49,7 @@ def open_reference(
         threads: CPU threads.
         provider: What ONNX Runtime runs on; its CPU provider where None.
         device: Index of the GPU.
+        allow_host_code: Lets a plan run code on the host.
 
     Raises:
         ArtifactError: The engine does not fit this machine or its sidecar.
@@ -56,9 +59,9 @@ def open_reference(
             not go with what is opened.
     """
     if not reference.startswith(PYTORCH):
-        return Segmenter(reference, threads=threads, provider=provider, device=device)
-    if provider is not None or device is not None:
-        raise UsageError("checkpoints run on the CPU", got=f"provider={provider}, device={device}", fix="leave it out")
+        return Segmenter(reference, threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
+    if provider is not None or device is not None or allow_host_code:
+        raise UsageError("checkpoints run on the CPU", got="options of the GPU", fix="leave them out")
     # Torch is for whoever names a checkpoint; a device that compares two engines does not have it.
     from fcn_deploy.models.backend import TorchBackend
     from fcn_deploy.models.describe import SpecOptions
@@ -81,6 +84,7 @@ def open_all(
     threads: int | None = None,
     provider: Provider | None = None,
     device: int | None = None,
+    allow_host_code: bool = False,
 ) -> dict[str, Segmenter]:
     """Opens several engines, models and checkpoints to be compared with each other.
 
@@ -93,6 +97,7 @@ def open_all(
         threads: CPU threads, of those among them that run on the CPU or in ONNX Runtime.
         provider: What the ONNX engines and models among them run on; the CPU where None.
         device: Index of the GPU, for plans, and for ONNX with the provider `cuda`.
+        allow_host_code: Lets the plans among them run code on the host.
 
     Returns:
         Segmenters by name, in the order of the names; the caller closes them.
@@ -103,11 +108,12 @@ def open_all(
     """
     if model is not None and not any(name.startswith(PYTORCH) for name in names):
         raise UsageError("--model makes the net of a checkpoint", got="no pytorch:CHECKPOINT", fix="leave it out")
-    given = {"threads": threads, "provider": provider, "device": device}
+    given = {"threads": threads, "provider": provider, "device": device, "allow_host_code": allow_host_code or None}
     asked = {option: value for option, value in given.items() if value is not None}
     for option in asked:
         if not any(option in _takes(name, provider) for name in names):
-            raise UsageError(f"nothing here takes --{option}", got=", ".join(names), expected=_TAKERS[option])
+            flag = option.replace("_", "-")
+            raise UsageError(f"nothing here takes --{flag}", got=", ".join(names), expected=_TAKERS[option])
     opened: dict[str, Segmenter] = {}
     with ExitStack() as stack:
         for name in sorted(dict.fromkeys(names), key=lambda name: name.startswith(PYTORCH)):
@@ -123,7 +129,7 @@ def _takes(name: str, provider: Provider | None) -> tuple[str, ...]:
     if name.startswith(PYTORCH):
         return ("threads",)
     if Path(name).suffix in PLAN_SUFFIXES:
-        return ("device",)
+        return ("device", "allow_host_code")
     return ("threads", "provider", "device") if provider == "cuda" else ("threads", "provider")
 
 

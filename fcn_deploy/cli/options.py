@@ -115,6 +115,9 @@ gpu_options = _stack(
     click.option(
         "--device", type=click.IntRange(0), help="Index of the GPU, for plans and --provider cuda.  [default: 0]"
     ),
+    click.option(
+        "--allow-host-code", is_flag=True, help="Run the code that plans built with --version-compatible bring."
+    ),
 )
 
 spec_options = _stack(
@@ -161,8 +164,8 @@ def model_from(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def gpu_from(options: dict[str, Any]) -> dict[str, Any]:
-    """Takes the values of `gpu_options` out of a command's keyword arguments: `provider` and `device`."""
-    return {name: options.pop(name) for name in ("provider", "device")}
+    """Takes the values of `gpu_options` out of a command's keyword arguments."""
+    return {name: options.pop(name) for name in ("provider", "device", "allow_host_code")}
 
 
 def spec_from(options: dict[str, Any]) -> SpecOptions:

@@ -104,7 +104,7 @@ def check_host_code(engine: Path, sidecar: Sidecar, allowed: bool) -> None:
         raise ArtifactError(
             f"{engine} brings code that runs on the host, as plans built with --version-compatible do",
             expected="the word of whoever runs it",
-            fix="allow_host_code=True, if you trust where the engine comes from",
+            fix="allow_host_code=True, or --allow-host-code, if you trust where the engine comes from",
         )
 
 

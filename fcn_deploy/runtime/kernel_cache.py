@@ -8,6 +8,7 @@ from typing import Any
 
 from fcn_deploy.errors import InputError
 from fcn_deploy.files import read_bytes, write_bytes
+from fcn_deploy.runtime.library_log import LibraryLog
 
 _log = logging.getLogger(__name__)
 
@@ -26,9 +27,10 @@ class KernelCache:
     Args:
         engine: The plan whose cache it is.
         cache: The library's IRuntimeCache, empty; filled here from the file, if there is one.
+        log: Where the library says why it does not take the file.
     """
 
-    def __init__(self, engine: Path, cache: Any) -> None:
+    def __init__(self, engine: Path, cache: Any, log: LibraryLog) -> None:
         self._path = kernel_cache_path(engine)
         self._cache = cache
         self._written = b""
@@ -42,7 +44,11 @@ class KernelCache:
         if cache.deserialize(content):
             self._written = content
         else:
-            _log.warning("%s is of another GPU, driver or library, or corrupt; kernels are compiled again", self._path)
+            _log.warning(
+                "%s is of another GPU, driver or library, or corrupt (%s); kernels are compiled again",
+                self._path,
+                log.take_errors(),
+            )
 
     def save(self) -> None:
         """Writes what has been compiled since, atomically."""

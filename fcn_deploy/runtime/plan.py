@@ -56,7 +56,7 @@ class Plan:
     @property
     def scratch(self) -> int:
         """Bytes of device memory that a context works in; 0 where contexts bring their own."""
-        return 0 if self.config is not None else int(self.engine.device_memory_size_v2)
+        return 0 if self.config is not None else max(1, int(self.engine.device_memory_size_v2))
 
     def make_context(self, scratch: int) -> Any:
         """Makes an execution context.

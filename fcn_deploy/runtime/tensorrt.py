@@ -19,7 +19,7 @@ from fcn_deploy.runtime.driver import find_gpus
 from fcn_deploy.runtime.flavor import Flavor
 from fcn_deploy.runtime.kernel_cache import KernelCache
 from fcn_deploy.runtime.lane import Lane
-from fcn_deploy.runtime.library_log import library_log
+from fcn_deploy.runtime.library_log import LibraryLog, library_log
 from fcn_deploy.runtime.plan import Plan, describe
 from fcn_deploy.runtime.pool import Pool
 from fcn_deploy.runtime.profiles import choose_profile
@@ -171,19 +171,19 @@ class TensorRTBackend:
                 got=log.take_errors(),
                 fix=rebuild_command(self._file, sidecar) if sidecar else None,
             )
-        config = self._runtime_config(module, engine, graphs) if flavor.runtime_config else None
+        config = self._runtime_config(module, engine, log, graphs) if flavor.runtime_config else None
         return describe(module, engine, log, config)
 
-    def _runtime_config(self, module: Any, engine: Any, graphs: bool) -> Any:
+    def _runtime_config(self, module: Any, engine: Any, log: LibraryLog, graphs: bool) -> Any:
         config = engine.create_runtime_config()
         # What it would else compile in the background while the first calls run something slower.
         config.dynamic_shapes_kernel_specialization_strategy = module.DynamicShapesKernelSpecializationStrategy.EAGER
         strategies = module.CudaGraphStrategy
         config.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE if graphs else strategies.DISABLED
         cache = config.create_runtime_cache()
-        self._cache = KernelCache(self._file, cache)
+        self._cache = KernelCache(self._file, cache, log)
         if not config.set_runtime_cache(cache):
-            raise ArtifactError(f"{module.__name__} does not take its own runtime cache")
+            raise ArtifactError(f"{module.__name__} does not take its own runtime cache", got=log.take_errors())
         return config
 
     def _make_lane(self) -> Lane:

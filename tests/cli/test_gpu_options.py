@@ -41,10 +41,13 @@ def without_cuda(monkeypatch):
 
 def test_each_engine_gets_the_options_that_are_its_own(opened):
     sources.open_all(["a.onnx", "b.engine"], threads=2, provider="cuda", device=1)
-    assert opened == {"a.onnx": {"threads": 2, "provider": "cuda", "device": 1}, "b.engine": {"device": 1}}
-    sources.open_all(["a.onnx", "b.plan"], provider="cpu", device=1)
-    assert opened["a.onnx"] == {"provider": "cpu"}
-    assert opened["b.plan"] == {"device": 1}
+    assert opened == {
+        "a.onnx": {"threads": 2, "provider": "cuda", "device": 1, "allow_host_code": False},
+        "b.engine": {"device": 1, "allow_host_code": False},
+    }
+    sources.open_all(["a.onnx", "b.plan"], provider="cpu", device=1, allow_host_code=True)
+    assert opened["a.onnx"] == {"provider": "cpu", "allow_host_code": False}
+    assert opened["b.plan"] == {"device": 1, "allow_host_code": True}
 
 
 @pytest.mark.parametrize(
@@ -53,6 +56,11 @@ def test_each_engine_gets_the_options_that_are_its_own(opened):
         (["a.onnx"], {"device": 0}, "nothing here takes --device; got a.onnx; expected a TensorRT plan, or --provider"),
         (["a.engine"], {"provider": "cuda"}, "nothing here takes --provider; got a.engine; expected an ONNX engine"),
         (["a.engine", "b.plan"], {"threads": 2}, "nothing here takes --threads; got a.engine, b.plan"),
+        (
+            ["a.onnx"],
+            {"allow_host_code": True},
+            "nothing here takes --allow-host-code; got a.onnx; expected a TensorRT",
+        ),
         (["pytorch:w.pth"], {"provider": "cpu"}, "nothing here takes --provider; got pytorch:w.pth"),
     ],
 )
@@ -63,7 +71,7 @@ def test_an_option_that_no_engine_takes_is_a_usage_error(opened, names, options,
 
 
 def test_a_checkpoint_does_not_run_on_a_gpu():
-    for options in ({"provider": "cuda"}, {"device": 0}):
+    for options in ({"provider": "cuda"}, {"device": 0}, {"allow_host_code": True}):
         with pytest.raises(UsageError, match="checkpoints run on the CPU"):
             sources.open_reference("pytorch:w.pth", **options)
 

@@ -667,7 +667,8 @@ def test_a_cache_that_does_not_fit_is_said_and_replaced(world, plan, caplog):
     world.cache_accepted = False
     backend = TensorRTBackend(path)
     assert (
-        "net.engine.cache is of another GPU, driver or library, or corrupt; kernels are compiled again" in caplog.text
+        "net.engine.cache is of another GPU, driver or library, or corrupt (no reason given); kernels are"
+        in caplog.text
     )
     check(backend, photo())
     backend.close()
