@@ -56,25 +56,30 @@ class Backend(Protocol):
         """Frees what the backend holds."""
 
 
-def check_feeds(inputs: tuple[TensorSpec, ...], feeds: Mapping[str, Array]) -> None:
+def check_feeds(inputs: tuple[TensorSpec, ...], feeds: Mapping[str, Array], kind: str = "input") -> None:
     """Checks arrays against the inputs they are for.
+
+    Args:
+        inputs: What is wanted.
+        feeds: What is there.
+        kind: What errors call them; `output` where arrays are given to be written to.
 
     Raises:
         InputError: An input is missing, unknown, or of another dtype or shape; the message names it.
     """
     names = {spec.name for spec in inputs}
     if feeds.keys() != names:
-        raise InputError("wrong inputs", got=sorted(feeds), expected=sorted(names))
+        raise InputError(f"wrong {kind}s", got=sorted(feeds), expected=sorted(names))
     for spec in inputs:
         array = feeds[spec.name]
         if array.dtype != np.dtype(spec.dtype):
-            raise InputError(f"input {spec.name} has the wrong dtype", got=array.dtype, expected=spec.dtype)
+            raise InputError(f"{kind} {spec.name} has the wrong dtype", got=array.dtype, expected=spec.dtype)
         fits = array.ndim == len(spec.shape) and all(
             size == want if isinstance(want, int) else size >= 1
             for size, want in zip(array.shape, spec.shape, strict=True)
         )
         if not fits:
-            raise InputError(f"input {spec.name} has the wrong shape", got=list(array.shape), expected=str(spec))
+            raise InputError(f"{kind} {spec.name} has the wrong shape", got=list(array.shape), expected=str(spec))
 
 
 def open_backend(
@@ -98,10 +103,11 @@ def open_backend(
         allow_host_code: Lets a plan run code on the host. Refused for ONNX.
 
     Raises:
-        ArtifactError: Engine, sidecar, library and machine do not fit together, or the file is corrupt.
+        ArtifactError: Engine, sidecar, library and machine do not fit together, nothing says which library built the
+            plan, or the file is corrupt.
         DependencyError: The library, the provider, a driver or the GPU is not there.
         InputError: The file does not exist, or is neither an engine nor a model.
-        UsageError: An option does not go with this engine, or nothing says which library built the plan.
+        UsageError: An option does not go with this engine.
     """
     if not engine.is_file():
         raise InputError(f"cannot open {engine}", got="no such file")

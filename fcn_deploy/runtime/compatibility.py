@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fcn_deploy.errors import ArtifactError, UsageError
+from fcn_deploy.errors import ArtifactError
 from fcn_deploy.runtime.driver import Gpu
 from fcn_deploy.runtime.flavor import FLAVORS, Flavor, find_flavor
-from fcn_deploy.sidecar import Sidecar
+from fcn_deploy.sidecar import Sidecar, sidecar_path
 
 
 def choose_flavor(engine: Path, sidecar: Sidecar | None, asked: str | None) -> Flavor:
@@ -23,28 +23,28 @@ def choose_flavor(engine: Path, sidecar: Sidecar | None, asked: str | None) -> F
         asked: Name of a flavor, or None.
 
     Raises:
-        ArtifactError: The plan is not one of the flavor that was asked for, or of none at all.
-        UsageError: There is no such flavor, or nothing says which one built the plan.
+        ArtifactError: The plan is not one of the flavor that was asked for, or of none at all; or nothing says which
+            one built it.
+        UsageError: There is no such flavor.
     """
     flavor = find_flavor(asked) if asked is not None else None
     if sidecar is None:
         if flavor is None:
-            raise UsageError(
-                f"nothing says which library built {engine}",
-                expected="its sidecar, or the name of the library",
-                fix=f'Segmenter(open_backend(engine, flavor="tensorrt"), spec=spec), or one of {", ".join(FLAVORS)}',
+            raise ArtifactError(
+                f"{engine} has no sidecar, and nothing else says which library built it",
+                expected=str(sidecar_path(engine)),
+                fix="copy the two files together, or name the library, one of "
+                f"{', '.join(FLAVORS)}: Segmenter(open_backend(engine, flavor=...), spec=spec)",
             )
         return flavor
     able = [each for each in FLAVORS.values() if sidecar.backend in each.runs]
     if not able or (flavor is not None and flavor not in able):
-        wanted = flavor.runs[0] if flavor is not None else "tensorrt"
+        runs = flavor.runs if flavor is not None else tuple(each.name for each in FLAVORS.values() if each.builds)
         raise ArtifactError(
             f"{engine} is an engine of another library",
             got=sidecar.backend,
-            expected=" or ".join(
-                flavor.runs if flavor is not None else sorted({run for f in FLAVORS.values() for run in f.runs})
-            ),
-            fix=rebuild_command(engine, sidecar, backend=wanted),
+            expected=" or ".join(runs),
+            fix=rebuild_command(engine, sidecar, backend=runs[0]),
         )
     if flavor is not None:
         return flavor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Generic, TypeVar
 
 from fcn_deploy.errors import ClosedError, InputError, UsageError
@@ -66,8 +66,9 @@ class Pool(Generic[T]):
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._count == len(self._idle))
             idle, self._idle, self._count = self._idle, [], 0
-        for thing in idle:
-            self._free(thing)
+        with ExitStack() as every:  # whatever one of them raises, the others are freed
+            for thing in idle:
+                every.callback(self._free, thing)
 
     def _take(self) -> T:
         with self._changed:

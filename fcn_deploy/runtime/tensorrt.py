@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fcn_deploy.errors import ArtifactError, ClosedError, DependencyError, FcnDeployError, InputError
+from fcn_deploy.errors import ArtifactError, ClosedError, DependencyError, FcnDeployError, InputError, UsageError
 from fcn_deploy.files import read_bytes
 from fcn_deploy.runtime.backend import Array, check_feeds
 from fcn_deploy.runtime.compatibility import check_gpu, check_host_code, check_version, choose_flavor, rebuild_command
@@ -49,7 +49,7 @@ class TensorRTBackend:
         ArtifactError: Plan, sidecar, library and GPU do not fit together, or the plan is corrupt.
         DependencyError: There is no driver, no such GPU, or the library is not installed.
         InputError: The file does not exist.
-        UsageError: Nothing says which library built the plan, or `contexts` does not fit.
+        UsageError: There is no such flavor, or `contexts` or `graphs` does not fit.
     """
 
     def __init__(
@@ -64,8 +64,11 @@ class TensorRTBackend:
     ) -> None:
         if not engine.is_file():
             raise InputError(f"cannot open {engine}", got="no such file")
+        if graphs < 0:
+            raise UsageError("bad number of CUDA graphs", got=graphs, expected="0 or more")
+        self._lanes: Pool[Lane] = Pool(self._make_lane, Lane.close, contexts)
         # With a flavor named, a plan from elsewhere runs without a sidecar; a sidecar that is there always counts.
-        known = load_sidecar(engine) if flavor is None or sidecar_path(engine).is_file() else None
+        known = load_sidecar(engine) if sidecar_path(engine).is_file() else None
         chosen = choose_flavor(engine, known, flavor)
         # The driver before any of NVIDIA's libraries: without one, the lean runtime brings down the process.
         gpus = find_gpus()
@@ -78,7 +81,7 @@ class TensorRTBackend:
         module: Any = chosen.load()
         if known is not None:
             check_version(engine, known, chosen, str(module.__version__))
-            if known.backend != chosen.name:
+            if flavor is None and known.backend != chosen.name:
                 _log.info("%s runs on %s: %s is not installed", engine, chosen.name, known.backend)
         self.name = chosen.name
         self.version = str(module.__version__)
@@ -90,7 +93,6 @@ class TensorRTBackend:
             self._plan: Plan | None = self._load(module, chosen, known, allow_host_code, bool(graphs))
         self._graphs = graphs
         self._inputs, self._outputs = self._plan.inputs, self._plan.outputs
-        self._lanes: Pool[Lane] = Pool(self._make_lane, Lane.close, contexts)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -141,7 +143,7 @@ class TensorRTBackend:
         with self._lane(feeds) as lane:
             checked, profile = self._checked(lane, feeds)
             written = {name: self._viewed(lane, name, array) for name, array in outputs.items()}
-            check_feeds(self._outputs, written)  # type: ignore[arg-type]
+            check_feeds(self._outputs, written, "output")  # type: ignore[arg-type]
             targets = {}
             for name, array in written.items():
                 if not isinstance(array, DeviceArray) or array.readonly:

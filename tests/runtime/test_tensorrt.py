@@ -231,16 +231,21 @@ def test_the_lean_runtime_runs_tensorrts_plans_where_it_alone_is_installed(world
     assert "runs on tensorrt-lean: tensorrt is not installed" in caplog.text
 
 
-def test_a_library_that_is_named_is_the_one_that_runs(world, plan):
+def test_a_library_that_is_named_is_the_one_that_runs(world, plan, caplog):
     backend = TensorRTBackend(plan(), flavor="tensorrt-lean")
     assert backend.name == "tensorrt-lean"
+    assert "not installed" not in caplog.text
     backend.close()
 
 
 def test_without_a_sidecar_the_library_must_be_named(world, plan, make_spec):
     path = plan(sidecar=False)
-    with pytest.raises(ArtifactError, match="has no sidecar"):
-        open_backend(path)
+    for opening in (lambda: open_backend(path), lambda: Segmenter(path), lambda: Segmenter(path, spec=make_spec())):
+        with pytest.raises(
+            ArtifactError, match=r"no sidecar.*open_backend\(engine, flavor=\.\.\.\), spec=spec\)"
+        ) as caught:
+            opening()
+        assert caught.value.exit_code == 5
     with pytest.raises(UsageError, match="unknown TensorRT flavor; got 'trt'"):
         open_backend(path, flavor="trt")
     assert world.events == []
@@ -496,11 +501,11 @@ def test_arrays_that_do_not_fit_are_refused_and_the_context_lives_on(world, plan
         with pytest.raises(InputError, match=words):
             backend.infer({"image": array})
     outputs = [
-        ({}, "wrong inputs; got"),
+        ({}, "wrong outputs; got"),
         ({"labels": np.zeros((1, 16, 24), np.uint8)}, "output labels cannot be written to; got an array of numpy"),
         ({"labels": refused(world, labels.read(), readonly=True)}, "got an array that is read-only"),
         ({"labels": GpuArray(world, np.zeros((1, 16, 23), np.uint8))}, r"got \[1, 16, 23\]; expected \[1, 16, 24\]"),
-        ({"labels": GpuArray(world, np.zeros((1, 16, 24), np.int32))}, "wrong dtype; got int32"),
+        ({"labels": GpuArray(world, np.zeros((1, 16, 24), np.int32))}, "output labels has the wrong dtype; got int32"),
     ]
     for targets, words in outputs:
         with pytest.raises(InputError, match=words):
@@ -546,6 +551,12 @@ def test_one_thread_makes_one_context(world, plan):
         check(backend, photo(size, size))
     assert world.made == 1
     backend.close()
+
+
+def test_fewer_than_no_graphs_are_a_usage_error(world, plan):
+    with pytest.raises(UsageError, match="bad number of CUDA graphs; got -1; expected 0 or more"):
+        TensorRTBackend(plan(), graphs=-1)
+    assert world.events == []
 
 
 def test_no_contexts_are_a_usage_error(world, plan):
