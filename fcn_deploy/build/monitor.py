@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
@@ -97,10 +97,24 @@ def run_interruptibly(work: Callable[[], T], stop: Callable[[], None]) -> T:
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed.
     """
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        future = pool.submit(work)
+    future: Future[T] = Future()
+    given_up = threading.Event()
+
+    def run() -> None:
         try:
-            return future.result()
-        except KeyboardInterrupt:
-            stop()
-            raise
+            if not given_up.is_set():
+                future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    # No executor: one that is interrupted while it starts its thread forgets the thread, and nobody waits for it.
+    thread = threading.Thread(target=run, name="build")
+    try:
+        thread.start()
+        return future.result()
+    except KeyboardInterrupt:
+        given_up.set()
+        stop()
+        while thread.is_alive():
+            thread.join()
+        raise
