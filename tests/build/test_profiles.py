@@ -33,7 +33,12 @@ def test_opt_alone_is_exactly_that_shape():
 
 @pytest.mark.parametrize(
     "counts",
-    [((), ("8x8",), ("9x9",)), (("8x8",), (), ("9x9",)), (("8x8",), ("8x8",), ()), (("8x8",), ("8x8", "9x9"), ("9x9",))],
+    [
+        ((), ("8x8",), ("9x9",)),
+        (("8x8",), (), ("9x9",)),
+        (("8x8",), ("8x8",), ()),
+        (("8x8",), ("8x8", "9x9"), ("9x9",)),
+    ],
 )
 def test_shapes_that_do_not_pair_are_refused(counts):
     with pytest.raises(UsageError, match="do not make profiles; got .* --min-shape"):

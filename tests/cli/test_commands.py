@@ -167,10 +167,6 @@ def test_options_that_do_not_go_together_are_usage_errors(call, exported, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_auto_has_no_tensorrt_to_take(call, exported, tmp_path):
-    assert "TensorRT" in call("build-engine", exported("fcn8s"), "-o", tmp_path / "x.engine", code=7).err
-
-
 @pytest.mark.parametrize("value", ["0x5x5", "5", "ax5", "1x2x3x4", "5x"])
 def test_bad_shapes_are_usage_errors(call, value):
     assert "shape" in call("benchmark", "x.onnx", "--shape", value, code=2).err
