@@ -71,6 +71,9 @@ def test_it_comes_back_from_its_json():
         st.text(),
         st.none() | st.text(),
         st.dictionaries(st.text(), st.text()),
+        st.text(),
+        st.none() | st.booleans(),
+        st.lists(st.text()).map(tuple),
     ),
     st.builds(Source, st.text(), st.none() | st.text(), st.none() | st.dictionaries(st.text(), st.integers())),
 )
@@ -96,6 +99,16 @@ def test_the_json_has_the_keys_of_the_contract():
     }
     assert {key: set(value) if isinstance(value, dict) else value for key, value in data.items()} == contract
     assert data["spec"]["format"] == 1
+
+
+def test_what_the_audit_found_is_in_the_json_only_where_there_was_one():
+    precision = replace(SIDECAR.precision, audited=False)
+    assert "kept_fp32" not in precision.to_json()
+    assert precision.to_json()["audited"] is False
+    found = replace(SIDECAR, precision=replace(precision, audited=True, kept_fp32=("conv1_1/Relu",)))
+    data = json.loads(json.dumps(found.to_json()))
+    assert data["precision"]["kept_fp32"] == ["conv1_1/Relu"]
+    assert Sidecar.from_json(data) == found
 
 
 def test_saving_an_engine_names_its_file_hash_and_size(engine):
@@ -188,6 +201,8 @@ def test_a_missing_key_is_named(key):
         ("precision", {"requested": "int4", "base": "fp32"}),
         ("precision", []),
         ("precision", {"requested": "int8"}),
+        ("precision", {"requested": "fp16", "base": "fp16", "audited": "yes"}),
+        ("precision", {"requested": "fp16", "base": "fp16", "kept_fp32": "conv1_1"}),
         ("spec", None),
         ("spec", {}),
         ("spec", []),

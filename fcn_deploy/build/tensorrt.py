@@ -23,7 +23,7 @@ from fcn_deploy.graph import exported_spec, parse
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.quant.ranges import Ranges
 from fcn_deploy.runtime.driver import find_gpus
-from fcn_deploy.runtime.flavor import AMPERE_OR_NEWER, Flavor
+from fcn_deploy.runtime.flavor import Flavor
 from fcn_deploy.runtime.library_log import LibraryLog, library_log
 from fcn_deploy.sidecar import EngineFile, Io, Sidecar, Source
 from fcn_deploy.spec import ImageShape
@@ -52,7 +52,8 @@ class TensorRTConfig:
             only on that of the one at hand.
         version_compatible: Whether later versions of the library, and its lean runtime, are to load the engine; it
             then holds code that runs on the host, which a runtime does only on the user's word.
-        compute_capabilities: GPU architectures to build for, such as `8.6`; the library's default where empty.
+        compute_capabilities: GPU architectures to build for, such as `8.6`; the library's default where empty, which for
+            TensorRT-RTX is 8.0 and newer.
     """
 
     profiles: tuple[ImageProfile, ...] = ()
@@ -80,7 +81,7 @@ def check_tensorrt(flavor: Flavor, config: BuildConfig, options: TensorRTConfig)
     """Checks what can be checked before work starts: the options, the library, and the GPU where it needs one.
 
     Returns:
-        The GPU architectures the engine will run on, as sidecars have them.
+        The GPU architectures the engine will be for, as sidecars have them: none where the library decides at load.
 
     Raises:
         DependencyError: The library is not installed, or needs a GPU and there is none.
@@ -89,9 +90,9 @@ def check_tensorrt(flavor: Flavor, config: BuildConfig, options: TensorRTConfig)
     _check_options(flavor, config, options)
     flavor.check_installed()
     if flavor.builds_without_gpu:
-        return options.compute_capabilities or flavor.default_architectures
+        return options.compute_capabilities
     gpus = find_gpus()  # before the library is touched: without a driver these do not always fail cleanly
-    return (AMPERE_OR_NEWER,) if options.hardware_compatibility else (gpus[0].compute_capability,)
+    return ("8.0",) if options.hardware_compatibility else (gpus[0].compute_capability,)
 
 
 def _check_options(flavor: Flavor, config: BuildConfig, options: TensorRTConfig) -> None:
@@ -172,6 +173,8 @@ def build_tensorrt(
     target: dict[str, Any] = {"cpu": "generic", "gpu": list(architectures)}
     if options.version_compatible:
         target["version_compatible"] = True
+    if options.hardware_compatibility:
+        target["hardware_compatible"] = True
     sidecar = Sidecar(
         engine=EngineFile("", sha256_bytes(data), len(data)),
         backend=flavor.name,

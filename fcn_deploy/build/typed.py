@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
@@ -15,19 +14,18 @@ from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.files import sha256_bytes
 from fcn_deploy.graph import exported_spec, parse, serialize
 from fcn_deploy.passes.widened import widen_half
-from fcn_deploy.quant.audit import LARGEST, MARGIN, Audit, audit_half
+from fcn_deploy.quant.audit import LARGEST, MARGIN, SMALLEST, Audit, audit_half
 from fcn_deploy.quant.emit_tensorrt import TensorRtScheme, emit_tensorrt
 from fcn_deploy.quant.lint import lint
 from fcn_deploy.quant.methods import choose
 from fcn_deploy.quant.ranges import Ranges
 from fcn_deploy.quant.selection import float_by_default, quantizable_layers
+from fcn_deploy.quant.tensors import data_input
 from fcn_deploy.runtime import Backend
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.sidecar import ENGINE_KEY, Precision
 
 Base = Literal["fp16", "fp32"]
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +64,8 @@ def typed_graph(
         The graph. Its input and output are the contract's, of either kind of `config.io`.
 
     Raises:
-        InputError: The model is not an exported net, a layer of `kept` is not in it, the ranges are not the model's, or
-            the graph cannot be made FP16.
+        InputError: The model is not an exported net, a layer of `kept` is no convolution of it, the ranges are not the
+            model's, the graph cannot be made FP16, or TensorRT would refuse it.
         UsageError: INT8 without ranges, FP16 on a base of FP32, `kept` without INT8, or an unknown base.
     """
     base = _checked_base(config, base, kept)
@@ -135,7 +133,9 @@ def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, base: Base, 
     if kept is None:
         kept = float_by_default(model.graph)
     elif unknown := sorted(set(kept) - set(layers)):
-        raise InputError("layers to keep that are not in the net", got=", ".join(unknown), expected=", ".join(layers))
+        raise InputError(
+            "layers to keep that nothing would quantise", got=", ".join(unknown), expected=", ".join(layers)
+        )
     chosen = [name for name in layers if name not in kept]
     emit_tensorrt(model, choose(ranges.histograms, config.method), chosen, TensorRtScheme(base == "fp16"))
 
@@ -143,14 +143,14 @@ def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, base: Base, 
 def _layers(graph: ir.Graph) -> dict[str, str]:
     """The precision the graph asks for each convolution."""
     names = {ir.DataType.FLOAT: "fp32", ir.DataType.FLOAT16: "fp16"}
-    layers = {}
+    layers: dict[str, str] = {}
     for node in graph:
         if node.op_type in ("Conv", "ConvTranspose"):
-            data, weights = node.inputs[:2]
-            assert data is not None and weights is not None and weights.dtype is not None
-            producer = data.producer()
+            producer, weights = data_input(node).producer(), node.inputs[1]
+            assert weights is not None
+            dtype = weights.dtype or ir.DataType.FLOAT  # what FP16 needs is typed; an FP32 graph may leave it out
             quantized = producer is not None and producer.op_type == "DequantizeLinear"
-            layers[str(node.name)] = "int8" if quantized else names[weights.dtype]
+            layers[str(node.name)] = "int8" if quantized else names.get(dtype, dtype.name.lower())
     return layers
 
 
@@ -174,8 +174,8 @@ def _notes(config: BuildConfig, ranges: Ranges | None, audit: Audit | None) -> t
         notes.append("FP16 was not audited: without calibration nobody knows whether every tensor fits its range.")
     if audit.tensors:
         notes.append(
-            f"Stays FP32, for calibration saw values outside FP16's range (up to {LARGEST:g}, less a factor of "
-            f"{MARGIN:g}): {', '.join(audit.tensors)}."
+            f"Stays FP32, for calibration saw values outside FP16's range ({SMALLEST:.2g} to {LARGEST:g}, less a "
+            f"factor of {MARGIN:g}): {', '.join(audit.tensors)}."
         )
     if audit.weights:
         notes.append(f"Stays FP32, for its constants are outside FP16's range: {', '.join(audit.weights)}.")

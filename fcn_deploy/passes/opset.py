@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 import onnx_ir as ir
-from onnxscript import version_converter
 
 from fcn_deploy.errors import InputError
 
@@ -28,6 +27,8 @@ def raise_opset(model: ir.Model, least: int) -> tuple[ir.Model, bool]:
     if found >= least:
         _log.debug("raise_opset: opset %d is no older than %d", found, least)
         return model, False
+    from onnxscript import version_converter  # for the few graphs that need it
+
     try:
         version_converter.convert_version(model, target_version=least)
     except Exception as error:  # it raises whatever the adapter of an operator does

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -64,6 +65,6 @@ def _cast_behind(graph: ir.Graph, value: ir.Value, dtype: ir.DataType) -> ir.Val
     return node.outputs[0]
 
 
-def _read_instead(uses: list[tuple[ir.Node, int]], value: ir.Value) -> None:
+def _read_instead(uses: Sequence[tuple[ir.Node, int]], value: ir.Value) -> None:
     for node, index in uses:
         node.replace_input_with(index, value)

@@ -54,7 +54,8 @@ def audit_half(graph: ir.Graph, histograms: Mapping[str, Histogram] | None) -> A
     beyond = {name for name, histogram in histograms.items() if not _fits(_largest(histogram), LARGEST / MARGIN)}
     tensors, weights, keep = [], [], set()
     for name, value in graph.initializers.items():
-        if _is_weight(value) and not _fits(float(np.abs(constant_of(value)).max(initial=0)), LARGEST):
+        array = constant_of(value)
+        if array is not None and _is_weight(value) and not _fits(float(np.abs(array).max(initial=0)), LARGEST):
             weights.append(name)
     for value in (*graph.inputs, *(output for node in graph for output in node.outputs)):
         if value.dtype != ir.DataType.FLOAT:

@@ -2,8 +2,8 @@
 
 Everything is symmetric int8, weights per output channel, activations per tensor, zero points 0, biases float: all that
 TensorRT's INT8 has. The placement follows NVIDIA's rules, "Q/DQ Layer-Placement Recommendations" in
-https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html; docs/tensorrt-graphs.md
-tells what they come to here.
+https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html, and what they come to
+here is told in docs/tensorrt-graphs.md.
 """
 
 from __future__ import annotations

@@ -100,6 +100,7 @@ def _check_integers(node: ir.Node, computed: set[ir.Value]) -> Iterator[Finding]
     elif node.op_type in _QDQ and _integer_type(node) not in (None, ir.DataType.INT8):
         dtype = _integer_type(node)
         integers = node.outputs[0] if node.op_type == _QUANTIZE else node.inputs[0]
+        assert integers is not None
         yield _finding(node, integers, f"Q/DQ of {dtype}", "quantise to int8, with a zero point of int8 that is 0")
 
 
@@ -166,10 +167,10 @@ def _check_types(node: ir.Node, computed: set[ir.Value]) -> Iterator[Finding]:
             yield _finding(node, value, f"TensorRT has no tensors of {value.dtype}", "use int32")
     if node.op_type == "Cast" or node.op_type in _QDQ:
         return
-    for value in (*node.inputs, *node.outputs):
-        if value is not None and value.dtype == ir.DataType.UINT8 and value in computed:
+    for tensor in (*node.inputs, *node.outputs):
+        if tensor is not None and tensor.dtype == ir.DataType.UINT8 and tensor in computed:
             fix = "cast it first, then transpose" if node.op_type == "Transpose" else "cast it first"
-            yield _finding(node, value, f"{node.op_type} on uint8, which TensorRT takes in casts only", fix)
+            yield _finding(node, tensor, f"{node.op_type} on uint8, which TensorRT takes in casts only", fix)
 
 
 def _check_mixture(node: ir.Node, computed: set[ir.Value]) -> Iterator[Finding]:

@@ -12,9 +12,6 @@ from types import ModuleType
 
 from fcn_deploy.errors import DependencyError, UsageError
 
-# As sidecars have it: compute capability 8.0 and every higher one.
-AMPERE_OR_NEWER = "8.0+"
-
 
 @dataclass(frozen=True)
 class Flavor:
@@ -31,8 +28,6 @@ class Flavor:
         version_compatible: Whether its builder makes engines that later versions, and the lean runtime, can load.
         compute_capabilities: GPU architectures its builder can be told to build for, such as `8.6`; empty where it
             builds for the GPU at hand.
-        default_architectures: What its engines run on where it was told nothing, as sidecars have it; empty where that
-            is the architecture of the GPU at hand.
         runtime_config: Whether its engines are specialised to the GPU, and their CUDA graphs captured, by the library
             itself, as an IRuntimeConfig says.
         runs: Names of the flavors whose engines it runs.
@@ -48,7 +43,6 @@ class Flavor:
     hardware_compatible: bool
     version_compatible: bool
     compute_capabilities: tuple[str, ...]
-    default_architectures: tuple[str, ...]
     runtime_config: bool
     runs: tuple[str, ...]
     oldest: tuple[int, int]
@@ -104,7 +98,6 @@ _TENSORRT = Flavor(
     hardware_compatible=True,
     version_compatible=True,
     compute_capabilities=(),
-    default_architectures=(),
     runtime_config=False,
     runs=("tensorrt",),
     oldest=(10, 3),  # JetPack 6.2
@@ -119,8 +112,6 @@ _RTX = Flavor(
     hardware_compatible=False,
     version_compatible=False,
     compute_capabilities=("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"),
-    # "8.0, 8.6, 8.9, 12.0, and later": docs.nvidia.com/deeplearning/tensorrt-rtx, CPU-Only AOT and Engines
-    default_architectures=(AMPERE_OR_NEWER,),
     runtime_config=True,
     runs=("tensorrt-rtx",),
     oldest=(1, 0),
@@ -135,7 +126,6 @@ _LEAN = Flavor(
     hardware_compatible=False,
     version_compatible=False,
     compute_capabilities=(),
-    default_architectures=(),
     runtime_config=False,
     runs=("tensorrt",),
     oldest=(10, 3),

@@ -56,7 +56,12 @@ def test_every_option_reaches_the_builder(asked, build):
     assert ("builder_optimization_level", 5) in asked
     assert ("set", "VERSION_COMPATIBLE") in asked
     assert [value.name for name, value, *_ in asked if name == "hardware_compatibility_level"] == ["AMPERE_PLUS"]
-    assert sidecar.target == {"cpu": "generic", "gpu": ["8.0+"], "version_compatible": True}
+    assert sidecar.target == {
+        "cpu": "generic",
+        "gpu": ["8.0"],
+        "version_compatible": True,
+        "hardware_compatible": True,
+    }
 
 
 def test_a_timing_cache_is_read_written_and_refused_where_it_does_not_fit(asked, build, tmp_path):

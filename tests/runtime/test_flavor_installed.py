@@ -17,5 +17,3 @@ def test_a_folder_of_type_stubs_is_no_library(tmp_path, monkeypatch):
 
 def test_builders_that_need_a_gpu_come_first():
     assert [flavor.builds_without_gpu for flavor in BUILDERS] == [False, True]
-    for flavor in BUILDERS:
-        assert bool(flavor.default_architectures) == flavor.builds_without_gpu
