@@ -43,12 +43,7 @@ def build_onnxruntime(model: bytes, config: BuildConfig, ranges: Ranges | None =
         PrecisionError: ONNX Runtime would run a layer in float that was to be INT8.
         UsageError: FP16, which ONNX Runtime's CPU has no kernels for; or INT8 without ranges.
     """
-    if config.precision == "fp16":
-        raise UsageError(
-            "ONNX Runtime's CPU kernels do not compute in FP16",
-            got="--fp16 for onnxruntime",
-            expected="--fp32 or --int8",
-        )
+    check_onnxruntime(config)
     graph_model = parse(model)
     spec = exported_spec(graph_model)
     target = resolve_target(config.target_cpu)
@@ -80,6 +75,20 @@ def build_onnxruntime(model: bytes, config: BuildConfig, ranges: Ranges | None =
         target={"cpu": target, "gpu": []},
     )
     return Engine(data, sidecar)
+
+
+def check_onnxruntime(config: BuildConfig) -> None:
+    """Checks what can be checked before work starts.
+
+    Raises:
+        UsageError: FP16, which ONNX Runtime's CPU has no kernels for.
+    """
+    if config.precision == "fp16":
+        raise UsageError(
+            "ONNX Runtime's CPU kernels do not compute in FP16",
+            got="--fp16 for onnxruntime",
+            expected="--fp32 or --int8",
+        )
 
 
 def resolve_target(target: TargetCpu) -> TargetCpu:

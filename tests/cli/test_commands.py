@@ -41,9 +41,9 @@ def test_export_fixes_a_shape(call, checkpoint_file, tmp_path):
 
 
 def test_a_net_that_exports_wrongly_is_a_failed_gate_and_no_file(call, checkpoint_file, tmp_path, monkeypatch):
-    from fcn_deploy import steps
+    from fcn_deploy import export
 
-    real = steps.export_onnx
+    real = export.export_onnx
 
     def broken(model, spec, config):
         proto, assumptions = real(model, spec, config)
@@ -51,7 +51,7 @@ def test_a_net_that_exports_wrongly_is_a_failed_gate_and_no_file(call, checkpoin
         bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 0.1, bias.name))
         return proto, assumptions
 
-    monkeypatch.setattr(steps, "export_onnx", broken)
+    monkeypatch.setattr(export, "export_onnx", broken)
     output = tmp_path / "net.onnx"
     said = call("export", "--weights", checkpoint_file("fcn32s"), "--no-simplify", "-o", output, code=3)
     assert "does not give the results of PyTorch" in said.err
@@ -76,7 +76,7 @@ def test_calibrate_build_verify_benchmark_inspect(call, exported, checkpoint_fil
     assert "backend: onnxruntime" in said.err
 
     fp32 = tmp_path / "net.onnx"
-    assert "0 of 21 layers in INT8" in call("build-engine", model, "-o", fp32).out
+    assert "21 in FP32" in call("build-engine", model, "-o", fp32).out
     said = call("verify", fp32, "--weights", checkpoint_file("fcn8s"), "--data", photo_folder)
     assert "agreement 100.000%" in said.out
     said = call("verify", fp32, "--reference", model, "--data", photo_folder, "--max-images", 2, "--json")
@@ -146,6 +146,12 @@ def test_a_failed_verification_exits_3_and_says_by_how_much(call, exported, phot
         (("--int8",), "--calib-data DIR or --ranges FILE"),
         (("--int8", "--fp32"), "more than one precision"),
         (("--fp16",), "FP16"),
+        (("--workspace", 5), "options of TensorRT"),
+        (("--log", "x.log"), "options of TensorRT"),
+        (("--twin",), "beside INT8"),
+        (("--ranges", "r.json"), "ranges are for INT8 and FP16"),
+        (("--min-shape", "8x8"), "do not make profiles"),
+        (("--backend", "tensorrt-rtx"), "ends in .engine or .plan"),
         (("--int8", "--ranges", "r.json", "--calib-data", "d"), "got both"),
         (("--fp32", "--calib-data", "d"), "calibration is for INT8"),
         (("--int8", "--calib-method", "magic", "--ranges", "r.json"), "unknown calibration method"),
@@ -159,10 +165,6 @@ def test_options_that_do_not_go_together_are_usage_errors(call, exported, tmp_pa
     output = () if "-o" in arguments else ("-o", tmp_path / "engine.onnx")
     assert message in call("build-engine", exported("fcn8s"), *arguments, *output, code=2).err
     assert not list(tmp_path.iterdir())
-
-
-def test_auto_has_no_tensorrt_to_take(call, exported, tmp_path):
-    assert "TensorRT" in call("build-engine", exported("fcn8s"), "-o", tmp_path / "x.engine", code=7).err
 
 
 @pytest.mark.parametrize("value", ["0x5x5", "5", "ax5", "1x2x3x4", "5x"])
