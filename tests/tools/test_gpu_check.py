@@ -26,6 +26,7 @@ def report(tmp_path_factory):
     return json.loads(path.read_text()), result.stderr
 
 
+@pytest.mark.slow
 def test_the_cpu_side_runs_and_agrees_with_the_reference(report):
     facts, _ = report
     assert facts["smoke"]
@@ -53,6 +54,7 @@ def test_the_cpu_side_runs_and_agrees_with_the_reference(report):
     assert int8 < 0.35 * fp32
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_what_ran(report):
     _, said = report
     assert "| onnxruntime, int8, labels | 9" in said
