@@ -5,17 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from fcn_deploy.data import ImageFolder, find_labels, read_labels
 from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluate.assess import Sample
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime import Segmenter
+from fcn_deploy.runtime.backend import PLAN_SUFFIXES, Provider
 from fcn_deploy.spec import ModelSpec, Padding, Rgb
 
 PYTORCH = "pytorch:"
 
 _SILENT = Silent()
+
+_TAKERS = {
+    "threads": "an ONNX engine or model, or a checkpoint",
+    "provider": "an ONNX engine or model",
+    "device": "a TensorRT plan, or --provider cuda",
+}
 
 
 def open_reference(
@@ -25,6 +33,8 @@ def open_reference(
     model: str | None = None,
     padding: Padding | None = None,
     threads: int | None = None,
+    provider: Provider | None = None,
+    device: int | None = None,
 ) -> Segmenter:
     """Opens an engine, an exported model, or a checkpoint run in PyTorch.
 
@@ -35,14 +45,20 @@ def open_reference(
         model: What makes the checkpoint's net, `package.module:callable`, where it is one of the user's own.
         padding: How that net is padded; the spec's where there is one.
         threads: CPU threads.
+        provider: What ONNX Runtime runs on; its CPU provider where None.
+        device: Index of the GPU.
 
     Raises:
         ArtifactError: The engine does not fit this machine or its sidecar.
+        DependencyError: A library, the provider, a driver or the GPU is missing.
         InputError: A file cannot be read, or the checkpoint has other classes than the spec.
-        UsageError: The spec is of a net of the user's own, and `model` does not say what makes it.
+        UsageError: The spec is of a net of the user's own, and `model` does not say what makes it; or an option does
+            not go with what is opened.
     """
     if not reference.startswith(PYTORCH):
-        return Segmenter(reference, threads=threads)
+        return Segmenter(reference, threads=threads, provider=provider, device=device)
+    if provider is not None or device is not None:
+        raise UsageError("checkpoints run on the CPU", got=f"provider={provider}, device={device}", fix="leave it out")
     # Torch is for whoever names a checkpoint; a device that compares two engines does not have it.
     from fcn_deploy.models.backend import TorchBackend
     from fcn_deploy.models.describe import SpecOptions
@@ -58,7 +74,13 @@ def open_reference(
 
 
 def open_all(
-    names: Sequence[str], *, model: str | None = None, padding: Padding | None = None, threads: int | None = None
+    names: Sequence[str],
+    *,
+    model: str | None = None,
+    padding: Padding | None = None,
+    threads: int | None = None,
+    provider: Provider | None = None,
+    device: int | None = None,
 ) -> dict[str, Segmenter]:
     """Opens several engines, models and checkpoints to be compared with each other.
 
@@ -68,26 +90,41 @@ def open_all(
         names: As for `open_reference`; one that is named twice is opened once.
         model: What makes the net of the checkpoints among them, where it is one of the user's own.
         padding: How that net is padded, where no engine among them says.
-        threads: CPU threads.
+        threads: CPU threads, of those among them that run on the CPU or in ONNX Runtime.
+        provider: What the ONNX engines and models among them run on; the CPU where None.
+        device: Index of the GPU, for plans, and for ONNX with the provider `cuda`.
 
     Returns:
         Segmenters by name, in the order of the names; the caller closes them.
 
     Raises:
         FcnDeployError: One cannot be opened; the others are closed.
-        UsageError: `model`, and no checkpoint.
+        UsageError: `model`, and no checkpoint; or an option that none of them takes.
     """
     if model is not None and not any(name.startswith(PYTORCH) for name in names):
         raise UsageError("--model makes the net of a checkpoint", got="no pytorch:CHECKPOINT", fix="leave it out")
+    given = {"threads": threads, "provider": provider, "device": device}
+    asked = {option: value for option, value in given.items() if value is not None}
+    for option in asked:
+        if not any(option in _takes(name, provider) for name in names):
+            raise UsageError(f"nothing here takes --{option}", got=", ".join(names), expected=_TAKERS[option])
     opened: dict[str, Segmenter] = {}
     with ExitStack() as stack:
         for name in sorted(dict.fromkeys(names), key=lambda name: name.startswith(PYTORCH)):
             spec = next((segmenter.spec for segmenter in opened.values()), None)
-            opened[name] = stack.enter_context(
-                open_reference(name, spec, model=model, padding=padding, threads=threads)
-            )
+            own: Any = {option: value for option, value in asked.items() if option in _takes(name, provider)}
+            opened[name] = stack.enter_context(open_reference(name, spec, model=model, padding=padding, **own))
         stack.pop_all()
     return {name: opened[name] for name in names}
+
+
+def _takes(name: str, provider: Provider | None) -> tuple[str, ...]:
+    """Which of the options that say where and how something runs are for `name`."""
+    if name.startswith(PYTORCH):
+        return ("threads",)
+    if Path(name).suffix in PLAN_SUFFIXES:
+        return ("device",)
+    return ("threads", "provider", "device") if provider == "cuda" else ("threads", "provider")
 
 
 def samples(

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fcn_deploy.cli.console import TerminalProgress, print_json, print_table
-from fcn_deploy.cli.options import ShapeType, benchmark_options, json_option, model_from, model_options, threads_option
+from fcn_deploy.cli.options import (
+    ShapeType,
+    benchmark_options,
+    gpu_from,
+    gpu_options,
+    json_option,
+    model_from,
+    model_options,
+    threads_option,
+)
 from fcn_deploy.spec import ImageShape
 
 if TYPE_CHECKING:
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--vs", metavar="REF", help="What to compare with: an engine or model, or pytorch:CHECKPOINT.")
 @model_options
 @threads_option
+@gpu_options
 @benchmark_options
 @json_option
 def command(
@@ -54,7 +64,7 @@ def command(
     images = random.integers(0, 256, (shape.batch, shape.height, shape.width, 3), dtype=np.uint8)
     names = list(dict.fromkeys((vs, *engines) if vs else engines))
     with ExitStack() as opened:
-        segmenters = sources.open_all(names, **model_from(options), threads=threads)
+        segmenters = sources.open_all(names, **model_from(options), **gpu_from(options), threads=threads)
         for segmenter in segmenters.values():
             opened.enter_context(segmenter)
         contestants = {name: functools.partial(segmenters[name], images) for name in names}

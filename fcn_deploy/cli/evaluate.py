@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fcn_deploy.cli.console import TerminalProgress, print_json, print_table
-from fcn_deploy.cli.options import PATH, json_option, model_from, model_options, threads_option
+from fcn_deploy.cli.options import PATH, gpu_from, gpu_options, json_option, model_from, model_options, threads_option
 
 if TYPE_CHECKING:
     from fcn_deploy.evaluate.accuracy import Drop, Matrix
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 )
 @model_options
 @threads_option
+@gpu_options
 @json_option
 def command(
     engine: str,
@@ -64,7 +65,7 @@ def command(
     images = ImageFolder.open(data, max_images=max_images)
     with ExitStack() as opened:
         names = (engine, reference) if reference else (engine,)
-        segmenters = sources.open_all(names, **model_from(options), threads=threads)
+        segmenters = sources.open_all(names, **model_from(options), **gpu_from(options), threads=threads)
         for each in segmenters.values():
             opened.enter_context(each)
         segmenter, spec = segmenters[engine], segmenters[engine].spec

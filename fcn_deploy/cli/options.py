@@ -108,6 +108,15 @@ model_options = _stack(
     ),
 )
 
+gpu_options = _stack(
+    click.option(
+        "--provider", type=click.Choice(["cpu", "cuda"]), help="What ONNX Runtime runs on; never both.  [default: cpu]"
+    ),
+    click.option(
+        "--device", type=click.IntRange(0), help="Index of the GPU, for plans and --provider cuda.  [default: 0]"
+    ),
+)
+
 spec_options = _stack(
     click.option("--num-classes", type=click.IntRange(1), help="Checked against the checkpoint."),
     click.option(
@@ -149,6 +158,11 @@ def model_from(options: dict[str, Any]) -> dict[str, Any]:
     if mode is not None and divisor is None:
         raise UsageError("a way to pad without how far", got="--pad-mode", expected="--size-divisor with it")
     return {"model": model, "padding": Padding(divisor, mode or "edge") if divisor else None}
+
+
+def gpu_from(options: dict[str, Any]) -> dict[str, Any]:
+    """Takes the values of `gpu_options` out of a command's keyword arguments: `provider` and `device`."""
+    return {name: options.pop(name) for name in ("provider", "device")}
 
 
 def spec_from(options: dict[str, Any]) -> SpecOptions:

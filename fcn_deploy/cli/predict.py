@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from fcn_deploy.cli.console import TerminalProgress, print_json
-from fcn_deploy.cli.options import PATH, json_option, model_from, model_options, threads_option
+from fcn_deploy.cli.options import PATH, gpu_from, gpu_options, json_option, model_from, model_options, threads_option
 
 _KIND = click.Choice(("labels", "color", "overlay", "panel"))
 
@@ -39,6 +39,7 @@ class KindsType(click.ParamType[tuple[str, ...]]):
 )
 @model_options
 @threads_option
+@gpu_options
 @click.option("-o", "--output", type=PATH, required=True, metavar="DIR", help="Folder to write to.")
 @json_option
 def command(
@@ -67,7 +68,7 @@ def command(
     kinds = tuple(dict.fromkeys(kind for group in save for kind in group))
     targets = _targets(paths, kinds, output)
     written = []
-    opened = sources.open_all((engine,), **model_from(options), threads=threads)
+    opened = sources.open_all((engine,), **model_from(options), **gpu_from(options), threads=threads)
     with opened[engine] as segmenter, output_folder(output):
         for done, path in enumerate(TerminalProgress().track(paths, len(paths), "predicting")):
             try:

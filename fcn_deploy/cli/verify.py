@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import click
 
 from fcn_deploy.cli.console import TerminalProgress, print_json
-from fcn_deploy.cli.options import PATH, json_option, model_from, model_options, threads_option
+from fcn_deploy.cli.options import PATH, gpu_from, gpu_options, json_option, model_from, model_options, threads_option
 
 
 @click.command("verify", short_help="Hold an engine against its gate.")
@@ -20,6 +21,7 @@ from fcn_deploy.cli.options import PATH, json_option, model_from, model_options,
 @click.option("--max-images", type=click.IntRange(1), help="At most so many, evenly spread over the folder.")
 @model_options
 @threads_option
+@gpu_options
 @json_option
 def command(
     engine: Path,
@@ -40,16 +42,18 @@ def command(
     from fcn_deploy.errors import GateError, UsageError
     from fcn_deploy.evaluate.assess import assess
     from fcn_deploy.evaluate.gates import judge
-    from fcn_deploy.runtime import Segmenter
 
     if (reference is None) == (weights is None):
         raise UsageError("verify needs one reference", expected="--reference REF or --weights F")
     name = reference or f"{sources.PYTORCH}{weights}"
     images = ImageFolder.open(data, max_images=max_images)
-    with Segmenter(engine, threads=threads) as candidate:
-        with sources.open_reference(name, candidate.spec, **model_from(options), threads=threads) as expected:
-            samples = sources.samples(images, None, "verifying", progress=TerminalProgress())
-            parity = assess(expected, [candidate], samples, None).engines[0].parity
+    with ExitStack() as opened:
+        both = sources.open_all((str(engine), name), **model_from(options), **gpu_from(options), threads=threads)
+        for each in both.values():
+            opened.enter_context(each)
+        candidate = both[str(engine)]
+        samples = sources.samples(images, None, "verifying", progress=TerminalProgress())
+        parity = assess(both[name], [candidate], samples, None).engines[0].parity
         source = candidate.sidecar.source.calibration if candidate.sidecar else None
         precision = candidate.sidecar.precision.requested if candidate.sidecar else "fp32"
     if source and source.get("random"):

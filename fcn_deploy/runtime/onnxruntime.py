@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import logging
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import numpy as np
 
 from fcn_deploy.errors import ArtifactError, ClosedError, DependencyError, UsageError
 from fcn_deploy.runtime.backend import Array, Provider, check_feeds
+from fcn_deploy.sidecar import ENGINE_KEY
 from fcn_deploy.spec import TensorSpec
 
 try:
@@ -20,7 +24,10 @@ except ImportError as error:
         fix="pip install 'fcn-deploy[cpu]', or 'fcn-deploy[gpu]' on a machine with an NVIDIA GPU",
     ) from error
 
+_log = logging.getLogger(__name__)
+
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_CONVOLUTIONS = {"Conv", "ConvTranspose", "FusedConv", "QLinearConv", "ConvInteger"}
 _DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -45,7 +52,7 @@ class OnnxRuntimeBackend:
         optimized_path: Where to write the graph as ONNX Runtime has optimised it.
 
     Raises:
-        ArtifactError: ONNX Runtime cannot load the model.
+        ArtifactError: ONNX Runtime cannot load the model, or would not run its convolutions as it was built for.
         DependencyError: The installed ONNX Runtime has no such provider, or the provider did not start.
         UsageError: `threads` or `device` does not fit.
     """
@@ -65,6 +72,9 @@ class OnnxRuntimeBackend:
     ) -> None:
         options = _session_options(threads, simulate_quantization, optimized_path)
         providers = _providers(provider, device)
+        if provider == "cuda":
+            _preload()
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         what = "the model" if isinstance(model, bytes) else str(model)
         try:
             session = ort.InferenceSession(
@@ -80,6 +90,8 @@ class OnnxRuntimeBackend:
                 fix="check the driver, CUDA and cuDNN that onnxruntime-gpu asks for",
             )
         session.disable_fallback()
+        if provider == "cuda":
+            _check_placement(what, session)
         self._session: Any = session
         self._inputs = tuple(_tensor_spec(tensor) for tensor in session.get_inputs())
         self._outputs = tuple(_tensor_spec(tensor) for tensor in session.get_outputs())
@@ -163,6 +175,42 @@ def _providers(provider: Provider, device: int | None) -> list[Any]:
             fix="pip uninstall onnxruntime, then pip install 'fcn-deploy[gpu]'",
         )
     return [(name, {"device_id": str(device or 0)})] if provider == "cuda" else [name]
+
+
+def _preload() -> None:
+    """Loads the CUDA libraries that lie in wheels beside ONNX Runtime, which does not look for them there by itself."""
+    preload = getattr(ort, "preload_dlls", None)  # from 1.21 on
+    if preload is not None:
+        said = io.StringIO()
+        with redirect_stdout(said):  # it prints what it does not find, and stdout is for results
+            preload()
+        _log.debug("onnxruntime.preload_dlls: %s", said.getvalue().strip() or "done")
+
+
+def _check_placement(what: str, session: Any) -> None:
+    """Refuses engines whose convolutions the CUDA provider would compute in float, or leave to the CPU."""
+    kind = session.get_modelmeta().custom_metadata_map.get(ENGINE_KEY, "")
+    if kind.startswith("int8"):
+        raise ArtifactError(
+            f"{what} is an INT8 engine for CPUs, whose layers the CUDA provider would compute in float",
+            got="provider cuda",
+            fix="run it with provider cpu, or build another: --fp32 for this provider, --backend tensorrt for INT8",
+        )
+    try:
+        groups = session.get_provider_graph_assignment_info()
+    except Exception as error:  # before 1.24 there is no such method, and what it raises has no class of its own
+        _log.debug("ONNX Runtime does not tell where nodes run: %s", error)
+        return
+    on_cpu = {node.op_type for group in groups if group.ep_name == _PROVIDERS["cpu"] for node in group.get_nodes()}
+    if on_cpu & _CONVOLUTIONS:
+        raise ArtifactError(
+            f"ONNX Runtime would run convolutions of {what} on the CPU",
+            got=", ".join(sorted(on_cpu)),
+            expected="convolutions on the GPU",
+            fix="run it with provider cpu",
+        )
+    if on_cpu:
+        _log.info("ONNX Runtime runs on the CPU what it has no CUDA kernels for: %s", ", ".join(sorted(on_cpu)))
 
 
 def _tensor_spec(tensor: Any) -> TensorSpec:

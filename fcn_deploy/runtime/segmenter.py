@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fcn_deploy.errors import ArtifactError, ClosedError, InputError, UsageError, WrongIoError
+from fcn_deploy.errors import ArtifactError, ClosedError, FcnDeployError, InputError, UsageError, WrongIoError
 from fcn_deploy.runtime.backend import Array, Backend, Provider, open_backend
 from fcn_deploy.runtime.cpu import has_vnni
 from fcn_deploy.runtime.image import check_images, normalize
@@ -26,8 +26,8 @@ class Segmenter:
 
     Args:
         engine: A file made by `build-engine`, with its sidecar beside it; an exported ONNX model; or a Backend.
-        threads: CPU threads of one inference; the library's default where None.
-        provider: `cpu` or `cuda`, for ONNX engines.
+        threads: CPU threads of one inference of an ONNX engine; the library's default where None.
+        provider: `cpu` or `cuda`, for ONNX engines; the CPU where None.
         device: Index of the GPU.
         spec: The net, for an engine without a sidecar; where there is one it takes precedence over its spec.
         allow_host_code: Lets a TensorRT plan run code on the host.
@@ -44,13 +44,13 @@ class Segmenter:
         engine: str | Path | Backend,
         *,
         threads: int | None = None,
-        provider: Provider = "cpu",
+        provider: Provider | None = None,
         device: int | None = None,
         spec: ModelSpec | None = None,
         allow_host_code: bool = False,
     ) -> None:
         path = Path(engine) if isinstance(engine, str | Path) else None
-        if path is None and (threads, provider, device, allow_host_code) != (None, "cpu", None, False):
+        if path is None and (threads, provider, device, allow_host_code) != (None, None, None, False):
             raise UsageError("these options are for opening a file", got="a backend that is open already")
         # The sidecar comes first: what it rules out must never reach a library.
         sidecar = _checked_sidecar(path) if path else None
@@ -60,13 +60,18 @@ class Segmenter:
             else engine  # type: ignore[assignment]
         )
         backend = self._open_backend()
-        if backend.metadata.get(ENGINE_KEY) == "int8-vnni":
-            _require_vnni(path)
-        self.sidecar = sidecar
-        self.backend = backend.name
-        self.io = _io(backend)
-        self.spec = spec or (sidecar.spec if sidecar else _embedded_spec(backend, path))
-        _check_classes(backend, self.io, self.spec)
+        try:
+            if backend.metadata.get(ENGINE_KEY) == "int8-vnni":
+                _require_vnni(path)
+            self.sidecar = sidecar
+            self.backend = backend.name
+            self.io = _io(backend)
+            self.spec = spec or (sidecar.spec if sidecar else _embedded_spec(backend, path))
+            _check_classes(backend, self.io, self.spec)
+        except FcnDeployError:
+            if path is not None:  # what was opened here; a backend that was given stays its owner's
+                self.close()
+            raise
         self._input, self._output = backend.inputs[0].name, backend.outputs[0].name
 
     def __call__(self, image: NDArray[np.uint8]) -> Labels:

@@ -1,0 +1,267 @@
+"""A GPU's memory, streams and graphs, by NVIDIA's own Python packages.
+
+Only to be used where `driver.find_gpus` has found a driver: cuda.core asks for one in most of what it does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fcn_deploy.errors import ArtifactError, DependencyError, InputError
+
+# In DLPack: memory of a GPU, memory of the host that is pinned for it, and memory that both see.
+_DLPACK_ON_GPU = (2, 3, 13)
+
+
+def _core() -> Any:
+    return importlib.import_module("cuda.core")
+
+
+def _driver() -> Any:
+    return importlib.import_module("cuda.bindings.driver")
+
+
+def _checked(result: tuple[Any, ...]) -> Any:
+    """Unpacks what a function of the driver gives: its status, and at most one value."""
+    status, *values = result
+    if status != _driver().CUresult.CUDA_SUCCESS:
+        raise ArtifactError("the CUDA driver refused a call", got=status.name)
+    return values[0] if values else None
+
+
+@dataclass(frozen=True)
+class DeviceArray:
+    """An array on the GPU that somebody else owns.
+
+    Attributes:
+        address: Where it starts.
+        shape: Its sizes; its elements lie in C order.
+        dtype: Of its elements.
+        readonly: Whether it must not be written to.
+        owner: What keeps the memory from being freed.
+    """
+
+    address: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    readonly: bool
+    owner: object
+
+    @property
+    def ndim(self) -> int:
+        """How many axes it has."""
+        return len(self.shape)
+
+
+def is_device_array(array: object) -> bool:
+    """Whether something says by DLPack or `__cuda_array_interface__` that its memory is a GPU's."""
+    if isinstance(array, np.ndarray):
+        return False
+    if hasattr(array, "__cuda_array_interface__"):
+        return True
+    where = getattr(array, "__dlpack_device__", None)
+    return where is not None and where()[0] in _DLPACK_ON_GPU
+
+
+class Device:
+    """One GPU.
+
+    Args:
+        index: As CUDA counts them.
+
+    Raises:
+        DependencyError: cuda-core is not installed.
+    """
+
+    def __init__(self, index: int) -> None:
+        if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.core") is None:
+            raise DependencyError(
+                "plans need NVIDIA's cuda-core", got="no module cuda.core", fix="pip install 'fcn-deploy[tensorrt]'"
+            )
+        self.index = index
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Makes it the calling thread's device, and afterwards what was so before."""
+        driver = _driver()
+        before = _checked(driver.cuCtxGetCurrent())
+        _core().Device(self.index).set_current()
+        try:
+            yield
+        finally:
+            _checked(driver.cuCtxSetCurrent(before))
+
+    def stream(self) -> Stream:
+        """Makes a stream."""
+        return Stream(self.index, _core().Device(self.index).create_stream())
+
+
+class Stream:
+    """A queue of work on a GPU, made by `Device.stream`.
+
+    Attributes:
+        handle: Its `CUstream` as a number.
+    """
+
+    def __init__(self, device: int, stream: Any) -> None:
+        self._device = device
+        self._stream = stream
+        self.handle = int(stream.handle)
+
+    def sync(self) -> None:
+        """Waits until its work is done."""
+        self._stream.sync()
+
+    def close(self) -> None:
+        """Destroys it."""
+        self._stream.close()
+
+    def copy_to_device(self, address: int, host: NDArray[np.uint8]) -> None:
+        """Queues a copy from pinned memory, which must stay as it is until it is done."""
+        _checked(_driver().cuMemcpyHtoDAsync(address, host.ctypes.data, host.nbytes, self._stream.handle))
+
+    def copy_to_host(self, host: NDArray[np.uint8], address: int) -> None:
+        """Queues a copy to pinned memory."""
+        _checked(_driver().cuMemcpyDtoHAsync(host.ctypes.data, address, host.nbytes, self._stream.handle))
+
+    def capture(self, enqueue: Callable[[], None]) -> Graph:
+        """Records what a function queues on this stream, without running it.
+
+        Raises:
+            Exception: What `enqueue` raises; the stream is usable afterwards.
+        """
+        builder = self._stream.create_graph_builder()
+        try:
+            # What other threads do with CUDA meanwhile is no part of this, and must not break it off.
+            builder.begin_building(mode="thread_local")
+            try:
+                enqueue()
+            finally:
+                builder.end_building()
+            return Graph(builder.complete(), self._stream)
+        finally:
+            builder.close()
+
+    def view(self, name: str, array: object) -> DeviceArray:
+        """Looks at an array of somebody else's without copying it; what made it is waited for on this stream.
+
+        Args:
+            name: Of the tensor it is for, for errors.
+            array: Something with DLPack or `__cuda_array_interface__`.
+
+        Raises:
+            InputError: It is on another device, or not in C order, or of a dtype numpy does not have.
+        """
+        try:
+            view = _core().utils.StridedMemoryView.from_any_interface(array, stream_ptr=self.handle)
+            dtype, shape, strides = view.dtype, tuple(view.shape), view.strides
+        except (BufferError, NotImplementedError, TypeError, ValueError) as error:
+            raise InputError(f"{name} cannot be read where it is", got=str(error).split("\n")[0]) from error
+        if not view.is_device_accessible or view.device_id != self._device:
+            raise InputError(
+                f"{name} is not on the engine's GPU",
+                got=f"device {view.device_id}",
+                expected=f"device {self._device}",
+                fix="move it there, or open the engine with device=",
+            )
+        if strides is not None and not _in_c_order(shape, tuple(strides)):
+            raise InputError(
+                f"{name} is not contiguous", got=f"strides {list(strides)} of shape {list(shape)}", expected="C order"
+            )
+        return DeviceArray(int(view.ptr), shape, np.dtype(dtype), bool(view.readonly), view)
+
+
+class Graph:
+    """Recorded work that is queued in one call, made by `Stream.capture`."""
+
+    def __init__(self, graph: Any, stream: Any) -> None:
+        self._graph = graph
+        self._stream = stream
+
+    def launch(self) -> None:
+        """Queues the work on the stream it was recorded on."""
+        self._graph.launch(self._stream)
+
+    def close(self) -> None:
+        """Frees it."""
+        self._graph.close()
+
+
+class DeviceBuffer:
+    """Memory of a GPU that grows when more is needed and otherwise stays where it is."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._buffer: Any = None
+        self._size = 0
+        self.address = 0
+
+    def fit(self, size: int, stream: Stream) -> bool:
+        """Makes room for `size` bytes.
+
+        Args:
+            size: In bytes.
+            stream: The one that uses it; it must be idle.
+
+        Returns:
+            Whether the memory has moved; its content is then gone.
+        """
+        if size <= self._size:
+            return False
+        self.close()
+        self._buffer = _core().Device(self._device.index).allocate(size, stream=stream._stream)
+        self._size, self.address = size, int(self._buffer.handle)
+        return True
+
+    def close(self) -> None:
+        """Frees the memory."""
+        if self._buffer is not None:
+            self._buffer.close()
+        self._buffer, self._size, self.address = None, 0, 0
+
+
+class PinnedBuffer:
+    """Memory of the host that the GPU copies from and to by itself; it grows when more is needed."""
+
+    def __init__(self) -> None:
+        self._buffer: Any = None
+        self._bytes: NDArray[np.uint8] = np.empty(0, np.uint8)
+
+    def fit(self, size: int) -> NDArray[np.uint8]:
+        """Returns its first `size` bytes, uint8 [size]; what they hold may be anything."""
+        if size > self._bytes.nbytes:
+            self.close()
+            self._buffer = _core().LegacyPinnedMemoryResource().allocate(size)
+            self._bytes = np.asarray(_Memory(int(self._buffer.handle), size))
+        return self._bytes[:size]
+
+    def close(self) -> None:
+        """Frees the memory."""
+        self._bytes = np.empty(0, np.uint8)
+        if self._buffer is not None:
+            self._buffer.close()
+        self._buffer = None
+
+
+class _Memory:
+    """Bytes at an address, as numpy takes them."""
+
+    def __init__(self, address: int, size: int) -> None:
+        self.__array_interface__ = {"data": (address, False), "shape": (size,), "typestr": "|u1", "version": 3}
+
+
+def _in_c_order(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    expected = 1
+    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if size != 1 and stride != expected:  # no step is ever taken along an axis of one
+            return False
+        expected *= size
+    return True
