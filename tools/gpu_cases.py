@@ -179,7 +179,7 @@ def _onnxruntime_cases(net: Net, smoke: bool) -> Iterator[Case]:
 
         return Case("onnxruntime", precision, output, "", not smoke, open_engine, build, path)
 
-    for precision in ("fp32", "int8"):
+    for precision in ("fp32", "int8") if smoke else ("fp32",):  # its CUDA provider would compute INT8 in float
         for output in _OUTPUTS:
             yield case(precision, output)
 

@@ -176,7 +176,7 @@ def _without_host(library: Library, lacking: Sequence[str]) -> Library:
 
 
 def _flavor(flavor: Flavor, nvidia: Nvidia, lacking: Sequence[str]) -> Library:
-    found = _found(flavor.module)
+    found = flavor.installed
     version = _version(flavor.module) if found else None
     role = "builds and runs engines" if flavor.builds else f"runs version-compatible engines of {flavor.runs[0]}"
     library = Library(flavor.name, version, found, False, role, ".engine")

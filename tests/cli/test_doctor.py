@@ -19,6 +19,7 @@ GIB = 2**30
 ADA = Gpu(0, "NVIDIA RTX 4000 Ada Generation", "8.9", 20 * GIB)
 HOPPER = Gpu(1, "NVIDIA H200", "9.0", 140 * GIB)
 ROOT = Path(__file__).parents[2]
+FOUND = types.SimpleNamespace(origin="made up")
 
 # What `pip install fcn-deploy` brings, and what that brings.
 DEPENDENCIES = ("numpy", "numpy.libs", "click", "rich", "pygments", "markdown_it", "mdurl", "PIL", "pillow.libs")
@@ -44,7 +45,7 @@ def gpus(monkeypatch):
         names = {flavor.module for flavor in FLAVORS.values()}
         real = importlib.util.find_spec
         monkeypatch.setattr(
-            importlib.util, "find_spec", lambda name, *rest: object() if name in names else real(name, *rest)
+            importlib.util, "find_spec", lambda name, *rest: FOUND if name in names else real(name, *rest)
         )
         for name in names:
             module = types.ModuleType(name)
