@@ -25,6 +25,12 @@ class Progress(Protocol):
         drawn, for it would take its time from what is measured.
         """
 
+    def advancing(self, text: str) -> AbstractContextManager[Callable[[float], None]]:
+        """A step that knows how far it is is under way until the context ends; `text` says which.
+
+        Whoever does it calls what the context gives with the share that is done, 0..1, from whatever thread.
+        """
+
     def track(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
         """Passes `items` on, of which there are `total`, while work of the name `what` is done on each."""
 
@@ -40,6 +46,10 @@ class Silent:
         return nullcontext()
 
     def measuring(self, text: str) -> AbstractContextManager[Callable[[float], None]]:
+        """Says nothing."""
+        return nullcontext(lambda share: None)
+
+    def advancing(self, text: str) -> AbstractContextManager[Callable[[float], None]]:
         """Says nothing."""
         return nullcontext(lambda share: None)
 

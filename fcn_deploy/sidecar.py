@@ -47,6 +47,8 @@ class Precision:
         method: How ranges were chosen, or None where nothing was quantised.
         layers: Precision asked for each quantisable layer.
         achieved: What an inspection of the engine found, or `unknown`.
+        audited: Whether calibration's values were looked through for what FP16 cannot hold; None where nothing is FP16.
+        kept_fp32: The tensors that stay FP32 for that reason, by name.
     """
 
     requested: str
@@ -54,12 +56,39 @@ class Precision:
     method: str | None = None
     layers: Mapping[str, str] = field(default_factory=dict)
     achieved: str = "unknown"
+    audited: bool | None = None
+    kept_fp32: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.requested not in ("fp32", "fp16", "int8"):
             raise InputError("sidecar precision", got=repr(self.requested), expected="fp32, fp16 or int8")
         if not isinstance(self.layers, Mapping):
             raise InputError("sidecar precision of layers", got=repr(self.layers), expected="a precision by layer")
+        if self.audited not in (None, True, False):
+            raise InputError("sidecar precision audited", got=repr(self.audited), expected="true or false")
+        if not isinstance(self.kept_fp32, tuple) or not all(isinstance(name, str) for name in self.kept_fp32):
+            raise InputError("sidecar precision kept_fp32", got=repr(self.kept_fp32), expected="names of tensors")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as JSON data; what concerns FP16 alone is left out where it is not set."""
+        data = asdict(self)
+        if self.audited is None:
+            del data["audited"]
+        if not self.kept_fp32:
+            del data["kept_fp32"]
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Precision:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            InputError: A value is bad.
+        """
+        known = known_fields(cls, data)
+        if isinstance(known.get("kept_fp32"), list):
+            known["kept_fp32"] = tuple(known["kept_fp32"])
+        return cls(**known)
 
 
 @dataclass(frozen=True)
@@ -124,7 +153,8 @@ class Sidecar:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the sidecar as JSON data, with its format number."""
-        return {"format": FORMAT, **asdict(self), "spec": self.spec.to_json()}
+        fields = {**asdict(self), "precision": self.precision.to_json(), "spec": self.spec.to_json()}
+        return {"format": FORMAT, **fields}
 
     @classmethod
     def from_json(cls, data: object) -> Sidecar:
@@ -140,7 +170,7 @@ class Sidecar:
                 backend=str(fields["backend"]),
                 library=str(fields["library"]),
                 io=_checked_io(fields["io"]),
-                precision=Precision(**known_fields(Precision, fields["precision"])),
+                precision=Precision.from_json(fields["precision"]),
                 spec=ModelSpec.from_json(fields["spec"]),
                 source=Source(**known_fields(Source, fields["source"])),
                 target=dict(fields["target"]),

@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fcn_deploy.assumptions import Assumption
-from fcn_deploy.build import BuildConfig, Engine, build_onnxruntime
+from fcn_deploy.build import BuildConfig, Engine, TensorRTConfig, build_onnxruntime, build_tensorrt
+from fcn_deploy.build.onnxruntime import check_onnxruntime
+from fcn_deploy.build.tensorrt import check_tensorrt
 from fcn_deploy.data import ImageFolder
 from fcn_deploy.errors import ArtifactError, DependencyError, GateError, InputError, UsageError
 from fcn_deploy.evaluate.gates import THRESHOLDS
 from fcn_deploy.evaluate.parity import compare_backends
-from fcn_deploy.export import TRACED, ExportConfig, export_onnx
 from fcn_deploy.files import check_writable, read_bytes, write_bytes
 from fcn_deploy.graph import exported_spec, parse
-from fcn_deploy.models.backend import TorchBackend
-from fcn_deploy.models.describe import SpecOptions
-from fcn_deploy.models.load import load_net
 from fcn_deploy.passes.simplify import simplify
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.quant.observe import observe
 from fcn_deploy.quant.ranges import Ranges
 from fcn_deploy.runtime import Backend
+from fcn_deploy.runtime.driver import find_gpus
+from fcn_deploy.runtime.flavor import BUILDERS, Flavor, find_flavor
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.spec import ImageShape
+
+if TYPE_CHECKING:
+    from fcn_deploy.assumptions import Assumption
+    from fcn_deploy.export import ExportConfig
+    from fcn_deploy.models.describe import SpecOptions
 
 # Sizes at which a graph is compared: the smallest, odd ones, both orders of height and width, several batches.
 _COMPARED = tuple(ImageShape(*shape) for shape in ((1, 1, 1), (1, 33, 64), (3, 65, 97), (1, 130, 75), (2, 96, 128)))
 _RANDOM_IMAGES = 8
 _SILENT = Silent()
+_ONNX = (".onnx",)
+_PLANS = (".engine", ".plan")
 
 
 def export(
@@ -62,6 +70,11 @@ def export(
         GateError: The exported model gives other results than PyTorch; nothing is written.
         InputError: The checkpoint cannot be read or exported, or the output cannot be written.
     """
+    # Torch is for this step alone: a machine that builds engines of an exported model need not have it.
+    from fcn_deploy.export import TRACED, ExportConfig, export_onnx
+    from fcn_deploy.models.backend import TorchBackend
+    from fcn_deploy.models.load import load_net
+
     check_suffix(output, ".onnx")
     check_writable(output)
     config = config or ExportConfig()
@@ -200,32 +213,56 @@ def choose_backend(requested: str, output: Path, progress: Progress = _SILENT) -
     Args:
         requested: `auto`, which goes by the suffix of the output, or a backend.
         output: Where the engine will be written.
-        progress: Told what `auto` took.
+        progress: Told what `auto` took, and why.
 
     Raises:
-        DependencyError: `auto` met a suffix whose backends this version does not build.
-        UsageError: The suffix does not fit the backend.
+        DependencyError: `auto` met a suffix none of whose backends can build here.
+        UsageError: The suffix does not fit the backend, or there is no such backend.
     """
-    if requested == "auto":
-        if output.suffix in (".engine", ".plan"):
-            raise DependencyError(
-                "this version builds no TensorRT engines", got=str(output), fix="name the output .onnx for ONNX Runtime"
-            )
-        check_suffix(output, ".onnx")
-        progress.stage(f"backend: onnxruntime, for {output.name} ends in .onnx")
-        return "onnxruntime"
-    check_suffix(output, ".onnx")
-    return requested
+    if requested == OnnxRuntimeBackend.name:
+        check_suffix(output, *_ONNX)
+        return requested
+    if requested != "auto":
+        check_suffix(output, *_PLANS)
+        return find_flavor(requested).name
+    check_suffix(output, *_ONNX, *_PLANS)
+    if output.suffix in _ONNX:
+        progress.stage(f"backend: {OnnxRuntimeBackend.name}, for {output.name} ends in {output.suffix}")
+        return OnnxRuntimeBackend.name
+    flavor, passed_over = _choose_flavor()
+    reasons = [f"{output.name} ends in {output.suffix}", *passed_over]
+    progress.stage(f"backend: {flavor.name}, for {' and '.join(reasons)}")
+    return flavor.name
 
 
-def check_suffix(path: Path, suffix: str) -> None:
+def _choose_flavor() -> tuple[Flavor, list[str]]:
+    """The first flavor that can build here, and why those before it cannot."""
+    passed_over = []
+    for flavor in BUILDERS:
+        try:
+            flavor.check_installed()
+            if not flavor.builds_without_gpu:
+                find_gpus()
+        except DependencyError as error:
+            passed_over.append(f"{flavor.name} cannot build here ({error.what})")
+        else:
+            return flavor, passed_over
+    raise DependencyError(
+        "no TensorRT library can build an engine here",
+        got="; ".join(passed_over),
+        fix=" or ".join(f"pip install 'fcn-deploy[{flavor.extra}]'" for flavor in reversed(BUILDERS)),
+    )
+
+
+def check_suffix(path: Path, *suffixes: str) -> None:
     """Checks, before work starts, that an output is named as what it will hold.
 
     Raises:
         UsageError: Its name ends otherwise.
     """
-    if path.suffix != suffix:
-        raise UsageError("the output's suffix does not fit", got=str(path), expected=f"a name that ends in {suffix}")
+    if path.suffix not in suffixes:
+        expected = f"a name that ends in {' or '.join(suffixes)}"
+        raise UsageError("the output's suffix does not fit", got=str(path), expected=expected)
 
 
 def check_distinct(output: Path, *inputs: Path | None) -> None:
@@ -238,20 +275,61 @@ def check_distinct(output: Path, *inputs: Path | None) -> None:
         raise UsageError("the output would replace an input", got=str(output), fix="give it another name")
 
 
-def build(model: Path, config: BuildConfig, ranges: Path | Ranges | None = None) -> Engine:
-    """Builds an engine for ONNX Runtime.
+def check_build(backend: str, config: BuildConfig, options: TensorRTConfig | None = None) -> None:
+    """Checks, before images are calibrated on, that a backend can build what is asked for on this machine.
+
+    Args:
+        backend: `onnxruntime`, or a TensorRT flavor.
+        config: What to build.
+        options: What is particular to TensorRT's builders; None for ONNX Runtime.
+
+    Raises:
+        DependencyError: The backend's library is not installed, or needs a GPU and there is none.
+        UsageError: The backend cannot do what is asked for.
+    """
+    if backend != OnnxRuntimeBackend.name:
+        check_tensorrt(find_flavor(backend), config, options or TensorRTConfig())
+        return
+    check_onnxruntime(config)
+    if options is not None and options != TensorRTConfig():
+        asked = [field.name for field in fields(options) if getattr(options, field.name) != field.default]
+        raise UsageError("options of TensorRT's builders for onnxruntime", got=", ".join(asked), fix="leave them out")
+
+
+def build(
+    model: Path,
+    config: BuildConfig,
+    ranges: Path | Ranges | None = None,
+    *,
+    backend: str = OnnxRuntimeBackend.name,
+    options: TensorRTConfig | None = None,
+    progress: Progress = _SILENT,
+    log: Path | None = None,
+) -> Engine:
+    """Builds an engine.
 
     Args:
         model: An exported ONNX file.
         config: What to build.
-        ranges: A ranges file, or ranges just observed; for INT8.
+        ranges: A ranges file, or ranges just observed; for INT8, and to audit FP16.
+        backend: `onnxruntime`, or a TensorRT flavor.
+        options: What is particular to TensorRT's builders; None for ONNX Runtime.
+        progress: Told how far a TensorRT builder is, and what it was not asked for.
+        log: Where to write what a TensorRT library says; None for ONNX Runtime, which logs nothing.
 
     Raises:
         ArtifactError: ONNX Runtime cannot load what was built.
-        InputError: A file cannot be read, or the ranges are not the model's.
+        DependencyError: The backend's library is not installed, or needs a GPU and there is none.
+        InputError: A file cannot be read, the builder refuses the model, or the ranges are not the model's.
         PrecisionError: A layer would not run in the precision asked for.
-        UsageError: INT8 without ranges, or FP16.
+        UsageError: INT8 without ranges, or what the backend cannot do.
     """
+    check_build(backend, config, options)
     if isinstance(ranges, Path):
         ranges = Ranges.load(ranges)
-    return build_onnxruntime(read_bytes(model), config, ranges)
+    data = read_bytes(model)
+    if backend != OnnxRuntimeBackend.name:
+        return build_tensorrt(find_flavor(backend), data, config, options, ranges, progress, log)
+    if log is not None:
+        raise UsageError("a log of TensorRT for onnxruntime", got=f"--log {log}", fix="leave it out")
+    return build_onnxruntime(data, config, ranges)

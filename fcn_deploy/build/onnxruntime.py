@@ -15,9 +15,10 @@ from fcn_deploy.build.engine import BuildConfig, Engine, TargetCpu, check_ranges
 from fcn_deploy.errors import PrecisionError, UsageError
 from fcn_deploy.files import sha256_bytes
 from fcn_deploy.graph import exported_spec, parse, serialize
-from fcn_deploy.quant.emit import OrtScheme, emit_onnxruntime, float_by_default, quantizable_layers
+from fcn_deploy.quant.emit import OrtScheme, emit_onnxruntime
 from fcn_deploy.quant.methods import choose
 from fcn_deploy.quant.ranges import Ranges
+from fcn_deploy.quant.selection import float_by_default, quantizable_layers
 from fcn_deploy.runtime.cpu import has_vnni
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.sidecar import ENGINE_KEY, EngineFile, Precision, Sidecar, Source
@@ -42,12 +43,7 @@ def build_onnxruntime(model: bytes, config: BuildConfig, ranges: Ranges | None =
         PrecisionError: ONNX Runtime would run a layer in float that was to be INT8.
         UsageError: FP16, which ONNX Runtime's CPU has no kernels for; or INT8 without ranges.
     """
-    if config.precision == "fp16":
-        raise UsageError(
-            "ONNX Runtime's CPU kernels do not compute in FP16",
-            got="--fp16 for onnxruntime",
-            expected="--fp32 or --int8",
-        )
+    check_onnxruntime(config)
     graph_model = parse(model)
     spec = exported_spec(graph_model)
     target = resolve_target(config.target_cpu)
@@ -79,6 +75,20 @@ def build_onnxruntime(model: bytes, config: BuildConfig, ranges: Ranges | None =
         target={"cpu": target, "gpu": []},
     )
     return Engine(data, sidecar)
+
+
+def check_onnxruntime(config: BuildConfig) -> None:
+    """Checks what can be checked before work starts.
+
+    Raises:
+        UsageError: FP16, which ONNX Runtime's CPU has no kernels for.
+    """
+    if config.precision == "fp16":
+        raise UsageError(
+            "ONNX Runtime's CPU kernels do not compute in FP16",
+            got="--fp16 for onnxruntime",
+            expected="--fp32 or --int8",
+        )
 
 
 def resolve_target(target: TargetCpu) -> TargetCpu:

@@ -60,6 +60,21 @@ class TerminalProgress:
 
             yield show
 
+    @contextmanager
+    def advancing(self, text: str) -> Iterator[Callable[[float], None]]:
+        """Prints a line, with a bar and the time below it."""
+        self.stage(text)
+        if not sys.stderr.isatty():
+            yield lambda share: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
+
+        columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
+            task = progress.add_task(text, total=1.0)
+            yield lambda share: progress.update(task, completed=share)
+
     def track(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
         """Passes `items` on under a progress bar."""
         if not sys.stderr.isatty():

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import onnx_ir as ir
 
 from fcn_deploy.passes.dim_names import name_dims
+from fcn_deploy.passes.half import QDQ_OPSET, to_half
 from fcn_deploy.passes.image_input import take_images
 from fcn_deploy.passes.label_output import give_labels
 from fcn_deploy.passes.layer_names import name_layers
+from fcn_deploy.passes.opset import raise_opset
 from fcn_deploy.passes.unused import remove_unused
 from fcn_deploy.spec import ModelSpec
 
@@ -33,6 +35,25 @@ def exported(root: str = "") -> tuple[Pass, ...]:
 def image_io(spec: ModelSpec) -> tuple[Pass, ...]:
     """Returns the passes that make an exported model take images and give labels."""
     return (functools.partial(take_images, normalization=spec.normalization), give_labels)
+
+
+def half(spec: ModelSpec, keep: Collection[str], *, images: bool, quantized: bool) -> tuple[Pass, ...]:
+    """Returns the passes that make an exported model, with or without Q/DQ, FP16.
+
+    Args:
+        spec: The net.
+        keep: Names of the tensors that stay float32.
+        images: Whether it takes images and gives labels, instead of float32 `image` and `logits`.
+        quantized: Whether it has Q/DQ.
+    """
+    halved: Pass = functools.partial(to_half, keep=keep)
+    typed = (functools.partial(raise_opset, least=QDQ_OPSET), halved) if quantized else (halved,)
+    if not images:
+        return typed
+    take, give = image_io(spec)
+    # Labels first: argmax then reads FP16 logits, which no cast has to carry over. Images last: what is in front of the
+    # net by then would become FP16, and the normalisation has to stay FP32.
+    return (give, *typed, take)
 
 
 # What a rewrite has replaced must not travel: an INT8 engine that still held its float weights would be the larger one.

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from fcn_deploy.errors import InputError
-from fcn_deploy.graph import add_constant, constant_of
+from fcn_deploy.graph import constant_of
 from fcn_deploy.quant.methods import Range
-from fcn_deploy.quant.tensors import activation, is_rectifier, passed_on_from, ranged_tensor
+from fcn_deploy.quant.qdq import add_dequantized, add_pair, range_of
+from fcn_deploy.quant.selection import chosen_convolutions
+from fcn_deploy.quant.tensors import activation, data_input, is_rectifier
 
 # Half of what 32 bits hold: the other half is for the products the bias is added to, at most 255 * 127 a tap.
 _BIAS_LIMIT = 2**30
@@ -38,32 +39,6 @@ class OrtScheme:
             raise InputError("bad weight limit", got=self.weight_limit, expected="64 or 127")
 
 
-def quantizable_layers(graph: ir.Graph) -> list[str]:
-    """Returns the names of the layers that can run in INT8: the convolutions whose weights are constant."""
-    return [node.name or "" for node in graph if node.op_type == "Conv" and constant_of(node.inputs[1]) is not None]
-
-
-def float_by_default(graph: ir.Graph) -> set[str]:
-    """Returns the layers that stay float unless asked for.
-
-    Those are the ones that read the image, where three channels make INT8 slower than float, and the score layers,
-    whose rounding moves labels: the convolutions with no other behind them.
-    """
-    image = graph.inputs[0]
-    convs = [node for node in graph if node.op_type == "Conv"]
-    first = {node for node in convs if image in passed_on_from(_data(node))}
-    return {str(node.name) for node in first | _last(graph, convs)}
-
-
-def _last(graph: ir.Graph, convs: list[ir.Node]) -> set[ir.Node]:
-    leads_on: set[ir.Node] = set()  # nodes with a convolution behind them
-    for node in reversed(graph):
-        readers = {use.node for value in node.outputs for use in value.uses()}
-        if any(reader.op_type == "Conv" or reader in leads_on for reader in readers):
-            leads_on.add(node)
-    return set(convs) - leads_on
-
-
 def emit_onnxruntime(
     model: ir.Model, ranges: Mapping[str, Range], layers: Collection[str], scheme: OrtScheme | None = None
 ) -> ir.Model:
@@ -83,28 +58,16 @@ def emit_onnxruntime(
     """
     scheme = scheme or OrtScheme()
     graph = model.graph
-    known = quantizable_layers(graph)
-    if len(set(known)) < len(known) or "" in known:
-        raise InputError("layers cannot be told apart", got=f"names {', '.join(known)}", expected="one for each")
-    unknown = sorted(set(layers) - set(known))
-    if unknown:
-        raise InputError("layers that cannot be quantised", got=unknown, expected=known)
-    convs = [node for node in graph if node.op_type == "Conv" and node.name in layers]
+    convs = chosen_convolutions(graph, layers)
     integer = _integer_tensors(graph, convs)
-    scales = {value: _asymmetric(_range_of(value, ranges)) for value in integer}
+    scales = {value: _asymmetric(range_of(value, ranges)) for value in integer}
     # Activations last: all else goes by the tensors that nodes have before Q/DQ comes between.
     in_integers = _integer_nodes(graph, set(convs), set(integer))
     for conv in convs:
-        _quantize_weights(graph, conv, scales[_data(conv)][0], scheme)
+        _quantize_weights(graph, conv, scales[data_input(conv)][0], scheme)
     for value, (scale, zero_point) in scales.items():
         _quantize_activation(graph, value, scale, zero_point, in_integers)
     return model
-
-
-def _data(node: ir.Node) -> ir.Value:
-    value = node.inputs[0]
-    assert value is not None
-    return value
 
 
 def _integer_tensors(graph: ir.Graph, convs: list[ir.Node]) -> list[ir.Value]:
@@ -112,23 +75,12 @@ def _integer_tensors(graph: ir.Graph, convs: list[ir.Node]) -> list[ir.Value]:
 
     A max-pool between two of them runs on integers as well, so its input is one of the tensors.
     """
-    wanted = {_data(conv) for conv in convs} | {activation(conv) for conv in convs}
+    wanted = {data_input(conv) for conv in convs} | {activation(conv) for conv in convs}
     for node in reversed(graph):
         if node.op_type == "MaxPool" and node.outputs[0] in wanted:
-            wanted.add(_data(node))
+            wanted.add(data_input(node))
     ordered = [*graph.inputs, *(node.outputs[0] for node in graph)]
     return [value for value in ordered if value in wanted]
-
-
-def _range_of(value: ir.Value, ranges: Mapping[str, Range]) -> Range:
-    source = ranged_tensor(value, ranges)
-    if source is None:
-        raise InputError(
-            f"no range for tensor {value.name}",
-            got=f"ranges of {len(ranges)} other tensors",
-            fix="calibrate this model again",
-        )
-    return ranges[str(source.name)]
 
 
 def _asymmetric(chosen: Range) -> tuple[np.float32, np.uint8]:
@@ -150,26 +102,12 @@ def _quantize_weights(graph: ir.Graph, conv: ir.Node, input_scale: np.float32, s
     scale = scale.astype(np.float32)
     integers = np.rint(weights / scale[:, None, None, None]).clip(-scheme.weight_limit, scheme.weight_limit)
     name = str(conv.name)
-    conv.replace_input_with(1, _dequantized(graph, conv, f"{name}.weight", integers.astype(np.int8), scale))
+    conv.replace_input_with(1, add_dequantized(graph, conv, f"{name}.weight", integers.astype(np.int8), scale))
     if bias is not None:
         bias_scale = scale * input_scale
         bias_integers = np.rint(bias / bias_scale.astype(np.float64)).clip(-_BIAS_LIMIT, _BIAS_LIMIT)
-        quantized = _dequantized(graph, conv, f"{name}.bias", bias_integers.astype(np.int32), bias_scale)
+        quantized = add_dequantized(graph, conv, f"{name}.bias", bias_integers.astype(np.int32), bias_scale)
         conv.replace_input_with(2, quantized)
-
-
-def _dequantized(
-    graph: ir.Graph, before: ir.Node, name: str, integers: NDArray[np.int8 | np.int32], scale: NDArray[np.float32]
-) -> ir.Value:
-    inputs = [
-        add_constant(graph, f"{name}/quantized", integers),
-        add_constant(graph, f"{name}/scale", scale),
-        add_constant(graph, f"{name}/zero_point", np.zeros(len(scale), integers.dtype)),
-    ]
-    node = ir.node("DequantizeLinear", inputs, {"axis": 0}, name=f"{name}/DequantizeLinear")
-    node.outputs[0].name = f"{name}/DequantizeLinear"
-    graph.insert_before(before, node)
-    return node.outputs[0]
 
 
 def _quantize_activation(
@@ -180,23 +118,12 @@ def _quantize_activation(
     in_integers: set[ir.Node],
 ) -> None:
     uses = list(value.uses())
-    parameters = [
-        add_constant(graph, f"{value.name}/scale", np.array(scale, np.float32)),
-        add_constant(graph, f"{value.name}/zero_point", np.array(zero_point, np.uint8)),
-    ]
-    quantize = ir.node("QuantizeLinear", [value, *parameters], name=f"{value.name}/QuantizeLinear")
-    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], *parameters], name=f"{value.name}/DequantizeLinear")
-    for node in (quantize, dequantize):
-        node.outputs[0].name = node.name
     producer = value.producer()
+    dequantized = add_pair(graph, value, scale, zero_point)
     for use in uses:
         # What was made in integers exists only so; what was made in float stays float for those who read it so.
         if producer in in_integers or use.node in in_integers:
-            use.node.replace_input_with(use.idx, dequantize.outputs[0])
-    if producer is not None:
-        graph.insert_after(producer, [quantize, dequantize])
-    else:
-        graph.insert_before(graph[0], [quantize, dequantize])
+            use.node.replace_input_with(use.idx, dequantized)
 
 
 def _integer_nodes(graph: ir.Graph, convs: set[ir.Node], integer: set[ir.Value]) -> set[ir.Node]:

@@ -16,6 +16,13 @@ _PASSING = frozenset(
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 
+def data_input(node: ir.Node) -> ir.Value:
+    """Returns what a layer computes on: its first input."""
+    value = node.inputs[0]
+    assert value is not None
+    return value
+
+
 def activation(node: ir.Node) -> ir.Value:
     """Returns the output of a layer behind its ReLU or ReLU6, if that is all that reads the layer."""
     output = node.outputs[0]

@@ -12,6 +12,9 @@ from types import ModuleType
 
 from fcn_deploy.errors import DependencyError, UsageError
 
+# As sidecars have it: compute capability 8.0 and every higher one.
+AMPERE_OR_NEWER = "8.0+"
+
 
 @dataclass(frozen=True)
 class Flavor:
@@ -28,6 +31,8 @@ class Flavor:
         version_compatible: Whether its builder makes engines that later versions, and the lean runtime, can load.
         compute_capabilities: GPU architectures its builder can be told to build for, such as `8.6`; empty where it builds
             for the GPU at hand.
+        default_architectures: What its engines run on where it was told nothing, as sidecars have it; empty where that
+            is the architecture of the GPU at hand.
         runtime_config: Whether its engines are specialised to the GPU, and their CUDA graphs captured, by the library
             itself, as an IRuntimeConfig says.
         runs: Names of the flavors whose engines it runs.
@@ -43,6 +48,7 @@ class Flavor:
     hardware_compatible: bool
     version_compatible: bool
     compute_capabilities: tuple[str, ...]
+    default_architectures: tuple[str, ...]
     runtime_config: bool
     runs: tuple[str, ...]
     oldest: tuple[int, int]
@@ -50,7 +56,22 @@ class Flavor:
     @property
     def installed(self) -> bool:
         """Whether its module can be found; it is not imported."""
-        return importlib.util.find_spec(self.module) is not None
+        spec = importlib.util.find_spec(self.module)
+        # A folder of that name without code, such as the type stubs leave, is found as a namespace without a loader.
+        return spec is not None and spec.origin is not None
+
+    def check_installed(self) -> None:
+        """Checks that its module can be found, without importing it.
+
+        Raises:
+            DependencyError: It cannot; the message says what to install.
+        """
+        if not self.installed:
+            raise DependencyError(f"{self.name} is not installed", fix=self._install)
+
+    @property
+    def _install(self) -> str:
+        return f"pip install 'fcn-deploy[{self.extra}]'"
 
     def load(self) -> ModuleType:
         """Imports it.
@@ -58,18 +79,16 @@ class Flavor:
         Raises:
             DependencyError: It is not installed, cannot be loaded, or is too old.
         """
-        install = f"pip install 'fcn-deploy[{self.extra}]'"
-        if not self.installed:
-            raise DependencyError(f"{self.name} is not installed", fix=install)
+        self.check_installed()
         try:
             module = importlib.import_module(self.module)
         except (ImportError, OSError, RuntimeError) as error:  # the shared libraries behind it have ways of their own
             reason = str(error).strip().split("\n")[0] or type(error).__name__
-            raise DependencyError(f"{self.name} cannot be loaded", got=reason, fix=install) from error
+            raise DependencyError(f"{self.name} cannot be loaded", got=reason, fix=self._install) from error
         version = str(module.__version__)
         if tuple(int(part) for part in version.split(".")[:2]) < self.oldest:
             oldest = ".".join(map(str, self.oldest))
-            raise DependencyError(f"{self.name} is too old", got=version, expected=f"{oldest} or newer", fix=install)
+            raise DependencyError(f"{self.name} is too old", got=version, expected=f"{oldest} or newer", fix=self._install)
         return module
 
 
@@ -83,6 +102,7 @@ _TENSORRT = Flavor(
     hardware_compatible=True,
     version_compatible=True,
     compute_capabilities=(),
+    default_architectures=(),
     runtime_config=False,
     runs=("tensorrt",),
     oldest=(10, 3),  # JetPack 6.2
@@ -97,6 +117,8 @@ _RTX = Flavor(
     hardware_compatible=False,
     version_compatible=False,
     compute_capabilities=("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"),
+    # "8.0, 8.6, 8.9, 12.0, and later": docs.nvidia.com/deeplearning/tensorrt-rtx, CPU-Only AOT and Engines
+    default_architectures=(AMPERE_OR_NEWER,),
     runtime_config=True,
     runs=("tensorrt-rtx",),
     oldest=(1, 0),
@@ -111,12 +133,17 @@ _LEAN = Flavor(
     hardware_compatible=False,
     version_compatible=False,
     compute_capabilities=(),
+    default_architectures=(),
     runtime_config=False,
     runs=("tensorrt",),
     oldest=(10, 3),
 )
 
 FLAVORS = {flavor.name: flavor for flavor in (_TENSORRT, _RTX, _LEAN)}
+
+
+# The backends that `auto` may take for a TensorRT engine, the first that can build here.
+BUILDERS = tuple(flavor for flavor in FLAVORS.values() if flavor.builds)
 
 
 def find_flavor(name: str) -> Flavor:

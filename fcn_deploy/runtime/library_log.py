@@ -4,52 +4,103 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from functools import cache
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
+
+from fcn_deploy.errors import InputError
 
 _log = logging.getLogger(__name__)
 
 _KEPT = 20
 
+# Said by TensorRT-RTX of its own doings whenever compute capabilities are named; nothing is wrong, nothing can be done.
+_SELF_TALK = (
+    "Thread context has not been set! Using global log stream.",
+    "getHardwareCompatibilityLevel() is unsupported in TensorRT-RTX.",
+)
+
 
 class LibraryLog:
-    """The logger of a library, and the last errors it was given.
+    """The logger of a library, the last errors it was given, and the file that everything goes to when one is asked for.
 
     Attributes:
         logger: What `Runtime` and `Builder` of the library take.
     """
 
     def __init__(self, module: ModuleType) -> None:
+        self._name = module.__name__
         self._errors: deque[str] = deque(maxlen=_KEPT)
-        self.logger = _make_logger(module, self._errors)
+        self._file: TextIO | None = None
+        self.logger = _make_logger(module, self._heard)
 
     def take_errors(self) -> str:
         """Returns the errors since the last call, the first of them first, and forgets them."""
+        return "; ".join(self.errors()) or "no reason given"
+
+    def errors(self) -> list[str]:
+        """Returns the errors as `take_errors` does, one by one."""
         errors = []
         while self._errors:
             errors.append(self._errors.popleft())
-        return "; ".join(errors) or "no reason given"
+        return errors
+
+    @contextmanager
+    def recording(self, path: Path | None) -> Iterator[LibraryLog]:
+        """Forgets earlier errors, and writes everything the library says to a file until the context ends.
+
+        Unlike an artifact the file is written as it grows: of a build that hangs or is killed it is what remains.
+
+        Args:
+            path: The file; nothing is written where it is None.
+
+        Raises:
+            InputError: The file cannot be written.
+        """
+        self._errors.clear()
+        if path is None:
+            yield self
+            return
+        try:
+            file = path.open("w", encoding="utf-8", buffering=1)
+        except OSError as error:
+            raise InputError(f"cannot write {path}", got=error.strerror or error) from error
+        with file:
+            self._file = file
+            try:
+                yield self
+            finally:
+                self._file = None
+
+    def _heard(self, severity: str, message: str) -> None:
+        """Keeps errors for the exception that follows; the library calls it from threads of its own as well."""
+        message = message.strip()
+        file = self._file
+        if file is not None:
+            file.write(f"{severity}: {message}\n")
+        if message in _SELF_TALK:
+            return
+        if severity in ("INTERNAL_ERROR", "ERROR"):
+            self._errors.append(message)
+        elif severity == "WARNING":
+            _log.warning("%s: %s", self._name, message)
 
 
-@cache
+@lru_cache(maxsize=None)
 def library_log(module: ModuleType) -> LibraryLog:
     """Returns the one log of a library in this process: these libraries hold on to the first logger they are given."""
     return LibraryLog(module)
 
 
-def _make_logger(module: Any, errors: deque[str]) -> Any:
-    severities = module.ILogger.Severity
-
-    class Logger(module.ILogger):
+def _make_logger(module: Any, heard: Any) -> Any:
+    class Logger(module.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
 
         def log(self, severity: Any, message: str) -> None:
-            """Keeps errors for the exception that follows; the library calls it from threads of its own as well."""
-            if severity in (severities.INTERNAL_ERROR, severities.ERROR):
-                errors.append(message.strip())
-            elif severity == severities.WARNING:
-                _log.warning("%s: %s", module.__name__, message.strip())
+            heard(severity.name, message)
 
     return Logger()

@@ -41,9 +41,9 @@ def test_export_fixes_a_shape(call, checkpoint_file, tmp_path):
 
 
 def test_a_net_that_exports_wrongly_is_a_failed_gate_and_no_file(call, checkpoint_file, tmp_path, monkeypatch):
-    from fcn_deploy import steps
+    from fcn_deploy import export
 
-    real = steps.export_onnx
+    real = export.export_onnx
 
     def broken(model, spec, config):
         proto, assumptions = real(model, spec, config)
@@ -51,7 +51,7 @@ def test_a_net_that_exports_wrongly_is_a_failed_gate_and_no_file(call, checkpoin
         bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 0.1, bias.name))
         return proto, assumptions
 
-    monkeypatch.setattr(steps, "export_onnx", broken)
+    monkeypatch.setattr(export, "export_onnx", broken)
     output = tmp_path / "net.onnx"
     said = call("export", "--weights", checkpoint_file("fcn32s"), "--no-simplify", "-o", output, code=3)
     assert "does not give the results of PyTorch" in said.err

@@ -10,9 +10,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fcn_deploy.errors import InputError
 from fcn_deploy.graph import parse, serialize
-from fcn_deploy.quant.emit import OrtScheme, emit_onnxruntime, float_by_default, quantizable_layers
+from fcn_deploy.quant.emit import OrtScheme, emit_onnxruntime
 from fcn_deploy.quant.methods import Range, choose
 from fcn_deploy.quant.ranges import Ranges
+from fcn_deploy.quant.selection import float_by_default, quantizable_layers
 
 
 def _session(data, **entries):

@@ -1,0 +1,182 @@
+"""Typed graphs: the ONNX model a strongly typed TensorRT builder parses, in which every tensor's type is decided."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx_ir as ir
+
+from fcn_deploy import passes
+from fcn_deploy.build.engine import BuildConfig, check_ranges
+from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.files import sha256_bytes
+from fcn_deploy.graph import exported_spec, parse, serialize
+from fcn_deploy.passes.widened import widen_half
+from fcn_deploy.quant.audit import LARGEST, MARGIN, Audit, audit_half
+from fcn_deploy.quant.emit_tensorrt import TensorRtScheme, emit_tensorrt
+from fcn_deploy.quant.lint import lint
+from fcn_deploy.quant.methods import choose
+from fcn_deploy.quant.ranges import Ranges
+from fcn_deploy.quant.selection import float_by_default, quantizable_layers
+from fcn_deploy.runtime import Backend
+from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+from fcn_deploy.sidecar import ENGINE_KEY, Precision
+
+Base = Literal["fp16", "fp32"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class TypedGraph:
+    """A graph for a TensorRT builder.
+
+    Attributes:
+        data: Content of an ONNX file, to be parsed into a strongly typed network.
+        precision: What was asked of each layer; `achieved` is `unknown`, for nothing has been built yet.
+        notes: Sentences for the user: what stayed FP32, what was not checked.
+    """
+
+    data: bytes
+    precision: Precision
+    notes: tuple[str, ...] = ()
+
+
+def typed_graph(
+    model: bytes,
+    config: BuildConfig,
+    ranges: Ranges | None = None,
+    base: Base = "fp16",
+    kept: Collection[str] | None = None,
+) -> TypedGraph:
+    """Makes the typed graph of an exported model.
+
+    Args:
+        model: Content of an ONNX file as `export` writes it.
+        config: Precision, input and output, and how ranges are chosen; the target CPU has no say here.
+        ranges: What calibration saw: needed for INT8; for FP16, what it is audited by.
+        base: What an INT8 graph computes in where it is not quantised. An FP32 graph is FP32, an FP16 graph FP16.
+        kept: Names of the convolutions an INT8 graph does not quantise; by default those that read the image and the
+            score layers. Transposed convolutions never are.
+
+    Returns:
+        The graph. Its input and output are the contract's, of either kind of `config.io`.
+
+    Raises:
+        InputError: The model is not an exported net, a layer of `kept` is not in it, the ranges are not the model's, or
+            the graph cannot be made FP16.
+        UsageError: INT8 without ranges, FP16 on a base of FP32, `kept` without INT8, or an unknown base.
+    """
+    base = _checked_base(config, base, kept)
+    graph_model = parse(model)
+    spec = exported_spec(graph_model)
+    if ranges is not None:
+        check_ranges(ranges, sha256_bytes(model))
+    elif config.precision == "int8":
+        raise UsageError("INT8 needs ranges", fix="name calibration images or a ranges file")
+    if config.precision == "int8" and ranges is not None:
+        _quantize(graph_model, config, ranges, base, kept)
+    images = config.io == "image"
+    audit = None
+    if base == "fp16":
+        audit = audit_half(graph_model.graph, None if ranges is None else ranges.histograms)
+        graph_model = passes.run(
+            graph_model, passes.half(spec, audit.keep, images=images, quantized=config.precision == "int8")
+        )
+    elif images:
+        graph_model = passes.run(graph_model, passes.image_io(spec))
+    graph_model = passes.run(graph_model, passes.FINAL)
+    graph_model.metadata_props[ENGINE_KEY] = f"{config.precision}-{base}"
+    _require_clean(graph_model)
+    precision = Precision(
+        config.precision,
+        base,
+        config.method if config.precision == "int8" else None,
+        _layers(graph_model.graph),
+        audited=None if audit is None else audit.audited,
+        kept_fp32=() if audit is None else (*audit.tensors, *audit.weights),
+    )
+    return TypedGraph(serialize(graph_model), precision, _notes(config, ranges, audit))
+
+
+def simulate(graph: TypedGraph, *, threads: int | None = None) -> Backend:
+    """Opens a typed graph on ONNX Runtime's CPU provider, computing in float32 what FP16 and INT8 would give.
+
+    Q/DQ is computed in float: on a CPU without VNNI the integer kernels saturate. What FP16 nodes make is rounded to
+    FP16, infinity included. Not reproduced: in what order and precision a GPU adds up within a node, here float32, and
+    which nodes a builder fuses, whose results in between it does not round. Of speed it says nothing.
+
+    Args:
+        graph: Of any precision.
+        threads: CPU threads; ONNX Runtime's default where None.
+
+    Raises:
+        ArtifactError: ONNX Runtime cannot load it.
+    """
+    model = passes.run(parse(graph.data), (widen_half, *passes.FINAL))
+    return OnnxRuntimeBackend(serialize(model), threads=threads, simulate_quantization=True)
+
+
+def _checked_base(config: BuildConfig, base: Base, kept: Collection[str] | None) -> Base:
+    if base not in ("fp16", "fp32"):
+        raise UsageError("unknown base precision", got=repr(base), expected="fp16 or fp32")
+    if kept is not None and config.precision != "int8":
+        raise UsageError("only INT8 keeps layers in another precision", got=config.precision, expected="int8")
+    if config.precision == "fp16" and base == "fp32":
+        raise UsageError("an FP16 graph on a base of FP32", fix="leave the base out, or ask for fp32")
+    return "fp32" if config.precision == "fp32" else base
+
+
+def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, base: Base, kept: Collection[str] | None) -> None:
+    layers = quantizable_layers(model.graph)
+    if kept is None:
+        kept = float_by_default(model.graph)
+    elif unknown := sorted(set(kept) - set(layers)):
+        raise InputError("layers to keep that are not in the net", got=", ".join(unknown), expected=", ".join(layers))
+    chosen = [name for name in layers if name not in kept]
+    emit_tensorrt(model, choose(ranges.histograms, config.method), chosen, TensorRtScheme(base == "fp16"))
+
+
+def _layers(graph: ir.Graph) -> dict[str, str]:
+    """The precision the graph asks for each convolution."""
+    names = {ir.DataType.FLOAT: "fp32", ir.DataType.FLOAT16: "fp16"}
+    layers = {}
+    for node in graph:
+        if node.op_type in ("Conv", "ConvTranspose"):
+            data, weights = node.inputs[:2]
+            assert data is not None and weights is not None and weights.dtype is not None
+            producer = data.producer()
+            quantized = producer is not None and producer.op_type == "DequantizeLinear"
+            layers[str(node.name)] = "int8" if quantized else names[weights.dtype]
+    return layers
+
+
+def _require_clean(model: ir.Model) -> None:
+    findings = lint(model)
+    if findings:
+        raise InputError(
+            "TensorRT would refuse the graph of this net",
+            got="; ".join(map(str, findings)),
+            fix=findings[0].fix,
+        )
+
+
+def _notes(config: BuildConfig, ranges: Ranges | None, audit: Audit | None) -> tuple[str, ...]:
+    notes = []
+    if ranges is not None and ranges.data.random:
+        notes.append("The ranges were observed on noise: the engine is for timing, not for use.")
+    if audit is None:
+        return tuple(notes)
+    if not audit.audited:
+        notes.append("FP16 was not audited: without calibration nobody knows whether every tensor fits its range.")
+    if audit.tensors:
+        notes.append(
+            f"Stays FP32, for calibration saw values outside FP16's range (up to {LARGEST:g}, less a factor of "
+            f"{MARGIN:g}): {', '.join(audit.tensors)}."
+        )
+    if audit.weights:
+        notes.append(f"Stays FP32, for its constants are outside FP16's range: {', '.join(audit.weights)}.")
+    return tuple(notes)
