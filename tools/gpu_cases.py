@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ import numpy as np
 import torch
 
 from fcn_deploy import steps
-from fcn_deploy.build import BuildConfig, build_onnxruntime
+from fcn_deploy.build import BuildConfig, TensorRTConfig, build_onnxruntime, build_tensorrt
+from fcn_deploy.build.profiles import ImageProfile
 from fcn_deploy.demo import CALIBRATION_SEEDS, EVALUATION_SEEDS, checkpoint_path, make_scene
 from fcn_deploy.evaluate.parity import Output as Result
 from fcn_deploy.models import FCN
@@ -20,8 +22,9 @@ from fcn_deploy.models.load import load_net
 from fcn_deploy.quant.observe import observe
 from fcn_deploy.quant.ranges import Ranges
 from fcn_deploy.runtime import Segmenter
-from fcn_deploy.runtime.flavor import FLAVORS, Flavor
+from fcn_deploy.runtime.flavor import BUILDERS, Flavor
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+from fcn_deploy.runtime.tensorrt import TensorRTBackend
 from fcn_deploy.spec import ImageShape, ModelSpec, default_palette
 from gpu_runners import EngineRunner, Images, Output, PlanRunner, Runner, TorchRunner
 from training import save_net
@@ -30,9 +33,6 @@ _CLASSES = 21
 _CALIBRATION_IMAGES = 16
 _PARITY_IMAGES = 8
 _OUTPUTS: tuple[Output, ...] = ("labels", "logits")
-
-# What builds engines for a GPU; one that is not installed has no cases.
-BUILDERS = tuple(flavor for flavor in FLAVORS.values() if flavor.builds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +112,8 @@ def make_net(name: str, shape: ImageShape, folder: Path, small: bool) -> Net:
     ranges = observe(
         model.read_bytes(), (make_scene(seed, size).image for seed in CALIBRATION_SEEDS[:count]), size=size
     )
-    seeds = EVALUATION_SEEDS[: max(shape.batch, 2 if small else _PARITY_IMAGES)]
+    batches = math.ceil((2 if small else _PARITY_IMAGES) / shape.batch)  # whole ones: engines are of exactly this shape
+    seeds = EVALUATION_SEEDS[: batches * shape.batch]
     images = np.stack([make_scene(seed, size).image for seed in seeds])
     with Segmenter(model) as reference:
         logits = [reference.logits(image) for image in images]
@@ -140,7 +141,7 @@ def cases(net: Net, smoke: bool, compiled: bool) -> Iterator[Case]:
     yield from _torch_cases(net, "cpu" if smoke else "cuda", compiled)
     yield from _onnxruntime_cases(net, smoke)
     for flavor in BUILDERS:
-        if flavor.installed:
+        if flavor.installed:  # what is not is in what doctor says, which stands in the same file
             yield from _flavor_cases(net, flavor)
 
 
@@ -193,14 +194,10 @@ def _flavor_cases(net: Net, flavor: Flavor) -> Iterator[Case]:
         path = net.folder / f"{flavor.name}.{precision}.{output}.engine"
 
         def build() -> None:
-            from fcn_deploy.build.tensorrt import TensorRTConfig, build_tensorrt
-
-            config = BuildConfig(precision, _io(output))
-            build_tensorrt(flavor, net.onnx, config, TensorRTConfig(profiles=(net.profile,)), net.ranges).save(path)
+            exactly = TensorRTConfig(profiles=(ImageProfile(net.shape, net.shape, net.shape),))
+            build_tensorrt(flavor, net.onnx, BuildConfig(precision, _io(output)), exactly, net.ranges).save(path)
 
         def open_engine() -> Runner:
-            from fcn_deploy.runtime.tensorrt import TensorRTBackend
-
             kept = {} if graphs else {"graphs": 0}
             return PlanRunner(TensorRTBackend(path, flavor=flavor.name, **kept), net.spec.normalization)
 

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -28,14 +29,15 @@ import numpy as np
 import torch
 
 from fcn_deploy.cli.options import PATH, ShapeType
-from fcn_deploy.errors import DependencyError
+from fcn_deploy.errors import DependencyError, FcnDeployError
 from fcn_deploy.evaluate.benchmark import BenchmarkConfig, Timing, benchmark
 from fcn_deploy.evaluate.parity import Output as Result
 from fcn_deploy.evaluate.parity import ParityTally
 from fcn_deploy.files import check_writable, write_json
 from fcn_deploy.report.doctor import check_up
+from fcn_deploy.runtime.flavor import BUILDERS
 from fcn_deploy.spec import ImageShape
-from gpu_cases import BUILDERS, Case, Net, cases, make_net
+from gpu_cases import Case, Net, cases, make_net
 from gpu_runners import Runner, transfer_ms
 
 _BACKENDS = ("pytorch", "onnxruntime", *(flavor.name for flavor in BUILDERS))
@@ -141,20 +143,16 @@ def _build(case: Case, row: dict[str, Any]) -> None:
     row["engine_bytes"] = case.engine.stat().st_size
 
 
+_MEASURED = (
+    *("build_s", "engine_bytes", "open_s", "parity"),
+    *("end_to_end_ms", "resident_ms", "to_gpu_ms", "from_gpu_ms"),
+    *("refused", "traceback"),
+)
+
+
 def _row(case: Case) -> dict[str, Any]:
     facts = {key: getattr(case, key) for key in ("name", "backend", "precision", "output", "setting", "on_gpu")}
-    measured = (
-        "build_s",
-        "engine_bytes",
-        "open_s",
-        "parity",
-        "end_to_end_ms",
-        "resident_ms",
-        "to_gpu_ms",
-        "from_gpu_ms",
-        "refused",
-    )
-    return {**facts, **dict.fromkeys(measured)}
+    return {**facts, **dict.fromkeys(_MEASURED)}
 
 
 @contextmanager
@@ -164,6 +162,8 @@ def _recording(row: dict[str, Any]) -> Iterator[None]:
         yield
     except Exception as error:
         row["refused"] = f"{type(error).__name__}: {error}"
+        if not isinstance(error, FcnDeployError):
+            row["traceback"] = traceback.format_exc()  # there may be no second try on that machine
         _say(f"    {' '.join(str(row['refused']).split())}")
 
 
@@ -234,9 +234,12 @@ def _table(findings: dict[str, Any], shape: ImageShape) -> None:
                 _milliseconds(row[column]) for column in ("to_gpu_ms", "resident_ms", "from_gpu_ms", "end_to_end_ms")
             )
             _say(f"| {' | '.join((*cells, *times))} |")
+    refused: dict[str, list[str]] = {}
     for row in findings["cases"]:
         if row["refused"] is not None:
-            _say(f"refused: {row['name']}: {row['refused']}")
+            refused.setdefault(row["refused"], []).append(row["name"])
+    for words, names in refused.items():
+        _say(f"\nrefused: {'; '.join(names)}: {words}")
 
 
 def _milliseconds(value: Any) -> str:

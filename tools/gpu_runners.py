@@ -6,7 +6,7 @@ import contextlib
 import copy
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fcn_deploy.runtime import Backend, normalize
+from fcn_deploy.runtime.tensorrt import TensorRTBackend
 from fcn_deploy.spec import Normalization
-
-if TYPE_CHECKING:
-    from fcn_deploy.runtime.tensorrt import TensorRTBackend
 
 Output = Literal["labels", "logits"]
 Images = NDArray[np.uint8]

@@ -33,7 +33,7 @@ _HOST_LIBRARIES = (
     ("onnxsim", "onnxsim", False, "simplifies models"),
     ("safetensors", "safetensors", False, "reads .safetensors"),
 )
-_FOR_BUILDING = ("torch", "onnx", "onnx-ir")
+_FOR_BUILDING = ("onnx", "onnx-ir", "onnxscript")
 _CUDA_PACKAGES = (
     ("cuda-core", "cuda.core", "memory and streams of TensorRT engines"),
     ("cuda-bindings", "cuda.bindings", "asks the driver for its GPUs"),

@@ -4,12 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 import gpu_check
 from fcn_deploy.errors import DependencyError
 from fcn_deploy.evaluate.benchmark import BenchmarkConfig
 from fcn_deploy.evaluate.parity import Output
+from fcn_deploy.runtime.flavor import find_flavor
 from fcn_deploy.spec import ImageShape
 from gpu_cases import Case, Net
 
@@ -17,11 +19,7 @@ from gpu_cases import Case, Net
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     path = tmp_path_factory.mktemp("smoke") / "gpu.json"
-    result = CliRunner().invoke(
-        gpu_check.main,
-        ["--smoke", "--backend", "pytorch", "--backend", "onnxruntime", "-o", str(path)],
-        catch_exceptions=False,
-    )
+    result = CliRunner().invoke(gpu_check.main, ["--smoke", "-o", str(path)], catch_exceptions=False)
     assert result.exit_code == 0, result.stderr
     return json.loads(path.read_text()), result.stderr
 
@@ -33,7 +31,7 @@ def test_the_cpu_side_runs_and_agrees_with_the_reference(report):
     assert facts["host"]["torch"]["version"]
     assert {"cpu", "nvidia", "libraries"} <= facts["host"].keys()
     (net,) = facts["nets"]
-    rows = {row["name"]: row for row in net["cases"]}
+    rows = {row["name"]: row for row in net["cases"] if row["backend"] in ("pytorch", "onnxruntime")}
     assert set(rows) == {
         "pytorch, fp32, labels",
         "pytorch, fp32, logits",
@@ -58,7 +56,24 @@ def test_the_cpu_side_runs_and_agrees_with_the_reference(report):
 def test_the_table_has_a_row_for_what_ran(report):
     _, said = report
     assert "| onnxruntime, int8, labels | 9" in said
-    assert "refused" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not find_flavor("tensorrt-rtx").installed, reason="TensorRT-RTX is not installed")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_plans_are_built_and_refused_for_want_of_a_driver(report):
+    facts, said = report
+    rows = [row for row in facts["nets"][0]["cases"] if row["backend"] == "tensorrt-rtx"]
+    assert len(rows) == 12
+    for row in rows:
+        assert row["engine_bytes"] > 0
+        assert row["refused"].startswith("DependencyError: no NVIDIA driver was found")
+        assert row["traceback"] is None
+    # A graph or none is a matter of running: the two share an engine.
+    assert sum(row["build_s"] is not None for row in rows) == 6
+    sizes = {row["precision"]: row["engine_bytes"] for row in rows}
+    assert sizes["int8"] < sizes["fp16"] < sizes["fp32"]
+    assert said.count("refused: ") == 1
 
 
 class Fake:
@@ -115,6 +130,7 @@ def test_what_fails_while_it_is_timed_is_a_refusal_too():
         Case("a", "fp32", "labels", "", False, lambda: broken), Case("b", "fp32", "labels", "", False, lambda: fine)
     )
     assert rows[0]["refused"].startswith("RuntimeError: CUDA error: an illegal memory access")
+    assert "in infer" in rows[0]["traceback"]
     assert rows[0]["end_to_end_ms"] is None
     assert rows[1]["end_to_end_ms"]["rounds"] == 5
     assert broken.calls == 5  # no further call once it has failed
