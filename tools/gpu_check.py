@@ -66,6 +66,7 @@ def main(
 ) -> None:
     """Runs it all."""
     check_writable(output)
+    torch.backends.cudnn.benchmark = True  # the others look for the fastest kernels, too
     if smoke:
         nets, shape, warmup, duration, iterations = ("demo",), ImageShape(1, 64, 96), 0, 0, 2
     report: dict[str, Any] = {

@@ -70,7 +70,7 @@ class TorchRunner:
         self._device, self._dtype, self._output, self._tf32 = device, dtype, output, tf32
         scale, offset = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in normalization.affine())
         self._scale, self._offset = scale.float(), offset.float()
-        self._channels = [0, 1, 2] if normalization.color == "RGB" else [2, 1, 0]
+        self._flipped = normalization.color == "BGR"
 
     def prepare(self, images: Images) -> NDArray[Any]:
         """Images are taken as they are."""
@@ -103,7 +103,8 @@ class TorchRunner:
         return result
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
-        image = images.permute(0, 3, 1, 2)[:, self._channels].float() * self._scale + self._offset
+        image = images.permute(0, 3, 1, 2)
+        image = (image.flip(1) if self._flipped else image).float() * self._scale + self._offset
         logits = self._net(image.to(self._dtype).contiguous(memory_format=self._format))
         return logits.argmax(1).to(torch.uint8) if self._output == "labels" else logits.float()
 
