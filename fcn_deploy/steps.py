@@ -275,24 +275,34 @@ def check_distinct(output: Path, *inputs: Path | None) -> None:
         raise UsageError("the output would replace an input", got=str(output), fix="give it another name")
 
 
-def check_build(backend: str, config: BuildConfig, options: TensorRTConfig | None = None) -> None:
+def check_build(
+    backend: str, config: BuildConfig, options: TensorRTConfig | None = None, log: Path | None = None
+) -> None:
     """Checks, before images are calibrated on, that a backend can build what is asked for on this machine.
 
     Args:
         backend: `onnxruntime`, or a TensorRT flavor.
         config: What to build.
         options: What is particular to TensorRT's builders; None for ONNX Runtime.
+        log: Where a TensorRT library's words would go; None for ONNX Runtime, which has none to say.
 
     Raises:
         DependencyError: The backend's library is not installed, or needs a GPU and there is none.
+        InputError: The log cannot be written.
         UsageError: The backend cannot do what is asked for.
     """
+    if log is not None:
+        check_writable(log)
     if backend != OnnxRuntimeBackend.name:
         check_tensorrt(find_flavor(backend), config, options or TensorRTConfig())
         return
     check_onnxruntime(config)
-    if options is not None and options != TensorRTConfig():
-        asked = [field.name for field in fields(options) if getattr(options, field.name) != field.default]
+    asked = [
+        field.name for field in fields(TensorRTConfig) if options and getattr(options, field.name) != field.default
+    ]
+    if log is not None:
+        asked.append("log")
+    if asked:
         raise UsageError("options of TensorRT's builders for onnxruntime", got=", ".join(asked), fix="leave them out")
 
 
@@ -315,7 +325,7 @@ def build(
         backend: `onnxruntime`, or a TensorRT flavor.
         options: What is particular to TensorRT's builders; None for ONNX Runtime.
         progress: Told how far a TensorRT builder is, and what it was not asked for.
-        log: Where to write what a TensorRT library says; None for ONNX Runtime, which logs nothing.
+        log: Where to write what a TensorRT library says; None for ONNX Runtime.
 
     Raises:
         ArtifactError: ONNX Runtime cannot load what was built.
@@ -324,12 +334,10 @@ def build(
         PrecisionError: A layer would not run in the precision asked for.
         UsageError: INT8 without ranges, or what the backend cannot do.
     """
-    check_build(backend, config, options)
+    check_build(backend, config, options, log)
     if isinstance(ranges, Path):
         ranges = Ranges.load(ranges)
     data = read_bytes(model)
     if backend != OnnxRuntimeBackend.name:
         return build_tensorrt(find_flavor(backend), data, config, options, ranges, progress, log)
-    if log is not None:
-        raise UsageError("a log of TensorRT for onnxruntime", got=f"--log {log}", fix="leave it out")
     return build_onnxruntime(data, config, ranges)

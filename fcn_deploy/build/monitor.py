@@ -71,7 +71,7 @@ def make_monitor(module: ModuleType, phases: BuildPhases) -> Any:
     """Returns an IProgressMonitor of a library that tells `phases`; the caller keeps it until the build has ended."""
     base: Any = module.IProgressMonitor
 
-    class Monitor(base):  # type: ignore[misc]
+    class Monitor(base):
         def __init__(self) -> None:
             super().__init__()
 

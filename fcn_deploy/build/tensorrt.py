@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fcn_deploy.build.engine import BuildConfig, Engine, check_ranges
+from fcn_deploy.build.engine import BuildConfig, Engine
 from fcn_deploy.build.monitor import BuildPhases, make_monitor, run_interruptibly
 from fcn_deploy.build.profiles import FixedShape, ImageProfile, resolve_profiles
 from fcn_deploy.build.typed import Base, typed_graph
@@ -27,9 +27,6 @@ from fcn_deploy.runtime.flavor import AMPERE_OR_NEWER, Flavor
 from fcn_deploy.runtime.library_log import LibraryLog, library_log
 from fcn_deploy.sidecar import EngineFile, Io, Sidecar, Source
 from fcn_deploy.spec import ImageShape
-
-if TYPE_CHECKING:
-    import tensorrt as trt  # the stubs of TensorRT 10: the calls below are the same in every flavor
 
 _log = logging.getLogger(__name__)
 
@@ -157,7 +154,6 @@ def build_tensorrt(
     """
     options = options or TensorRTConfig()
     architectures = check_tensorrt(flavor, config, options)
-    source = _source(model, ranges)
     spec = exported_spec(parse(model))
     module = flavor.load()
     typed = typed_graph(model, config, ranges, options.base)
@@ -183,7 +179,7 @@ def build_tensorrt(
         io=config.io,
         precision=typed.precision,
         spec=spec,
-        source=source,
+        source=_source(model, ranges),
         target=target,
         profiles=tuple(profile.to_json() for profile in profiles),
     )
@@ -194,11 +190,10 @@ def _source(model: bytes, ranges: Ranges | None) -> Source:
     digest = sha256_bytes(model)
     if ranges is None:
         return Source(digest)
-    check_ranges(ranges, digest)
     return Source(digest, sha256_bytes(ranges.dumps()), asdict(ranges.data))
 
 
-def _fixed_shape(network: trt.INetworkDefinition, io: Io) -> FixedShape:
+def _fixed_shape(network: Any, io: Io) -> FixedShape:
     """[batch, height, width] of the images a network takes, None where it takes any."""
     sizes = [None if size < 0 else size for size in network.get_input(0).shape]
     batch, height, width = (sizes[axis] for axis in ((0, 1, 2) if io == "image" else (0, 2, 3)))
@@ -222,9 +217,9 @@ class _Builder:
         self._module = module
         self._name = f"{module.__name__} {module.__version__}"
         self._said = said
-        self._builder: trt.Builder = module.Builder(said.logger)
+        self._builder: Any = module.Builder(said.logger)  # Any, for the libraries bring no type hints
 
-    def parse(self, data: bytes) -> trt.INetworkDefinition:
+    def parse(self, data: bytes) -> Any:
         """Reads a graph into a strongly typed network.
 
         Raises:
@@ -233,7 +228,7 @@ class _Builder:
         # Version 11 knows no other networks and ignores the flag; before it the flag is what makes them so.
         strongly_typed = 1 << int(self._module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         network = self._builder.create_network(strongly_typed)
-        parser: trt.OnnxParser = self._module.OnnxParser(network, self._said.logger)
+        parser: Any = self._module.OnnxParser(network, self._said.logger)
         if not parser.parse(data):
             errors = [_describe(parser.get_error(index)) for index in range(parser.num_errors)]
             raise InputError(
@@ -245,7 +240,7 @@ class _Builder:
 
     def build(
         self,
-        network: trt.INetworkDefinition,
+        network: Any,
         options: TensorRTConfig,
         profiles: Sequence[Shapes],
         show: Callable[[float], None],
@@ -274,9 +269,9 @@ class _Builder:
             write_bytes(options.timing_cache, bytes(config.get_timing_cache().serialize()))
         return bytes(plan)
 
-    def _configure(self, options: TensorRTConfig) -> trt.IBuilderConfig:
+    def _configure(self, options: TensorRTConfig) -> Any:
         module, config = self._module, self._builder.create_builder_config()
-        config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # or else nobody can tell what became of a layer
+        config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # or nobody can tell what became of a layer
         config.clear_flag(module.BuilderFlag.TF32)  # on by default, and 13 bits short of the FP32 that was asked for
         if options.workspace is not None:
             config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace * _MIB)
@@ -292,7 +287,7 @@ class _Builder:
             self._set_compute_capabilities(config, options.compute_capabilities)
         return config
 
-    def _read_timing_cache(self, config: trt.IBuilderConfig, path: Path) -> None:
+    def _read_timing_cache(self, config: Any, path: Path) -> None:
         check_writable(path)
         cache = config.create_timing_cache(read_bytes(path) if path.exists() else b"")
         if not config.set_timing_cache(cache, ignore_mismatch=False):
@@ -303,7 +298,6 @@ class _Builder:
             )
 
     def _set_compute_capabilities(self, config: Any, capabilities: Sequence[str]) -> None:
-        # Not in the stubs: TensorRT builds for the GPU at hand.
         config.num_compute_capabilities = len(capabilities)
         for index, capability in enumerate(capabilities):
             architecture = getattr(self._module.ComputeCapability, "SM" + capability.replace(".", ""))
@@ -318,7 +312,7 @@ class _Builder:
         )
 
 
-def _describe(error: trt.ParserError) -> str:
+def _describe(error: Any) -> str:
     """What the parser has against a node, as one line."""
     node = f"{error.node_operator()} {error.node_name()}".strip()
     what = f"{error.code().name}, {' '.join(error.desc().split())}"

@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fcn_deploy.cli.console import TerminalProgress, print_json
-from fcn_deploy.cli.options import PATH, calibration_options, json_option, output_option, threads_option
+from fcn_deploy.cli.options import (
+    PATH,
+    calibration_options,
+    json_option,
+    output_option,
+    tensorrt_from,
+    tensorrt_options,
+    threads_option,
+)
+
+if TYPE_CHECKING:
+    from fcn_deploy.build import BuildConfig, TensorRTConfig
+    from fcn_deploy.sidecar import Sidecar
 
 
 @click.command("build-engine", short_help="ONNX to engine and sidecar.")
 @click.argument("model", type=PATH)
 @click.option("--fp32", "precisions", flag_value="fp32", multiple=True, help="All layers in FP32 (the default).")
-@click.option("--fp16", "precisions", flag_value="fp16", multiple=True, help="Not for ONNX Runtime's CPU.")
+@click.option("--fp16", "precisions", flag_value="fp16", multiple=True, help="TensorRT only; --ranges audits it.")
 @click.option("--int8", "precisions", flag_value="int8", multiple=True, help="Needs --calib-data or --ranges.")
 @click.option("--calib-data", type=PATH, metavar="DIR", help="Calibrate on these images first.")
 @click.option("--ranges", type=PATH, metavar="FILE", help="What calibrate wrote for this model.")
 @click.option("--calib-method", help="How ranges are chosen: minmax, percentile.  [default: minmax]")
 @calibration_options
-@click.option("--backend", type=click.Choice(["auto", "onnxruntime"]), default="auto", show_default=True)
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]),
+    default="auto",
+    show_default=True,
+    help="auto: onnxruntime for .onnx; for .engine or .plan tensorrt if it is installed and there is a GPU, else "
+    "tensorrt-rtx.",
+)
 @click.option(
     "--io",
     type=click.Choice(["image", "tensor"]),
@@ -35,6 +56,9 @@ from fcn_deploy.cli.options import PATH, calibration_options, json_option, outpu
     show_default=True,
     help="Where the engine will run. generic is right everywhere; vnni keeps all 8 bits of the weights.",
 )
+@tensorrt_options
+@click.option("--twin", is_flag=True, help="Beside an INT8 engine for TensorRT its twin in FP16, NAME.fp16.engine.")
+@click.option("--log", type=PATH, metavar="FILE", help="Write everything the TensorRT library says.")
 @threads_option
 @output_option
 @json_option
@@ -49,11 +73,17 @@ def command(
     backend: str,
     io: Any,
     target_cpu: Any,
+    twin: bool,
+    log: Path | None,
     threads: int | None,
     output: Path,
     as_json: bool,
+    **options: Any,
 ) -> None:
-    """Build an engine and its sidecar from an exported MODEL."""
+    """Build an engine and its sidecar from an exported MODEL.
+
+    Options from --min-shape to --log are for TensorRT engines.
+    """
     from fcn_deploy import steps
     from fcn_deploy.build import BuildConfig
     from fcn_deploy.data import ImageFolder
@@ -63,8 +93,10 @@ def command(
     if len(set(precisions)) > 1:
         raise UsageError("more than one precision", got=" ".join(f"--{p}" for p in precisions), expected="one")
     precision: Any = precisions[0] if precisions else "fp32"
-    if precision != "int8" and (calib_data or ranges or calib_method or calib_size or max_images):
+    if precision != "int8" and (calib_data or calib_method or calib_size or max_images):
         raise UsageError("calibration is for INT8", got=f"--{precision}", fix="add --int8, or leave it out")
+    if precision == "fp32" and ranges:
+        raise UsageError("ranges are for INT8 and FP16", got="--fp32", fix="add --int8 or --fp16, or leave them out")
     if ranges and (calib_size or max_images):
         raise UsageError(
             "a ranges file is taken as it is", got="--calib-size or --max-images with --ranges", fix="leave them out"
@@ -75,21 +107,60 @@ def command(
             got="both" if ranges else "neither",
             expected="--calib-data DIR or --ranges FILE",
         )
+    if twin and precision != "int8":
+        raise UsageError("a twin is built beside INT8", got=f"--twin with --{precision}", fix="add --int8")
     config = BuildConfig(precision, io, calib_method or "minmax", target_cpu)
+    tensorrt = tensorrt_from(options)
     progress = TerminalProgress()
-    steps.choose_backend(backend, output, progress)
-    steps.check_distinct(output, model)
-    check_writable(output)
+    backend = steps.choose_backend(backend, output, progress)
+    jobs = [_Job(output, config, tensorrt, log)]
+    if twin:
+        jobs.append(_twin(jobs[0]))
+    for job in jobs:
+        steps.check_distinct(job.output, model, ranges, job.log, tensorrt.timing_cache)
+        check_writable(job.output)
+        steps.check_build(backend, job.config, job.tensorrt, job.log)
     source: Any = ranges
     if calib_data is not None:
         images = ImageFolder.open(calib_data, max_images=max_images, size=calib_size)
         source = steps.calibrate(model, images, threads=threads, progress=progress)
-    sidecar = steps.build(model, config, source).save(output)
+    engines = [
+        steps.build(*(model, job.config, source), backend=backend, options=job.tensorrt, progress=progress, log=job.log)
+        for job in jobs
+    ]
+    # Only when all are made: an engine without the twin that was asked for is not what was asked for.
+    sidecars = [engine.save(job.output) for engine, job in zip(engines, jobs, strict=True)]
     if as_json:
-        print_json(sidecar.to_json())
+        print_json({**sidecars[0].to_json(), **({"twin": sidecars[1].to_json()} if twin else {})})
         return
-    layers = list(sidecar.precision.layers.values())
-    click.echo(
-        f"wrote {output}, {sidecar.engine.bytes / 1e6:.1f} MB: {layers.count('int8')} of {len(layers)} layers in INT8; "
+    for job, sidecar in zip(jobs, sidecars, strict=True):
+        click.echo(_describe(job.output, sidecar))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """An engine to build, and where its files go."""
+
+    output: Path
+    config: BuildConfig
+    tensorrt: TensorRTConfig
+    log: Path | None
+
+
+def _twin(job: _Job) -> _Job:
+    """The same in FP16 throughout: `net.int8.engine` and `net.engine` have the twin `net.fp16.engine`."""
+
+    def beside(path: Path) -> Path:
+        return path.with_name(f"{path.stem.removesuffix('.int8')}.fp16{path.suffix}")
+
+    config, tensorrt = replace(job.config, precision="fp16"), replace(job.tensorrt, base="fp16")
+    return _Job(beside(job.output), config, tensorrt, beside(job.log) if job.log else None)
+
+
+def _describe(output: Path, sidecar: Sidecar) -> str:
+    counts = Counter(sidecar.precision.layers.values())
+    layers = ", ".join(f"{counts[precision]} in {precision.upper()}" for precision in ("int8", "fp16", "fp32"))
+    return (
+        f"wrote {output}, {sidecar.engine.bytes / 1e6:.1f} MB: of {counts.total()} layers {layers}; "
         "not verified yet: fcn-deploy verify"
     )

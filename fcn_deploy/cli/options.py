@@ -12,6 +12,7 @@ from fcn_deploy.errors import FcnDeployError, UsageError
 from fcn_deploy.spec import ImageShape, Padding, Triple
 
 if TYPE_CHECKING:
+    from fcn_deploy.build import TensorRTConfig
     from fcn_deploy.models.describe import SpecOptions
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -144,6 +145,50 @@ calibration_options = _stack(
     click.option("--max-images", type=click.IntRange(1), help="At most so many, evenly spread over the folder."),
 )
 
+tensorrt_options = _stack(
+    click.option(
+        "--min-shape",
+        type=ShapeType(),
+        multiple=True,
+        help="Smallest images a TensorRT engine takes; the n-th of it, --opt-shape and --max-shape are a profile.  "
+        "[default: 1x32x32]",
+    ),
+    click.option(
+        "--opt-shape",
+        type=ShapeType(),
+        multiple=True,
+        help="Images it is tuned for; without the other two those it takes.  [default: 1x512x512]",
+    ),
+    click.option(
+        "--max-shape", type=ShapeType(), multiple=True, help="Largest images it takes.  [default: 4x1024x1024]"
+    ),
+    click.option(
+        "--base",
+        type=click.Choice(["fp16", "fp32"]),
+        default="fp16",
+        show_default=True,
+        help="What TensorRT runs in where INT8 does not.",
+    ),
+    click.option(
+        "--workspace", type=click.IntRange(1), metavar="MIB", help="GPU memory a layer may use.  [default: all]"
+    ),
+    click.option(
+        "--builder-optimization-level",
+        type=click.IntRange(0, 5),
+        help="0 builds fastest, 5 searches longest.  [default: 3]",
+    ),
+    click.option("--timing-cache", type=PATH, metavar="FILE", help="Read if it is there, written after the build."),
+    click.option("--hardware-compatibility", is_flag=True, help="For GPUs of compute capability 8.0 and newer."),
+    click.option("--version-compatible", is_flag=True, help="For later versions and the lean runtime."),
+    click.option(
+        "--compute-capability",
+        "compute_capabilities",
+        multiple=True,
+        metavar="X.Y",
+        help="A GPU architecture to build for, such as 8.6; repeatable.  [default: 8.0 and newer]",
+    ),
+)
+
 benchmark_options = _stack(
     click.option("--warmup", type=click.FloatRange(0), default=200, show_default=True, help="Milliseconds for each."),
     click.option("--duration", type=click.FloatRange(0), default=3, show_default=True, help="Seconds, all together."),
@@ -177,3 +222,16 @@ def spec_from(options: dict[str, Any]) -> SpecOptions:
         **model_from(options),
         **{name: options.pop(name) for name in names},
     )
+
+
+def tensorrt_from(options: dict[str, Any]) -> TensorRTConfig:
+    """Takes the values of `tensorrt_options` out of a command's keyword arguments."""
+    from fcn_deploy.build import TensorRTConfig
+    from fcn_deploy.build.profiles import pair_shapes
+
+    profiles = pair_shapes(*(options.pop(name) for name in ("min_shape", "opt_shape", "max_shape")))
+    names = (
+        *("base", "workspace", "builder_optimization_level", "timing_cache"),
+        *("hardware_compatibility", "version_compatible", "compute_capabilities"),
+    )
+    return TensorRTConfig(profiles, **{name: options.pop(name) for name in names})

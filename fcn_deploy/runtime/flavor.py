@@ -29,8 +29,8 @@ class Flavor:
         timing_cache: Whether its builder keeps a timing cache.
         hardware_compatible: Whether its builder makes engines that run on GPUs newer than the one at hand.
         version_compatible: Whether its builder makes engines that later versions, and the lean runtime, can load.
-        compute_capabilities: GPU architectures its builder can be told to build for, such as `8.6`; empty where it builds
-            for the GPU at hand.
+        compute_capabilities: GPU architectures its builder can be told to build for, such as `8.6`; empty where it
+            builds for the GPU at hand.
         default_architectures: What its engines run on where it was told nothing, as sidecars have it; empty where that
             is the architecture of the GPU at hand.
         runtime_config: Whether its engines are specialised to the GPU, and their CUDA graphs captured, by the library
@@ -88,7 +88,9 @@ class Flavor:
         version = str(module.__version__)
         if tuple(int(part) for part in version.split(".")[:2]) < self.oldest:
             oldest = ".".join(map(str, self.oldest))
-            raise DependencyError(f"{self.name} is too old", got=version, expected=f"{oldest} or newer", fix=self._install)
+            raise DependencyError(
+                f"{self.name} is too old", got=version, expected=f"{oldest} or newer", fix=self._install
+            )
         return module
 
 

@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
@@ -25,7 +25,7 @@ _SELF_TALK = (
 
 
 class LibraryLog:
-    """The logger of a library, the last errors it was given, and the file that everything goes to when one is asked for.
+    """The logger of a library, its last errors, and the file that everything goes to when one is asked for.
 
     Attributes:
         logger: What `Runtime` and `Builder` of the library take.
@@ -89,14 +89,14 @@ class LibraryLog:
             _log.warning("%s: %s", self._name, message)
 
 
-@lru_cache(maxsize=None)
+@cache
 def library_log(module: ModuleType) -> LibraryLog:
     """Returns the one log of a library in this process: these libraries hold on to the first logger they are given."""
     return LibraryLog(module)
 
 
 def _make_logger(module: Any, heard: Any) -> Any:
-    class Logger(module.ILogger):  # type: ignore[misc]
+    class Logger(module.ILogger):
         def __init__(self) -> None:
             super().__init__()
 

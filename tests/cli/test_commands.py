@@ -76,7 +76,7 @@ def test_calibrate_build_verify_benchmark_inspect(call, exported, checkpoint_fil
     assert "backend: onnxruntime" in said.err
 
     fp32 = tmp_path / "net.onnx"
-    assert "0 of 21 layers in INT8" in call("build-engine", model, "-o", fp32).out
+    assert "21 in FP32" in call("build-engine", model, "-o", fp32).out
     said = call("verify", fp32, "--weights", checkpoint_file("fcn8s"), "--data", photo_folder)
     assert "agreement 100.000%" in said.out
     said = call("verify", fp32, "--reference", model, "--data", photo_folder, "--max-images", 2, "--json")
@@ -146,6 +146,12 @@ def test_a_failed_verification_exits_3_and_says_by_how_much(call, exported, phot
         (("--int8",), "--calib-data DIR or --ranges FILE"),
         (("--int8", "--fp32"), "more than one precision"),
         (("--fp16",), "FP16"),
+        (("--workspace", 5), "options of TensorRT"),
+        (("--log", "x.log"), "options of TensorRT"),
+        (("--twin",), "beside INT8"),
+        (("--ranges", "r.json"), "ranges are for INT8 and FP16"),
+        (("--min-shape", "8x8"), "do not make profiles"),
+        (("--backend", "tensorrt-rtx"), "ends in .engine or .plan"),
         (("--int8", "--ranges", "r.json", "--calib-data", "d"), "got both"),
         (("--fp32", "--calib-data", "d"), "calibration is for INT8"),
         (("--int8", "--calib-method", "magic", "--ranges", "r.json"), "unknown calibration method"),
