@@ -72,7 +72,7 @@ def test_plans_are_built_and_refused_for_want_of_a_driver(report):
     # A graph or none is a matter of running: the two share an engine.
     assert sum(row["build_s"] is not None for row in rows) == 6
     sizes = {row["precision"]: row["engine_bytes"] for row in rows}
-    assert sizes["int8"] < sizes["fp16"] < sizes["fp32"]
+    assert max(sizes["int8"], sizes["fp16"]) < sizes["fp32"]
     assert said.count("refused: ") == 1
 
 
