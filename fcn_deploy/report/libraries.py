@@ -79,12 +79,13 @@ def find_libraries(machine: Machine) -> tuple[Library, ...]:
     """
     host = tuple(_plain(*library) for library in _HOST_LIBRARIES)
     lacking = [library.name for library in host if library.problem and library.name in _FOR_BUILDING]
-    return (
-        _onnxruntime(machine.nvidia, lacking),
-        *(_flavor(flavor, machine.nvidia, lacking) for flavor in FLAVORS.values()),
-        *(_cuda(*package) for package in _CUDA_PACKAGES),
-        *host,
-    )
+    cuda = tuple(_cuda(*package) for package in _CUDA_PACKAGES)
+    onnxruntime = _onnxruntime(machine.nvidia, lacking)
+    if not onnxruntime.loaded:  # whatever is built for, calibration is its work
+        lacking = [*lacking, _ONNX_RUNTIMES[0]]
+    unable = [library.name for library in cuda if library.problem]
+    flavors = (_flavor(flavor, machine.nvidia, lacking, unable) for flavor in FLAVORS.values())
+    return onnxruntime, *flavors, *cuda, *host
 
 
 def _found(module: str) -> bool:
@@ -148,7 +149,8 @@ def _onnxruntime(nvidia: Nvidia, lacking: Sequence[str]) -> Library:
         fix = f"{_CPU}, or 'fcn-deploy[gpu]' for the GPU" if nvidia.gpus else _CPU
         return replace(library, problem="not installed", fix=fix)
     if isinstance(module, str):
-        return replace(library, problem=f"cannot be loaded: {module}", fix=_CPU)
+        again = f"pip install --force-reinstall {' '.join(packages[:1]) or _ONNX_RUNTIMES[0]}"
+        return replace(library, problem=f"cannot be loaded: {module}", fix=again)
     providers = tuple(module.get_available_providers())
     cuda = bool(nvidia.gpus) and "CUDAExecutionProvider" in providers
     library = replace(
@@ -160,8 +162,9 @@ def _onnxruntime(nvidia: Nvidia, lacking: Sequence[str]) -> Library:
     )
     if len(packages) > 1:
         both = "both are installed, and overwrite each other's files"
-        return replace(library, problem=both, fix=f"pip uninstall {' '.join(packages)}, then install one of them")
-    if nvidia.gpus and not cuda:
+        fix = f"pip uninstall {' '.join(packages)}, then install one of them"
+        library = replace(library, problem=both, fix=fix)
+    elif nvidia.gpus and not cuda:
         library = replace(library, problem="has no CUDA provider, so it leaves the GPU alone", fix=_GPU)
     return _without_host(library, lacking)
 
@@ -172,10 +175,19 @@ def _without_host(library: Library, lacking: Sequence[str]) -> Library:
         return library
     problem = f"builds nothing without {', '.join(lacking)}"
     problem = f"{library.problem}; {problem}" if library.problem else problem
-    return replace(library, builds=(), problem=problem, fix=library.fix or _HOST)
+    fix = _CPU if list(lacking) == [_ONNX_RUNTIMES[0]] else _HOST
+    return replace(library, builds=(), problem=problem, fix=library.fix or fix)
 
 
-def _flavor(flavor: Flavor, nvidia: Nvidia, lacking: Sequence[str]) -> Library:
+def _flavor(flavor: Flavor, nvidia: Nvidia, lacking: Sequence[str], unable: Sequence[str]) -> Library:
+    """One of NVIDIA's.
+
+    Args:
+        flavor: Which.
+        nvidia: The driver and the GPUs.
+        lacking: What is missing to build with.
+        unable: What is missing to run with.
+    """
     found = flavor.installed
     version = _version(flavor.module) if found else None
     role = "builds and runs engines" if flavor.builds else f"runs version-compatible engines of {flavor.runs[0]}"
@@ -192,7 +204,9 @@ def _flavor(flavor: Flavor, nvidia: Nvidia, lacking: Sequence[str]) -> Library:
         except Exception as error:  # a broken library can fail in any way there is
             return replace(library, problem=f"cannot be loaded: {_words(error)}", fix=install)
         library = replace(library, version=version, loaded=True, runs=(("gpu", _PRECISIONS),))
-        if unnamed := _unnamed(flavor, nvidia):
+        if unable:
+            library = replace(library, runs=(), problem=f"runs nothing without {', '.join(unable)}", fix=install)
+        elif unnamed := _unnamed(flavor, nvidia):
             library = replace(library, problem=f"does not name the architecture of {unnamed}: it may refuse the GPU")
     else:  # nor is it loaded: see above
         idle = "builds and runs nothing" if flavor.builds and not flavor.builds_without_gpu else "runs nothing"

@@ -212,6 +212,31 @@ def test_onnxruntime_on_a_gpu_needs_its_own_package(found, gpus, onnxruntime):
     assert runtime["problem"] is None
 
 
+def test_engines_do_not_run_without_cuda_core(found, gpus, monkeypatch):
+    gpus(ADA)
+    real = libraries._found
+    monkeypatch.setattr(libraries, "_found", lambda module: module != "cuda.core" and real(module))
+    _, by_name = found()
+    for flavor in FLAVORS.values():
+        assert by_name[flavor.name]["runs"] == {}
+        assert by_name[flavor.name]["problem"] == "runs nothing without cuda-core"
+        assert by_name[flavor.name]["fix"] == f"pip install 'fcn-deploy[{flavor.extra}]'"
+    assert by_name["tensorrt"]["builds"] == ["fp32", "fp16", "int8"]
+
+
+@pytest.mark.parametrize(("missing", "extra"), [("onnx", "host"), ("onnxruntime", "cpu")])
+def test_what_is_missing_to_build_with_is_told(found, gpus, monkeypatch, missing, extra):
+    gpus(ADA)
+    real = libraries._found
+    monkeypatch.setattr(libraries, "_found", lambda module: module != missing and real(module))
+    _, by_name = found()
+    assert by_name["tensorrt"]["builds"] == by_name["onnxruntime"]["builds"] == []
+    assert by_name["tensorrt"]["problem"] == f"builds nothing without {missing}"
+    assert by_name["tensorrt"]["fix"] == f"pip install 'fcn-deploy[{extra}]'"
+    assert by_name["tensorrt"]["runs"]
+    assert by_name["tensorrt-lean"]["problem"] is None
+
+
 def test_two_onnxruntimes_are_one_too_many(found, onnxruntime):
     onnxruntime("CPUExecutionProvider", packages=("onnxruntime", "onnxruntime-gpu"))
     runtime = found()[1]["onnxruntime and onnxruntime-gpu"]
