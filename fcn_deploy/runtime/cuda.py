@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,10 @@ from fcn_deploy.errors import ArtifactError, DependencyError, InputError
 
 # In DLPack: memory of a GPU, memory of the host that is pinned for it, and memory that both see.
 _DLPACK_ON_GPU = (2, 3, 13)
+
+
+def _installed() -> bool:
+    return importlib.util.find_spec("cuda") is not None and importlib.util.find_spec("cuda.core") is not None
 
 
 def _core() -> Any:
@@ -82,7 +86,7 @@ class Device:
     """
 
     def __init__(self, index: int) -> None:
-        if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.core") is None:
+        if not _installed():
             raise DependencyError(
                 "plans need NVIDIA's cuda-core", got="no module cuda.core", fix="pip install 'fcn-deploy[tensorrt]'"
             )
@@ -144,8 +148,11 @@ class Stream:
             builder.begin_building(mode="thread_local")
             try:
                 enqueue()
-            finally:
-                builder.end_building()
+            except BaseException:
+                with suppress(Exception):  # it only says again that the capture has failed
+                    builder.end_building()
+                raise
+            builder.end_building()
             return Graph(builder.complete(), self._stream)
         finally:
             builder.close()

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import fake_nvidia
 import numpy as np
 import onnx
 import pytest
@@ -13,7 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fcn_deploy import steps
 from fcn_deploy.build import BuildConfig
-from fcn_deploy.sidecar import sidecar_path
+from fcn_deploy.files import sha256_file, write_json
+from fcn_deploy.runtime.driver import Gpu
+from fcn_deploy.runtime.flavor import Flavor
+from fcn_deploy.sidecar import EngineFile, Precision, Sidecar, Source, sidecar_path
 from fcn_deploy.spec import METADATA_KEY, ModelSpec, Normalization, default_palette
 
 
@@ -84,6 +88,65 @@ def tiny_net(tmp_path, make_spec) -> Callable[..., Path]:
             helper.set_model_props(model, {METADATA_KEY: text})
         path = tmp_path / file
         onnx.save(model, path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def world(monkeypatch) -> fake_nvidia.World:
+    """A machine with one fake GPU and all three fake libraries."""
+    made = fake_nvidia.World()
+    core, driver = fake_nvidia.cuda_core(made), fake_nvidia.cuda_driver(made)
+    versions = {"tensorrt": "10.3.0", "tensorrt-rtx": "1.7.1.116", "tensorrt-lean": "10.3.0"}
+    made.libraries = {name: fake_nvidia.library(made, name, version) for name, version in versions.items()}
+    made.gpus = (Gpu(0, "Fake", "8.6", 1 << 30),)
+
+    def load(flavor: Flavor) -> object:
+        made.did("load", flavor.name)
+        return made.libraries[flavor.name]
+
+    def find_gpus() -> tuple[Gpu, ...]:
+        made.did("driver")
+        return made.gpus
+
+    monkeypatch.setattr("fcn_deploy.runtime.cuda._installed", lambda: True)
+    monkeypatch.setattr("fcn_deploy.runtime.cuda._core", lambda: core)
+    monkeypatch.setattr("fcn_deploy.runtime.cuda._driver", lambda: driver)
+    monkeypatch.setattr("fcn_deploy.runtime.tensorrt.find_gpus", find_gpus)
+    monkeypatch.setattr(Flavor, "load", load)
+    monkeypatch.setattr(Flavor, "installed", property(lambda flavor: flavor.name in made.libraries))
+    return made
+
+
+@pytest.fixture
+def plan(tmp_path, make_spec) -> Callable[..., Path]:
+    """Writes a plan of the fake library and its sidecar."""
+
+    def write(
+        backend: str = "tensorrt",
+        *,
+        library: str | None = None,
+        target: dict[str, object] | None = None,
+        sidecar: bool = True,
+        data: bytes | None = None,
+        **content: object,
+    ) -> Path:
+        path = tmp_path / "net.engine"
+        path.write_bytes(fake_nvidia.plan_bytes(**content) if data is None else data)
+        described = Sidecar(
+            engine=EngineFile(path.name, sha256_file(path), path.stat().st_size),
+            backend=backend,
+            library=library or ("1.7.1.116" if backend == "tensorrt-rtx" else "10.3.0"),
+            io=content.get("io", "image"),
+            precision=Precision("int8", "fp16", "entropy"),
+            spec=make_spec(3 if content.get("io") == "tensor" else 4),
+            source=Source("0123456789abcdef"),
+            target={"cpu": "generic", "gpu": ["8.6", "8.9"], **(target or {})},
+            profiles=({"min": [1, 8, 8], "opt": [1, 32, 32], "max": [4, 64, 64]},),
+        )
+        if sidecar:
+            write_json(sidecar_path(path), described.to_json())
         return path
 
     return write

@@ -1,4 +1,5 @@
 import re
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 from fcn_deploy.errors import ArtifactError, ClosedError, DependencyError, InputError, UsageError
 from fcn_deploy.runtime.backend import check_feeds, open_backend
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+from fcn_deploy.sidecar import ENGINE_KEY
 from fcn_deploy.spec import METADATA_KEY, TensorSpec
 
 DYNAMIC = (TensorSpec("image", "float32", ("batch", 3, "height", "width")),)
@@ -101,15 +103,13 @@ def test_a_missing_file_is_an_input_error_whatever_its_suffix(tmp_path):
             open_backend(tmp_path / name)
 
 
-@pytest.mark.parametrize(
-    ("suffix", "code"), [(".engine", 5), (".plan", 5), (".pth", 6), (".safetensors", 6), (".ONNX.txt", 6), ("", 6)]
-)
-def test_what_no_backend_runs_is_refused(tmp_path, suffix, code):
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".ONNX.txt", ""])
+def test_what_no_backend_runs_is_refused(tmp_path, suffix):
     path = tmp_path / f"net{suffix}"
     path.write_bytes(b"content")
-    with pytest.raises(ArtifactError if code == 5 else InputError, match=r"\.onnx") as caught:
+    with pytest.raises(InputError, match=r"ends in \.onnx, \.engine or \.plan") as caught:
         open_backend(path)
-    assert caught.value.exit_code == code
+    assert caught.value.exit_code == 6
 
 
 def test_host_code_is_for_tensorrt_only(tiny):
@@ -223,6 +223,77 @@ def test_a_provider_that_does_not_start_is_a_dependency_error(tiny, monkeypatch)
         OnnxRuntimeBackend(tiny, provider="cuda", device=1)
     assert caught.value.exit_code == 7
     assert opened == [("CUDAExecutionProvider", {"device_id": "1"})]
+
+
+def cuda_session(monkeypatch, on_cpu=(), metadata=None):
+    """An ONNX Runtime whose CUDA provider starts, and what it leaves to the CPU."""
+    groups = [
+        SimpleNamespace(ep_name="CUDAExecutionProvider", get_nodes=lambda: [SimpleNamespace(op_type="MaxPool")]),
+        SimpleNamespace(
+            ep_name="CPUExecutionProvider", get_nodes=lambda: [SimpleNamespace(op_type=kind) for kind in on_cpu]
+        ),
+    ]
+    asked = []
+
+    def assignment():
+        assert asked[0].get_session_config_entry("session.record_ep_graph_assignment_info") == "1"
+        if on_cpu is None:
+            raise AttributeError("no such method")
+        return groups
+
+    def session(model, options, providers):
+        asked.append(options)
+        return SimpleNamespace(
+            get_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+            disable_fallback=lambda: None,
+            get_provider_graph_assignment_info=assignment,
+            get_inputs=list,
+            get_outputs=list,
+            get_modelmeta=lambda: SimpleNamespace(custom_metadata_map=metadata or {}),
+        )
+
+    monkeypatch.setattr(f"{ORT}.get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(f"{ORT}.preload_dlls", lambda: sys.stdout.write("Failed to load a library\n"), raising=False)
+    monkeypatch.setattr(f"{ORT}.InferenceSession", session)
+
+
+def test_what_preloading_prints_does_not_reach_stdout(tiny, monkeypatch, capsys):
+    cuda_session(monkeypatch)
+    OnnxRuntimeBackend(tiny, provider="cuda")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("kind", ["int8-generic", "int8-vnni"])
+def test_an_int8_engine_for_cpus_is_refused_on_cuda(tiny, monkeypatch, kind):
+    cuda_session(monkeypatch, metadata={ENGINE_KEY: kind})
+    with pytest.raises(
+        ArtifactError, match="INT8 engine for CPUs, whose layers the CUDA provider would compute"
+    ) as caught:
+        OnnxRuntimeBackend(tiny, provider="cuda")
+    assert caught.value.exit_code == 5
+
+
+def test_convolutions_on_the_cpu_are_refused_on_cuda_and_others_are_told(tiny, monkeypatch, caplog):
+    cuda_session(monkeypatch, on_cpu=("Shape", "ConvTranspose"))
+    with pytest.raises(ArtifactError, match=r"would run convolutions of .* on the CPU; got ConvTranspose, Shape"):
+        OnnxRuntimeBackend(tiny, provider="cuda")
+    cuda_session(monkeypatch, on_cpu=("Shape", "ArgMax"), metadata={ENGINE_KEY: "fp32-generic"})
+    with caplog.at_level("INFO"):
+        OnnxRuntimeBackend(tiny, provider="cuda")
+    assert "on the CPU what it has no CUDA kernels for: ArgMax, Shape" in caplog.text
+
+
+def test_an_older_onnx_runtime_that_does_not_tell_is_taken_at_its_word(tiny, monkeypatch):
+    cuda_session(monkeypatch, on_cpu=None)
+    OnnxRuntimeBackend(tiny, provider="cuda")
+
+
+def test_this_onnx_runtime_tells_where_nodes_run(tiny):
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    session = ort.InferenceSession(str(tiny), options, providers=["CPUExecutionProvider"])
+    (group,) = session.get_provider_graph_assignment_info()
+    assert (group.ep_name, [node.op_type for node in group.get_nodes()]) == ("CPUExecutionProvider", ["Conv"])
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", bytes(range(256)) * 40])

@@ -1,0 +1,431 @@
+"""A CUDA and a TensorRT that compute on the host and write down what is done with them; for tests alone.
+
+They are strict where the real ones would quietly give wrong results: memory is used while it is allocated, work runs
+when a stream is waited for and not before, an execution context is used by one thread at a time, and a CUDA graph's
+context is left as it was captured. tests/gpu runs the real ones.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import weakref
+from contextlib import contextmanager
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+SUCCESS = SimpleNamespace(name="CUDA_SUCCESS")
+SCRATCH = 1000
+DTYPES = {"UINT8": np.uint8, "FLOAT": np.float32}
+
+
+class World:
+    """The machine: its memory, streams, and the events in order."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[Any, ...]] = []
+        self.memory: dict[int, np.ndarray] = {}
+        self.streams: dict[int, Stream] = {}
+        self.current = threading.local()
+        self.contexts: list[weakref.ref[Context]] = []
+        self.made = 0
+        self.fail: str | None = None  # the call that fails: execute, context, capture, deserialize
+        self.delay = 0.0
+        self.cache_accepted = True
+
+    def did(self, *event: Any) -> None:
+        self.events.append(event)
+
+    def names(self, *kinds: str) -> list[tuple[Any, ...]]:
+        return [event for event in self.events if event[0] in kinds]
+
+    def count(self, *event: Any) -> int:
+        return sum(each[: len(event)] == event for each in self.events)
+
+    def allocate(self, kind: str, size: int) -> Buffer:
+        array = np.full(size, 0xAB, np.uint8)
+        self.memory[array.ctypes.data] = array
+        self.did("allocate", kind, size)
+        return Buffer(self, kind, array)
+
+    def bytes_at(self, address: int, size: int) -> np.ndarray:
+        for start, array in self.memory.items():
+            if start <= address and address + size <= start + array.nbytes:
+                return array[address - start : address - start + size]
+        raise AssertionError(f"{size} bytes at {address} are not allocated")
+
+
+class Buffer:
+    def __init__(self, world: World, kind: str, array: np.ndarray) -> None:
+        self.world, self.kind, self.array = world, kind, array
+        self.handle = array.ctypes.data
+
+    def close(self) -> None:
+        del self.world.memory[self.handle]
+        self.world.did("free", self.kind)
+
+
+class Stream:
+    def __init__(self, world: World, device: int) -> None:
+        self.world, self.device = world, device
+        self.handle = 7000 + len(world.streams)
+        self.queue: list[Any] = []
+        self.recording: list[Any] | None = None
+        world.streams[self.handle] = self
+
+    def put(self, work: Any) -> None:
+        (self.queue if self.recording is None else self.recording).append(work)
+
+    def sync(self) -> None:
+        assert self.recording is None
+        if self.world.delay:
+            time.sleep(self.world.delay)
+        queue, self.queue = self.queue, []
+        for work in queue:
+            work()
+
+    def close(self) -> None:
+        self.world.did("free", "stream")
+
+    def create_graph_builder(self) -> GraphBuilder:
+        return GraphBuilder(self)
+
+
+class GraphBuilder:
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.work: list[Any] = []
+
+    def begin_building(self, mode: str) -> None:
+        assert mode == "thread_local"
+        self.stream.recording = self.work
+        self.stream.world.did("capture")
+
+    def end_building(self) -> None:
+        self.stream.recording = None
+
+    def complete(self) -> Graph:
+        assert self.work, "an empty graph"
+        return Graph(self.stream, self.work)
+
+    def close(self) -> None:
+        pass
+
+
+class Graph:
+    def __init__(self, stream: Stream, work: list[Any]) -> None:
+        self.world, self.work = stream.world, work
+        self.closed = False
+
+    def launch(self, stream: Stream) -> None:
+        assert not self.closed
+        self.world.did("launch")
+        for work in self.work:
+            stream.put(work)
+
+    def close(self) -> None:
+        self.closed = True
+        self.work = []
+        self.world.did("free", "graph")
+
+
+class GpuArray:
+    """Somebody else's array on the GPU, with DLPack, or with `__cuda_array_interface__` alone."""
+
+    def __init__(self, world: World, array: np.ndarray, *, device: int = 0, dlpack: bool = True) -> None:
+        self.buffer = world.allocate("foreign", max(array.nbytes, 1))
+        self.buffer.array[: array.nbytes] = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
+        self.dtype, self.device, self.readonly = array.dtype, device, False
+        self.view_shape, self.strides = array.shape, None
+        if dlpack:
+            self.__dlpack_device__ = lambda: (2, device)
+        else:
+            self.__cuda_array_interface__ = {"version": 3}
+
+    def read(self) -> np.ndarray:
+        count = int(np.prod(self.view_shape))
+        return self.buffer.array[: count * self.dtype.itemsize].view(self.dtype).reshape(self.view_shape)
+
+
+def cuda_core(world: World) -> Any:
+    class Device:
+        def __init__(self, index: int) -> None:
+            self.index = index
+
+        def set_current(self) -> None:
+            world.current.context = f"primary {self.index}"
+
+        def create_stream(self) -> Stream:
+            assert world.current.context == f"primary {self.index}"
+            return Stream(world, self.index)
+
+        def allocate(self, size: int, *, stream: Stream) -> Buffer:
+            assert world.current.context == f"primary {self.index}"
+            return world.allocate("device", size)
+
+    class LegacyPinnedMemoryResource:
+        def allocate(self, size: int) -> Buffer:
+            return world.allocate("pinned", size)
+
+    class StridedMemoryView:
+        @staticmethod
+        def from_any_interface(array: GpuArray, stream_ptr: int) -> Any:
+            assert stream_ptr in world.streams
+            return SimpleNamespace(
+                ptr=array.buffer.handle,
+                shape=array.view_shape,
+                strides=array.strides,
+                dtype=array.dtype,
+                device_id=array.device,
+                is_device_accessible=True,
+                readonly=array.readonly,
+            )
+
+    return SimpleNamespace(
+        Device=Device,
+        LegacyPinnedMemoryResource=LegacyPinnedMemoryResource,
+        utils=SimpleNamespace(StridedMemoryView=StridedMemoryView),
+    )
+
+
+def cuda_driver(world: World) -> Any:
+    def get() -> Any:
+        return SUCCESS, getattr(world.current, "context", None)
+
+    def put(context: Any) -> Any:
+        world.current.context = context
+        return (SUCCESS,)
+
+    def up(address: int, host: int, size: int, handle: int) -> Any:
+        world.bytes_at(address, size), world.bytes_at(host, size)
+        world.streams[handle].put(lambda: np.copyto(world.bytes_at(address, size), world.bytes_at(host, size)))
+        return (SUCCESS,)
+
+    return SimpleNamespace(
+        CUresult=SimpleNamespace(CUDA_SUCCESS=SUCCESS),
+        cuCtxGetCurrent=get,
+        cuCtxSetCurrent=put,
+        cuMemcpyHtoDAsync=up,
+        cuMemcpyDtoHAsync=up,
+    )
+
+
+def plan_bytes(io: str = "image", profiles: Any = None, **changes: Any) -> bytes:
+    """A plan of the fake library: images to their red channel, or floats to 4 times each channel's sum."""
+    profiles = profiles or [{"min": [1, 8, 8], "opt": [1, 32, 32], "max": [4, 64, 64]}]
+    return json.dumps({"io": io, "profiles": profiles, **changes}).encode()
+
+
+class Engine:
+    def __init__(self, world: World, plan: dict[str, Any]) -> None:
+        self.world, self.plan = world, plan
+        self.num_io_tensors = 2
+        self.num_optimization_profiles = len(plan["profiles"])
+        self.device_memory_size_v2 = SCRATCH
+        image = plan["io"] == "image"
+        self.tensors = {
+            "image": ("UINT8" if image else "FLOAT", [-1, -1, -1, 3] if image else [-1, 3, -1, -1]),
+            "labels" if image else "logits": (
+                plan.get("dtype", "UINT8" if image else "FLOAT"),
+                [-1, -1, -1] if image else [-1, 3, -1, -1],
+            ),
+        }
+
+    def get_tensor_name(self, index: int) -> str:
+        return list(self.tensors)[index]
+
+    def get_tensor_mode(self, name: str) -> str:
+        return "INPUT" if name == "image" else "OUTPUT"
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        return SimpleNamespace(name=self.tensors[name][0])
+
+    def get_tensor_shape(self, name: str) -> list[int]:
+        return self.tensors[name][1]
+
+    def get_tensor_format(self, name: str) -> str:
+        return self.plan.get("format", "LINEAR")
+
+    def get_tensor_location(self, name: str) -> str:
+        return self.plan.get("location", "DEVICE")
+
+    def get_tensor_profile_shape(self, name: str, index: int) -> list[list[int]]:
+        shapes = []
+        for key in ("min", "opt", "max"):
+            batch, height, width = self.plan["profiles"][index][key]
+            shapes.append([batch, height, width, 3] if self.plan["io"] == "image" else [batch, 3, height, width])
+        return shapes
+
+    def create_runtime_config(self) -> Any:
+        return RuntimeConfig(self.world)
+
+    def create_execution_context(self, how: Any) -> Any:
+        if self.world.fail == "context":
+            return None
+        return Context(self, how)
+
+    def __del__(self) -> None:
+        self.world.did("free", "engine")
+
+
+class RuntimeConfig:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.cache: Any = None
+
+    def create_runtime_cache(self) -> Any:
+        return RuntimeCache(self.world)
+
+    def set_runtime_cache(self, cache: Any) -> bool:
+        self.cache = cache
+        return True
+
+
+class RuntimeCache:
+    def __init__(self, world: World) -> None:
+        self.world, self.content = world, b"compiled"
+
+    def deserialize(self, content: bytes) -> bool:
+        if self.world.cache_accepted:
+            self.content = content
+        return self.world.cache_accepted
+
+    def serialize(self) -> memoryview:
+        self.world.did("serialize")
+        return memoryview(self.content)
+
+
+class Context:
+    def __init__(self, engine: Engine, how: Any) -> None:
+        self.engine, self.world, self.native = engine, engine.world, isinstance(how, RuntimeConfig)
+        assert self.native or how == "USER_MANAGED"
+        self.using = threading.Lock()
+        self.profile, self.version = 0, 0
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.addresses: dict[str, int] = {}
+        self.scratch: int | None = None
+        self.world.made += 1
+        self.world.contexts.append(weakref.ref(self))
+
+    @contextmanager
+    def used(self) -> Any:
+        assert self.using.acquire(blocking=False), "two threads in one execution context"
+        try:
+            yield
+        finally:
+            self.using.release()
+
+    def set_device_memory(self, address: int, size: int) -> None:
+        assert size >= SCRATCH
+        self.world.bytes_at(address, size)
+        self.scratch = address
+
+    def set_optimization_profile_async(self, index: int, handle: int) -> bool:
+        with self.used():
+            assert handle in self.world.streams
+            self.profile, self.version = index, self.version + 1
+            self.world.did("profile", index)
+            return True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        with self.used():
+            low, _, high = self.engine.get_tensor_profile_shape(name, self.profile)
+            self.shapes[name] = tuple(shape)
+            self.version += 1
+            self.world.did("shape", name, tuple(shape))
+            return all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True))
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        shape = self.shapes["image"]
+        if name == "image" or self.engine.plan["io"] == "tensor":
+            return shape
+        return (*shape[:2], -1) if self.engine.plan.get("dynamic_output") else shape[:3]
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.addresses[name] = address
+        self.world.did("address", name, address)
+        return True
+
+    def execute_async_v3(self, handle: int) -> bool:
+        if self.world.fail == "execute":
+            self.engine.plan["log"]("the GPU has left the building")
+            return False
+        with self.used():
+            stream = self.world.streams[handle]
+            captured = stream.recording is not None
+            if captured and self.world.fail == "capture":
+                raise RuntimeError("CUDA_ERROR_STREAM_CAPTURE_INVALIDATED: and more\nlines")
+            self.world.did("enqueue", self.shapes["image"])
+            assert self.native or self.scratch is not None
+            self._queue(stream, dict(self.addresses), captured)
+            return True
+
+    def _queue(self, stream: Stream, addresses: dict[str, int], captured: bool) -> None:
+        alive, version, world, shape = weakref.ref(self), self.version, self.world, self.shapes["image"]
+        scratch, output = self.scratch, next(name for name in self.engine.tensors if name != "image")
+        source, target = (DTYPES[self.engine.tensors[name][0]] for name in ("image", output))
+        out_shape = self.get_tensor_shape(output)
+
+        def work() -> None:
+            context = alive()
+            assert context is not None, "the execution context has been freed"
+            assert not captured or context.version == version, "the graph's execution context has been changed"
+            if scratch is not None:
+                world.bytes_at(scratch, SCRATCH)
+            with context.used():
+                size = int(np.prod(shape)) * np.dtype(source).itemsize
+                image = world.bytes_at(addresses["image"], size).view(source).reshape(shape)
+                result = image[..., 0] if source is np.uint8 else image * 4
+                size = int(np.prod(out_shape)) * np.dtype(target).itemsize
+                world.bytes_at(addresses[output], size).view(target).reshape(out_shape)[...] = result
+
+        stream.put(work)
+
+    def __del__(self) -> None:
+        self.world.did("free", "context")
+
+
+def library(world: World, name: str, version: str) -> ModuleType:
+    """A module like NVIDIA's three."""
+
+    class Severity:
+        INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+
+    class ILogger:
+        pass
+
+    ILogger.Severity = Severity  # type: ignore[attr-defined]
+
+    class Runtime:
+        def __init__(self, logger: Any) -> None:
+            self.logger, self.engine_host_code_allowed = logger, None
+            world.did("runtime", name)
+
+        def deserialize_cuda_engine(self, data: bytes) -> Any:
+            assert world.current.context is not None
+            world.did("host code", self.engine_host_code_allowed)
+            try:
+                plan = json.loads(data)
+            except ValueError:
+                self.logger.log(Severity.ERROR, "the magic tag does not match")
+                return None
+            self.logger.log(Severity.WARNING, "this plan is a fake")
+            plan["log"] = lambda text: self.logger.log(Severity.ERROR, text)
+            return Engine(world, plan)
+
+        def __del__(self) -> None:
+            world.did("free", "runtime")
+
+    module: Any = ModuleType(name)
+    module.__version__ = version
+    module.ILogger, module.Runtime = ILogger, Runtime
+    module.TensorIOMode = SimpleNamespace(INPUT="INPUT", OUTPUT="OUTPUT")
+    module.TensorFormat = SimpleNamespace(LINEAR="LINEAR")
+    module.TensorLocation = SimpleNamespace(DEVICE="DEVICE", HOST="HOST")
+    module.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="USER_MANAGED", STATIC="STATIC")
+    module.CudaGraphStrategy = SimpleNamespace(DISABLED="DISABLED", WHOLE_GRAPH_CAPTURE="WHOLE_GRAPH_CAPTURE")
+    module.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="EAGER", LAZY="LAZY")
+    return module
