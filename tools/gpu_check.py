@@ -127,11 +127,16 @@ def _check(
                 _build(case, row)
                 begin = time.perf_counter()
                 runner = case.open()
-                opened.callback(runner.close)
+                opened.callback(_close, runner, row)
                 row["open_s"] = time.perf_counter() - begin
                 timed.update(_trial(net, case.name, runner, row))
         _measure(timed, config, {row["name"]: row for row in rows})
     save()
+
+
+def _close(runner: Runner, row: dict[str, Any]) -> None:
+    with _recording(row):  # on a GPU that has failed even this does
+        runner.close()
 
 
 def _build(case: Case, row: dict[str, Any]) -> None:

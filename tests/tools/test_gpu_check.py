@@ -137,6 +137,20 @@ def test_what_fails_while_it_is_timed_is_a_refusal_too():
     assert broken.closed
 
 
+def test_what_cannot_be_closed_does_not_keep_the_findings_back():
+    class Stuck(Fake):
+        def close(self):
+            raise RuntimeError("context is destroyed")
+
+    fine = Fake()
+    rows, saved = check(
+        Case("a", "fp32", "labels", "", False, lambda: fine), Case("b", "fp32", "labels", "", False, Stuck)
+    )
+    assert rows[1]["refused"] == "RuntimeError: context is destroyed"
+    assert fine.closed
+    assert saved[-1] == 2
+
+
 def test_wrong_labels_show():
     class Wrong(Fake):
         def infer(self, feed):
