@@ -26,6 +26,7 @@ _COMMANDS = {
     "benchmark": "benchmark",
     "predict": "predict",
     "inspect": "inspect",
+    "doctor": "doctor",
 }
 
 # What the extra `host` brings, and a device that only runs engines does not have.

@@ -17,6 +17,12 @@ _log = logging.getLogger(__name__)
 
 _KEPT = 20
 
+# Said by TensorRT-RTX of its own doings whenever compute capabilities are named; nothing is wrong, nothing can be done.
+_SELF_TALK = (
+    "Thread context has not been set! Using global log stream.",
+    "getHardwareCompatibilityLevel() is unsupported in TensorRT-RTX.",
+)
+
 
 class LibraryLog:
     """The logger of a library, its last errors, and the file that everything goes to when one is asked for.
@@ -75,6 +81,8 @@ class LibraryLog:
         file = self._file
         if file is not None:
             file.write(f"{severity}: {message}\n")
+        if message in _SELF_TALK:
+            return
         if severity in ("INTERNAL_ERROR", "ERROR"):
             self._errors.append(message)
         elif severity == "WARNING":
