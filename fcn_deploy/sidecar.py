@@ -17,6 +17,11 @@ Io = Literal["image", "tensor"]
 # without a sidecar, does not have it.
 ENGINE_KEY = "fcn_deploy.engine"
 
+# What that key ends in, and a sidecar's `target` has as a key, for models that compute on a CPU what an engine for
+# another machine would give.
+SIMULATED = "-simulated"
+SIMULATES = "simulates"
+
 
 @dataclass(frozen=True)
 class EngineFile:

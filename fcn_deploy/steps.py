@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fcn_deploy.build import BuildConfig, Engine, TensorRTConfig, build_onnxruntime, build_tensorrt
 from fcn_deploy.build.onnxruntime import check_onnxruntime
+from fcn_deploy.build.simulation import SIMULATION, build_simulation
 from fcn_deploy.build.tensorrt import check_tensorrt
 from fcn_deploy.data import ImageFolder
 from fcn_deploy.errors import ArtifactError, DependencyError, GateError, InputError, UsageError
@@ -220,7 +221,7 @@ def choose_backend(requested: str, output: Path, progress: Progress = _SILENT) -
         DependencyError: `auto` met a suffix none of whose backends can build here.
         UsageError: The suffix does not fit the backend, or there is no such backend.
     """
-    if requested == OnnxRuntimeBackend.name:
+    if requested in (OnnxRuntimeBackend.name, SIMULATION):
         check_suffix(output, *_ONNX)
         return requested
     if requested != "auto":
@@ -282,7 +283,7 @@ def check_build(
     """Checks, before images are calibrated on, that a backend can build what is asked for on this machine.
 
     Args:
-        backend: `onnxruntime`, or a TensorRT flavor.
+        backend: `onnxruntime`, a TensorRT flavor, or `simulation`.
         config: What to build.
         options: What is particular to TensorRT's builders; None for ONNX Runtime.
         log: Where a TensorRT library's words would go; None for ONNX Runtime, which has none to say.
@@ -294,17 +295,20 @@ def check_build(
     """
     if log is not None:
         check_writable(log)
-    if backend != OnnxRuntimeBackend.name:
+    if backend not in (OnnxRuntimeBackend.name, SIMULATION):
         check_tensorrt(find_flavor(backend), config, options or TensorRTConfig())
         return
-    check_onnxruntime(config)
     asked = [
         field.name for field in fields(TensorRTConfig) if options and getattr(options, field.name) != field.default
     ]
     if log is not None:
         asked.append("log")
+    if backend == SIMULATION:
+        asked = [name for name in asked if name != "base"]  # the graph's own
+    else:
+        check_onnxruntime(config)
     if asked:
-        raise UsageError("options of TensorRT's builders for onnxruntime", got=", ".join(asked), fix="leave them out")
+        raise UsageError(f"options of TensorRT's builders for {backend}", got=", ".join(asked), fix="leave them out")
 
 
 def build(
@@ -323,7 +327,7 @@ def build(
         model: An exported ONNX file.
         config: What to build.
         ranges: A ranges file, or ranges just observed; for INT8, and to audit FP16.
-        backend: `onnxruntime`, or a TensorRT flavor.
+        backend: `onnxruntime`, a TensorRT flavor, or `simulation`.
         options: What is particular to TensorRT's builders; None for ONNX Runtime.
         progress: Told how far a TensorRT builder is, and what it was not asked for.
         log: Where to write what a TensorRT library says; None for ONNX Runtime.
@@ -339,6 +343,8 @@ def build(
     if isinstance(ranges, Path):
         ranges = Ranges.load(ranges)
     data = read_bytes(model)
+    if backend == SIMULATION:
+        return build_simulation(data, config, (options or TensorRTConfig()).base, ranges, progress)
     if backend != OnnxRuntimeBackend.name:
         return build_tensorrt(find_flavor(backend), data, config, options, ranges, progress, log)
     return build_onnxruntime(data, config, ranges)

@@ -23,7 +23,7 @@ from fcn_deploy.quant.selection import float_by_default, quantizable_layers
 from fcn_deploy.quant.tensors import data_input
 from fcn_deploy.runtime import Backend
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-from fcn_deploy.sidecar import ENGINE_KEY, Precision
+from fcn_deploy.sidecar import ENGINE_KEY, SIMULATED, Precision
 
 Base = Literal["fp16", "fp32"]
 
@@ -114,8 +114,14 @@ def simulate(graph: TypedGraph, *, threads: int | None = None) -> Backend:
     Raises:
         ArtifactError: ONNX Runtime cannot load it.
     """
+    return OnnxRuntimeBackend(simulated(graph), threads=threads)
+
+
+def simulated(graph: TypedGraph) -> bytes:
+    """Returns the content of the ONNX file by which ONNX Runtime simulates a typed graph; see `simulate`."""
     model = passes.run(parse(graph.data), (widen_half, *passes.FINAL))
-    return OnnxRuntimeBackend(serialize(model), threads=threads, simulate_quantization=True)
+    model.metadata_props[ENGINE_KEY] = f"{graph.precision.requested}{SIMULATED}"
+    return serialize(model)
 
 
 def _checked_base(config: BuildConfig, base: Base, kept: Collection[str] | None) -> Base:

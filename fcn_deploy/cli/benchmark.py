@@ -21,7 +21,10 @@ from fcn_deploy.cli.options import (
 from fcn_deploy.spec import ImageShape
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fcn_deploy.evaluate.benchmark import Timing
+    from fcn_deploy.runtime import Segmenter
 
 
 @click.command("benchmark", short_help="Latency, in turn, as ratios.")
@@ -67,6 +70,7 @@ def command(
         segmenters = sources.open_all(names, **model_from(options), **gpu_from(options), threads=threads)
         for segmenter in segmenters.values():
             opened.enter_context(segmenter)
+        _refuse_simulations(segmenters)
         contestants = {name: functools.partial(segmenters[name], images) for name in names}
         text = f"measuring {shape}, {'default' if threads is None else threads} threads"
         with TerminalProgress().measuring(text) as show:
@@ -76,6 +80,15 @@ def command(
         print_json({"shape": str(shape), "threads": threads, "engines": _rows(timings, labels, shape, percentile)})
     else:
         print_table(benchmark_table(timings, labels, shape.batch, percentile))
+
+
+def _refuse_simulations(segmenters: Mapping[str, Segmenter]) -> None:
+    from fcn_deploy.errors import UsageError
+    from fcn_deploy.sidecar import SIMULATES
+
+    for name, segmenter in segmenters.items():
+        if segmenter.sidecar is not None and SIMULATES in segmenter.sidecar.target:
+            raise UsageError(f"{name} is a simulation: of speed it says nothing", fix="leave it out")
 
 
 def _short_names(names: list[str]) -> list[str]:

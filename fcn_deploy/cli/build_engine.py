@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 @calibration_options
 @click.option(
     "--backend",
-    type=click.Choice(["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]),
+    type=click.Choice(["auto", "onnxruntime", "tensorrt", "tensorrt-rtx", "simulation"]),
     default="auto",
     show_default=True,
     help="auto: onnxruntime for .onnx; for .engine or .plan tensorrt if it is installed and there is a GPU, else "
-    "tensorrt-rtx.",
+    "tensorrt-rtx. simulation: an .onnx that gives on a CPU what TensorRT's graph says, to verify and evaluate it.",
 )
 @click.option(
     "--io",

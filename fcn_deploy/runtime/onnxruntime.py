@@ -13,7 +13,7 @@ import numpy as np
 
 from fcn_deploy.errors import ArtifactError, ClosedError, DependencyError, UsageError
 from fcn_deploy.runtime.backend import Array, Provider, check_feeds
-from fcn_deploy.sidecar import ENGINE_KEY
+from fcn_deploy.sidecar import ENGINE_KEY, SIMULATED
 from fcn_deploy.spec import TensorSpec
 
 try:
@@ -27,6 +27,7 @@ except ImportError as error:
 _log = logging.getLogger(__name__)
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_SIMULATION = ("session.disable_quant_qdq", "1")
 _CONVOLUTIONS = {"Conv", "ConvTranspose", "FusedConv", "QLinearConv", "ConvInteger"}
 _DTYPES = {
     "tensor(float)": "float32",
@@ -76,13 +77,11 @@ class OnnxRuntimeBackend:
             _preload()
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         what = "the model" if isinstance(model, bytes) else str(model)
-        try:
-            session = ort.InferenceSession(
-                model if isinstance(model, bytes) else str(model), options, providers=providers
-            )
-        except Exception as error:
-            # ONNX Runtime raises a dozen unrelated exception types here; each means that it will not run this.
-            raise ArtifactError(f"ONNX Runtime {ort.__version__} cannot load {what}", got=_first_line(error)) from error
+        session = _open(model, what, options, providers)
+        if session.get_modelmeta().custom_metadata_map.get(ENGINE_KEY, "").endswith(SIMULATED):
+            # It says so itself, but only once it is loaded; fused, its Q/DQ would be another net.
+            options.add_session_config_entry(*_SIMULATION)
+            session = _open(model, what, options, providers)
         if session.get_providers()[0] != _PROVIDERS[provider]:
             raise DependencyError(
                 f"ONNX Runtime did not start its {provider} provider",
@@ -144,6 +143,14 @@ class OnnxRuntimeBackend:
         self._session = None
 
 
+def _open(model: Path | bytes, what: str, options: Any, providers: Any) -> Any:
+    try:
+        return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=providers)
+    except Exception as error:
+        # ONNX Runtime raises a dozen unrelated exception types here; each means that it will not run this.
+        raise ArtifactError(f"ONNX Runtime {ort.__version__} cannot load {what}", got=_first_line(error)) from error
+
+
 def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
 
@@ -156,7 +163,7 @@ def _session_options(threads: int | None, simulate: bool, optimized_path: Path |
             raise UsageError("bad number of threads", got=threads, expected="1 or more")
         options.intra_op_num_threads = threads
     if simulate:
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        options.add_session_config_entry(*_SIMULATION)
     if optimized_path is not None:
         options.optimized_model_filepath = str(optimized_path)
     return options
