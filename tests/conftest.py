@@ -109,3 +109,15 @@ def ranges_file(exported, photo_folder, tmp_path_factory) -> Callable[[str], Pat
         return path
 
     return calibrate
+
+
+@pytest.fixture
+def call(capsys):  # type: ignore[no-untyped-def]
+    """Runs a command line in process, checks its exit code, and returns what it said."""
+    from fcn_deploy.cli.app import run
+
+    def call(*arguments, code=0):  # type: ignore[no-untyped-def]
+        assert run([str(argument) for argument in arguments]) == code, capsys.readouterr().err
+        return capsys.readouterr()
+
+    return call

@@ -52,8 +52,8 @@ class TensorRTConfig:
             only on that of the one at hand.
         version_compatible: Whether later versions of the library, and its lean runtime, are to load the engine; it
             then holds code that runs on the host, which a runtime does only on the user's word.
-            compute_capabilities: GPU architectures to build for, such as `8.6`; the library's default where empty, which
-            for TensorRT-RTX is 8.0 and newer.
+        compute_capabilities: GPU architectures to build for, such as `8.6`; the library's default where empty,
+            which for TensorRT-RTX is 8.0 and newer.
     """
 
     profiles: tuple[ImageProfile, ...] = ()
