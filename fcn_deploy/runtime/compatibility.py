@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
@@ -10,12 +11,14 @@ from fcn_deploy.runtime.driver import Gpu
 from fcn_deploy.runtime.flavor import FLAVORS, Flavor, find_flavor
 from fcn_deploy.sidecar import Sidecar, sidecar_path
 
+_log = logging.getLogger(__name__)
+
 
 def choose_flavor(engine: Path, sidecar: Sidecar | None, asked: str | None) -> Flavor:
     """Returns the library that is to run a plan.
 
     What was asked for; else the one that built the plan; else, where that one is not installed, one that is and runs
-    the plans of that one.
+    the plans of that one. A plan without a sidecar is given to the one library there is, if there is one and no other.
 
     Args:
         engine: The plan, for errors.
@@ -30,9 +33,14 @@ def choose_flavor(engine: Path, sidecar: Sidecar | None, asked: str | None) -> F
     flavor = find_flavor(asked) if asked is not None else None
     if sidecar is None:
         if flavor is None:
+            installed = [each for each in FLAVORS.values() if each.installed]
+            if len(installed) == 1:
+                _log.info("%s has no sidecar; %s runs it, the one library there is", engine, installed[0].name)
+                return installed[0]
             raise ArtifactError(
                 f"{engine} has no sidecar, and nothing else says which library built it",
                 expected=str(sidecar_path(engine)),
+                got=f"{' and '.join(each.name for each in installed) or 'none of them'} installed",
                 fix="copy the two files together, or name the library, one of "
                 f"{', '.join(FLAVORS)}: Segmenter(open_backend(engine, flavor=...), spec=spec)",
             )

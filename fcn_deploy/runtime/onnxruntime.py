@@ -78,16 +78,17 @@ class OnnxRuntimeBackend:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         what = "the model" if isinstance(model, bytes) else str(model)
         session = _open(model, what, options, providers)
-        if session.get_modelmeta().custom_metadata_map.get(ENGINE_KEY, "").endswith(SIMULATED):
-            # It says so itself, but only once it is loaded; fused, its Q/DQ would be another net.
-            options.add_session_config_entry(*_SIMULATION)
-            session = _open(model, what, options, providers)
         if session.get_providers()[0] != _PROVIDERS[provider]:
             raise DependencyError(
                 f"ONNX Runtime did not start its {provider} provider",
                 got=f"a session on {session.get_providers()[0]}",
                 fix="check the driver, CUDA and cuDNN that onnxruntime-gpu asks for",
             )
+        kind = session.get_modelmeta().custom_metadata_map.get(ENGINE_KEY, "")
+        if kind.endswith(SIMULATED) and not simulate_quantization:
+            # It says so itself, but only once it is loaded; fused, its Q/DQ would be another net.
+            options.add_session_config_entry(*_SIMULATION)
+            session = _open(model, what, options, providers)
         session.disable_fallback()
         if provider == "cuda":
             _check_placement(what, session)

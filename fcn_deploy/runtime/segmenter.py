@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcn_deploy.errors import ArtifactError, ClosedError, FcnDeployError, InputError, UsageError, WrongIoError
-from fcn_deploy.runtime.backend import Array, Backend, Provider, open_backend
+from fcn_deploy.runtime.backend import PLAN_SUFFIXES, Array, Backend, Provider, open_backend
 from fcn_deploy.runtime.cpu import has_vnni
 from fcn_deploy.runtime.image import check_images, normalize
 from fcn_deploy.sidecar import ENGINE_KEY, Io, Sidecar, load_sidecar, sidecar_path
@@ -53,7 +53,7 @@ class Segmenter:
         if path is None and (threads, provider, device, allow_host_code) != (None, None, None, False):
             raise UsageError("these options are for opening a file", got="a backend that is open already")
         # The sidecar comes first: what it rules out must never reach a library.
-        sidecar = _checked_sidecar(path) if path else None
+        sidecar = _checked_sidecar(path, spec) if path else None
         self._backend: Backend | None = (
             open_backend(path, threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
             if path
@@ -151,9 +151,9 @@ class Segmenter:
         return backend.infer({self._input: feed})[self._output]
 
 
-def _checked_sidecar(engine: Path) -> Sidecar | None:
-    if not sidecar_path(engine).is_file():
-        return None
+def _checked_sidecar(engine: Path, spec: ModelSpec | None) -> Sidecar | None:
+    if not sidecar_path(engine).is_file() and (spec is not None or engine.suffix not in PLAN_SUFFIXES):
+        return None  # a model may have its spec in its metadata, a plan has none
     sidecar = load_sidecar(engine)
     if "int8" in sidecar.precision.layers.values() and sidecar.target.get("cpu") == "vnni":
         _require_vnni(engine)

@@ -64,7 +64,7 @@ def test_vnni_engines_use_all_bits(build):
 @pytest.mark.parametrize(("vnni", "target"), [(True, "vnni"), (False, "generic")])
 def test_native_asks_this_machine_and_says_so(build, monkeypatch, caplog, vnni, target):
     monkeypatch.setattr(module, "has_vnni", lambda: vnni)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", "fcn_deploy"):
         assert build(target_cpu="native").sidecar.target["cpu"] == target
     assert f"target CPU: this machine's, {target}" in caplog.text
 

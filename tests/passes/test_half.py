@@ -143,14 +143,14 @@ def test_qdq_in_fp16_wants_a_newer_opset():
 
 
 def test_an_opset_that_will_do_is_left_alone(caplog):
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "fcn_deploy")
     _, changed = raise_opset(model([node("Conv", "image w1", "logits")], opset=20, w1=weights()), 19)
     assert not changed
     assert "opset 20 is no older than 19" in caplog.text
 
 
 def test_they_say_why_they_decline(caplog):
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "fcn_deploy")
     graph = model([node("Conv", "image w1", "logits")], w1=weights())
     _, changed = widen_half(graph)
     assert not changed

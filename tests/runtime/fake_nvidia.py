@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from contextlib import contextmanager
+from enum import Enum
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -391,13 +392,8 @@ class Context:
 def library(world: World, name: str, version: str) -> ModuleType:
     """A module like NVIDIA's three."""
 
-    class Severity:
-        INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
-
     class ILogger:
-        pass
-
-    ILogger.Severity = Severity  # type: ignore[attr-defined]
+        Severity = Enum("Severity", "INTERNAL_ERROR ERROR WARNING INFO VERBOSE", start=0)
 
     class Runtime:
         def __init__(self, logger: Any) -> None:
@@ -410,10 +406,10 @@ def library(world: World, name: str, version: str) -> ModuleType:
             try:
                 plan = json.loads(data)
             except ValueError:
-                self.logger.log(Severity.ERROR, "the magic tag does not match")
+                self.logger.log(ILogger.Severity.ERROR, "the magic tag does not match")
                 return None
-            self.logger.log(Severity.WARNING, "this plan is a fake")
-            plan["log"] = lambda text: self.logger.log(Severity.ERROR, text)
+            self.logger.log(ILogger.Severity.WARNING, "this plan is a fake")
+            plan["log"] = lambda text: self.logger.log(ILogger.Severity.ERROR, text)
             return Engine(world, plan)
 
         def __del__(self) -> None:

@@ -278,7 +278,7 @@ def test_convolutions_on_the_cpu_are_refused_on_cuda_and_others_are_told(tiny, m
     with pytest.raises(ArtifactError, match=r"would run convolutions of .* on the CPU; got ConvTranspose, Shape"):
         OnnxRuntimeBackend(tiny, provider="cuda")
     cuda_session(monkeypatch, on_cpu=("Shape", "ArgMax"), metadata={ENGINE_KEY: "fp32-generic"})
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", "fcn_deploy"):
         OnnxRuntimeBackend(tiny, provider="cuda")
     assert "on the CPU what it has no CUDA kernels for: ArgMax, Shape" in caplog.text
 

@@ -16,6 +16,7 @@ from fake_nvidia import GpuArray
 
 from fcn_deploy.errors import ArtifactError, ClosedError, DependencyError, InputError, UsageError
 from fcn_deploy.runtime import Segmenter, open_backend
+from fcn_deploy.runtime.flavor import Flavor
 from fcn_deploy.runtime.tensorrt import TensorRTBackend
 from fcn_deploy.sidecar import sidecar_path
 from fcn_deploy.spec import TensorSpec
@@ -29,7 +30,7 @@ TWO_PROFILES = [
 @pytest.fixture(autouse=True)
 def quiet(caplog):
     """The fake library warns at every load."""
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "fcn_deploy")
 
 
 def photo(height=16, width=24, batch=1, seed=0):
@@ -238,9 +239,16 @@ def test_a_library_that_is_named_is_the_one_that_runs(world, plan, caplog):
     backend.close()
 
 
-def test_without_a_sidecar_the_library_must_be_named(world, plan, make_spec):
+def only(monkeypatch, *names):
+    """Makes these the flavors that are installed."""
+    monkeypatch.setattr(Flavor, "installed", property(lambda flavor: flavor.name in names))
+
+
+@pytest.mark.parametrize("installed", [(), ("tensorrt", "tensorrt-rtx")])
+def test_without_a_sidecar_the_library_must_be_named(world, plan, make_spec, monkeypatch, installed):
+    only(monkeypatch, *installed)
     path = plan(sidecar=False)
-    for opening in (lambda: open_backend(path), lambda: Segmenter(path), lambda: Segmenter(path, spec=make_spec())):
+    for opening in (lambda: open_backend(path), lambda: Segmenter(path, spec=make_spec())):
         with pytest.raises(
             ArtifactError, match=r"no sidecar.*open_backend\(engine, flavor=\.\.\.\), spec=spec\)"
         ) as caught:
@@ -249,9 +257,31 @@ def test_without_a_sidecar_the_library_must_be_named(world, plan, make_spec):
     with pytest.raises(UsageError, match="unknown TensorRT flavor; got 'trt'"):
         open_backend(path, flavor="trt")
     assert world.events == []
+
+
+def test_a_library_that_is_named_runs_a_plan_without_a_sidecar(world, plan, make_spec):
+    path = plan(sidecar=False)
     with Segmenter(open_backend(path, flavor="tensorrt"), spec=make_spec()) as segmenter:
         image = photo()["image"][0]
         np.testing.assert_array_equal(segmenter(image), image[..., 0])
+
+
+def test_the_one_library_there_is_runs_a_plan_without_a_sidecar_and_says_so(
+    world, plan, make_spec, monkeypatch, caplog
+):
+    only(monkeypatch, "tensorrt")
+    with caplog.at_level(logging.INFO, "fcn_deploy"), Segmenter(plan(sidecar=False), spec=make_spec()) as segmenter:
+        image = photo()["image"][0]
+        np.testing.assert_array_equal(segmenter(image), image[..., 0])
+    assert "has no sidecar; tensorrt runs it" in caplog.text
+
+
+def test_a_plan_without_a_sidecar_and_a_spec_is_exit_5_before_the_driver(world, plan, monkeypatch):
+    only(monkeypatch, "tensorrt")
+    with pytest.raises(ArtifactError, match="has no sidecar") as caught:
+        Segmenter(plan(sidecar=False))
+    assert caught.value.exit_code == 5
+    assert world.events == []
 
 
 def test_a_sidecar_that_is_there_counts_even_if_the_library_is_named(world, plan):
