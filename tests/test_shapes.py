@@ -18,8 +18,9 @@ from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.export import export_onnx
 from fcn_deploy.graph import parse
 from fcn_deploy.models import FCN
+from fcn_deploy.palette import default_palette
 from fcn_deploy.shapes import DEFAULT_SHAPE, image_shape, tensor_types
-from fcn_deploy.spec import PAPER, ImageShape, ModelSpec, default_palette
+from fcn_deploy.spec import PAPER, ImageShape, ModelSpec
 
 SPEC = ModelSpec("fcn8s", 8, 0.01, 5, tuple("abcde"), default_palette(5))
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from fcn_deploy.build import Engine
 from fcn_deploy.errors import ArtifactError, InputError
 from fcn_deploy.files import sha256_bytes
+from fcn_deploy.palette import default_palette
 from fcn_deploy.sidecar import EngineFile, Gate, Precision, Sidecar, Source, load_sidecar, sidecar_path
-from fcn_deploy.spec import ModelSpec, default_palette
+from fcn_deploy.spec import ModelSpec
 
 SPEC = ModelSpec("fcn8s", 8, 1.0, 2, ("sky", "building"), default_palette(2))
 SIDECAR = Sidecar(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import fcn_deploy
 from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.palette import default_palette
 from fcn_deploy.spec import (
     AT_ONCE,
     PAPER,
@@ -23,7 +24,6 @@ from fcn_deploy.spec import (
     Padding,
     TensorSpec,
     check_format,
-    default_palette,
 )
 
 NUMBERS = st.floats(-1e6, 1e6)

@@ -10,8 +10,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from fcn_deploy.files import sha256_file, write_json
+from fcn_deploy.palette import default_palette
 from fcn_deploy.sidecar import EngineFile, Precision, Sidecar, Source, sidecar_path
-from fcn_deploy.spec import ModelSpec, Normalization, default_palette
+from fcn_deploy.spec import ModelSpec, Normalization
 
 CLASSES = 4
 PROFILES = (((1, 8, 8), (1, 16, 16), (4, 64, 64)), ((1, 32, 32), (4, 60, 60), (8, 128, 128)))

@@ -19,13 +19,14 @@ from fcn_deploy.demo import CALIBRATION_SEEDS, EVALUATION_SEEDS, checkpoint_path
 from fcn_deploy.evaluate.parity import Output as Result
 from fcn_deploy.models import FCN
 from fcn_deploy.models.load import load_net
+from fcn_deploy.palette import default_palette
 from fcn_deploy.quant.observe import observe
 from fcn_deploy.quant.ranges import Ranges
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.flavor import BUILDERS, Flavor
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.runtime.tensorrt import TensorRTBackend
-from fcn_deploy.spec import ImageShape, ModelSpec, default_palette
+from fcn_deploy.spec import ImageShape, ModelSpec
 from gpu_runners import EngineRunner, Images, Output, PlanRunner, Runner, TorchRunner
 from training import save_net
 

@@ -13,6 +13,7 @@ from fcn_deploy.files import read_bytes
 from fcn_deploy.models.checkpoint import Checkpoint
 from fcn_deploy.models.layouts import layout_normalization
 from fcn_deploy.models.own import OwnNet
+from fcn_deploy.palette import default_palette
 from fcn_deploy.spec import (
     AT_ONCE,
     TORCHVISION,
@@ -23,7 +24,6 @@ from fcn_deploy.spec import (
     Padding,
     Rgb,
     Triple,
-    default_palette,
 )
 
 _log = logging.getLogger(__name__)

@@ -5,8 +5,9 @@ from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.evaluate.accuracy import confusion_matrix, miou_drop
 from fcn_deploy.evaluate.assess import assess, confusions
 from fcn_deploy.evaluate.parity import run
+from fcn_deploy.palette import default_palette
 from fcn_deploy.runtime import Segmenter
-from fcn_deploy.spec import ModelSpec, Normalization, TensorSpec, default_palette
+from fcn_deploy.spec import ModelSpec, Normalization, TensorSpec
 
 CLASSES = 3
 

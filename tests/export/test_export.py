@@ -8,8 +8,9 @@ from torch import nn
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.export import ExportConfig, export_onnx
 from fcn_deploy.models.backend import TorchBackend
+from fcn_deploy.palette import default_palette
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-from fcn_deploy.spec import METADATA_KEY, ImageShape, ModelSpec, default_palette
+from fcn_deploy.spec import METADATA_KEY, ImageShape, ModelSpec
 
 SPEC = ModelSpec("fcn8s", 8, 0.0625, 5, tuple("abcde"), default_palette(5))
 

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from fcn_deploy.errors import InputError
 from fcn_deploy.models import FCN, load_model, read_checkpoint
 from fcn_deploy.models.fcn import VARIANTS
-from fcn_deploy.spec import METADATA_KEY, ModelSpec, default_palette
+from fcn_deploy.palette import default_palette
+from fcn_deploy.spec import METADATA_KEY, ModelSpec
 
 IMAGE = torch.linspace(-1, 1, 3 * 40 * 50).reshape(1, 3, 40, 50)
 

@@ -5,7 +5,8 @@ import pytest
 from fcn_deploy.errors import InputError
 from fcn_deploy.models import read_checkpoint
 from fcn_deploy.models.describe import SpecOptions, describe, read_class_names
-from fcn_deploy.spec import TORCHVISION, Normalization, default_palette
+from fcn_deploy.palette import default_palette
+from fcn_deploy.spec import TORCHVISION, Normalization
 
 
 @pytest.fixture

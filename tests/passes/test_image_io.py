@@ -10,11 +10,12 @@ from onnx import TensorProto, helper
 
 from fcn_deploy import passes
 from fcn_deploy.graph import parse, serialize
+from fcn_deploy.palette import default_palette
 from fcn_deploy.passes.image_input import take_images
 from fcn_deploy.passes.label_output import give_labels
 from fcn_deploy.runtime.image import normalize
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-from fcn_deploy.spec import ModelSpec, Normalization, default_palette
+from fcn_deploy.spec import ModelSpec, Normalization
 
 SIZES = [(1, 1, 1), (1, 33, 47), (3, 20, 64)]
 CAFFE = Normalization("BGR", 1.0, (104.00699, 116.66877, 122.67892), (1.0, 1.0, 1.0))

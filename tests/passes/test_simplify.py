@@ -12,7 +12,8 @@ from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
 def test_dims_metadata_and_numbers_survive(make_net):
     from fcn_deploy.export import export_onnx
-    from fcn_deploy.spec import ModelSpec, default_palette
+    from fcn_deploy.palette import default_palette
+    from fcn_deploy.spec import ModelSpec
 
     before, _ = export_onnx(make_net(8), ModelSpec("fcn8s", 8, 0.0625, 5, tuple("abcde"), default_palette(5)))
     after = simplify(before)

@@ -15,11 +15,12 @@ from safetensors.torch import save_file
 from fcn_deploy import steps
 from fcn_deploy.build import BuildConfig
 from fcn_deploy.errors import ArtifactError, InputError, UsageError
+from fcn_deploy.palette import default_palette
 from fcn_deploy.report.inspection import brief, inspect
 from fcn_deploy.report.tables import detail_table, facts_table
 from fcn_deploy.report.units import scaled
 from fcn_deploy.sidecar import sidecar_path
-from fcn_deploy.spec import METADATA_KEY, ImageShape, ModelSpec, default_palette
+from fcn_deploy.spec import METADATA_KEY, ImageShape, ModelSpec
 
 
 @pytest.fixture(scope="module")

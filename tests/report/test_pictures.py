@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fcn_deploy.palette import default_palette
 from fcn_deploy.report.pictures import KINDS, encode_png, index_image, panel
-from fcn_deploy.spec import ModelSpec, default_palette
+from fcn_deploy.spec import ModelSpec
 
 IMAGE = np.full((20, 30, 3), 100, np.uint8)
 

@@ -15,10 +15,11 @@ from onnx import TensorProto, helper, numpy_helper
 from fcn_deploy import steps
 from fcn_deploy.build import BuildConfig
 from fcn_deploy.files import sha256_file, write_json
+from fcn_deploy.palette import default_palette
 from fcn_deploy.runtime.driver import Gpu
 from fcn_deploy.runtime.flavor import Flavor
 from fcn_deploy.sidecar import EngineFile, Precision, Sidecar, Source, sidecar_path
-from fcn_deploy.spec import METADATA_KEY, ModelSpec, Normalization, default_palette
+from fcn_deploy.spec import METADATA_KEY, ModelSpec, Normalization
 
 
 @pytest.fixture(scope="session")

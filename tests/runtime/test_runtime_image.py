@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fcn_deploy.errors import InputError
+from fcn_deploy.palette import default_palette
 from fcn_deploy.runtime import colorize, normalize, overlay
 from fcn_deploy.runtime.image import check_images
-from fcn_deploy.spec import TORCHVISION, Normalization, default_palette
+from fcn_deploy.spec import TORCHVISION, Normalization
 
 CAFFE = Normalization("BGR", 1.0, (104.00699, 116.66877, 122.67892), (1.0, 1.0, 1.0))
 UNEVEN = Normalization("BGR", 0.5, (1.0, 20.0, 90.0), (0.25, 2.0, 64.0))
