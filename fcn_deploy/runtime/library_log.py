@@ -34,6 +34,7 @@ class LibraryLog:
     def __init__(self, module: ModuleType) -> None:
         self._name = module.__name__
         self._errors: deque[str] = deque(maxlen=_KEPT)
+        self._warned: set[str] = set()
         self._file: TextIO | None = None
         self.logger = _make_logger(module, self._heard)
 
@@ -50,7 +51,9 @@ class LibraryLog:
 
     @contextmanager
     def recording(self, path: Path | None) -> Iterator[LibraryLog]:
-        """Forgets earlier errors, and writes everything the library says to a file until the context ends.
+        """Forgets what was said before, and writes everything the library says to a file until the context ends.
+
+        A warning is passed on once, however often it is said; the file has it each time.
 
         Unlike an artifact the file is written as it grows: of a build that hangs or is killed it is what remains.
 
@@ -61,6 +64,7 @@ class LibraryLog:
             InputError: The file cannot be written.
         """
         self._errors.clear()
+        self._warned.clear()
         if path is None:
             yield self
             return
@@ -85,7 +89,8 @@ class LibraryLog:
             return
         if severity in ("INTERNAL_ERROR", "ERROR"):
             self._errors.append(message)
-        elif severity == "WARNING":
+        elif severity == "WARNING" and message not in self._warned:
+            self._warned.add(message)  # some are said of each layer, in the same words
             _log.warning("%s: %s", self._name, message)
 
 

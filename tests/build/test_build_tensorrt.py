@@ -1,5 +1,6 @@
 """Plans of the real TensorRT-RTX, which builds without a GPU."""
 
+import logging
 import os
 import signal
 import time
@@ -157,6 +158,14 @@ def test_progress_rises_to_the_end(build):
     assert progress.shares == sorted(progress.shares)
     assert 0 < progress.shares[0] < 0.5
     assert progress.shares[-1] > 0.8
+
+
+def test_what_it_warns_of_for_every_layer_is_passed_on_once(build, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, "fcn_deploy"):
+        build("int8", log=tmp_path / "log")
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == len(set(said))
+    assert (tmp_path / "log").read_text().count("Converting conv weight scales") > 1
 
 
 def test_everything_the_library_says_goes_to_the_log(build, tmp_path, caplog):
