@@ -51,9 +51,13 @@ class Precision:
         base: What the layers that are not quantised run in.
         method: How ranges were chosen, or None where nothing was quantised.
         layers: Precision asked for each quantisable layer.
-        achieved: What an inspection of the engine found, or `unknown`.
+        achieved: What an inspection of the engine found: `requested` again where every layer runs in what was asked for
+            it; `partial` where that holds for those layers that the inspection tells of, and not of all; `mixed` where
+            a layer runs in something else; `unknown` where nobody looked or nothing was told.
         audited: Whether calibration's values were looked through for what FP16 cannot hold; None where nothing is FP16.
         kept_fp32: The tensors that stay FP32 for that reason, by name.
+        achieved_layers: Precision that the inspection found for each layer, None for one it does not tell of; None
+            where nobody looked layer by layer.
     """
 
     requested: str
@@ -63,6 +67,7 @@ class Precision:
     achieved: str = "unknown"
     audited: bool | None = None
     kept_fp32: tuple[str, ...] = ()
+    achieved_layers: Mapping[str, str | None] | None = None
 
     def __post_init__(self) -> None:
         if self.requested not in ("fp32", "fp16", "int8"):
@@ -73,14 +78,19 @@ class Precision:
             raise InputError("sidecar precision audited", got=repr(self.audited), expected="true or false")
         if not isinstance(self.kept_fp32, tuple) or not all(isinstance(name, str) for name in self.kept_fp32):
             raise InputError("sidecar precision kept_fp32", got=repr(self.kept_fp32), expected="names of tensors")
+        if self.achieved_layers is not None and not isinstance(self.achieved_layers, Mapping):
+            got = repr(self.achieved_layers)
+            raise InputError("sidecar precision achieved_layers", got=got, expected="a precision by layer")
 
     def to_json(self) -> dict[str, Any]:
-        """Returns it as JSON data; what concerns FP16 alone is left out where it is not set."""
+        """Returns it as JSON data; what concerns FP16 alone or was not found out is left out."""
         data = asdict(self)
         if self.audited is None:
             del data["audited"]
         if not self.kept_fp32:
             del data["kept_fp32"]
+        if self.achieved_layers is None:
+            del data["achieved_layers"]
         return data
 
     @classmethod

@@ -336,7 +336,7 @@ def build(
         ArtifactError: ONNX Runtime cannot load what was built.
         DependencyError: The backend's library is not installed, or needs a GPU and there is none.
         InputError: A file cannot be read, the builder refuses the model, or the ranges are not the model's.
-        PrecisionError: A layer would not run in the precision asked for.
+        PrecisionError: A layer does not run in the precision asked for it.
         UsageError: INT8 without ranges, or what the backend cannot do.
     """
     check_build(backend, config, options, log)

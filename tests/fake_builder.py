@@ -11,8 +11,11 @@ from types import ModuleType
 ERROR_WITHOUT_GPU = "the fake has no GPU"
 
 
-def fake_tensorrt(version):
-    """Returns a module `tensorrt` of a version, and the list of what it is asked for."""
+def fake_tensorrt(version, inspected="{}"):
+    """Returns a module `tensorrt` of a version, and the list of what it is asked for.
+
+    Its engines' inspector says `inspected`; None for engines that it cannot load.
+    """
     asked = []
     module = ModuleType("tensorrt")
     module.__version__ = version
@@ -105,7 +108,28 @@ def fake_tensorrt(version):
         def parse(self, data):
             return True
 
-    for each in (ILogger, Builder, OnnxParser):
+    class Inspector:
+        def get_engine_information(self, form):
+            asked.append(("inspect", form.name))
+            return inspected
+
+    class Engine:
+        def create_engine_inspector(self):
+            return Inspector()
+
+    class Runtime:
+        def __init__(self, logger):
+            self.logger = logger
+
+        def deserialize_cuda_engine(self, plan):
+            asked.append(("load", plan))
+            if inspected is None:
+                self.logger.log(ILogger.Severity.ERROR, "not for this GPU")
+                return None
+            return Engine()
+
+    module.LayerInformationFormat = enum.Enum("LayerInformationFormat", ["ONELINE", "JSON"])
+    for each in (ILogger, Builder, OnnxParser, Runtime):
         setattr(module, each.__name__, each)
     module.IProgressMonitor = type("IProgressMonitor", (), {})
     return module, asked

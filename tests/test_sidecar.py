@@ -75,6 +75,7 @@ def test_it_comes_back_from_its_json():
         st.text(),
         st.none() | st.booleans(),
         st.lists(st.text()).map(tuple),
+        st.none() | st.dictionaries(st.text(), st.none() | st.text()),
     ),
     st.builds(Source, st.text(), st.none() | st.text(), st.none() | st.dictionaries(st.text(), st.integers())),
 )
@@ -204,6 +205,7 @@ def test_a_missing_key_is_named(key):
         ("precision", {"requested": "int8"}),
         ("precision", {"requested": "fp16", "base": "fp16", "audited": "yes"}),
         ("precision", {"requested": "fp16", "base": "fp16", "kept_fp32": "conv1_1"}),
+        ("precision", {"requested": "fp16", "base": "fp16", "achieved_layers": ["conv1_1"]}),
         ("spec", None),
         ("spec", {}),
         ("spec", []),

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from fcn_deploy.build.achieved import achieved_precision
 from fcn_deploy.build.engine import BuildConfig, Engine
 from fcn_deploy.build.monitor import BuildPhases, make_monitor, run_interruptibly
 from fcn_deploy.build.profiles import FixedShape, ImageProfile, resolve_profiles
@@ -139,17 +140,19 @@ def build_tensorrt(
         config: Precision, input and output.
         options: Profiles and what else is particular to these builders.
         ranges: What calibration saw: needed for INT8; for FP16 they tell which tensors it could not hold.
-        progress: Told of the profiles, of what stays in another precision, and of how far the build is.
+        progress: Told of the profiles, of what stays in another precision, of how far the build is, and where it is not
+            known what precision was achieved.
         log: Where to write everything the library says.
 
     Returns:
-        The engine. Nothing has run it: what precision it achieved is `unknown`.
+        The engine, with the precision that the library's inspector finds in it; without a driver that is `unknown`.
 
     Raises:
         DependencyError: The library is not installed, or needs a GPU and there is none.
         InputError: The model is not an exported net, the library refuses its graph or cannot build it, the ranges are
             not the model's, or a file cannot be read or written.
         KeyboardInterrupt: Ctrl-C; the build is given up.
+        PrecisionError: A layer does not run in the precision asked for it.
         UsageError: This flavor cannot do what is asked for, the model does not take the shapes of a profile, or INT8
             without ranges.
     """
@@ -170,6 +173,9 @@ def build_tensorrt(
         with progress.advancing(f"building {config.precision} with {flavor.name} {module.__version__}") as show:
             shapes = [_tensor_shapes(profile, config.io) for profile in profiles]
             data = builder.build(network, options, shapes, show)
+        precision = achieved_precision(
+            *(flavor, module, said, data, typed.precision, progress), host_code=options.version_compatible
+        )
     target: dict[str, Any] = {"cpu": "generic", "gpu": list(architectures)}
     if options.version_compatible:
         target["version_compatible"] = True
@@ -180,7 +186,7 @@ def build_tensorrt(
         backend=flavor.name,
         library=str(module.__version__),
         io=config.io,
-        precision=typed.precision,
+        precision=precision,
         spec=spec,
         source=_source(model, ranges),
         target=target,

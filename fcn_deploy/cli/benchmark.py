@@ -51,16 +51,19 @@ def command(
     """Measure the latency of engines from uint8 image to labels.
 
     All run in turn, round by round, so a noisy machine favours none. Ratios are taken within each round, against --vs,
-    or the first engine. ENGINE may also be an exported model or pytorch:CHECKPOINT.
+    or the first engine. ENGINE may also be an exported model or pytorch:CHECKPOINT. Of engines of one model in INT8 and
+    FP16 a sentence says which is faster.
     """
     import functools
     from contextlib import ExitStack
+    from dataclasses import asdict
 
     import numpy as np
 
     from fcn_deploy import sources
     from fcn_deploy.evaluate.benchmark import BenchmarkConfig, benchmark
     from fcn_deploy.report.tables import benchmark_table
+    from fcn_deploy.report.twins import find_twins
 
     config = BenchmarkConfig(warmup, duration, iterations, percentile)
     random = np.random.default_rng(0)
@@ -76,10 +79,15 @@ def command(
         with TerminalProgress().measuring(text) as show:
             timings = benchmark(contestants, config, show)
     labels = _short_names(names)
+    twins = find_twins({name: segmenters[name].sidecar for name in names}, timings, labels)
     if as_json:
-        print_json({"shape": str(shape), "threads": threads, "engines": _rows(timings, labels, shape, percentile)})
-    else:
-        print_table(benchmark_table(timings, labels, shape.batch, percentile))
+        rows = _rows(timings, labels, shape, percentile)
+        pairs = [{**asdict(pair), "faster": pair.faster, "text": str(pair)} for pair in twins]
+        print_json({"shape": str(shape), "threads": threads, "engines": rows, "int8_and_fp16": pairs})
+        return
+    print_table(benchmark_table(timings, labels, shape.batch, percentile))
+    for pair in twins:
+        click.echo(pair)
 
 
 def _refuse_simulations(segmenters: Mapping[str, Segmenter]) -> None:

@@ -22,8 +22,9 @@ from fcn_deploy.spec import ImageShape
 def command(file: Path, shape: ImageShape | None, as_json: bool) -> None:
     """Say what a FILE is: a checkpoint, an exported model, an engine, ranges, a sidecar or a summary.
 
-    Of a model and an engine each layer: weights, output, parameters, multiplications (MACs) and precision; of a
-    checkpoint and of ranges each tensor. --json has all of it.
+    Of a model and an ONNX engine each layer: weights, output, parameters, multiplications (MACs) and precision; of a
+    TensorRT engine the precision asked of each layer and achieved; of a checkpoint and of ranges each tensor. --json
+    has all of it.
     """
     from fcn_deploy.report.inspection import brief, inspect
 

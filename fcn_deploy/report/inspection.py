@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fcn_deploy.errors import ArtifactError, InputError, UsageError
 from fcn_deploy.files import read_bytes, read_json, sha256_bytes, sha256_file
 from fcn_deploy.report.units import scaled
+from fcn_deploy.runtime.backend import PLAN_SUFFIXES
 from fcn_deploy.sidecar import ENGINE_KEY, SIMULATES, Sidecar, load_sidecar, sidecar_path
 from fcn_deploy.spec import METADATA_KEY, ImageShape, ModelSpec, check_format
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def inspect(path: Path, shape: ImageShape | None = None) -> dict[str, Any]:
-    """Describes a checkpoint, an ONNX model or engine, ranges, a sidecar or a summary.
+    """Describes a checkpoint, an ONNX model or engine, a TensorRT plan, ranges, a sidecar or a summary.
 
     Args:
         path: The file.
@@ -30,11 +31,12 @@ def inspect(path: Path, shape: ImageShape | None = None) -> dict[str, Any]:
         JSON data, its `kind` first.
 
     Raises:
-        ArtifactError: An engine does not fit its sidecar.
+        ArtifactError: An engine does not fit its sidecar, or a plan has none.
         InputError: The file cannot be read, or is none of these; or the model does not run on such images.
         UsageError: A shape was given that the model does not take, or for a file that is no model.
     """
     readers = {".json": _json, ".pth": _checkpoint, ".pt": _checkpoint, ".safetensors": _checkpoint}
+    readers |= dict.fromkeys(PLAN_SUFFIXES, _plan)
     if not path.is_file():
         raise InputError(f"cannot read {path}", got="a folder" if path.is_dir() else "no such file")
     if path.suffix == ".onnx":
@@ -76,6 +78,20 @@ def _onnx(path: Path, shape: ImageShape | None) -> dict[str, Any]:
         "layers": [asdict(layer) for layer in layers],
         "spec": ModelSpec.loads(spec).to_json() if spec else None,
         "sidecar": sidecar.to_json() if sidecar is not None else None,
+    }
+
+
+def _plan(path: Path) -> dict[str, Any]:
+    sidecar = load_sidecar(path)  # all that can be told without the library and the GPU that the plan is for
+    asked, found = sidecar.precision.layers, sidecar.precision.achieved_layers or {}
+    return {
+        "kind": "plan",
+        "bytes": path.stat().st_size,
+        "sha256": sidecar.engine.sha256,  # which is the file's, or it would not have been loaded
+        "profiles": [dict(profile) for profile in sidecar.profiles],
+        "precisions": {name: {"asked": kind, "achieved": found.get(name)} for name, kind in asked.items()},
+        "spec": sidecar.spec.to_json(),
+        "sidecar": sidecar.to_json(),
     }
 
 
@@ -157,6 +173,11 @@ def brief(facts: Mapping[str, Any]) -> dict[str, Any]:
         short["macs"] = "not known" if facts["macs"] is None else scaled(facts["macs"], "MAC")
     if facts["kind"] in ("ONNX model", "engine") and "shape" in short:
         short["shape"] = str(ImageShape(*short["shape"]))
+    if facts["kind"] == "plan":
+        short["profiles"] = [
+            {key: str(ImageShape(*shape)) for key, shape in profile.items()} for profile in facts["profiles"]
+        ]
+        del short["precisions"]
     if "parameters" in short:
         short["parameters"] = f"{short['parameters']:,}"
     if facts["kind"] == "checkpoint" and facts["layout"] is None:
@@ -167,14 +188,24 @@ def brief(facts: Mapping[str, Any]) -> dict[str, Any]:
         short["spec"] = {key: value for key, value in short["spec"].items() if key not in hidden and value is not None}
     if "sidecar" in short:
         sidecar = short.pop("sidecar")
-        short["io"], short["target"] = sidecar["io"], sidecar["target"]["cpu"]
+        plan = facts["kind"] == "plan"
+        short["io"], short["target"] = sidecar["io"], _gpus(sidecar["target"]) if plan else sidecar["target"]["cpu"]
         short["backend"] = f"{sidecar['backend']} {sidecar['library']}"
-        short |= {"precision": _precision(sidecar["precision"]), "gate": sidecar["gate"] or "none recorded"}
+        precision = _precision(sidecar["precision"], by_layer=not plan)
+        short |= {"precision": precision, "gate": sidecar["gate"] or "none recorded"}
         short["source"] = {key: value for key, value in sidecar["source"].items() if value is not None}
     return short
 
 
-def _precision(precision: Mapping[str, Any]) -> dict[str, Any]:
+def _gpus(target: Mapping[str, Any]) -> str:
+    """Where a plan runs."""
+    gpus = ", ".join(target.get("gpu") or ()) or "what the library decides"
+    return f"GPU, {gpus}{' and newer' if target.get('hardware_compatible') else ''}"
+
+
+def _precision(precision: Mapping[str, Any], by_layer: bool) -> dict[str, Any]:
+    if not by_layer:
+        return {key: precision[key] for key in ("requested", "base", "achieved", "method") if precision[key]}
     layers: dict[str, list[str]] = {}
     for name, kind in precision["layers"].items():
         layers.setdefault(kind, []).append(name)

@@ -106,9 +106,11 @@ def _points(value: float) -> str:
 
 
 def detail_table(facts: Mapping[str, Any]) -> Table | None:
-    """Returns the table of what `inspect` found inside a file: layers or tensors; None if it has neither."""
+    """Returns the table of what `inspect` found inside a file: layers, their precisions, or tensors; None if none."""
     if facts.get("layers"):
         return _layer_table(facts)
+    if facts.get("precisions"):
+        return _precision_table(facts["precisions"])
     if facts.get("tensors"):
         return _range_table(facts["tensors"]) if facts["kind"] == "ranges" else _tensor_table(facts["tensors"])
     return None
@@ -146,6 +148,16 @@ def _tensor_table(tensors: Mapping[str, Mapping[str, Any]]) -> Table:
     for name, tensor in tensors.items():
         row = (_by(tensor["shape"]) or "scalar", f"{tensor['parameters']:,}", tensor["dtype"])
         table.add_row(Text(name), *row)
+    return table
+
+
+def _precision_table(precisions: Mapping[str, Mapping[str, str | None]]) -> Table:
+    told = any(each["achieved"] for each in precisions.values())
+    # In a column of question marks nobody would see that the answer is one and the same for all.
+    table = _table("layers", "layer", "asked", *(["achieved"] if told else []))
+    _fold_names(table)
+    for name, each in precisions.items():
+        table.add_row(Text(name), each["asked"], *([each["achieved"] or "not told"] if told else []))
     return table
 
 

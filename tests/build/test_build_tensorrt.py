@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from fcn_deploy import steps
-from fcn_deploy.build import BuildConfig, TensorRTConfig
+from fcn_deploy.build import BuildConfig, TensorRTConfig, achieved
 from fcn_deploy.build import tensorrt as module
 from fcn_deploy.build.profiles import DEFAULT, ImageProfile
 from fcn_deploy.build.typed import TypedGraph
@@ -39,6 +39,16 @@ class Listener(Silent):
     def advancing(self, text):
         self.lines.append(text)
         yield self.shares.append
+
+
+@pytest.fixture(autouse=True)
+def no_driver(monkeypatch):
+    """Wherever these tests run; tests/gpu looks into the plans."""
+
+    def none():
+        raise DependencyError("no NVIDIA driver was found", got="a test", fix="none")
+
+    monkeypatch.setattr(achieved, "find_gpus", none)
 
 
 @pytest.fixture
@@ -150,6 +160,15 @@ def test_ranges_of_another_model_and_none_for_int8_are_refused(build, exported, 
         build(ranges=ranges_file("fcn16s"))
     with pytest.raises(UsageError, match="needs ranges"):
         steps.build(exported("fcn8s"), BuildConfig("int8"), backend=RTX)
+
+
+def test_without_a_driver_what_it_runs_in_is_unknown_and_that_is_said_once(build):
+    progress = Listener()
+    precision = build("int8", progress=progress).sidecar.precision
+    assert (precision.achieved, precision.achieved_layers) == ("unknown", None)
+    assert "achieved_layers" not in precision.to_json()
+    (line,) = [line for line in progress.lines if "not known" in line]
+    assert line == "What the INT8 engine runs in is not known: no NVIDIA driver was found (a test)."
 
 
 def test_progress_rises_to_the_end(build):

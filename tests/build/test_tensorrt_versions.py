@@ -6,7 +6,7 @@ import pytest
 from fake_builder import fake_tensorrt
 
 from fcn_deploy import steps
-from fcn_deploy.build import BuildConfig, TensorRTConfig
+from fcn_deploy.build import BuildConfig, TensorRTConfig, achieved
 from fcn_deploy.build import tensorrt as module
 from fcn_deploy.build.profiles import ImageProfile
 from fcn_deploy.errors import DependencyError, InputError
@@ -22,7 +22,7 @@ def asked(request, monkeypatch):
     """Puts a version of TensorRT and a GPU in place; what the version is asked for."""
     fake, asked = fake_tensorrt(request.param)
     monkeypatch.setitem(sys.modules, "tensorrt", fake)
-    for place in (module, steps):
+    for place in (achieved, module, steps):
         monkeypatch.setattr(place, "find_gpus", lambda: (GPU,))
     return asked
 

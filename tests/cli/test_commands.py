@@ -88,7 +88,21 @@ def test_calibrate_build_verify_benchmark_inspect(call, exported, checkpoint_fil
     assert [row["name"] for row in rows] == [model.name, fp32.name, engine.name, "fcn8s.pth"]
     assert rows[0]["ratio"]["median"] == 1
     assert rows[1]["rounds"] == 3
-    assert "/ net.onnx" in call(*benchmark, *quick).out
+    said = call(*benchmark, *quick).out
+    assert "/ net.onnx" in said
+    assert "FP16" not in said
+
+    # As a builder of FP16 would have written it, beside any engine.
+    twin = tmp_path / "net.fp16.onnx"
+    twin.write_bytes(fp32.read_bytes())
+    content = json.loads(fp32.with_name("net.onnx.json").read_text())
+    content["precision"] |= {"requested": "fp16", "base": "fp16"}
+    twin.with_name("net.fp16.onnx.json").write_text(json.dumps(content))
+    pair = ("benchmark", engine, twin, "--shape", "33x40", *quick)
+    (found,) = json.loads(call(*pair, "--json").out)["int8_and_fp16"]
+    assert (found["int8"], found["fp16"]) == (engine.name, twin.name)
+    assert f"{engine.name} takes {found['ratio']['median']:.2f}x the time of {twin.name}" in found["text"]
+    assert f"{engine.name} takes " in call(*pair).out
 
     sidecar = engine.with_name("net.int8.onnx.json")
     for file, kind in ((engine, "engine"), (model, "ONNX model"), (ranges, "ranges"), (sidecar, "sidecar")):

@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 import tiny_plans
 
+from fcn_deploy import steps
+from fcn_deploy.build import BuildConfig, ImageProfile, TensorRTConfig
 from fcn_deploy.errors import ArtifactError, ClosedError, DependencyError, InputError
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.driver import find_gpus
 from fcn_deploy.runtime.flavor import FLAVORS
 from fcn_deploy.runtime.kernel_cache import kernel_cache_path
 from fcn_deploy.runtime.tensorrt import TensorRTBackend
+from fcn_deploy.sidecar import load_sidecar
+from fcn_deploy.spec import ImageShape
 
 pytestmark = pytest.mark.gpu
 
@@ -152,6 +156,26 @@ def test_what_was_compiled_is_kept_and_taken_again(flavor, plan, caplog):
     with Segmenter(path) as segmenter:
         segmenter(photo())
     assert "compiled again" in caplog.text
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_the_inspector_tells_what_an_engine_runs_in(flavor, gpu, plan, exported, ranges_file, tmp_path, precision):
+    """The twin of tests/build/test_achieved.py: `plan` skips where the library does not know the GPU."""
+    options = TensorRTConfig(
+        (ImageProfile(*[ImageShape(1, 64, 64)] * 3),),
+        compute_capabilities=(gpu.compute_capability,) if flavor.compute_capabilities else (),
+    )
+    built = steps.build(
+        *(exported("fcn8s"), BuildConfig(precision), ranges_file("fcn8s")), backend=flavor.name, options=options
+    )
+    path = tmp_path / "net.engine"
+    built.save(path)
+    found = load_sidecar(path).precision
+    assert set(found.achieved_layers) == set(found.layers)
+    if flavor.runtime_config:  # what is decided at load the plan may not tell
+        return
+    assert found.achieved in (precision, "partial")
+    assert any(found.achieved_layers[name] == precision for name, asked in found.layers.items() if asked == precision)
 
 
 def test_onnx_runtimes_cuda_provider_is_used_or_refused(gpu, tmp_path):

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from fcn_deploy import steps
 from fcn_deploy.build import BuildConfig
 from fcn_deploy.errors import ArtifactError, InputError, UsageError
+from fcn_deploy.files import sha256_file
 from fcn_deploy.palette import default_palette
 from fcn_deploy.report.inspection import brief, inspect
 from fcn_deploy.report.tables import detail_table, facts_table
@@ -88,6 +89,57 @@ def test_a_sidecar_that_the_graph_belies_is_an_artifact_error(engine, tmp_path):
     sidecar_path(copy).write_text(json.dumps(sidecar))
     with pytest.raises(ArtifactError, match="got conv1_1 in fp32; expected conv1_1 in int8"):
         inspect(copy)
+
+
+def _plan(path, engine, layers=None, **precision):
+    sidecar = json.loads(sidecar_path(engine).read_text())
+    path.write_bytes(b"a plan")
+    sidecar["engine"] = {"file": path.name, "sha256": sha256_file(path), "bytes": 6}
+    sidecar |= {"backend": "tensorrt", "library": "10.3.0", "target": {"cpu": "generic", "gpu": ["8.7"]}}
+    sidecar["profiles"] = [{"min": [1, 32, 32], "opt": [1, 512, 512], "max": [4, 1024, 1024]}] * 2
+    sidecar["precision"] |= {"base": "fp16", "achieved": "unknown", **precision}
+    if layers is not None:
+        sidecar["precision"]["achieved_layers"] = layers
+    sidecar_path(path).write_text(json.dumps(sidecar))
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["engine", "plan"])
+def test_a_plan_is_described_by_its_sidecar_with_asked_and_achieved(engine, tmp_path, suffix):
+    path = _plan(tmp_path / f"net.{suffix}", engine, {"conv1_1": "fp32", "conv1_2": None}, achieved="partial")
+    facts = inspect(path)
+    assert (facts["kind"], facts["bytes"], facts["sha256"]) == ("plan", 6, sha256_file(path))
+    assert facts["precisions"]["conv1_1"] == {"asked": "fp32", "achieved": "fp32"}
+    assert facts["precisions"]["conv1_2"] == {"asked": "int8", "achieved": None}
+    assert facts["sidecar"]["precision"]["achieved"] == "partial"
+    assert len(facts["profiles"]) == 2
+    said = _printed(facts_table(path.name, brief(facts)))
+    assert "min 1x32x32, opt 1x512x512, max 4x1024x1024" in said
+    assert "GPU, 8.7" in said
+    assert "achieved: partial" in said
+    table = _printed(detail_table(facts))
+    assert "not told" in table
+    assert max(len(line) for line in table.splitlines()) <= 80
+
+
+def test_of_a_plan_nobody_looked_into_there_is_no_column_of_what_was_achieved(engine, tmp_path):
+    facts = inspect(_plan(tmp_path / "net.engine", engine))
+    assert "achieved: unknown" in _printed(facts_table("file", brief(facts)))
+    table = _printed(detail_table(facts))
+    assert "asked" in table
+    assert "achieved" not in table
+
+
+def test_a_plan_without_its_sidecar_or_with_anothers_is_an_artifact_error(engine, tmp_path):
+    path = _plan(tmp_path / "net.engine", engine)
+    with pytest.raises(UsageError, match="only a model has a shape"):
+        inspect(path, ImageShape(1, 32, 32))
+    path.write_bytes(b"another")
+    with pytest.raises(ArtifactError, match="not the file its sidecar describes"):
+        inspect(path)
+    sidecar_path(path).unlink()
+    with pytest.raises(ArtifactError, match="has no sidecar"):
+        inspect(path)
 
 
 def test_a_fixed_shape_is_the_shape_and_no_other_is_taken(tmp_path):
