@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from fcn_deploy.evaluate.benchmark import Timing
+from fcn_deploy.palette import default_palette
 from fcn_deploy.report.twins import find_twins
 from fcn_deploy.sidecar import EngineFile, Precision, Sidecar, Source
-from fcn_deploy.spec import ModelSpec, default_palette
+from fcn_deploy.spec import ModelSpec
 
 FP16 = Sidecar(
     engine=EngineFile("net.fp16.engine", "ab" * 32, 7),
