@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -91,10 +92,14 @@ def _trace(model: nn.Module, shape: ImageShape, dynamic: bool) -> torch.export.E
     example = torch.zeros(shape.batch, 3, shape.height, shape.width)
     dims = (dict.fromkeys(_DIMS, torch.export.Dim.DYNAMIC),) if dynamic else None
     try:
-        return torch.export.export(model, (example,), dynamic_shapes=dims, strict=False)
+        with redirect_stdout(sys.stderr):  # the user's code may print
+            return torch.export.export(model, (example,), dynamic_shapes=dims, strict=False)
     except InputError:
         raise
-    except Exception as error:  # what torch.export refuses, and whatever the user's code raises on symbolic sizes
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # what torch.export refuses, and whatever the user's code raises on symbolic sizes
         raise InputError(
             "torch cannot export this net",
             got=_message(error),

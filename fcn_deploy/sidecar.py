@@ -72,7 +72,7 @@ class Precision:
     def __post_init__(self) -> None:
         if self.requested not in ("fp32", "fp16", "int8"):
             raise InputError("sidecar precision", got=repr(self.requested), expected="fp32, fp16 or int8")
-        if not isinstance(self.layers, Mapping):
+        if not isinstance(self.layers, Mapping) or not all(isinstance(each, str) for each in self.layers.values()):
             raise InputError("sidecar precision of layers", got=repr(self.layers), expected="a precision by layer")
         if self.audited not in (None, True, False):
             raise InputError("sidecar precision audited", got=repr(self.audited), expected="true or false")
@@ -188,8 +188,8 @@ class Sidecar:
                 precision=Precision.from_json(fields["precision"]),
                 spec=ModelSpec.from_json(fields["spec"]),
                 source=Source(**known_fields(Source, fields["source"])),
-                target=dict(fields["target"]),
-                profiles=tuple(fields["profiles"]),
+                target=_checked_target(fields["target"]),
+                profiles=tuple(_checked_profile(profile) for profile in fields["profiles"]),
                 gate=Gate(**known_fields(Gate, fields["gate"])) if fields.get("gate") else None,
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -204,6 +204,24 @@ def _checked_io(value: object) -> Io:
     if value == "tensor":
         return "tensor"
     raise InputError("sidecar io", got=repr(value), expected="image or tensor")
+
+
+def _checked_target(value: Mapping[str, Any]) -> dict[str, Any]:
+    target = dict(value)
+    gpus = target.get("gpu", [])
+    if not isinstance(gpus, list) or not all(isinstance(each, str) for each in gpus):
+        raise InputError("sidecar target", got=f"gpu {gpus!r}", expected="a list of compute capabilities")
+    return target
+
+
+def _checked_profile(value: object) -> Mapping[str, Any]:
+    """A profile of min, opt and max, each [batch, height, width]."""
+    shapes = [value.get(key) for key in ("min", "opt", "max")] if isinstance(value, Mapping) else [None]
+    if not isinstance(value, Mapping) or not all(isinstance(shape, list) and len(shape) == 3 for shape in shapes):
+        raise InputError("sidecar profiles", got=repr(value), expected="min, opt and max of three sizes each")
+    if not all(type(size) is int and size >= 1 for shape in shapes for size in shape or ()):
+        raise InputError("sidecar profiles", got=repr(value), expected="sizes of 1 or more")
+    return value
 
 
 def sidecar_path(engine: Path) -> Path:

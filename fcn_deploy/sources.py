@@ -13,7 +13,7 @@ from fcn_deploy.evaluate.assess import Sample
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.backend import PLAN_SUFFIXES, Provider
-from fcn_deploy.spec import ModelSpec, Padding, Rgb
+from fcn_deploy.spec import ImageShape, ModelSpec, Padding, Rgb
 
 PYTORCH = "pytorch:"
 
@@ -33,6 +33,7 @@ def open_reference(
     *,
     model: str | None = None,
     padding: Padding | None = None,
+    shape: ImageShape | None = None,
     threads: int | None = None,
     provider: Provider | None = None,
     device: int | None = None,
@@ -45,7 +46,8 @@ def open_reference(
         spec: Of the net a checkpoint is compared with: classes and normalisation are taken from it. Where None, the
             checkpoint's own or the default.
         model: What makes the checkpoint's net, `package.module:callable`, where it is one of the user's own.
-        padding: How that net is padded; the spec's where there is one.
+        padding: How that net is padded; the spec's where there is one, with which it must agree.
+        shape: The one shape that what a checkpoint is compared with takes; None where it takes any.
         threads: CPU threads.
         provider: What ONNX Runtime runs on; its CPU provider where None.
         device: Index of the GPU.
@@ -67,11 +69,13 @@ def open_reference(
     from fcn_deploy.models.describe import SpecOptions
     from fcn_deploy.models.load import load_net, load_twin
 
+    if spec is not None and padding not in (None, spec.padding):
+        raise UsageError("the engine's net is padded otherwise", got=padding, expected=spec.padding, fix="leave it out")
     weights = Path(reference.removeprefix(PYTORCH))
     net = (
         load_net(weights, SpecOptions(model=model, padding=padding))
         if spec is None
-        else load_twin(weights, spec, model)
+        else load_twin(weights, spec, model, shape)
     )
     return Segmenter(TorchBackend(net.module, net.spec.num_classes, threads=threads), spec=net.spec)
 
@@ -108,6 +112,8 @@ def open_all(
     """
     if model is not None and not any(name.startswith(PYTORCH) for name in names):
         raise UsageError("--model makes the net of a checkpoint", got="no pytorch:CHECKPOINT", fix="leave it out")
+    if padding is not None and model is None:
+        raise UsageError("--size-divisor is for a net that --model makes", fix="leave it out")
     given = {"threads": threads, "provider": provider, "device": device, "allow_host_code": allow_host_code or None}
     asked = {option: value for option, value in given.items() if value is not None}
     for option in asked:
@@ -117,9 +123,12 @@ def open_all(
     opened: dict[str, Segmenter] = {}
     with ExitStack() as stack:
         for name in sorted(dict.fromkeys(names), key=lambda name: name.startswith(PYTORCH)):
-            spec = next((segmenter.spec for segmenter in opened.values()), None)
+            first = next(iter(opened.values()), None)
+            spec, shape = (first.spec, first.fixed_shape) if first else (None, None)
             own: Any = {option: value for option, value in asked.items() if option in _takes(name, provider)}
-            opened[name] = stack.enter_context(open_reference(name, spec, model=model, padding=padding, **own))
+            opened[name] = stack.enter_context(
+                open_reference(name, spec, model=model, padding=padding, shape=shape, **own)
+            )
         stack.pop_all()
     return {name: opened[name] for name in names}
 

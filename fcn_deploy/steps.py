@@ -304,7 +304,10 @@ def check_build(
     if log is not None:
         asked.append("log")
     if backend == SIMULATION:
-        asked = [name for name in asked if name != "base"]  # the graph's own
+        if config.precision == "int8":
+            asked = [name for name in asked if name != "base"]  # the graph's own
+        if config.target_cpu != "generic":
+            raise UsageError("a target CPU for a simulation", got=config.target_cpu, fix="leave it out")
     else:
         check_onnxruntime(config)
     if asked:

@@ -240,3 +240,19 @@ def test_a_key_that_a_later_version_added_is_passed_over():
     data = SIDECAR.to_json()
     data["engine"]["colour"] = data["precision"]["colour"] = data["colour"] = 1
     assert Sidecar.from_json(data) == Sidecar.from_json(SIDECAR.to_json())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("profiles", [5]),
+        ("profiles", [{"min": "abc"}]),
+        ("profiles", [{"min": [1, 1, 1], "opt": [1, 1, 1], "max": [1, 0, 1]}]),
+        ("target", {"gpu": 5}),
+        ("target", {"gpu": [8.6]}),
+    ],
+)
+def test_a_sidecar_that_somebody_edited_is_an_input_error(key, value):
+    data = {**json.loads(json.dumps(SIDECAR.to_json())), key: value}
+    with pytest.raises(InputError, match=f"sidecar {key}"):
+        Sidecar.from_json(data)

@@ -147,6 +147,9 @@ def run(arguments: Sequence[str]) -> int:
             return 1
         _report(f"error: {package} is not installed; fix: pip install 'fcn-deploy[host]'", settings)
         return DependencyError.exit_code
+    except SystemExit as stop:  # of somebody's code that we ran: it decides about no exit code of ours
+        _report(f"unexpected error: something called exit({stop.code!r})", settings)
+        return 1
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone; there is nobody to tell
         return 1

@@ -89,6 +89,7 @@ def command(
     from fcn_deploy.data import ImageFolder
     from fcn_deploy.errors import UsageError
     from fcn_deploy.files import check_writable
+    from fcn_deploy.sidecar import sidecar_path
 
     if len(set(precisions)) > 1:
         raise UsageError("more than one precision", got=" ".join(f"--{p}" for p in precisions), expected="one")
@@ -107,6 +108,8 @@ def command(
             got="both" if ranges else "neither",
             expected="--calib-data DIR or --ranges FILE",
         )
+    if threads is not None and calib_data is None:
+        raise UsageError("threads are for calibrating", got="--threads without --calib-data", fix="leave it out")
     if twin and precision != "int8":
         raise UsageError("a twin is built beside INT8", got=f"--twin with --{precision}", fix="add --int8")
     config = BuildConfig(precision, io, calib_method or "minmax", target_cpu)
@@ -118,6 +121,9 @@ def command(
         jobs.append(_twin(jobs[0]))
     for job in jobs:
         steps.check_distinct(job.output, model, ranges, job.log, tensorrt.timing_cache)
+        for written in (job.log, tensorrt.timing_cache):
+            if written is not None:
+                steps.check_distinct(written, model, ranges, job.output, sidecar_path(job.output))
         check_writable(job.output)
         steps.check_build(backend, job.config, job.tensorrt, job.log)
     source: Any = ranges

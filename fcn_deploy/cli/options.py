@@ -101,7 +101,7 @@ model_options = _stack(
         metavar="MODULE:CALLABLE",
         help="What makes a net of your own: package.module:callable, without arguments.  [default: the published FCNs]",
     ),
-    click.option("--size-divisor", type=click.IntRange(2), help="That net works at multiples of this size only."),
+    click.option("--size-divisor", type=click.IntRange(2, 4096), help="That net works at multiples of this size only."),
     click.option(
         "--pad-mode",
         type=click.Choice(["edge", "zero", "reflect"]),
@@ -173,7 +173,7 @@ tensorrt_options = _stack(
         help="What TensorRT runs in where INT8 does not.",
     ),
     click.option(
-        "--workspace", type=click.IntRange(1), metavar="MIB", help="GPU memory a layer may use.  [default: all]"
+        "--workspace", type=click.IntRange(1, 2**24), metavar="MIB", help="GPU memory a layer may use.  [default: all]"
     ),
     click.option(
         "--builder-optimization-level",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,7 +69,8 @@ class TorchBackend:
         if self._model is None:
             raise ClosedError("this backend is closed", fix="make another")
         check_feeds(self._inputs, feeds)
-        with _torch_threads(self._threads), torch.inference_mode():
+        # Somebody's net may print, and stdout is for what the command has to say.
+        with _torch_threads(self._threads), torch.inference_mode(), redirect_stdout(sys.stderr):
             # A copy where the array is read-only: torch has no tensors that are.
             image = np.require(feeds["image"], requirements=["C", "W"])
             logits: Array = self._model(torch.from_numpy(image)).numpy()

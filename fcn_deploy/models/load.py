@@ -57,7 +57,7 @@ def load_net(
     return Net(own.module, describe(own, options))
 
 
-def load_twin(weights: Path, spec: ModelSpec, model: str | None = None) -> Net:
+def load_twin(weights: Path, spec: ModelSpec, model: str | None = None, shape: ImageShape | None = None) -> Net:
     """Loads the net that an engine was made from, to compare the engine with it.
 
     Args:
@@ -65,6 +65,7 @@ def load_twin(weights: Path, spec: ModelSpec, model: str | None = None) -> Net:
         spec: The engine's, whose classes, normalisation and shape the net gets.
         model: What makes a net of the user's own. The spec has its name too; but code runs because the user names it,
             never because a file does.
+        shape: The one shape the engine takes; None where it takes any.
 
     Raises:
         InputError: The file cannot be read or does not fit the net, or has other classes than the spec.
@@ -73,7 +74,7 @@ def load_twin(weights: Path, spec: ModelSpec, model: str | None = None) -> Net:
     if spec.model is not None and model is None:
         raise UsageError("PyTorch needs the code that makes this engine's net", fix=f"add --model {spec.model}")
     if model is not None:
-        own = load_own(model, weights, spec.padding)
+        own = load_own(model, weights, spec.padding, shape)
         net, num_classes = Net(own.module, spec), own.num_classes
     else:
         assert spec.geometry is not None

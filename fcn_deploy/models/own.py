@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import re
 import sys
-from contextlib import contextmanager
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -19,9 +20,6 @@ from fcn_deploy.models.checkpoint import check_fit, finite_float32, read_tensors
 from fcn_deploy.models.probe import probe
 from fcn_deploy.models.wrapped import WrappedNet
 from fcn_deploy.spec import CheckpointInfo, ImageShape, ModelSpec, Padding
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _LAYOUT = "own"
 
@@ -71,7 +69,8 @@ def load_own(name: str, weights: Path, padding: Padding | None = None, shape: Im
     net = make_net(name)
     spec = load_strictly(net, weights, name)
     module = WrappedNet(net, padding).eval()
-    num_classes = probe(module, shape)
+    with redirect_stdout(sys.stderr):
+        num_classes = probe(module, shape)
     return OwnNet(name, module, CheckpointInfo(sha256_file(weights), _LAYOUT), num_classes, padding, spec)
 
 
@@ -90,46 +89,41 @@ def make_net(name: str) -> nn.Module:
         raise UsageError(
             "bad name of a net", got=repr(name), expected="package.module:callable, such as nets:make_unet"
         )
-    made: Any = _imported(name, *match.groups())
-    if not isinstance(made, nn.Module):
-        made = _called(name, made)
+    with redirect_stdout(sys.stderr):  # stdout is for what the command has to say
+        made: Any = _imported(name, *match.groups())
+        if not isinstance(made, nn.Module):
+            made = _called(name, made)
     if not isinstance(made, nn.Module):
         raise InputError(f"{name} gives no net", got=f"a {type(made).__name__}", expected="a torch.nn.Module")
-    return made.float().eval()
+    # A copy, for what is there already, or kept by its maker, would be one net under two checkpoints.
+    return copy.deepcopy(made).float().eval()
 
 
 def _imported(name: str, module: str, attribute: str) -> object:
-    with _searched_first(Path.cwd()):
-        try:
-            found: object = importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            missing = error.name or module
-            itself = module == missing or module.startswith(f"{missing}.")
-            raise InputError(
-                f"cannot import {module}, which --model names",
-                got=f"no module called {missing}",
-                fix="run from the folder it is in, or install it" if itself else f"install {missing}, which it needs",
-            ) from error
-        except Exception as error:  # the user's code may raise anything
-            raise InputError(f"cannot import {module}, which --model names", got=reason(error)) from error
+    # As `python` does and a console script does not; it stays there, for modules may be imported later.
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        found: object = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = error.name or module
+        itself = module == missing or module.startswith(f"{missing}.")
+        raise InputError(
+            f"cannot import {module}, which --model names",
+            got=f"no module called {missing}",
+            fix="run from the folder it is in, or install it" if itself else f"install {missing}, which it needs",
+        ) from error
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
+        raise InputError(f"cannot import {module}, which --model names", got=reason(error)) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
-            public = [key for key, value in vars(found).items() if callable(value) and not key.startswith("_")]
+            public = [key for key in dir(found) if not key.startswith("_") and callable(getattr(found, key))]
             raise InputError(
                 f"{module} has no {attribute}, which --model names", expected=f"one of {', '.join(sorted(public))}"
             )
         found = getattr(found, part)
     return found
-
-
-@contextmanager
-def _searched_first(folder: Path) -> Iterator[None]:
-    """Lets modules of a folder be imported, as `python` does and a console script does not."""
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
 
 
 def _called(name: str, maker: Any) -> object:
@@ -147,11 +141,11 @@ def _called(name: str, maker: Any) -> object:
         pass  # a callable without a signature, as compiled ones are: calling it is the only way to know
     try:
         return maker()
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise InputError(f"{name} fails", got=reason(error)) from error
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """Returns the type and first line of an exception that somebody else's code raised."""
     first = str(error).strip().split("\n")[0]
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -62,7 +62,7 @@ def _first_misfit(module: nn.Module, shapes: Sequence[tuple[int, int, int]]) -> 
             logits = _run(module, batch, height, width)
         except InputError:
             raise
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
             return f"{at} it raises {type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
         shape = list(logits.shape)
         if not logits.is_floating_point() or len(shape) != 4 or shape[0] != batch or shape[2:] != [height, width]:
@@ -116,7 +116,7 @@ def _shape_at(module: WrappedNet, side: int) -> list[int]:
     """The shape of the logits of a square image; empty where there are none."""
     try:
         return list(_run(module, 1, side, side).shape)
-    except Exception:  # the user's code may raise anything; that it does has been said already
+    except (Exception, SystemExit):  # the user's code may raise anything; that it does has been said already
         return []
 
 
@@ -127,7 +127,14 @@ def _check_batch(module: nn.Module, batch: int, height: int, width: int) -> None
     images = _image(batch, height, width)
     with torch.inference_mode():
         together = module(images)
-        alone = torch.cat([module(image[None]) for image in images])
+        # The batch keeps its size, which may be the only one that the net takes.
+        alone = torch.cat([module(image.expand_as(images))[:1] for image in images])
+    if not torch.isfinite(together).all():
+        raise InputError(
+            "the net gives logits that are not finite",
+            got=f"for {batch} images of {height}x{width}",
+            expected="a net that was trained to an end",
+        )
     spread = max(float(together.max() - together.min()), 1e-6)
     error = float((together - alone).abs().max()) / spread
     if not error <= _SAME:

@@ -12,8 +12,12 @@ from fcn_deploy.quant.tensors import data_input, passed_on_from
 
 
 def quantizable_layers(graph: ir.Graph) -> list[str]:
-    """Returns the names of the layers that can run in INT8: the convolutions whose weights are constant."""
-    return [node.name or "" for node in graph if node.op_type == "Conv" and constant_of(node.inputs[1]) is not None]
+    """Returns the names of the layers that can run in INT8: the convolutions of maps whose weights are constant.
+
+    Those of sequences, as attention over channels has, are too small for INT8 to be of use.
+    """
+    weights = ((node, constant_of(node.inputs[1])) for node in graph if node.op_type == "Conv")
+    return [node.name or "" for node, array in weights if array is not None and array.ndim == 4]
 
 
 def float_by_default(graph: ir.Graph) -> set[str]:

@@ -55,9 +55,17 @@ def observed_tensors(graph: ir.Graph) -> list[ir.Value]:
         if output.dtype is not None and output.dtype not in _FLOATS:
             continue
         reached.add(output)
-        if node.op_type not in _PASSING and activation(node) is output:
+        if not _passes_on(node) and activation(node) is output:
             values.append(output)
     return values
+
+
+def _passes_on(node: ir.Node) -> bool:
+    if node.op_type == "Pad" and node.attributes.get_string("mode", "constant") == "constant":
+        value = node.inputs[2] if len(node.inputs) > 2 else None
+        filled = constant_of(value)
+        return value is None or (filled is not None and not filled.any())
+    return node.op_type in _PASSING
 
 
 def ranged_tensor(value: ir.Value, known: Container[str | None]) -> ir.Value | None:
@@ -71,4 +79,4 @@ def passed_on_from(value: ir.Value) -> Iterator[ir.Value]:
     while current is not None:
         yield current
         producer = current.producer()
-        current = producer.inputs[0] if producer is not None and producer.op_type in _PASSING else None
+        current = producer.inputs[0] if producer is not None and _passes_on(producer) else None

@@ -12,7 +12,7 @@ from fcn_deploy.errors import ArtifactError, InputError, UsageError
 from fcn_deploy.files import read_bytes, read_json, sha256_bytes, sha256_file
 from fcn_deploy.report.units import scaled
 from fcn_deploy.runtime.backend import PLAN_SUFFIXES
-from fcn_deploy.sidecar import ENGINE_KEY, SIMULATES, Sidecar, load_sidecar, sidecar_path
+from fcn_deploy.sidecar import ENGINE_KEY, SIMULATED, SIMULATES, Sidecar, load_sidecar, sidecar_path
 from fcn_deploy.spec import METADATA_KEY, ImageShape, ModelSpec, check_format
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _onnx(path: Path, shape: ImageShape | None) -> dict[str, Any]:
     if sidecar is not None:
         _check_precisions(path, layers, sidecar)
     return {
-        "kind": "engine" if ENGINE_KEY in model.metadata_props else "ONNX model",
+        "kind": _kind(model.metadata_props.get(ENGINE_KEY)),
         "bytes": len(data),
         "sha256": sha256_bytes(data),
         "opset": model.opset_imports.get(""),
@@ -93,6 +93,12 @@ def _plan(path: Path) -> dict[str, Any]:
         "spec": sidecar.spec.to_json(),
         "sidecar": sidecar.to_json(),
     }
+
+
+def _kind(engine: str | None) -> str:
+    if engine is None:
+        return "ONNX model"
+    return "simulation" if engine.endswith(SIMULATED) else "engine"
 
 
 def _check_precisions(path: Path, layers: Sequence[Layer], sidecar: Sidecar) -> None:
@@ -171,7 +177,7 @@ def brief(facts: Mapping[str, Any]) -> dict[str, Any]:
     if "layers" in short:
         short["layers"] = len(short["layers"])
         short["macs"] = "not known" if facts["macs"] is None else scaled(facts["macs"], "MAC")
-    if facts["kind"] in ("ONNX model", "engine") and "shape" in short:
+    if facts["kind"] in ("ONNX model", "engine", "simulation") and "shape" in short:
         short["shape"] = str(ImageShape(*short["shape"]))
     if facts["kind"] == "plan":
         short["profiles"] = [

@@ -14,7 +14,7 @@ from fcn_deploy.runtime.backend import PLAN_SUFFIXES, Array, Backend, Provider, 
 from fcn_deploy.runtime.cpu import has_vnni
 from fcn_deploy.runtime.image import check_images, normalize
 from fcn_deploy.sidecar import ENGINE_KEY, Io, Sidecar, load_sidecar, sidecar_path
-from fcn_deploy.spec import METADATA_KEY, ModelSpec
+from fcn_deploy.spec import METADATA_KEY, ImageShape, ModelSpec
 
 Labels = NDArray[np.integer[Any]]
 
@@ -124,6 +124,15 @@ class Segmenter:
         """The one batch size the engine takes, or None where any does."""
         batch = self._open_backend().inputs[0].shape[0]
         return batch if isinstance(batch, int) else None
+
+    @property
+    def fixed_shape(self) -> ImageShape | None:
+        """The one shape of images the engine takes, or None where it takes more than one."""
+        sizes = self._open_backend().inputs[0].shape
+        batch, height, width = sizes[:3] if self.io == "image" else (sizes[0], *sizes[2:])
+        if isinstance(batch, int) and isinstance(height, int) and isinstance(width, int):
+            return ImageShape(batch, height, width)
+        return None
 
     def close(self) -> None:
         """Frees the engine; every later call raises ClosedError."""

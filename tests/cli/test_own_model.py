@@ -3,6 +3,7 @@ import json
 import own_nets
 import pytest
 import torch
+from PIL import Image
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +59,21 @@ def test_what_cannot_be_exported_is_told_in_one_line(call, unet, tmp_path, argum
 def test_an_option_for_checkpoints_without_one_is_refused(call, exported_unet, photo_folder, tmp_path):
     said = call("predict", exported_unet, photo_folder, "--model", "own_nets:UNet", "-o", tmp_path / "p", code=2)
     assert "no pytorch:CHECKPOINT" in said.err
+
+
+def test_a_net_exported_for_one_size_is_verified_at_that_size(call, tmp_path):
+    weights, model, images = tmp_path / "fixed.pth", tmp_path / "fixed.onnx", tmp_path / "images"
+    torch.save(own_nets.trained(own_nets.Fixed()).state_dict(), weights)
+    images.mkdir()
+    Image.new("RGB", (32, 32), (90, 120, 60)).save(images / "a.png")
+    made = ("--weights", weights, "--model", "own_nets:Fixed")
+    call("export", *made, "--shape", "1x32x32", "-o", model)
+    call("verify", model, *made, "--data", images)
+
+
+def test_a_padding_that_nothing_takes_is_refused(call, unet, exported_unet, photo_folder, tmp_path):
+    divisor = ("--size-divisor", 32)
+    said = call("predict", exported_unet, photo_folder, *divisor, "-o", tmp_path / "p", code=2)
+    assert "--size-divisor is for a net that --model makes" in said.err
+    other = ("--weights", unet, "--model", "own_nets:UNet", *divisor)
+    assert "padded otherwise" in call("verify", exported_unet, *other, "--data", photo_folder, code=2).err

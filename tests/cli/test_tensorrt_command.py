@@ -103,3 +103,12 @@ def test_no_build_imports_torch_and_only_that_of_a_plan_an_nvidia_library(export
     assert _imported("build-engine", model, *int8, *SMALL, "-o", tmp_path / "net.engine") == "['tensorrt_rtx', 'cuda']"
     assert _imported("build-engine", model, *int8, "-o", tmp_path / "net.onnx") == "[]"
     assert _imported("--help") == "[]"
+
+
+@pytest.mark.parametrize("option", ["--log", "--timing-cache"])
+def test_what_is_written_besides_is_no_input(call, exported, tmp_path, option):
+    model = tmp_path / "net.onnx"
+    model.write_bytes(exported("fcn8s").read_bytes())
+    said = call("build-engine", model, "--fp16", option, model, "-o", tmp_path / "net.engine", code=2)
+    assert "would replace an input" in said.err
+    assert model.read_bytes() == exported("fcn8s").read_bytes()

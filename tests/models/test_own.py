@@ -1,3 +1,5 @@
+import sys
+
 import own_nets
 import pytest
 import torch
@@ -24,17 +26,31 @@ def weights(tmp_path):
 def test_a_class_a_function_and_a_net_that_is_made_already_will_do():
     assert isinstance(make_net("own_nets:UNet"), own_nets.UNet)
     assert isinstance(make_net("torch.nn:Identity"), nn.Identity)
-    assert make_net("own_nets:ready") is own_nets.ready
+    assert isinstance(make_net("own_nets:ready"), own_nets.Depthwise)
 
 
-def test_modules_of_the_current_folder_are_found_and_the_path_is_left_as_it_was(tmp_path, monkeypatch):
-    import sys
-
-    (tmp_path / "my_fresh_net.py").write_text("from torch.nn import Identity as make\n")
+def test_modules_of_the_current_folder_are_found_also_when_they_are_imported_late(tmp_path, monkeypatch):
+    (tmp_path / "my_layers.py").write_text("from torch.nn import Identity\n")
+    (tmp_path / "my_fresh_net.py").write_text(
+        "def make():\n    from my_layers import Identity\n    return Identity()\n"
+    )
     monkeypatch.chdir(tmp_path)
-    before = list(sys.path)
+    monkeypatch.setattr("sys.path", list(sys.path))
     assert isinstance(make_net("my_fresh_net:make"), nn.Identity)
-    assert sys.path == before
+
+
+def test_a_net_that_is_there_already_is_one_of_its_own_for_each_checkpoint():
+    first, second = make_net("own_nets:ready"), make_net("own_nets:ready")
+    assert first is not own_nets.ready
+    assert first.score.weight.data_ptr() != second.score.weight.data_ptr()
+
+
+def test_what_the_users_code_prints_is_kept_off_stdout(tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_loud_net.py").write_text("print('hello')\nfrom torch.nn import Identity as make\n")
+    monkeypatch.chdir(tmp_path)
+    make_net("my_loud_net:make")
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "hello\n")
 
 
 @pytest.mark.parametrize("name", ["own_nets", "own_nets.UNet", ":UNet", "own_nets:", "own nets:UNet", "a.py:UNet()"])
@@ -60,7 +76,12 @@ def test_what_makes_no_net_is_told_why(name, why):
 
 
 @pytest.mark.parametrize(
-    ("code", "why"), [("import no_such_package\n", "install no_such_package"), ("1 / 0\n", "ZeroDivisionError")]
+    ("code", "why"),
+    [
+        ("import no_such_package\n", "install no_such_package"),
+        ("1 / 0\n", "ZeroDivisionError"),
+        ("raise SystemExit(0)\n", "SystemExit"),
+    ],
 )
 def test_a_module_that_cannot_be_imported_is_told_why(tmp_path, monkeypatch, code, why):
     name = f"broken_{len(code)}"

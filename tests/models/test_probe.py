@@ -75,6 +75,32 @@ def test_labels_are_no_logits():
         probe(WrappedNet(Labels()))
 
 
+def test_a_net_for_one_batch_is_checked_with_that_batch():
+    class OneBatch(nn.Module):
+        def forward(self, x):
+            return x.view(2, 3, 32, 32)
+
+    assert probe(WrappedNet(OneBatch()), ImageShape(2, 32, 32)) == 3
+
+
+def test_logits_that_are_not_finite_are_called_so():
+    class Infinite(nn.Module):
+        def forward(self, x):
+            return x / 0
+
+    with pytest.raises(InputError, match="logits that are not finite"):
+        probe(WrappedNet(Infinite()))
+
+
+def test_a_net_that_exits_is_refused():
+    class Leaving(nn.Module):
+        def forward(self, x):
+            raise SystemExit(0)
+
+    with pytest.raises(InputError, match="raises SystemExit"):
+        probe(WrappedNet(Leaving()))
+
+
 def test_a_net_that_gives_another_result_each_time_is_refused():
     class Noisy(nn.Module):
         def forward(self, x):

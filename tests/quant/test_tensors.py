@@ -147,3 +147,16 @@ def test_integers_and_what_comes_of_them_are_left_out():
     graph = graph_of([("Shape", ["image"], "size"), ("Tanh", ["image"], "a")], ["a"])
     value_of(graph, "size").type = ir.TensorType(ir.DataType.INT64)
     assert names(observed_tensors(graph)) == ["image", "a"]
+
+
+@pytest.mark.parametrize(("value", "passes"), [(None, True), (0.0, True), (20.0, False)])
+def test_padding_with_a_value_is_observed_for_the_value(value, passes):
+    inputs = ["a", "pads"] if value is None else ["a", "pads", "value"]
+    nodes = [helper.make_node("Tanh", ["image"], ["a"]), helper.make_node("Pad", inputs, ["b"])]
+    made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3, "h", "w"]) for name in ("image", "b")]
+    constants = [helper.make_tensor("pads", TensorProto.INT64, [8], [1] * 8)]
+    if value is not None:
+        constants.append(helper.make_tensor("value", TensorProto.FLOAT, [], [value]))
+    graph = helper.make_graph(nodes, "g", made[:1], made[1:], constants)
+    graph = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])).graph
+    assert names(observed_tensors(graph)) == (["image", "a"] if passes else ["image", "a", "b"])
