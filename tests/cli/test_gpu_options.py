@@ -19,7 +19,7 @@ def opened(monkeypatch):
     seen = {}
 
     class Opened:
-        spec = None
+        spec = fixed_shape = None
 
         def __init__(self, name, **options):
             seen[str(name)] = {key: value for key, value in options.items() if value is not None}
