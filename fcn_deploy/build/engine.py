@@ -26,18 +26,23 @@ class BuildConfig:
         method: How INT8 ranges are chosen: a key of `quant.methods.METHODS`.
         target_cpu: Where it will run: `generic` is right on every CPU, `vnni` uses all 8 bits of a weight and needs
             VNNI, `native` asks this machine.
+        int8_layers: Names of the layers that an INT8 engine quantises; None for all that can be but those that
+            `quant.selection.float_by_default` keeps float.
     """
 
     precision: RequestedPrecision = "fp32"
     io: Io = "image"
     method: str = "minmax"
     target_cpu: TargetCpu = "generic"
+    int8_layers: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _one_of("precision", self.precision, ("fp32", "fp16", "int8"))
         _one_of("io", self.io, ("image", "tensor"))
         _one_of("calibration method", self.method, tuple(METHODS))
         _one_of("target CPU", self.target_cpu, ("generic", "vnni", "native"))
+        if self.int8_layers is not None and self.precision != "int8":
+            raise UsageError("layers to quantise without INT8", got=self.precision, expected="int8")
 
 
 def _one_of(what: str, value: str, choices: tuple[str, ...]) -> None:

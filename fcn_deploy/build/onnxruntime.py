@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import onnx
@@ -18,7 +18,7 @@ from fcn_deploy.graph import exported_spec, parse, serialize
 from fcn_deploy.quant.emit import OrtScheme, emit_onnxruntime
 from fcn_deploy.quant.methods import choose
 from fcn_deploy.quant.ranges import Ranges
-from fcn_deploy.quant.selection import float_by_default, quantizable_layers
+from fcn_deploy.quant.selection import int8_layers
 from fcn_deploy.runtime.cpu import has_vnni
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.sidecar import ENGINE_KEY, EngineFile, Precision, Sidecar, Source
@@ -43,38 +43,56 @@ def build_onnxruntime(model: bytes, config: BuildConfig, ranges: Ranges | None =
         PrecisionError: ONNX Runtime would run a layer in float that was to be INT8.
         UsageError: FP16, which ONNX Runtime's CPU has no kernels for; or INT8 without ranges.
     """
-    check_onnxruntime(config)
-    graph_model = parse(model)
-    spec = exported_spec(graph_model)
-    target = resolve_target(config.target_cpu)
-    model_sha256 = sha256_bytes(model)
-    source = Source(model_sha256)
-    precision = Precision("fp32", "fp32", layers=dict.fromkeys(_layers(graph_model), "fp32"), achieved="fp32")
-    if config.precision == "int8":
-        if ranges is None:
-            raise UsageError("INT8 needs ranges", fix="name calibration images or a ranges file")
-        check_ranges(ranges, model_sha256)
+    data, precision = onnxruntime_graph(model, config, ranges)
+    _check_achieved(data, precision)
+    source = Source(sha256_bytes(model))
+    if config.precision == "int8" and ranges is not None:
+        source = Source(source.onnx_sha256, sha256_bytes(ranges.dumps()), asdict(ranges.data))
         if ranges.data.random:
             _log.warning("these ranges were observed on noise: the engine is for timing, not for use")
-        precision = _quantize(graph_model, config, ranges, target)
-        source = Source(model_sha256, sha256_bytes(ranges.dumps()), asdict(ranges.data))
-    if config.io == "image":
-        graph_model = passes.run(graph_model, passes.image_io(spec))
-    graph_model = passes.run(graph_model, passes.FINAL)
-    graph_model.metadata_props[ENGINE_KEY] = f"{config.precision}-{target}"
-    data = serialize(graph_model)
-    _check_achieved(data, precision)
     sidecar = Sidecar(
         engine=EngineFile("", sha256_bytes(data), len(data)),
         backend=OnnxRuntimeBackend.name,
         library=OnnxRuntimeBackend.version,
         io=config.io,
-        precision=precision,
-        spec=spec,
+        precision=replace(precision, achieved=config.precision),
+        spec=exported_spec(parse(model)),
         source=source,
-        target={"cpu": target, "gpu": []},
+        target={"cpu": resolve_target(config.target_cpu), "gpu": []},
     )
     return Engine(data, sidecar)
+
+
+def onnxruntime_graph(model: bytes, config: BuildConfig, ranges: Ranges | None = None) -> tuple[bytes, Precision]:
+    """Makes what `build_onnxruntime` makes an engine of, without looking at what ONNX Runtime does with it.
+
+    Args:
+        model: Content of an ONNX file as `export` writes it.
+        config: Precision, input and output, target CPU.
+        ranges: What calibration saw, for INT8.
+
+    Returns:
+        The content of an ONNX file, and the precision asked of each layer.
+
+    Raises:
+        InputError: The model is not an exported net, or the ranges are not the model's.
+        UsageError: FP16, which ONNX Runtime's CPU has no kernels for; or INT8 without ranges.
+    """
+    check_onnxruntime(config)
+    graph_model = parse(model)
+    spec = exported_spec(graph_model)
+    target = resolve_target(config.target_cpu)
+    precision = Precision("fp32", "fp32", layers=dict.fromkeys(_layers(graph_model), "fp32"))
+    if config.precision == "int8":
+        if ranges is None:
+            raise UsageError("INT8 needs ranges", fix="name calibration images or a ranges file")
+        check_ranges(ranges, sha256_bytes(model))
+        precision = _quantize(graph_model, config, ranges, target)
+    if config.io == "image":
+        graph_model = passes.run(graph_model, passes.image_io(spec))
+    graph_model = passes.run(graph_model, passes.FINAL)
+    graph_model.metadata_props[ENGINE_KEY] = f"{config.precision}-{target}"
+    return serialize(graph_model), precision
 
 
 def check_onnxruntime(config: BuildConfig) -> None:
@@ -113,12 +131,11 @@ def _layers(model: ir.Model) -> list[str]:
 
 
 def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, target: TargetCpu) -> Precision:
-    kept = float_by_default(model.graph)
-    layers = [name for name in quantizable_layers(model.graph) if name not in kept]
+    layers = int8_layers(model.graph, config.int8_layers)
     precisions = {name: "int8" if name in layers else "fp32" for name in _layers(model)}
     scheme = OrtScheme(weight_limit=127 if target == "vnni" else 64)
     emit_onnxruntime(model, choose(ranges.histograms, config.method), layers, scheme)
-    return Precision("int8", "fp32", config.method, precisions, achieved="int8")
+    return Precision("int8", "fp32", config.method, precisions)
 
 
 def _check_achieved(data: bytes, precision: Precision) -> None:

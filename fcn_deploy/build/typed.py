@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +18,7 @@ from fcn_deploy.quant.emit_tensorrt import TensorRtScheme, emit_tensorrt
 from fcn_deploy.quant.lint import lint
 from fcn_deploy.quant.methods import choose
 from fcn_deploy.quant.ranges import Ranges
-from fcn_deploy.quant.selection import float_by_default, quantizable_layers
+from fcn_deploy.quant.selection import int8_layers
 from fcn_deploy.quant.tensors import data_input
 from fcn_deploy.runtime import Backend
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
@@ -48,7 +47,6 @@ def typed_graph(
     config: BuildConfig,
     ranges: Ranges | None = None,
     base: Base = "fp16",
-    kept: Collection[str] | None = None,
 ) -> TypedGraph:
     """Makes the typed graph of an exported model.
 
@@ -57,18 +55,16 @@ def typed_graph(
         config: Precision, input and output, and how ranges are chosen; the target CPU has no say here.
         ranges: What calibration saw: needed for INT8; for FP16, what it is audited by.
         base: What an INT8 graph computes in where it is not quantised. An FP32 graph is FP32, an FP16 graph FP16.
-        kept: Names of the convolutions an INT8 graph does not quantise; by default those that read the image and the
-            score layers. Transposed convolutions never are.
 
     Returns:
         The graph. Its input and output are the contract's, of either kind of `config.io`.
 
     Raises:
-        InputError: The model is not an exported net, a layer of `kept` is no convolution of it, the ranges are not the
-            model's, the graph cannot be made FP16, or TensorRT would refuse it.
-        UsageError: INT8 without ranges, FP16 on a base of FP32, `kept` without INT8, or an unknown base.
+        InputError: The model is not an exported net, a layer to quantise is none of it, the ranges are not the model's,
+            the graph cannot be made FP16, or TensorRT would refuse it.
+        UsageError: INT8 without ranges, FP16 on a base of FP32, or an unknown base.
     """
-    base = _checked_base(config, base, kept)
+    base = _checked_base(config, base)
     graph_model = parse(model)
     spec = exported_spec(graph_model)
     if ranges is not None:
@@ -76,7 +72,7 @@ def typed_graph(
     elif config.precision == "int8":
         raise UsageError("INT8 needs ranges", fix="name calibration images or a ranges file")
     if config.precision == "int8" and ranges is not None:
-        _quantize(graph_model, config, ranges, base, kept)
+        _quantize(graph_model, config, ranges, base)
     images = config.io == "image"
     audit = None
     if base == "fp16":
@@ -124,26 +120,17 @@ def simulated(graph: TypedGraph) -> bytes:
     return serialize(model)
 
 
-def _checked_base(config: BuildConfig, base: Base, kept: Collection[str] | None) -> Base:
+def _checked_base(config: BuildConfig, base: Base) -> Base:
     if base not in ("fp16", "fp32"):
         raise UsageError("unknown base precision", got=repr(base), expected="fp16 or fp32")
-    if kept is not None and config.precision != "int8":
-        raise UsageError("only INT8 keeps layers in another precision", got=config.precision, expected="int8")
     if config.precision == "fp16" and base == "fp32":
         raise UsageError("an FP16 graph on a base of FP32", fix="leave the base out, or ask for fp32")
     return "fp32" if config.precision == "fp32" else base
 
 
-def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, base: Base, kept: Collection[str] | None) -> None:
-    layers = quantizable_layers(model.graph)
-    if kept is None:
-        kept = float_by_default(model.graph)
-    elif unknown := sorted(set(kept) - set(layers)):
-        raise InputError(
-            "layers to keep that nothing would quantise", got=", ".join(unknown), expected=", ".join(layers)
-        )
-    chosen = [name for name in layers if name not in kept]
-    emit_tensorrt(model, choose(ranges.histograms, config.method), chosen, TensorRtScheme(base == "fp16"))
+def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, base: Base) -> None:
+    layers = int8_layers(model.graph, config.int8_layers)
+    emit_tensorrt(model, choose(ranges.histograms, config.method), layers, TensorRtScheme(base == "fp16"))
 
 
 def _layers(graph: ir.Graph) -> dict[str, str]:

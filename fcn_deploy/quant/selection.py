@@ -32,6 +32,26 @@ def float_by_default(graph: ir.Graph) -> set[str]:
     return {str(node.name) for node in first | _last(graph, convs)}
 
 
+def int8_layers(graph: ir.Graph, asked: Collection[str] | None) -> list[str]:
+    """Returns the layers to quantise, in graph order.
+
+    Args:
+        graph: As exported and simplified.
+        asked: Names from `quantizable_layers`; None for all but `float_by_default`.
+
+    Raises:
+        InputError: One of those asked for is none that can be quantised.
+    """
+    known = quantizable_layers(graph)
+    if asked is None:
+        kept = float_by_default(graph)
+        return [name for name in known if name not in kept]
+    unknown = sorted(set(asked) - set(known))
+    if unknown:
+        raise InputError("layers that cannot be quantised", got=", ".join(unknown), expected=", ".join(known))
+    return [name for name in known if name in asked]
+
+
 def chosen_convolutions(graph: ir.Graph, layers: Collection[str]) -> list[ir.Node]:
     """Returns the convolutions of the given names, in graph order.
 

@@ -56,9 +56,9 @@ def own_net(photo_folder, tmp_path_factory):
     return load
 
 
-def make(net, precision, base="fp16", io="tensor", **options):
+def make(net, precision, base="fp16", io="tensor", **config):
     model, ranges = net
-    return typed_graph(model, BuildConfig(precision, io), ranges, base, **options)
+    return typed_graph(model, BuildConfig(precision, io, **config), ranges, base)
 
 
 def sqnr(wanted, found):
@@ -99,14 +99,11 @@ def test_every_layer_says_its_precision(net):
     assert set(make(net("fcn8s"), "fp32").precision.layers.values()) == {"fp32"}
 
 
-def test_which_layers_are_kept_can_be_said(net):
-    layers = make(net("fcn8s"), "int8", kept={"conv1_1", "fc7"}).precision.layers
-    assert {name for name, precision in layers.items() if precision == "fp16" and "up" not in name} == {
-        "conv1_1",
-        "fc7",
-    }
-    with pytest.raises(InputError, match="layers to keep that nothing would quantise; got conv9_9"):
-        make(net("fcn8s"), "int8", kept={"conv9_9"})
+def test_which_layers_are_quantised_can_be_said(net):
+    layers = make(net("fcn8s"), "int8", int8_layers=("fc6", "conv1_1")).precision.layers
+    assert {name for name, precision in layers.items() if precision == "int8"} == {"conv1_1", "fc6"}
+    with pytest.raises(InputError, match="layers that cannot be quantised; got conv9_9"):
+        make(net("fcn8s"), "int8", int8_layers=("conv9_9",))
 
 
 def test_images_are_normalised_in_float32_and_labels_taken_of_fp16_logits(net):
@@ -227,8 +224,8 @@ def test_options_that_do_not_go_together_are_refused(net):
         typed_graph(model, BuildConfig("fp16"), ranges, "fp32")
     with pytest.raises(UsageError, match="unknown base"):
         typed_graph(model, BuildConfig("int8"), ranges, "bf16")
-    with pytest.raises(UsageError, match="only INT8 keeps layers"):
-        typed_graph(model, BuildConfig("fp16"), ranges, kept=["conv1_1"])
+    with pytest.raises(UsageError, match="layers to quantise without INT8"):
+        BuildConfig("fp16", int8_layers=("conv1_1",))
 
 
 def test_ranges_of_another_model_are_refused(net):
