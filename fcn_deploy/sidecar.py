@@ -43,6 +43,28 @@ class EngineFile:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """The accuracy budget a mix of precisions was chosen by.
+
+    Attributes:
+        criterion: Such as `agreement>=99%`.
+        measured: The criterion's measure of the mix, on the images it was chosen on.
+        bound: The pessimistic end of its 95% interval, which keeps the criterion.
+        images: How many images.
+    """
+
+    criterion: str
+    measured: float
+    bound: float
+    images: int
+
+    def __post_init__(self) -> None:
+        numbers = (self.measured, self.bound, self.images)
+        if not isinstance(self.criterion, str) or not all(isinstance(number, int | float) for number in numbers):
+            raise InputError("sidecar precision budget", got=repr(self), expected="a criterion and what was measured")
+
+
+@dataclass(frozen=True)
 class Precision:
     """What was asked of the builder and what the engine does.
 
@@ -58,6 +80,8 @@ class Precision:
         kept_fp32: The tensors that stay FP32 for that reason, by name.
         achieved_layers: Precision that the inspection found for each layer, None for one it does not tell of; None
             where nobody looked layer by layer.
+        tried: Agreement with the exported model, 0..1, by calibration method, where `auto` chose; else None.
+        budget: What the INT8 layers were chosen by; None where that was no accuracy budget.
     """
 
     requested: str
@@ -68,6 +92,8 @@ class Precision:
     audited: bool | None = None
     kept_fp32: tuple[str, ...] = ()
     achieved_layers: Mapping[str, str | None] | None = None
+    tried: Mapping[str, float] | None = None
+    budget: Budget | None = None
 
     def __post_init__(self) -> None:
         if self.requested not in ("fp32", "fp16", "int8"):
@@ -81,10 +107,18 @@ class Precision:
         if self.achieved_layers is not None and not isinstance(self.achieved_layers, Mapping):
             got = repr(self.achieved_layers)
             raise InputError("sidecar precision achieved_layers", got=got, expected="a precision by layer")
+        tried = self.tried
+        if tried is not None and not (
+            isinstance(tried, Mapping) and all(isinstance(share, int | float) for share in tried.values())
+        ):
+            raise InputError("sidecar precision tried", got=repr(tried), expected="an agreement by method")
 
     def to_json(self) -> dict[str, Any]:
-        """Returns it as JSON data; what concerns FP16 alone or was not found out is left out."""
+        """Returns it as JSON data; what does not apply or was not found out is left out."""
         data = asdict(self)
+        for name in ("tried", "budget"):
+            if data[name] is None:
+                del data[name]
         if self.audited is None:
             del data["audited"]
         if not self.kept_fp32:
@@ -103,6 +137,8 @@ class Precision:
         known = known_fields(cls, data)
         if isinstance(known.get("kept_fp32"), list):
             known["kept_fp32"] = tuple(known["kept_fp32"])
+        if known.get("budget") is not None:
+            known["budget"] = Budget(**known_fields(Budget, known["budget"]))
         return cls(**known)
 
 

@@ -14,6 +14,7 @@ from fcn_deploy.spec import ImageShape, Padding, Triple
 if TYPE_CHECKING:
     from fcn_deploy.build import TensorRTConfig
     from fcn_deploy.models.describe import SpecOptions
+    from fcn_deploy.steps import PlanOptions
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -148,6 +149,25 @@ calibration_options = _stack(
     click.option("--max-images", type=click.IntRange(1), help="At most so many, evenly spread over the folder."),
 )
 
+plan_options = _stack(
+    click.option(
+        "--accuracy-budget",
+        metavar="CRITERION",
+        help='"agreement>=99%" or "miou_drop<=0.3": give layers back to float until it is kept.',
+    ),
+    click.option(
+        "--precision-map", type=PATH, metavar="FILE", help="The sidecar of an engine whose INT8 layers to take over."
+    ),
+    click.option(
+        "--data",
+        type=PATH,
+        metavar="DIR",
+        help="Images for a budget and for --calib-method auto.  [default: every fifth of --calib-data, held out]",
+    ),
+    click.option("--labels", type=PATH, metavar="DIR", help="Their ground truth, for a budget of mIoU."),
+    click.option("--ignore-index", type=int, help="The label that means 'not labelled'.  [default: the net's]"),
+)
+
 tensorrt_options = _stack(
     click.option(
         "--min-shape",
@@ -223,6 +243,21 @@ def spec_from(options: dict[str, Any]) -> SpecOptions:
         color=color.upper() if color else None,
         input_padding=int(input_padding) if input_padding else None,
         **model_from(options),
+        **{name: options.pop(name) for name in names},
+    )
+
+
+def plan_from(options: dict[str, Any], method: str | None) -> PlanOptions:
+    """Takes the values of `plan_options` out of a command's keyword arguments."""
+    from fcn_deploy.evaluate.criteria import Criterion
+    from fcn_deploy.planning.auto import AUTO
+    from fcn_deploy.steps import PlanOptions
+
+    budget = options.pop("accuracy_budget")
+    names = ("precision_map", "data", "labels", "ignore_index")
+    return PlanOptions(
+        auto=method == AUTO,
+        budget=None if budget is None else Criterion.parse(budget),
         **{name: options.pop(name) for name in names},
     )
 

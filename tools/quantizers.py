@@ -1,0 +1,96 @@
+"""Quantises an exported model by ONNX Runtime's quantize_static or by this project, and says what that took.
+
+    python tools/quantizers.py ort fcn8s.onnx --calib-data DIR --method entropy -o ort.onnx
+    python tools/quantizers.py ours fcn8s.onnx --calib-data DIR --method entropy -o ours.onnx
+
+ONNX Runtime's runs with its defaults (QDQ, int8 activations and weights, per tensor, every operator it can) behind its
+own pre-processing. One process each, so that the peak of memory is that of the quantiser.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from fcn_deploy import steps
+from fcn_deploy.build import BuildConfig
+from fcn_deploy.data import ImageFolder
+from fcn_deploy.graph import exported_spec, parse
+from fcn_deploy.runtime.image import normalize
+
+_MEBIBYTE = 2**20
+
+
+@click.command()
+@click.argument("quantizer", type=click.Choice(["ort", "ours"]))
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--calib-data", type=click.Path(path_type=Path), required=True)
+@click.option("--method", default="minmax", show_default=True, help="minmax, percentile or entropy.")
+@click.option("--max-images", type=int)
+@click.option("--size", help="HxW to resize images to.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+def main(
+    quantizer: str,
+    model: Path,
+    calib_data: Path,
+    method: str,
+    max_images: int | None,
+    size: str | None,
+    output: Path,
+) -> None:
+    """Quantises MODEL and prints seconds and peak memory as JSON."""
+    height_width = tuple(int(number) for number in size.split("x")) if size else None
+    images = ImageFolder.open(calib_data, max_images=max_images, size=height_width)  # type: ignore[arg-type]
+    begin = time.perf_counter()
+    if quantizer == "ours":
+        steps.build(model, BuildConfig("int8", "tensor", method), steps.calibrate(model, images)).save(output)
+    else:
+        _quantize_static(model, images, method, output)
+    seconds = time.perf_counter() - begin
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    click.echo(
+        json.dumps(
+            {
+                "quantizer": quantizer,
+                "method": method,
+                "images": len(images),
+                "seconds": seconds,
+                "peak_mib": peak / _MEBIBYTE,
+            }
+        )
+    )
+
+
+def _quantize_static(model: Path, images: ImageFolder, method: str, output: Path) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    normalization = exported_spec(parse(model.read_bytes())).normalization
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._feeds = ({"image": normalize(image[np.newaxis], normalization)} for image in images)
+
+        def get_next(self) -> Any:
+            return next(self._feeds, None)
+
+    methods = {
+        "minmax": CalibrationMethod.MinMax,
+        "percentile": CalibrationMethod.Percentile,
+        "entropy": CalibrationMethod.Entropy,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder, "prepared.onnx")
+        quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
+        quantize_static(str(prepared), str(output), Reader(), calibrate_method=methods[method])
+
+
+if __name__ == "__main__":
+    main()
