@@ -58,6 +58,8 @@ class Precision:
         kept_fp32: The tensors that stay FP32 for that reason, by name.
         achieved_layers: Precision that the inspection found for each layer, None for one it does not tell of; None
             where nobody looked layer by layer.
+        bias_corrected: Whether biases make up for the rounding of weights; None where nothing was quantised, or it is
+            not known.
     """
 
     requested: str
@@ -68,6 +70,7 @@ class Precision:
     audited: bool | None = None
     kept_fp32: tuple[str, ...] = ()
     achieved_layers: Mapping[str, str | None] | None = None
+    bias_corrected: bool | None = None
 
     def __post_init__(self) -> None:
         if self.requested not in ("fp32", "fp16", "int8"):
@@ -81,9 +84,12 @@ class Precision:
         if self.achieved_layers is not None and not isinstance(self.achieved_layers, Mapping):
             got = repr(self.achieved_layers)
             raise InputError("sidecar precision achieved_layers", got=got, expected="a precision by layer")
+        if self.bias_corrected not in (None, True, False):
+            got = repr(self.bias_corrected)
+            raise InputError("sidecar precision bias_corrected", got=got, expected="true or false")
 
     def to_json(self) -> dict[str, Any]:
-        """Returns it as JSON data; what concerns FP16 alone or was not found out is left out."""
+        """Returns it as JSON data; what concerns FP16 or INT8 alone or was not found out is left out."""
         data = asdict(self)
         if self.audited is None:
             del data["audited"]
@@ -91,6 +97,8 @@ class Precision:
             del data["kept_fp32"]
         if self.achieved_layers is None:
             del data["achieved_layers"]
+        if self.bias_corrected is None:
+            del data["bias_corrected"]
         return data
 
     @classmethod

@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 
 from fcn_deploy import passes
-from fcn_deploy.build.engine import BuildConfig, Engine, TargetCpu, check_ranges
+from fcn_deploy.build.engine import NO_MEANS, BuildConfig, Engine, TargetCpu, check_ranges, means_for
 from fcn_deploy.errors import PrecisionError, UsageError
 from fcn_deploy.files import sha256_bytes
 from fcn_deploy.graph import exported_spec, parse, serialize
@@ -116,9 +116,12 @@ def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, target: Targ
     kept = float_by_default(model.graph)
     layers = [name for name in quantizable_layers(model.graph) if name not in kept]
     precisions = {name: "int8" if name in layers else "fp32" for name in _layers(model)}
+    means = means_for(config, ranges)
+    if config.bias_correction and not means:
+        _log.warning(NO_MEANS)
     scheme = OrtScheme(weight_limit=127 if target == "vnni" else 64)
-    emit_onnxruntime(model, choose(ranges.histograms, config.method), layers, scheme)
-    return Precision("int8", "fp32", config.method, precisions, achieved="int8")
+    emit_onnxruntime(model, choose(ranges.histograms, config.method), layers, scheme, means)
+    return Precision("int8", "fp32", config.method, precisions, achieved="int8", bias_corrected=bool(means))
 
 
 def _check_achieved(data: bytes, precision: Precision) -> None:

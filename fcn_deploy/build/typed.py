@@ -9,7 +9,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from fcn_deploy import passes
-from fcn_deploy.build.engine import BuildConfig, check_ranges
+from fcn_deploy.build.engine import NO_MEANS, BuildConfig, check_ranges, means_for
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.files import sha256_bytes
 from fcn_deploy.graph import exported_spec, parse, serialize
@@ -96,6 +96,7 @@ def typed_graph(
         _layers(graph_model.graph),
         audited=None if audit is None else audit.audited,
         kept_fp32=() if audit is None else (*audit.tensors, *audit.weights),
+        bias_corrected=bool(means_for(config, ranges)) if config.precision == "int8" and ranges is not None else None,
     )
     return TypedGraph(serialize(graph_model), precision, _notes(config, ranges, audit))
 
@@ -143,7 +144,8 @@ def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, base: Base, 
             "layers to keep that nothing would quantise", got=", ".join(unknown), expected=", ".join(layers)
         )
     chosen = [name for name in layers if name not in kept]
-    emit_tensorrt(model, choose(ranges.histograms, config.method), chosen, TensorRtScheme(base == "fp16"))
+    scheme, means = TensorRtScheme(base == "fp16"), means_for(config, ranges)
+    emit_tensorrt(model, choose(ranges.histograms, config.method), chosen, scheme, means)
 
 
 def _layers(graph: ir.Graph) -> dict[str, str]:
@@ -174,6 +176,8 @@ def _notes(config: BuildConfig, ranges: Ranges | None, audit: Audit | None) -> t
     notes = []
     if ranges is not None and ranges.data.random:
         notes.append("The ranges were observed on noise: the engine is for timing, not for use.")
+    if config.precision == "int8" and config.bias_correction and ranges is not None and not ranges.means:
+        notes.append(NO_MEANS)
     if audit is None:
         return tuple(notes)
     if not audit.audited:
