@@ -82,6 +82,8 @@ class Precision:
             where nobody looked layer by layer.
         tried: Agreement with the exported model, 0..1, by calibration method, where `auto` chose; else None.
         budget: What the INT8 layers were chosen by; None where that was no accuracy budget.
+        bias_corrected: Whether biases make up for the rounding of weights; None where nothing was quantised, or it is
+            not known.
     """
 
     requested: str
@@ -94,6 +96,7 @@ class Precision:
     achieved_layers: Mapping[str, str | None] | None = None
     tried: Mapping[str, float] | None = None
     budget: Budget | None = None
+    bias_corrected: bool | None = None
 
     def __post_init__(self) -> None:
         if self.requested not in ("fp32", "fp16", "int8"):
@@ -112,20 +115,15 @@ class Precision:
             isinstance(tried, Mapping) and all(isinstance(share, int | float) for share in tried.values())
         ):
             raise InputError("sidecar precision tried", got=repr(tried), expected="an agreement by method")
+        if self.bias_corrected not in (None, True, False):
+            got = repr(self.bias_corrected)
+            raise InputError("sidecar precision bias_corrected", got=got, expected="true or false")
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON data; what does not apply or was not found out is left out."""
         data = asdict(self)
-        for name in ("tried", "budget"):
-            if data[name] is None:
-                del data[name]
-        if self.audited is None:
-            del data["audited"]
-        if not self.kept_fp32:
-            del data["kept_fp32"]
-        if self.achieved_layers is None:
-            del data["achieved_layers"]
-        return data
+        optional = ("audited", "kept_fp32", "achieved_layers", "bias_corrected", "tried", "budget")
+        return {key: value for key, value in data.items() if key not in optional or value not in (None, ())}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Precision:

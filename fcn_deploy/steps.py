@@ -241,7 +241,7 @@ class PlanOptions:
             raise UsageError(
                 "nothing to decide on images",
                 got="--data or --labels",
-                fix="add --accuracy-budget or --calib-method auto, or leave them out; fcn-deploy evaluate judges engines",
+                fix="add --accuracy-budget or --calib-method auto; what judges an engine is fcn-deploy evaluate",
             )
         if self.labels is not None and self.data is None:
             raise UsageError("labels without the images they are of", got="--labels", expected="--data and --labels")

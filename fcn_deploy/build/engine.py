@@ -8,12 +8,18 @@ from typing import Literal
 
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.files import check_writable, sha256_bytes, write_bytes, write_json
+from fcn_deploy.quant.bias import Means
 from fcn_deploy.quant.methods import METHODS
 from fcn_deploy.quant.ranges import Ranges
 from fcn_deploy.sidecar import EngineFile, Gate, Io, Sidecar, sidecar_path
 
 RequestedPrecision = Literal["fp32", "fp16", "int8"]
 TargetCpu = Literal["generic", "vnni", "native"]
+
+
+NO_MEANS = (
+    "No bias was corrected, for the ranges hold no means: calibrate again, or leave it out with --no-bias-correction."
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,7 @@ class BuildConfig:
             VNNI, `native` asks this machine.
         int8_layers: Names of the layers that an INT8 engine quantises; None for all that can be but those that
             `quant.selection.float_by_default` keeps float.
+        bias_correction: Whether the biases of INT8 layers make up for the rounding of their weights; see `quant.bias`.
     """
 
     precision: RequestedPrecision = "fp32"
@@ -35,6 +42,7 @@ class BuildConfig:
     method: str = "minmax"
     target_cpu: TargetCpu = "generic"
     int8_layers: tuple[str, ...] | None = None
+    bias_correction: bool = True
 
     def __post_init__(self) -> None:
         _one_of("precision", self.precision, ("fp32", "fp16", "int8"))
@@ -89,3 +97,8 @@ def check_ranges(ranges: Ranges, model_sha256: str) -> None:
             expected=f"ranges of {model_sha256[:12]}...",
             fix="calibrate this model: fcn-deploy calibrate",
         )
+
+
+def means_for(config: BuildConfig, ranges: Ranges) -> Means:
+    """Returns the means by which an INT8 build corrects biases: none where it is not to, or where there are none."""
+    return ranges.means if config.bias_correction else {}

@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 
 from fcn_deploy import passes
-from fcn_deploy.build.engine import BuildConfig, Engine, TargetCpu, check_ranges
+from fcn_deploy.build.engine import NO_MEANS, BuildConfig, Engine, TargetCpu, check_ranges, means_for
 from fcn_deploy.errors import PrecisionError, UsageError
 from fcn_deploy.files import sha256_bytes
 from fcn_deploy.graph import exported_spec, parse, serialize
@@ -50,6 +50,8 @@ def build_onnxruntime(model: bytes, config: BuildConfig, ranges: Ranges | None =
         source = Source(source.onnx_sha256, sha256_bytes(ranges.dumps()), asdict(ranges.data))
         if ranges.data.random:
             _log.warning("these ranges were observed on noise: the engine is for timing, not for use")
+        if config.bias_correction and not ranges.means:
+            _log.warning(NO_MEANS)
     sidecar = Sidecar(
         engine=EngineFile("", sha256_bytes(data), len(data)),
         backend=OnnxRuntimeBackend.name,
@@ -133,9 +135,10 @@ def _layers(model: ir.Model) -> list[str]:
 def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, target: TargetCpu) -> Precision:
     layers = int8_layers(model.graph, config.int8_layers)
     precisions = {name: "int8" if name in layers else "fp32" for name in _layers(model)}
+    means = means_for(config, ranges)
     scheme = OrtScheme(weight_limit=127 if target == "vnni" else 64)
-    emit_onnxruntime(model, choose(ranges.histograms, config.method), layers, scheme)
-    return Precision("int8", "fp32", config.method, precisions)
+    emit_onnxruntime(model, choose(ranges.histograms, config.method), layers, scheme, means)
+    return Precision("int8", "fp32", config.method, precisions, bias_corrected=bool(means))
 
 
 def _check_achieved(data: bytes, precision: Precision) -> None:

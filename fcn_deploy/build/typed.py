@@ -8,7 +8,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from fcn_deploy import passes
-from fcn_deploy.build.engine import BuildConfig, check_ranges
+from fcn_deploy.build.engine import NO_MEANS, BuildConfig, check_ranges, means_for
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.files import sha256_bytes
 from fcn_deploy.graph import exported_spec, parse, serialize
@@ -92,6 +92,7 @@ def typed_graph(
         _layers(graph_model.graph),
         audited=None if audit is None else audit.audited,
         kept_fp32=() if audit is None else (*audit.tensors, *audit.weights),
+        bias_corrected=bool(means_for(config, ranges)) if config.precision == "int8" and ranges is not None else None,
     )
     return TypedGraph(serialize(graph_model), precision, _notes(config, ranges, audit))
 
@@ -130,7 +131,8 @@ def _checked_base(config: BuildConfig, base: Base) -> Base:
 
 def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, base: Base) -> None:
     layers = int8_layers(model.graph, config.int8_layers)
-    emit_tensorrt(model, choose(ranges.histograms, config.method), layers, TensorRtScheme(base == "fp16"))
+    scheme, means = TensorRtScheme(base == "fp16"), means_for(config, ranges)
+    emit_tensorrt(model, choose(ranges.histograms, config.method), layers, scheme, means)
 
 
 def _layers(graph: ir.Graph) -> dict[str, str]:
@@ -161,6 +163,8 @@ def _notes(config: BuildConfig, ranges: Ranges | None, audit: Audit | None) -> t
     notes = []
     if ranges is not None and ranges.data.random:
         notes.append("The ranges were observed on noise: the engine is for timing, not for use.")
+    if config.precision == "int8" and config.bias_correction and ranges is not None and not ranges.means:
+        notes.append(NO_MEANS)
     if audit is None:
         return tuple(notes)
     if not audit.audited:

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 @click.option("--calib-method", help="How ranges are chosen: minmax, percentile.  [default: minmax]")
 @calibration_options
 @click.option(
+    "--no-bias-correction", is_flag=True, help="INT8: keep biases as they are, whatever rounding does to the weights."
+)
+@click.option(
     "--backend",
     type=click.Choice(["auto", "onnxruntime", "tensorrt", "tensorrt-rtx", "simulation"]),
     default="auto",
@@ -70,6 +73,7 @@ def command(
     calib_method: str | None,
     calib_size: tuple[int, int] | None,
     max_images: int | None,
+    no_bias_correction: bool,
     backend: str,
     io: Any,
     target_cpu: Any,
@@ -108,11 +112,15 @@ def command(
             got="both" if ranges else "neither",
             expected="--calib-data DIR or --ranges FILE",
         )
+    if no_bias_correction and precision != "int8":
+        raise UsageError(
+            "biases are corrected in INT8", got=f"--no-bias-correction with --{precision}", fix="add --int8"
+        )
     if threads is not None and calib_data is None:
         raise UsageError("threads are for calibrating", got="--threads without --calib-data", fix="leave it out")
     if twin and precision != "int8":
         raise UsageError("a twin is built beside INT8", got=f"--twin with --{precision}", fix="add --int8")
-    config = BuildConfig(precision, io, calib_method or "minmax", target_cpu)
+    config = BuildConfig(precision, io, calib_method or "minmax", target_cpu, not no_bias_correction)
     tensorrt = tensorrt_from(options)
     progress = TerminalProgress()
     backend = steps.choose_backend(backend, output, progress)

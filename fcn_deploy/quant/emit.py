@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from fcn_deploy.errors import InputError
 from fcn_deploy.graph import constant_of
+from fcn_deploy.quant.bias import Means, bias_of, input_mean, mean_output, set_bias
 from fcn_deploy.quant.methods import Range
 from fcn_deploy.quant.qdq import add_dequantized, add_pair, range_of
 from fcn_deploy.quant.selection import chosen_convolutions
@@ -40,7 +41,11 @@ class OrtScheme:
 
 
 def emit_onnxruntime(
-    model: ir.Model, ranges: Mapping[str, Range], layers: Collection[str], scheme: OrtScheme | None = None
+    model: ir.Model,
+    ranges: Mapping[str, Range],
+    layers: Collection[str],
+    scheme: OrtScheme | None = None,
+    means: Means | None = None,
 ) -> ir.Model:
     """Quantises layers in place.
 
@@ -49,12 +54,15 @@ def emit_onnxruntime(
         ranges: By tensor name, for the inputs and outputs of the layers.
         layers: Names of the layers to quantise, from `quantizable_layers`.
         scheme: Integer types and limits.
+        means: By tensor name, the mean of each channel of what the layers read, float64 [C], by which their biases are
+            corrected (see `quant.bias`; padding is ignored). None or empty: biases stay what they are.
 
     Returns:
         The model.
 
     Raises:
-        InputError: A layer is not in the graph or cannot be quantised, or a tensor has no range.
+        InputError: A layer is not in the graph or cannot be quantised, or a tensor has no range, or no means
+            where others have.
     """
     scheme = scheme or OrtScheme()
     graph = model.graph
@@ -64,7 +72,7 @@ def emit_onnxruntime(
     # Activations last: all else goes by the tensors that nodes have before Q/DQ comes between.
     in_integers = _integer_nodes(graph, set(convs), set(integer))
     for conv in convs:
-        _quantize_weights(graph, conv, scales[data_input(conv)][0], scheme)
+        _quantize_weights(graph, conv, scales[data_input(conv)][0], scheme, means)
     for value, (scale, zero_point) in scales.items():
         _quantize_activation(graph, value, scale, zero_point, in_integers)
     return model
@@ -90,24 +98,29 @@ def _asymmetric(chosen: Range) -> tuple[np.float32, np.uint8]:
     return scale, np.uint8(round(-chosen.lo / float(scale)))
 
 
-def _quantize_weights(graph: ir.Graph, conv: ir.Node, input_scale: np.float32, scheme: OrtScheme) -> None:
+def _quantize_weights(
+    graph: ir.Graph, conv: ir.Node, input_scale: np.float32, scheme: OrtScheme, means: Means | None
+) -> None:
     weights = constant_of(conv.inputs[1])
     assert weights is not None
-    bias = constant_of(conv.inputs[2]) if len(conv.inputs) > 2 else None
+    bias, mean = bias_of(conv), input_mean(conv, weights, means)
     largest = np.abs(weights).max(axis=(1, 2, 3)).astype(np.float64)
     scale = np.where(largest > 0, largest / scheme.weight_limit, 1.0)
-    if bias is not None:
-        # A channel of nearly zero weights would need a bias of more than 32 bits; a coarser scale costs it nothing.
-        scale = np.maximum(scale, np.abs(bias) / (float(input_scale) * _BIAS_LIMIT))
+    # A channel of nearly zero weights would need a bias of more than 32 bits; a coarser scale costs it nothing. A bias
+    # corrected is at most this, whatever the scale, for rounding moves no weight by more than its size.
+    largest_bias = np.abs(0 if bias is None else bias) + mean_output(np.abs(weights), np.abs(mean))
+    scale = np.maximum(scale, largest_bias / (float(input_scale) * _BIAS_LIMIT))
     scale = scale.astype(np.float32)
     integers = np.rint(weights / scale[:, None, None, None]).clip(-scheme.weight_limit, scheme.weight_limit)
     name = str(conv.name)
     conv.replace_input_with(1, add_dequantized(graph, conv, f"{name}.weight", integers.astype(np.int8), scale))
-    if bias is not None:
+    rounded = integers * scale.astype(np.float64)[:, None, None, None]
+    corrected = (0 if bias is None else bias) - mean_output(rounded - weights, mean)
+    if bias is not None or corrected.any():
         bias_scale = scale * input_scale
-        bias_integers = np.rint(bias / bias_scale.astype(np.float64)).clip(-_BIAS_LIMIT, _BIAS_LIMIT)
+        bias_integers = np.rint(corrected / bias_scale.astype(np.float64)).clip(-_BIAS_LIMIT, _BIAS_LIMIT)
         quantized = add_dequantized(graph, conv, f"{name}.bias", bias_integers.astype(np.int32), bias_scale)
-        conv.replace_input_with(2, quantized)
+        set_bias(conv, quantized)
 
 
 def _quantize_activation(

@@ -15,7 +15,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcn_deploy.graph import constant_of
+from fcn_deploy.graph import add_constant, constant_of
+from fcn_deploy.quant.bias import Means, bias_of, input_mean, mean_output, set_bias
 from fcn_deploy.quant.methods import Range
 from fcn_deploy.quant.qdq import add_dequantized, add_pair, range_of
 from fcn_deploy.quant.selection import chosen_convolutions
@@ -39,7 +40,11 @@ class TensorRtScheme:
 
 
 def emit_tensorrt(
-    model: ir.Model, ranges: Mapping[str, Range], layers: Collection[str], scheme: TensorRtScheme | None = None
+    model: ir.Model,
+    ranges: Mapping[str, Range],
+    layers: Collection[str],
+    scheme: TensorRtScheme | None = None,
+    means: Means | None = None,
 ) -> ir.Model:
     """Quantises layers in place.
 
@@ -48,12 +53,15 @@ def emit_tensorrt(
         ranges: By tensor name, for the inputs of the layers and of the sums that run with them.
         layers: Names of the layers to quantise, from `quantizable_layers`.
         scheme: What scales have to be.
+        means: By tensor name, the mean of each channel of what the layers read, float64 [C], by which their biases are
+            corrected (see `quant.bias`; padding is ignored). None or empty: biases stay what they are.
 
     Returns:
         The model; its float tensors are float32, to be made FP16 by a pass if they are to be.
 
     Raises:
-        InputError: A layer is not in the graph or cannot be quantised, or a tensor has no range.
+        InputError: A layer is not in the graph or cannot be quantised, or a tensor has no range, or no means
+            where others have.
     """
     scheme = scheme or TensorRtScheme()
     graph = model.graph
@@ -64,7 +72,7 @@ def emit_tensorrt(
         assert value is not None
         readers.setdefault(value, []).append((node, index))
     for conv in convs:
-        _quantize_weights(graph, conv, scheme)
+        _quantize_weights(graph, conv, scheme, means)
     for value, uses in readers.items():
         chosen = range_of(value, ranges)
         scale = _scales(np.array(max(-chosen.lo, chosen.hi)), scheme)
@@ -101,13 +109,18 @@ def _fuses(value: ir.Value, convs: set[ir.Node]) -> bool:
     return value.producer() in convs and len(list(value.uses())) == 1 and not value.is_graph_output()
 
 
-def _quantize_weights(graph: ir.Graph, conv: ir.Node, scheme: TensorRtScheme) -> None:
+def _quantize_weights(graph: ir.Graph, conv: ir.Node, scheme: TensorRtScheme, means: Means | None) -> None:
     weights = constant_of(conv.inputs[1])
     assert weights is not None
     scale = _scales(np.abs(weights).max(axis=tuple(range(1, weights.ndim))), scheme)
     per_channel = scale.reshape(-1, *(1,) * (weights.ndim - 1))
     integers = np.rint(weights / per_channel).clip(-_LIMIT, _LIMIT).astype(np.int8)
     conv.replace_input_with(1, add_dequantized(graph, conv, f"{conv.name}.weight", integers, scale))
+    correction = mean_output(integers * per_channel.astype(np.float64) - weights, input_mean(conv, weights, means))
+    if correction.any():
+        bias = bias_of(conv)
+        corrected = (0 if bias is None else bias) - correction
+        set_bias(conv, add_constant(graph, f"{conv.name}.bias/corrected", corrected.astype(np.float32)))
 
 
 def _scales(largest: NDArray[np.floating], scheme: TensorRtScheme) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Calibration: runs a model over images and keeps histograms of its tensors."""
+"""Calibration: runs a model over images and keeps histograms of its tensors, and means of what convolutions read."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ from numpy.typing import NDArray
 from fcn_deploy.errors import ArtifactError, InputError
 from fcn_deploy.files import sha256_bytes
 from fcn_deploy.graph import exported_spec, parse, serialize
+from fcn_deploy.quant.channel_means import MeanBuilder
 from fcn_deploy.quant.histogram import HistogramBuilder
 from fcn_deploy.quant.ranges import CalibrationData, Ranges
-from fcn_deploy.quant.tensors import observed_tensors
+from fcn_deploy.quant.selection import quantizable_inputs
+from fcn_deploy.quant.tensors import observed_tensors, ranged_tensor
 from fcn_deploy.runtime.image import check_images, normalize
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
 
 class Observer:
-    """Runs a model over images, one at a time, and accumulates histograms; memory does not grow with the images.
+    """Runs a model over images, one at a time, and accumulates; memory does not grow with the images.
+
+    Histograms are the same in whatever order the images come, means up to the rounding of their sums in float64.
 
     Args:
         model: Content of an ONNX file as `export` writes it, with its spec in the metadata.
@@ -35,11 +39,15 @@ class Observer:
         graph_model = parse(model)
         self._normalization = exported_spec(graph_model).normalization
         observed = [str(value.name) for value in observed_tensors(graph_model.graph)]
+        # Some have no histogram of their own, as what a max-pool gives. What is not computed from the image has neither
+        # range nor mean.
+        read = [str(value.name) for value in quantizable_inputs(graph_model.graph) if ranged_tensor(value, observed)]
         self._builders = {name: HistogramBuilder() for name in observed}
+        self._means = {name: MeanBuilder() for name in read}
         self._model_sha256 = sha256_bytes(model)
         self._images, self._count = hashlib.sha256(), 0
         try:
-            self._backend = OnnxRuntimeBackend(_with_outputs(graph_model, observed), threads=threads)
+            self._backend = OnnxRuntimeBackend(_with_outputs(graph_model, [*observed, *read]), threads=threads)
         except ArtifactError as error:  # here the model is the input, not what was made for this machine
             raise InputError(error.what, got=error.got) from error
 
@@ -62,6 +70,8 @@ class Observer:
         values = {"image": feed, **self._backend.infer({"image": feed})}
         for name, builder in self._builders.items():
             _add(builder, values[name][:1], name, self._count + 1)
+        for name, means in self._means.items():
+            means.add(values[name][:1])
         self._images.update(repr(image.shape).encode() + image.tobytes())
         self._count += 1
 
@@ -81,6 +91,7 @@ class Observer:
             model_sha256=self._model_sha256,
             data=CalibrationData(self._count, self._images.hexdigest(), size, random),
             histograms={name: builder.build() for name, builder in self._builders.items()},
+            means={name: means.build() for name, means in self._means.items()},
         )
 
     def close(self) -> None:
@@ -106,7 +117,7 @@ def observe(
         threads: CPU threads; ONNX Runtime's default where None.
 
     Returns:
-        The histograms, with the hashes of model and images.
+        The histograms and means, with the hashes of model and images.
 
     Raises:
         InputError: There are no images, one of them is none, the model has no spec, or a tensor is not finite.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fcn_deploy.errors import InputError
 from fcn_deploy.files import dumps_json, read_json, write_bytes
@@ -37,17 +40,24 @@ class CalibrationData:
 
 @dataclass(frozen=True, eq=False)
 class Ranges:
-    """The histograms of a model's tensors.
+    """The histograms of a model's tensors, and the means of what its convolutions read.
 
     Attributes:
         model_sha256: Of the ONNX file they belong to, in hex.
         data: The images.
         histograms: By tensor name.
+        means: By tensor name, the mean of each channel, float64 [C]; empty in ranges of versions that took none.
     """
 
     model_sha256: str
     data: CalibrationData
     histograms: Mapping[str, Histogram]
+    means: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, mean in self.means.items():
+            if mean.dtype != np.float64 or mean.ndim != 1 or not mean.size or not np.isfinite(mean).all():
+                raise InputError(f"bad means of tensor {name}", got=mean, expected="finite numbers, one a channel")
 
     def save(self, path: Path) -> None:
         """Writes the ranges file, atomically.
@@ -62,13 +72,16 @@ class Ranges:
         return (dumps_json(self.to_json(), indent=None) + "\n").encode()
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the ranges as JSON data, with their format number."""
-        return {
+        """Returns the ranges as JSON data, with their format number; without the key `means` where there are none."""
+        data = {
             "format": FORMAT,
             "model_sha256": self.model_sha256,
             "data": asdict(self.data),
             "histograms": {name: histogram.to_json() for name, histogram in self.histograms.items()},
         }
+        if self.means:  # a file without them is written back as it was read
+            data["means"] = {name: mean.tolist() for name, mean in self.means.items()}
+        return data
 
     @classmethod
     def load(cls, path: Path) -> Ranges:
@@ -85,6 +98,13 @@ class Ranges:
                 model_sha256=str(fields["model_sha256"]),
                 data=CalibrationData(**data),
                 histograms={str(name): Histogram.from_json(value) for name, value in fields["histograms"].items()},
+                means={str(name): _numbers(value) for name, value in fields.get("means", {}).items()},
             )
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise InputError(f"{path} is malformed", got=f"{type(error).__name__}: {error}") from error
+
+
+def _numbers(values: list[float]) -> NDArray[np.float64]:
+    if not all(type(value) in (int, float) for value in values):
+        raise TypeError("means that are not numbers")
+    return np.array(values, np.float64)

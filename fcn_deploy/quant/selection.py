@@ -16,8 +16,12 @@ def quantizable_layers(graph: ir.Graph) -> list[str]:
 
     Those of sequences, as attention over channels has, are too small for INT8 to be of use.
     """
-    weights = ((node, constant_of(node.inputs[1])) for node in graph if node.op_type == "Conv")
-    return [node.name or "" for node, array in weights if array is not None and array.ndim == 4]
+    return [node.name or "" for node in _quantizable(graph)]
+
+
+def quantizable_inputs(graph: ir.Graph) -> list[ir.Value]:
+    """Returns the tensors that the layers of `quantizable_layers` read, each once, in the order of the layers."""
+    return list(dict.fromkeys(data_input(node) for node in _quantizable(graph)))
 
 
 def float_by_default(graph: ir.Graph) -> set[str]:
@@ -69,6 +73,11 @@ def chosen_convolutions(graph: ir.Graph, layers: Collection[str]) -> list[ir.Nod
     if unknown:
         raise InputError("layers that cannot be quantised", got=unknown, expected=known)
     return [node for node in graph if node.op_type == "Conv" and node.name in layers]
+
+
+def _quantizable(graph: ir.Graph) -> list[ir.Node]:
+    weights = ((node, constant_of(node.inputs[1])) for node in graph if node.op_type == "Conv")
+    return [node for node, array in weights if array is not None and array.ndim == 4]
 
 
 def _last(graph: ir.Graph, convs: list[ir.Node]) -> set[ir.Node]:
