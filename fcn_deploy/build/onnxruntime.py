@@ -137,7 +137,7 @@ def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, target: Targ
     precisions = {name: "int8" if name in layers else "fp32" for name in _layers(model)}
     means = means_for(config, ranges)
     scheme = OrtScheme(weight_limit=127 if target == "vnni" else 64)
-    emit_onnxruntime(model, choose(ranges.histograms, config.method), layers, scheme, means)
+    emit_onnxruntime(model, choose(ranges.histograms, config.method, symmetric=False), layers, scheme, means)
     return Precision("int8", "fp32", config.method, precisions, bias_corrected=bool(means))
 
 

@@ -132,7 +132,7 @@ def _checked_base(config: BuildConfig, base: Base) -> Base:
 def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, base: Base) -> None:
     layers = int8_layers(model.graph, config.int8_layers)
     scheme, means = TensorRtScheme(base == "fp16"), means_for(config, ranges)
-    emit_tensorrt(model, choose(ranges.histograms, config.method), layers, scheme, means)
+    emit_tensorrt(model, choose(ranges.histograms, config.method, symmetric=True), layers, scheme, means)
 
 
 def _layers(graph: ir.Graph) -> dict[str, str]:

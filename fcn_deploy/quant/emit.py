@@ -15,8 +15,8 @@ import onnx_ir as ir
 from fcn_deploy.errors import InputError
 from fcn_deploy.graph import constant_of
 from fcn_deploy.quant.bias import Means, bias_of, input_mean, mean_output, set_bias
-from fcn_deploy.quant.methods import Range
 from fcn_deploy.quant.qdq import add_dequantized, add_pair, range_of
+from fcn_deploy.quant.range import Range
 from fcn_deploy.quant.selection import chosen_convolutions
 from fcn_deploy.quant.tensors import activation, data_input, is_rectifier
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from fcn_deploy.graph import add_constant, constant_of
 from fcn_deploy.quant.bias import Means, bias_of, input_mean, mean_output, set_bias
-from fcn_deploy.quant.methods import Range
 from fcn_deploy.quant.qdq import add_dequantized, add_pair, range_of
+from fcn_deploy.quant.range import Range
 from fcn_deploy.quant.selection import chosen_convolutions
 from fcn_deploy.quant.tensors import activation, data_input, passed_on_from
 

@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from fcn_deploy.errors import UsageError
+from fcn_deploy.quant.entropy import entropy
 from fcn_deploy.quant.histogram import Histogram
+from fcn_deploy.quant.range import Range
+from fcn_deploy.quant.squared_error import least_squared_error
 
 PERCENTILE = 99.99
-
-
-@dataclass(frozen=True)
-class Range:
-    """The values that a quantised tensor can represent; what lies outside is clipped.
-
-    Attributes:
-        lo: At most 0, for zero must be representable.
-        hi: At least 0.
-    """
-
-    lo: float
-    hi: float
-
-    def __post_init__(self) -> None:
-        if not self.lo <= 0 <= self.hi:
-            raise UsageError("bad range", got=f"{self.lo} to {self.hi}", expected="lo <= 0 <= hi")
 
 
 def min_max(histogram: Histogram) -> Range:
@@ -61,15 +46,22 @@ def percentile(histogram: Histogram, share: float = PERCENTILE) -> Range:
     return Range(min(0.0, lo), max(0.0, hi))
 
 
-METHODS: Mapping[str, Callable[[Histogram], Range]] = {"minmax": min_max, "percentile": percentile}
+# A method is told whether integers are symmetric about zero; the first three give the same range for either kind.
+METHODS: Mapping[str, Callable[[Histogram, bool], Range]] = {
+    "minmax": lambda histogram, symmetric: min_max(histogram),
+    "percentile": lambda histogram, symmetric: percentile(histogram),
+    "entropy": lambda histogram, symmetric: entropy(histogram),
+    "mse": least_squared_error,
+}
 
 
-def choose(histograms: Mapping[str, Histogram], method: str) -> dict[str, Range]:
+def choose(histograms: Mapping[str, Histogram], method: str, *, symmetric: bool) -> dict[str, Range]:
     """Applies a method to every histogram.
 
     Args:
         histograms: By tensor name.
         method: A key of `METHODS`.
+        symmetric: Whether the integers are int8, symmetric about zero, instead of uint8 from end to end of the range.
 
     Returns:
         Ranges by tensor name.
@@ -79,4 +71,4 @@ def choose(histograms: Mapping[str, Histogram], method: str) -> dict[str, Range]
     """
     if method not in METHODS:
         raise UsageError("unknown calibration method", got=repr(method), expected=" or ".join(METHODS))
-    return {name: METHODS[method](histogram) for name, histogram in histograms.items()}
+    return {name: METHODS[method](histogram, symmetric) for name, histogram in histograms.items()}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fcn_deploy.errors import InputError
 from fcn_deploy.graph import add_constant
-from fcn_deploy.quant.methods import Range
+from fcn_deploy.quant.range import Range
 from fcn_deploy.quant.tensors import ranged_tensor
 
 

@@ -101,7 +101,7 @@ def test_with_labels_the_drop_of_miou_is_the_gate(scenes, weights, tmp_path):
 def test_a_missed_gate_ships_no_engine(scenes, weights, tmp_path, monkeypatch, capsys):
     """Ranges a tenth of what they are clip everything; the engine must not get out."""
     from fcn_deploy.build import onnxruntime
-    from fcn_deploy.quant.methods import Range
+    from fcn_deploy.quant.range import Range
 
     real = onnxruntime.choose
 

@@ -8,7 +8,7 @@ from fcn_deploy.graph import parse
 from fcn_deploy.quant.audit import LARGEST, MARGIN, audit_half
 from fcn_deploy.quant.emit_tensorrt import emit_tensorrt
 from fcn_deploy.quant.histogram import Histogram
-from fcn_deploy.quant.methods import Range
+from fcn_deploy.quant.range import Range
 
 
 def node(op, inputs, output, **attributes):

@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from fcn_deploy.errors import InputError
 from fcn_deploy.graph import parse, serialize
 from fcn_deploy.quant.emit import OrtScheme, emit_onnxruntime
-from fcn_deploy.quant.methods import Range, choose
+from fcn_deploy.quant.methods import choose
+from fcn_deploy.quant.range import Range
 from fcn_deploy.quant.ranges import Ranges
 from fcn_deploy.quant.selection import float_by_default, quantizable_layers
 
@@ -68,7 +69,7 @@ def test_every_layer_asked_for_becomes_an_integer_kernel(exported, ranges_file, 
     model = parse(exported(variant).read_bytes())
     kept = float_by_default(model.graph)
     layers = [layer for layer in quantizable_layers(model.graph) if layer not in kept]
-    emit_onnxruntime(model, choose(Ranges.load(ranges_file(variant)).histograms, "minmax"), layers)
+    emit_onnxruntime(model, choose(Ranges.load(ranges_file(variant)).histograms, "minmax", symmetric=False), layers)
     data = serialize(model)
     onnx.checker.check_model(onnx.load_model_from_string(data), full_check=True)
     options = ort.SessionOptions()
@@ -87,7 +88,9 @@ def test_every_layer_asked_for_becomes_an_integer_kernel(exported, ranges_file, 
 
 def test_tensors_that_float_layers_read_are_not_rounded(exported, ranges_file):
     model = parse(exported("fcn8s").read_bytes())
-    emit_onnxruntime(model, choose(Ranges.load(ranges_file("fcn8s")).histograms, "minmax"), ["conv3_1"])
+    emit_onnxruntime(
+        model, choose(Ranges.load(ranges_file("fcn8s")).histograms, "minmax", symmetric=False), ["conv3_1"]
+    )
     readers = {node.name: node.inputs[0].name for node in model.graph if node.inputs}
     assert readers["conv3_1"] == "pool2/MaxPool/DequantizeLinear"
     # conv2_2 is float and so is what follows its ReLU, save the branch into the integer layer.

@@ -13,7 +13,8 @@ from fcn_deploy.errors import InputError
 from fcn_deploy.graph import constant_of, parse, serialize
 from fcn_deploy.quant.emit_tensorrt import TensorRtScheme, emit_tensorrt
 from fcn_deploy.quant.lint import lint
-from fcn_deploy.quant.methods import Range, choose
+from fcn_deploy.quant.methods import choose
+from fcn_deploy.quant.range import Range
 from fcn_deploy.quant.ranges import Ranges
 from fcn_deploy.quant.selection import float_by_default, quantizable_layers
 
@@ -76,7 +77,7 @@ def _reads(model):
 def test_pairs_stand_in_front_of_convolutions_and_nowhere_else(exported, ranges_file):
     model = parse(exported("fcn8s").read_bytes())
     layers = set(quantizable_layers(model.graph)) - float_by_default(model.graph)
-    emit_tensorrt(model, choose(Ranges.load(ranges_file("fcn8s")).histograms, "minmax"), layers)
+    emit_tensorrt(model, choose(Ranges.load(ranges_file("fcn8s")).histograms, "minmax", symmetric=True), layers)
     assert lint(model) == ()
     reads = _reads(model)
     for layer in layers:
@@ -100,7 +101,7 @@ def test_pairs_stand_in_front_of_convolutions_and_nowhere_else(exported, ranges_
 def test_everything_is_symmetric_int8(exported, ranges_file):
     model = parse(exported("fcn8s").read_bytes())
     layers = set(quantizable_layers(model.graph)) - float_by_default(model.graph)
-    ranges = choose(Ranges.load(ranges_file("fcn8s")).histograms, "minmax")
+    ranges = choose(Ranges.load(ranges_file("fcn8s")).histograms, "minmax", symmetric=True)
     emit_tensorrt(model, ranges, layers)
     for node in model.graph:
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):

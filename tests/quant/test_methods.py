@@ -8,7 +8,8 @@ from hypothesis.extra import numpy as hnp
 
 from fcn_deploy.errors import UsageError
 from fcn_deploy.quant.histogram import Histogram, HistogramBuilder
-from fcn_deploy.quant.methods import METHODS, PERCENTILE, Range, choose, min_max, percentile
+from fcn_deploy.quant.methods import METHODS, PERCENTILE, choose, min_max, percentile
+from fcn_deploy.quant.range import Range
 
 USUAL = st.floats(-1000, 1000, width=32)
 POSITIVE = st.floats(0, 64, width=32)
@@ -30,11 +31,12 @@ def holds(chosen, values):
     return int(((values >= chosen.lo) & (values <= chosen.hi)).sum())
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(values=VALUES)
-def test_every_method_gives_a_range_with_zero_and_nothing_unseen(method, values):
-    chosen = METHODS[method](histogram_of(values))
+def test_every_method_gives_a_range_with_zero_and_nothing_unseen(method, symmetric, values):
+    chosen = METHODS[method](histogram_of(values), symmetric)
     assert min(0.0, values.min()) <= chosen.lo <= 0 <= chosen.hi <= max(0.0, values.max())
 
 
@@ -114,7 +116,7 @@ def test_an_outlier_is_cut_off():
     values = np.append(np.linspace(-1, 1, 100_000), [1000, -500]).astype(np.float32)
     histogram = histogram_of(values)
     assert min_max(histogram) == Range(-500, 1000)
-    chosen = METHODS["percentile"](histogram)
+    chosen = METHODS["percentile"](histogram, False)
     assert -1 - histogram.width <= chosen.lo <= -0.99
     assert 0.99 <= chosen.hi <= 1 + histogram.width
 
@@ -134,7 +136,7 @@ def test_a_constant_keeps_its_value():
 
 def test_the_default_share_is_what_the_method_uses():
     histogram = histogram_of(np.random.default_rng(0).normal(size=100_000))
-    assert METHODS["percentile"](histogram) == percentile(histogram, PERCENTILE)
+    assert METHODS["percentile"](histogram, False) == percentile(histogram, PERCENTILE)
     assert PERCENTILE == 99.99
 
 
@@ -160,14 +162,16 @@ def test_a_range_without_zero_is_refused(lo, hi):
         Range(lo, hi)
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_is_applied_to_every_tensor(method):
+def test_a_method_is_applied_to_every_tensor(method, symmetric):
     histograms = {"a": histogram_of([1, 2]), "b": histogram_of([-4, 4])}
-    assert choose(histograms, method) == {name: METHODS[method](each) for name, each in histograms.items()}
+    wanted = {name: METHODS[method](each, symmetric) for name, each in histograms.items()}
+    assert choose(histograms, method, symmetric=symmetric) == wanted
 
 
 @pytest.mark.parametrize("method", ["", "MinMax", "max", "entrop"])
 def test_an_unknown_method_is_a_usage_error_that_lists_the_known(method):
     with pytest.raises(UsageError, match=f"unknown calibration method; got '{method}'; expected minmax or") as caught:
-        choose({}, method)
+        choose({}, method, symmetric=False)
     assert caught.value.exit_code == 2
