@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcn_deploy.errors import InputError
+from fcn_deploy.evaluate.bootstrap import RESAMPLES, draws, interval
 
 Matrix = NDArray[np.int64]
-_RESAMPLES = 2000
 
 
 def confusion_matrix(
@@ -120,11 +120,10 @@ class Drop:
     high: float
 
 
-def miou_drop(reference: Matrix, engine: Matrix, *, resamples: int = _RESAMPLES, seed: int = 0) -> Drop:
+def miou_drop(reference: Matrix, engine: Matrix, *, resamples: int = RESAMPLES, seed: int = 0) -> Drop:
     """Compares two nets on the same images, with a paired percentile bootstrap over the images.
 
-    Efron and Tibshirani, "An Introduction to the Bootstrap", chapter 13: images are drawn with replacement, the
-    same draw for both nets; the interval lies between the 2.5th and the 97.5th percentile of the differences.
+    Each draw of images is the same for both nets, and the interval is that of the differences.
 
     Args:
         reference: int64 [images, C, C], one confusion matrix an image.
@@ -139,7 +138,6 @@ def miou_drop(reference: Matrix, engine: Matrix, *, resamples: int = _RESAMPLES,
     points = float(mean_iou(reference.sum(0)) - mean_iou(engine.sum(0)))
     if images < 2 or not np.isfinite(points):
         return Drop(points, float("nan"), float("nan"))
-    draws = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
-    differences = mean_iou(np.tensordot(draws, reference, 1)) - mean_iou(np.tensordot(draws, engine, 1))
-    low, high = np.nanpercentile(differences, [2.5, 97.5])
-    return Drop(points, float(low), float(high))
+    drawn = draws(images, resamples=resamples, seed=seed)
+    differences = mean_iou(np.tensordot(drawn, reference, 1)) - mean_iou(np.tensordot(drawn, engine, 1))
+    return Drop(points, *interval(differences))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcn_deploy.errors import InputError
+from fcn_deploy.evaluate.bootstrap import draws, interval
 from fcn_deploy.runtime.backend import Backend
 from fcn_deploy.runtime.segmenter import Segmenter
 
@@ -26,12 +27,16 @@ class Parity:
         agreement: Share of pixels labelled alike, 0..1.
         error: Largest `relative_error` of an image's logits; None where one side gives labels only.
         sqnr: Signal to quantisation noise ratio of the logits in dB; None likewise, infinite where they are equal.
+        agreement_low: Lower end of the 95% interval of the agreement; NaN for fewer than two images.
+        agreement_high: Upper end of it.
     """
 
     images: int
     agreement: float
     error: float | None = None
     sqnr: float | None = None
+    agreement_low: float = math.nan
+    agreement_high: float = math.nan
 
 
 def relative_error(reference: NDArray[np.floating[Any]], candidate: NDArray[np.floating[Any]]) -> float:
@@ -121,7 +126,8 @@ class ParityTally:
     """Accumulates the comparison of two engines, image by image."""
 
     def __init__(self) -> None:
-        self._images = self._pixels = self._same = 0
+        self._pixels: list[int] = []
+        self._same: list[int] = []
         self._error: float | None = 0.0
         self._signal = self._noise = 0.0
 
@@ -139,9 +145,8 @@ class ParityTally:
             raise InputError(
                 "results differ in size", got=list(found.labels.shape), expected=list(expected.labels.shape)
             )
-        self._images += 1
-        self._pixels += expected.labels.size
-        self._same += int((expected.labels == found.labels).sum())
+        self._pixels.append(expected.labels.size)
+        self._same.append(int((expected.labels == found.labels).sum()))
         if expected.logits is None or found.logits is None or self._error is None:
             self._error = None
             return
@@ -156,12 +161,27 @@ class ParityTally:
         Raises:
             InputError: No image has been added.
         """
-        if not self._images:
+        if not self._pixels:
             raise InputError("no images to compare on", expected="at least one")
-        agreement = self._same / self._pixels
-        if self._error is None:
-            return Parity(self._images, agreement)
-        return Parity(self._images, agreement, self._error, _decibels(self._signal, self._noise))
+        agreement = sum(self._same) / sum(self._pixels)
+        sqnr = None if self._error is None else _decibels(self._signal, self._noise)
+        return Parity(len(self._pixels), agreement, self._error, sqnr, *agreement_interval(self._same, self._pixels))
+
+
+def agreement_interval(same: Sequence[int], pixels: Sequence[int]) -> tuple[float, float]:
+    """Returns the ends of the 95% interval of the agreement, by percentile bootstrap over the images.
+
+    Args:
+        same: By image: pixels labelled alike.
+        pixels: By image: all pixels, one or more.
+
+    Returns:
+        Lower and upper end, 0..1; NaN for fewer than two images.
+    """
+    if len(pixels) < 2:
+        return math.nan, math.nan
+    drawn = draws(len(pixels))
+    return interval((drawn @ np.asarray(same)) / (drawn @ np.asarray(pixels)))
 
 
 def _decibels(signal: float, noise: float) -> float:

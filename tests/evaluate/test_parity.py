@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fcn_deploy.errors import InputError
-from fcn_deploy.evaluate.parity import Output, ParityTally, compare_backends, relative_error
+from fcn_deploy.evaluate.parity import Output, ParityTally, agreement_interval, compare_backends, relative_error
 
 VALUES = st.floats(-1e4, 1e4, width=32)
 SHAPES = hnp.array_shapes(min_dims=1, max_dims=3, max_side=6)
@@ -205,3 +205,50 @@ def test_nothing_to_compare_is_an_error():
     with pytest.raises(InputError, match="no images to compare on") as caught:
         ParityTally().result()
     assert caught.value.exit_code == 6
+
+
+# The interval of the agreement
+
+
+COUNTS = st.lists(
+    st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), min_size=2, max_size=9
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(COUNTS)
+def test_the_interval_lies_between_the_worst_and_the_best_image(counts):
+    same, pixels = zip(*counts, strict=True)
+    shares = np.divide(same, pixels)
+    low, high = agreement_interval(same, pixels)
+    assert shares.min() - 1e-12 <= low <= high <= shares.max() + 1e-12
+
+
+def test_the_interval_narrows_with_more_images():
+    widths = [np.subtract(*agreement_interval([90, 98, 100, 96] * n, [100] * 4 * n)[::-1]) for n in (1, 4, 16)]
+    assert widths[0] > 1.5 * widths[1] > 2.25 * widths[2] > 0
+
+
+def test_an_image_weighs_by_its_pixels():
+    low, high = agreement_interval([0, 10_000], [1, 10_000])  # one bad pixel is not half of the pixels
+    assert (low, high) == (0.0, 1.0)  # a quarter of the draws has the bad image alone, another the good one
+    low, _ = agreement_interval([0, *[10_000] * 9], [1, *[10_000] * 9])
+    assert low > 0.999
+
+
+def test_images_alike_in_every_pixel_leave_no_doubt():
+    assert agreement_interval([6, 8, 3], [6, 8, 3]) == (1.0, 1.0)
+
+
+def test_two_images_have_an_interval_and_one_has_none():
+    pair = one_row([1, 0], [0, 1]), one_row([1, 1], [0, 0])  # 1 of 2 alike
+    same = pair[0], pair[0]
+    result = parity(pair, same)
+    assert (result.agreement_low, result.agreement, result.agreement_high) == (0.5, 0.75, 1.0)
+    alone = parity(pair)
+    assert math.isnan(alone.agreement_low)
+    assert math.isnan(alone.agreement_high)
+
+
+def test_the_interval_is_the_same_each_time():
+    assert agreement_interval([3, 5, 9], [9, 9, 9]) == agreement_interval([3, 5, 9], [9, 9, 9])
