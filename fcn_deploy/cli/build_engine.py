@@ -14,7 +14,10 @@ from fcn_deploy.cli.options import (
     PATH,
     calibration_options,
     json_option,
+    method_option,
     output_option,
+    plan_from,
+    plan_options,
     tensorrt_from,
     tensorrt_options,
     threads_option,
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 @click.option("--int8", "precisions", flag_value="int8", multiple=True, help="Needs --calib-data or --ranges.")
 @click.option("--calib-data", type=PATH, metavar="DIR", help="Calibrate on these images first.")
 @click.option("--ranges", type=PATH, metavar="FILE", help="What calibrate wrote for this model.")
-@click.option("--calib-method", help="How ranges are chosen: minmax, percentile.  [default: minmax]")
+@method_option
 @calibration_options
 @click.option(
     "--no-bias-correction", is_flag=True, help="INT8: keep biases as they are, whatever rounding does to the weights."
@@ -59,6 +62,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Where the engine will run. generic is right everywhere; vnni keeps all 8 bits of the weights.",
 )
+@plan_options
 @tensorrt_options
 @click.option("--twin", is_flag=True, help="Beside an INT8 engine for TensorRT its twin in FP16, NAME.fp16.engine.")
 @click.option("--log", type=PATH, metavar="FILE", help="Write everything the TensorRT library says.")
@@ -90,10 +94,15 @@ def command(
     """
     from fcn_deploy import steps
     from fcn_deploy.build import BuildConfig
+    from fcn_deploy.build.engine import DEFAULT_METHOD
     from fcn_deploy.data import ImageFolder
     from fcn_deploy.errors import UsageError
     from fcn_deploy.files import check_writable
+    from fcn_deploy.planning.auto import AUTO
+    from fcn_deploy.planning.decide import Decision
+    from fcn_deploy.quant.ranges import Ranges
     from fcn_deploy.sidecar import sidecar_path
+    from fcn_deploy.steps import PlanOptions
 
     if len(set(precisions)) > 1:
         raise UsageError("more than one precision", got=" ".join(f"--{p}" for p in precisions), expected="one")
@@ -116,11 +125,21 @@ def command(
         raise UsageError(
             "biases are corrected in INT8", got=f"--no-bias-correction with --{precision}", fix="add --int8"
         )
-    if threads is not None and calib_data is None:
+    if threads is not None and calib_data is None and options["data"] is None:
         raise UsageError("threads are for calibrating", got="--threads without --calib-data", fix="leave it out")
     if twin and precision != "int8":
         raise UsageError("a twin is built beside INT8", got=f"--twin with --{precision}", fix="add --int8")
-    config = BuildConfig(precision, io, calib_method or "minmax", target_cpu, not no_bias_correction)
+    asked = plan_from(options, calib_method)
+    if precision != "int8" and asked != PlanOptions():
+        raise UsageError("budgets and precision maps are for INT8", got=f"--{precision}", fix="add --int8")
+    if asked.decides and asked.data is None and ranges is not None:
+        raise UsageError(
+            "nothing to decide on",
+            got="--ranges, and no images",
+            expected="--data DIR, of images that were not observed, beside --accuracy-budget or --calib-method auto",
+        )
+    method = DEFAULT_METHOD if calib_method in (None, AUTO) else calib_method
+    config = BuildConfig(precision, io, method, target_cpu, bias_correction=not no_bias_correction)
     tensorrt = tensorrt_from(options)
     progress = TerminalProgress()
     backend = steps.choose_backend(backend, output, progress)
@@ -135,13 +154,29 @@ def command(
         check_writable(job.output)
         steps.check_build(backend, job.config, job.tensorrt, job.log)
     source: Any = ranges
+    held_out = None
     if calib_data is not None:
         images = ImageFolder.open(calib_data, max_images=max_images, size=calib_size)
+        if asked.decides and asked.data is None:
+            images, held_out = images.every_fifth()
         source = steps.calibrate(model, images, threads=threads, progress=progress)
+    decision = Decision(config)
+    if asked != PlanOptions():
+        if isinstance(source, Path):
+            source = Ranges.load(source)
+        decision = steps.plan(
+            *(model, config, source, asked, held_out),
+            backend=backend,
+            base=tensorrt.base,
+            threads=threads,
+            progress=progress,
+        )
+        jobs[0] = replace(jobs[0], config=decision.config)
     engines = [
         steps.build(*(model, job.config, source), backend=backend, options=job.tensorrt, progress=progress, log=job.log)
         for job in jobs
     ]
+    engines[0] = decision.recorded(engines[0])
     # Only when all are made: an engine without the twin that was asked for is not what was asked for.
     sidecars = [engine.save(job.output) for engine, job in zip(engines, jobs, strict=True)]
     if as_json:

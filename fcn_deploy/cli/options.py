@@ -144,6 +144,12 @@ spec_options = _stack(
     ),
 )
 
+method_option = click.option(
+    "--calib-method",
+    type=click.Choice(["minmax", "percentile", "entropy", "mse", "auto"]),
+    help="How ranges are chosen; auto tries all on images that were not observed.  [default: mse]",
+)
+
 calibration_options = _stack(
     click.option("--calib-size", type=SizeType(), help="Resize calibration images.  [default: as they are]"),
     click.option("--max-images", type=click.IntRange(1), help="At most so many, evenly spread over the folder."),
