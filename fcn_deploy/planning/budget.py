@@ -5,7 +5,7 @@ The search starts from all INT8 and gives layers back to float in the order of d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fcn_deploy.errors import GateError
@@ -66,7 +66,11 @@ def giving_back_order(sensitivity: Sensitivity) -> list[str]:
 
 
 def plan_mix(
-    mixer: Mixer, sensitivity: Sensitivity, criterion: Criterion, judge: Judge, progress: Progress = _SILENT
+    mixer: Mixer,
+    criterion: Criterion,
+    judge: Judge,
+    measure: Callable[[], Sensitivity],
+    progress: Progress = _SILENT,
 ) -> Plan:
     """Searches the cheapest mix whose pessimistic bound meets a budget.
 
@@ -75,9 +79,9 @@ def plan_mix(
 
     Args:
         mixer: What is quantised, and where the search starts.
-        sensitivity: Of the mixer's own mix.
         criterion: The budget.
         judge: Holds the images, two or more.
+        measure: Measures the sensitivity of the mixer's own mix; called if that misses the budget.
         progress: Told of each mix.
 
     Raises:
@@ -98,19 +102,24 @@ def plan_mix(
     current = attempt(mixer.start)
     if not current.met:
         _require_possible(criterion, attempt(()))
-    given_back = []
+        current = _search(mixer, measure(), current, attempt)
+    return Plan(criterion, current, tuple(trials), len(judge.images))
+
+
+def _search(mixer: Mixer, sensitivity: Sensitivity, missed: Trial, attempt: Callable[[Sequence[str]], Trial]) -> Trial:
+    current, given_back = missed, []
     for name in giving_back_order(sensitivity):
-        if current.met:
-            break
         given_back.append(name)
         current = attempt(without(current.int8, name))
+        if current.met:
+            break
     saving = {layer.name: layer.saving for layer in sensitivity.layers}
     # Not the last one given back: without that the budget was missed.
     for name in sorted(given_back[:-1], key=lambda name: -saving[name]):
         if saving[name] > 0:
             trial = attempt([layer for layer in mixer.start if layer in current.int8 or layer == name])
             current = trial if trial.met else current
-    return Plan(criterion, current, tuple(trials), len(judge.images))
+    return current
 
 
 def _require_possible(criterion: Criterion, trial: Trial) -> None:

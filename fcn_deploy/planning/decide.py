@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -93,8 +94,8 @@ def decide(
         mixer = replace(mixer, config=replace(mixer.config, method=method))
     if budget is not None:
         images = judge.images[:: -(-len(judge.images) // _SENSITIVITY_IMAGES)]
-        sensitivity = measure_sensitivity(mixer, images, threads=threads, progress=progress)
-        plan = plan_mix(mixer, sensitivity, budget, judge, progress)
+        measure = functools.partial(measure_sensitivity, mixer, images, threads=threads, progress=progress)
+        plan = plan_mix(mixer, budget, judge, measure, progress)
         mixer = replace(mixer, config=replace(mixer.config, int8_layers=plan.chosen.int8))
     return Decision(mixer.config, tried, plan)
 

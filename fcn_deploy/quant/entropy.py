@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from fcn_deploy.quant.histogram import Histogram
 from fcn_deploy.quant.range import Range
 
-# ONNX Runtime's default. With its other default, 128 bins as well, there is one candidate only, and the method is
-# min-max; the bins of a histogram here are many more.
+# From end to end, ONNX Runtime's default. With its other default, 128 bins as well, there is one candidate only, and the
+# method is min-max; the bins of a histogram here are many more.
 LEVELS = 128
 # On either side of zero: neighbours are merged until they are no more, for each is a candidate.
 MAX_HALF_BINS = 1024
@@ -25,22 +25,42 @@ _EPSILON = 1e-4
 
 
 def entropy(histogram: Histogram) -> Range:
-    """Returns the range, symmetric about zero, of least divergence, no wider than what was seen.
+    """Returns the range of least divergence, no wider than what was seen.
 
-    A tensor of one sign, as behind a ReLU, is searched in the same way: its other half is empty, and half of the levels
-    are its own.
+    A tensor of both signs is searched symmetrically about zero, as in ONNX Runtime. One of one sign, as behind a ReLU,
+    is mirrored first, so that its own side has all the levels; and zeros, which every range represents exactly, do not
+    count, or they would outweigh all else: their bin is made as high as the next one.
 
     Args:
         histogram: Of the tensor. One of so few bins that levels are not scarce keeps all that was seen.
     """
+    counts, width, levels = searched(histogram)
+    half = len(counts) // 2
+    reaches = range(levels // 2, half + 1)
+    if not reaches:
+        return Range(min(0.0, histogram.min), max(0.0, histogram.max))
+    divergences = [_divergence(counts, half - reach, min(half + reach + 1, 2 * half), levels) for reach in reaches]
+    threshold = reaches[int(np.argmin(divergences))] * width
+    return Range(min(0.0, max(-threshold, histogram.min)), max(0.0, min(threshold, histogram.max)))
+
+
+def searched(histogram: Histogram) -> tuple[NDArray[np.int64], float, int]:
+    """Returns what the search for a range goes by.
+
+    Args:
+        histogram: Of the tensor.
+
+    Returns:
+        Counts of as many bins below zero as above, at most MAX_HALF_BINS of either; the width of a bin; the number of
+        levels they are merged into.
+    """
     counts, width = two_sided(histogram)
     half = len(counts) // 2
-    widths = range(LEVELS // 2, half + 1)
-    if not widths:
-        return Range(min(0.0, histogram.min), max(0.0, histogram.max))
-    divergences = [_divergence(counts, half - reach, min(half + reach + 1, 2 * half)) for reach in widths]
-    threshold = widths[int(np.argmin(divergences))] * width
-    return Range(min(0.0, max(-threshold, histogram.min)), max(0.0, min(threshold, histogram.max)))
+    side = counts[half:] if histogram.min >= 0 else counts[half - 1 :: -1] if histogram.max <= 0 else None
+    if side is None:
+        return counts, width, LEVELS
+    one = np.concatenate([side[1:2], side[1:]])
+    return np.concatenate([one[::-1], one]), width, 2 * LEVELS
 
 
 def two_sided(histogram: Histogram) -> tuple[NDArray[np.int64], float]:
@@ -56,18 +76,18 @@ def two_sided(histogram: Histogram) -> tuple[NDArray[np.int64], float]:
     return counts.reshape(-1, merged).sum(1), merged * histogram.width
 
 
-def _divergence(counts: NDArray[np.int64], start: int, end: int) -> float:
+def _divergence(counts: NDArray[np.int64], start: int, end: int, levels: int) -> float:
     inside = counts[start:end]
     reference = inside.astype(np.float64)
     reference[0] += counts[:start].sum()
     reference[-1] += counts[end:].sum()
-    size = len(inside) // LEVELS
-    merged = inside[: LEVELS * size].reshape(LEVELS, size).sum(1)
-    merged[-1] += inside[LEVELS * size :].sum()
-    occupied = (reference[: LEVELS * size] != 0).reshape(LEVELS, size).sum(1)
+    size = len(inside) // levels
+    merged = inside[: levels * size].reshape(levels, size).sum(1)
+    merged[-1] += inside[levels * size :].sum()
+    occupied = (reference[: levels * size] != 0).reshape(levels, size).sum(1)
     candidate = np.zeros(len(inside))
     # Whole counts, as ONNX Runtime has them: a level of one value in many bins is lost.
-    candidate[: LEVELS * size] = np.repeat(np.where(occupied > 0, merged // np.maximum(occupied, 1), 0), size)
+    candidate[: levels * size] = np.repeat(np.where(occupied > 0, merged // np.maximum(occupied, 1), 0), size)
     return _kullback_leibler(reference, candidate)
 
 

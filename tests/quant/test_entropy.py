@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from onnxruntime.quantization.calibrate import HistogramCollector
 from test_methods import VALUES, histogram_of
 
-from fcn_deploy.quant.entropy import LEVELS, MAX_HALF_BINS, entropy, two_sided
+from fcn_deploy.quant.entropy import LEVELS, MAX_HALF_BINS, entropy, searched, two_sided
 from fcn_deploy.quant.histogram import Histogram
 from fcn_deploy.quant.methods import min_max, percentile
 
@@ -35,8 +35,8 @@ def histogram_with(values, bins):
 
 
 def collected(histogram):
-    """The same as ONNX Runtime keeps it: about zero, edges in float32, and what was seen."""
-    counts, width = two_sided(histogram)
+    """What is searched, as ONNX Runtime keeps it: edges in float32, and what was seen."""
+    counts, width, _ = searched(histogram)
     half = len(counts) // 2
     edges = (np.arange(-half, half + 1) * width).astype(np.float32)
     return counts, edges, np.float32(histogram.min), np.float32(histogram.max)
@@ -45,10 +45,11 @@ def collected(histogram):
 @pytest.mark.parametrize("name", DRAWN)
 def test_entropy_is_onnx_runtimes_within_a_bin(name):
     histogram = histogram_with(DRAWN[name], 256)
-    theirs = HistogramCollector("entropy", False, 128, LEVELS, 99.99, None).get_entropy_threshold(
-        collected(histogram), LEVELS
+    _, width, levels = searched(histogram)
+    theirs = HistogramCollector("entropy", False, 128, levels, 99.99, None).get_entropy_threshold(
+        collected(histogram), levels
     )
-    ours, (_, width) = entropy(histogram), two_sided(histogram)
+    ours = entropy(histogram)
     assert ours.lo == pytest.approx(min(0, float(theirs[0])), abs=1.001 * width)
     assert ours.hi == pytest.approx(max(0, float(theirs[1])), abs=1.001 * width)
 
@@ -72,9 +73,23 @@ def test_percentile_is_onnx_runtimes_within_a_bin(name, share):
     assert ours.hi == pytest.approx(max(0, float(high)), abs=1.001 * histogram.width)
 
 
+def test_zeros_do_not_count_behind_a_relu():
+    values = np.maximum(RANDOM.normal(0, 1, 300_000), 0)
+    few, many = histogram_of(values[values > 0]), histogram_of(np.append(values, np.zeros(3_000_000)))
+    assert entropy(many).hi == pytest.approx(entropy(few).hi, abs=2 * many.width)
+    assert searched(many)[2] == 2 * LEVELS
+
+
+def test_what_is_below_zero_alone_is_the_mirror_image():
+    values = np.abs(RANDOM.normal(0, 1, 100_000)).astype(np.float32) + np.float32(0.01)
+    above, below = entropy(histogram_of(values)), entropy(histogram_of(-values))
+    assert above.lo == below.hi == 0
+    assert below.lo == pytest.approx(-above.hi, abs=2 * histogram_of(values).width)
+
+
 def test_outliers_are_cut_off():
     values = np.append(np.abs(RANDOM.normal(0, 1, 500_000)), [60.0, 80.0])
-    assert 3 < entropy(histogram_of(values)).hi < 20
+    assert 3 < entropy(histogram_of(values)).hi < 40
 
 
 def test_few_bins_keep_all_that_was_seen():
