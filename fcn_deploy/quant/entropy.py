@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from fcn_deploy.quant.histogram import Histogram
 from fcn_deploy.quant.range import Range
 
-# From end to end, ONNX Runtime's default. With its other default, 128 bins as well, there is one candidate only, and the
-# method is min-max; the bins of a histogram here are many more.
+# From end to end, as ONNX Runtime has it by default. By default it also has 128 bins, so one candidate only, and the
+# method becomes min-max; the bins of a histogram here are many more.
 LEVELS = 128
 # On either side of zero: neighbours are merged until they are no more, for each is a candidate.
 MAX_HALF_BINS = 1024
