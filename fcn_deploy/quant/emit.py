@@ -18,7 +18,7 @@ from fcn_deploy.quant.bias import Means, bias_of, input_mean, mean_output, set_b
 from fcn_deploy.quant.qdq import add_dequantized, add_pair, range_of
 from fcn_deploy.quant.range import Range
 from fcn_deploy.quant.selection import chosen_convolutions
-from fcn_deploy.quant.tensors import activation, data_input, is_rectifier
+from fcn_deploy.quant.tensors import activation, data_input, is_rectifier, passed_on_from
 
 # Half of what 32 bits hold: the other half is for the products the bias is added to, at most 255 * 127 a tap.
 _BIAS_LIMIT = 2**30
@@ -75,6 +75,8 @@ def emit_onnxruntime(
         _quantize_weights(graph, conv, scales[data_input(conv)][0], scheme, means)
     for value, (scale, zero_point) in scales.items():
         _quantize_activation(graph, value, scale, zero_point, in_integers)
+    for node in [node for node in graph if node.op_type == "Conv" and node not in convs]:
+        _keep_float(graph, node)
     return model
 
 
@@ -137,6 +139,26 @@ def _quantize_activation(
         # What was made in integers exists only so; what was made in float stays float for those who read it so.
         if producer in in_integers or use.node in in_integers:
             use.node.replace_input_with(use.idx, dequantized)
+
+
+def _keep_float(graph: ir.Graph, conv: ir.Node) -> None:
+    """Keeps a convolution float that reads what was dequantised and gives what is quantised again.
+
+    Between a DequantizeLinear and a QuantizeLinear ONNX Runtime quantises the weights of a float convolution by itself,
+    to 8 bits per tensor, which is neither asked for nor right on CPUs without VNNI. The largest of one tensor is that
+    tensor; unlike an Identity no optimiser removes it.
+    """
+    value = data_input(conv)
+    # Past a max-pool, say: ONNX Runtime lets it run on integers and dequantises behind it.
+    makers = [source.producer() for source in passed_on_from(value)]
+    readers = [use.node.op_type for use in activation(conv).uses()]
+    if "QuantizeLinear" not in readers or not any(node and node.op_type == "DequantizeLinear" for node in makers):
+        return
+    copy = ir.node("Max", [value], name=f"{conv.name}/float")
+    copy.outputs[0].name = copy.name
+    copy.outputs[0].type, copy.outputs[0].shape = value.type, value.shape
+    graph.insert_before(conv, copy)
+    conv.replace_input_with(0, copy.outputs[0])
 
 
 def _integer_nodes(graph: ir.Graph, convs: set[ir.Node], integer: set[ir.Value]) -> set[ir.Node]:

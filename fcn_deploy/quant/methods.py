@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -71,4 +72,10 @@ def choose(histograms: Mapping[str, Histogram], method: str, *, symmetric: bool)
     """
     if method not in METHODS:
         raise UsageError("unknown calibration method", got=repr(method), expected=" or ".join(METHODS))
-    return {name: METHODS[method](histogram, symmetric) for name, histogram in histograms.items()}
+    return {name: _chosen(histogram, method, symmetric) for name, histogram in histograms.items()}
+
+
+@functools.lru_cache(maxsize=1024)
+def _chosen(histogram: Histogram, method: str, symmetric: bool) -> Range:
+    # Planning quantises one net dozens of times, by the same histograms.
+    return METHODS[method](histogram, symmetric)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fcn_deploy.quant.histogram import Histogram
 from fcn_deploy.quant.range import Range
@@ -25,7 +24,7 @@ def squared_error(histogram: Histogram, chosen: Range, *, symmetric: bool) -> fl
         symmetric: Whether to int8, -127..127 about zero, the wider side of the range counting for both; else to uint8,
             0..255 from end to end.
     """
-    values = (histogram.edges[1:] + histogram.edges[:-1]) / 2
+    values = histogram.lo + histogram.width * (np.arange(len(histogram.counts)) + 0.5)
     if symmetric:
         limit = max(-chosen.lo, chosen.hi)
         scale, lowest, highest = limit / 127, -127, 127
@@ -34,8 +33,7 @@ def squared_error(histogram: Histogram, chosen: Range, *, symmetric: bool) -> fl
         zero = round(-chosen.lo / scale) if scale > 0 else 0
         lowest, highest = -zero, 255 - zero
     represented = np.rint(values / scale).clip(lowest, highest) * scale if scale > 0 else np.zeros_like(values)
-    errors: NDArray[np.float64] = np.square(values - represented)
-    return float(np.average(errors, weights=histogram.counts))
+    return float(np.square(values - represented) @ histogram.counts / histogram.counts.sum())
 
 
 def least_squared_error(histogram: Histogram, symmetric: bool) -> Range:
