@@ -20,6 +20,7 @@ _COMMANDS = {
     "export": "export",
     "simplify": "simplify",
     "calibrate": "calibrate",
+    "sensitivity": "sensitivity",
     "build-engine": "build_engine",
     "verify": "verify",
     "evaluate": "evaluate",

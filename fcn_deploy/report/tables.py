@@ -15,6 +15,7 @@ from fcn_deploy.evaluate.benchmark import Ratio, Timing, ratio
 from fcn_deploy.report.units import scaled
 
 if TYPE_CHECKING:
+    from fcn_deploy.planning.sensitivity import Sensitivity
     from fcn_deploy.summary import EngineResult, Summary
 
 # So that a layer fits into a line of 80 characters.
@@ -202,3 +203,27 @@ def _inline(value: Any) -> str:
     if isinstance(value, list | tuple):
         return " ".join(_inline(item) for item in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def sensitivity_table(sensitivity: Sensitivity) -> Table:
+    """Returns a row for each layer that can be quantised, few enough columns for 100 characters."""
+    height, width = sensitivity.shape
+    mix = sensitivity.mix
+    title = (
+        f"INT8 ({sensitivity.method}) for {sensitivity.target}, {sensitivity.images} images of {height}x{width}: "
+        f"{mix.agreement:.3%} labelled alike, {mix.sqnr:.1f} dB"
+    )
+    columns = ("GMAC", "float ms", "INT8 ms", "alone", "dB", "all but it", "dB", "damage")
+    table = _table(title, "layer", *columns)
+    for layer in sensitivity.layers:
+        table.add_row(
+            layer.name,
+            f"{layer.macs / 1e9:.2f}",
+            *("" if time is None else f"{time:.1f}" for time in (layer.float_ms, layer.int8_ms)),
+            f"{layer.alone.agreement:.3%}",
+            f"{layer.alone.sqnr:.1f}",
+            f"{layer.others.agreement:.3%}" if layer.int8 else "float",
+            f"{layer.others.sqnr:.1f}" if layer.int8 else "",
+            f"{sensitivity.damage(layer):.3%}" if layer.int8 else "",
+        )
+    return table
