@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from fcn_deploy.errors import InputError
 from fcn_deploy.graph import constant_of
-from fcn_deploy.quant.bias import Means, bias_of, input_mean, mean_output, set_bias
+from fcn_deploy.quant.bias import Means, bias_of, input_mean, mean_output, mean_shift, set_bias
 from fcn_deploy.quant.methods import Range
 from fcn_deploy.quant.qdq import add_dequantized, add_pair, range_of
 from fcn_deploy.quant.selection import chosen_convolutions
@@ -114,8 +114,7 @@ def _quantize_weights(
     integers = np.rint(weights / scale[:, None, None, None]).clip(-scheme.weight_limit, scheme.weight_limit)
     name = str(conv.name)
     conv.replace_input_with(1, add_dequantized(graph, conv, f"{name}.weight", integers.astype(np.int8), scale))
-    rounded = integers * scale.astype(np.float64)[:, None, None, None]
-    corrected = (0 if bias is None else bias) - mean_output(rounded - weights, mean)
+    corrected = (0 if bias is None else bias) - mean_shift(weights, integers, scale, mean)
     if bias is not None or corrected.any():
         bias_scale = scale * input_scale
         bias_integers = np.rint(corrected / bias_scale.astype(np.float64)).clip(-_BIAS_LIMIT, _BIAS_LIMIT)
