@@ -106,8 +106,8 @@ def _quantize_weights(
     bias, mean = bias_of(conv), input_mean(conv, weights, means)
     largest = np.abs(weights).max(axis=(1, 2, 3)).astype(np.float64)
     scale = np.where(largest > 0, largest / scheme.weight_limit, 1.0)
-    # A channel of nearly zero weights would need a bias of more than 32 bits; a coarser scale costs it nothing. A bias
-    # corrected is at most this, whatever the scale, for rounding moves no weight by more than its size.
+    # A channel of nearly zero weights would need a bias of more than 32 bits; a coarser scale costs it nothing. The
+    # corrected bias is at most this, whatever the scale, for rounding moves no weight by more than its size.
     largest_bias = np.abs(0 if bias is None else bias) + mean_output(np.abs(weights), np.abs(mean))
     scale = np.maximum(scale, largest_bias / (float(input_scale) * _BIAS_LIMIT))
     scale = scale.astype(np.float32)
