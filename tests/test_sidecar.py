@@ -76,6 +76,7 @@ def test_it_comes_back_from_its_json():
         st.none() | st.booleans(),
         st.lists(st.text()).map(tuple),
         st.none() | st.dictionaries(st.text(), st.none() | st.text()),
+        bias_corrected=st.none() | st.booleans(),
     ),
     st.builds(Source, st.text(), st.none() | st.text(), st.none() | st.dictionaries(st.text(), st.integers())),
 )
@@ -111,6 +112,16 @@ def test_what_the_audit_found_is_in_the_json_only_where_there_was_one():
     data = json.loads(json.dumps(found.to_json()))
     assert data["precision"]["kept_fp32"] == ["conv1_1/Relu"]
     assert Sidecar.from_json(data) == found
+
+
+def test_whether_biases_were_corrected_is_in_the_json_only_where_something_was_quantised():
+    assert "bias_corrected" not in SIDECAR.precision.to_json()
+    for corrected in (True, False):
+        data = json.loads(json.dumps(replace(SIDECAR.precision, bias_corrected=corrected).to_json()))
+        assert data["bias_corrected"] is corrected
+        assert Precision.from_json(data).bias_corrected is corrected
+    with pytest.raises(InputError, match="bias_corrected; got 'yes'; expected true or false"):
+        replace(SIDECAR.precision, bias_corrected="yes")
 
 
 def test_saving_an_engine_names_its_file_hash_and_size(engine):

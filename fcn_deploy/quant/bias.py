@@ -55,11 +55,31 @@ def input_mean(conv: ir.Node, weights: NDArray[np.floating], means: Means | None
     return means[name]
 
 
-def mean_output(weights: NDArray[np.floating], mean: NDArray[np.float64]) -> NDArray[np.float64]:
+def mean_shift(
+    weights: NDArray[np.floating],
+    integers: NDArray[np.number],
+    scale: NDArray[np.float32],
+    mean: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Returns how far the rounding of its weights shifts the mean of what a convolution gives: (Wq - W) * E[x].
+
+    Args:
+        weights: float [O, C / groups, kH, kW].
+        integers: What they are rounded to, [O, C / groups, kH, kW].
+        scale: Of the integers, [O].
+        mean: Of each channel of the input, [C].
+
+    Returns:
+        float64 [O]; to be subtracted from the bias.
+    """
+    return scale.astype(np.float64) * mean_output(integers, mean) - mean_output(weights, mean)
+
+
+def mean_output(weights: NDArray[np.number], mean: NDArray[np.float64]) -> NDArray[np.float64]:
     """Returns the mean of what a convolution gives, without its bias and its padding.
 
     Args:
-        weights: [O, C / groups, kH, kW], or what has been done to them.
+        weights: [O, C / groups, kH, kW].
         mean: Of each channel of the input, [C].
 
     Returns:

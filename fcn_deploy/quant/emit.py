@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from fcn_deploy.errors import InputError
 from fcn_deploy.graph import constant_of
-from fcn_deploy.quant.bias import Means, bias_of, input_mean, mean_output, set_bias
+from fcn_deploy.quant.bias import Means, bias_of, input_mean, mean_output, mean_shift, set_bias
 from fcn_deploy.quant.qdq import add_dequantized, add_pair, range_of
 from fcn_deploy.quant.range import Range
 from fcn_deploy.quant.selection import chosen_convolutions
@@ -108,16 +108,15 @@ def _quantize_weights(
     bias, mean = bias_of(conv), input_mean(conv, weights, means)
     largest = np.abs(weights).max(axis=(1, 2, 3)).astype(np.float64)
     scale = np.where(largest > 0, largest / scheme.weight_limit, 1.0)
-    # A channel of nearly zero weights would need a bias of more than 32 bits; a coarser scale costs it nothing. A bias
-    # corrected is at most this, whatever the scale, for rounding moves no weight by more than its size.
+    # A channel of nearly zero weights would need a bias of more than 32 bits; a coarser scale costs it nothing. The
+    # corrected bias is at most this, whatever the scale, for rounding moves no weight by more than its size.
     largest_bias = np.abs(0 if bias is None else bias) + mean_output(np.abs(weights), np.abs(mean))
     scale = np.maximum(scale, largest_bias / (float(input_scale) * _BIAS_LIMIT))
     scale = scale.astype(np.float32)
     integers = np.rint(weights / scale[:, None, None, None]).clip(-scheme.weight_limit, scheme.weight_limit)
     name = str(conv.name)
     conv.replace_input_with(1, add_dequantized(graph, conv, f"{name}.weight", integers.astype(np.int8), scale))
-    rounded = integers * scale.astype(np.float64)[:, None, None, None]
-    corrected = (0 if bias is None else bias) - mean_output(rounded - weights, mean)
+    corrected = (0 if bias is None else bias) - mean_shift(weights, integers, scale, mean)
     if bias is not None or corrected.any():
         bias_scale = scale * input_scale
         bias_integers = np.rint(corrected / bias_scale.astype(np.float64)).clip(-_BIAS_LIMIT, _BIAS_LIMIT)

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcn_deploy.graph import add_constant, constant_of
-from fcn_deploy.quant.bias import Means, bias_of, input_mean, mean_output, set_bias
+from fcn_deploy.quant.bias import Means, bias_of, input_mean, mean_shift, set_bias
 from fcn_deploy.quant.qdq import add_dequantized, add_pair, range_of
 from fcn_deploy.quant.range import Range
 from fcn_deploy.quant.selection import chosen_convolutions
@@ -116,10 +116,10 @@ def _quantize_weights(graph: ir.Graph, conv: ir.Node, scheme: TensorRtScheme, me
     per_channel = scale.reshape(-1, *(1,) * (weights.ndim - 1))
     integers = np.rint(weights / per_channel).clip(-_LIMIT, _LIMIT).astype(np.int8)
     conv.replace_input_with(1, add_dequantized(graph, conv, f"{conv.name}.weight", integers, scale))
-    correction = mean_output(integers * per_channel.astype(np.float64) - weights, input_mean(conv, weights, means))
-    if correction.any():
+    shift = mean_shift(weights, integers, scale, input_mean(conv, weights, means))
+    if shift.any():
         bias = bias_of(conv)
-        corrected = (0 if bias is None else bias) - correction
+        corrected = (0 if bias is None else bias) - shift
         set_bias(conv, add_constant(graph, f"{conv.name}.bias/corrected", corrected.astype(np.float32)))
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -122,7 +123,7 @@ def test_a_layer_that_would_run_in_float_is_a_precision_error(exported, ranges_f
     """As if ONNX Runtime did not know one of the patterns: a layer is asked for but never gets its Q/DQ."""
     real = module.emit_onnxruntime
     monkeypatch.setattr(
-        module, "emit_onnxruntime", lambda model, ranges, layers, scheme: real(model, ranges, layers[1:], scheme)
+        module, "emit_onnxruntime", lambda model, ranges, layers, *rest: real(model, ranges, layers[1:], *rest)
     )
     with pytest.raises(PrecisionError, match="13 layers in INT8") as caught:
         steps.build(exported("fcn8s"), BuildConfig("int8"), ranges_file("fcn8s"))
@@ -146,3 +147,32 @@ def test_random_calibration_is_on_record(exported, tmp_path):
     assert Ranges.load(path).data == ranges.data
     engine = steps.build(exported("fcn8s"), BuildConfig("int8"), path)
     assert engine.sidecar.source.calibration["random"] is True
+
+
+def _constants(engine):
+    return {w.name: numpy_helper.to_array(w) for w in onnx.load_model_from_string(engine.data).graph.initializer}
+
+
+def test_biases_are_corrected_unless_asked_otherwise_and_nothing_else_changes(build, caplog):
+    engines = {corrected: build(bias_correction=corrected) for corrected in (True, False)}
+    assert {corrected: engine.sidecar.precision.bias_corrected for corrected, engine in engines.items()} == {
+        True: True,
+        False: False,
+    }
+    found, plain = (_constants(engines[corrected]) for corrected in (True, False))
+    assert set(found) == set(plain)
+    changed = {name for name, array in found.items() if not np.array_equal(array, plain[name])}
+    int8 = {name for name, layer in engines[True].sidecar.precision.layers.items() if layer == "int8"}
+    assert changed == {f"{layer}.bias/quantized" for layer in int8}
+    assert "no means" not in caplog.text
+    assert build("fp32").sidecar.precision.bias_corrected is None
+
+
+def test_ranges_without_means_correct_nothing_and_say_so(exported, ranges_file, caplog):
+    ranges = replace(Ranges.load(ranges_file("fcn8s")), means={})
+    found = steps.build(exported("fcn8s"), BuildConfig("int8"), ranges)
+    assert "No bias was corrected, for the ranges hold no means: calibrate again" in caplog.text
+    assert found.sidecar.precision.bias_corrected is False
+    caplog.clear()
+    assert steps.build(exported("fcn8s"), BuildConfig("int8", bias_correction=False), ranges).data == found.data
+    assert caplog.text == ""

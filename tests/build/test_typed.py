@@ -1,6 +1,7 @@
 """Typed graphs for TensorRT: their types and notes, their numbers, and TensorRT-RTX's builder, which takes them all."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -124,6 +125,25 @@ def test_a_residual_net_has_its_sums_fused_and_its_depthwise_layers_quantised(ow
         assert sorted(kinds) == ["Conv", "DequantizeLinear"]
     layers = make(own_net("Depthwise"), "int8").precision.layers
     assert {name for name, precision in layers.items() if precision != "int8"} == {"features.0", "score", "upscore"}
+
+
+def test_biases_are_corrected_by_the_means_of_the_ranges(net):
+    model, ranges = net("fcn8s")
+    corrected = typed_graph(model, BuildConfig("int8"), ranges, "fp32")
+    assert corrected.precision.bias_corrected is True
+    biases = {value for value in parse(corrected.data).graph.initializers if value.endswith(".bias/corrected")}
+    int8 = {name for name, precision in corrected.precision.layers.items() if precision == "int8"}
+    assert biases == {f"{layer}.bias/corrected" for layer in int8}
+    plain = typed_graph(model, BuildConfig("int8", bias_correction=False), ranges, "fp32")
+    assert plain.precision.bias_corrected is False
+    assert not any("no means" in note for graph in (corrected, plain) for note in graph.notes)
+    old = typed_graph(model, BuildConfig("int8"), replace(ranges, means={}), "fp32")
+    assert old.data == plain.data
+    assert old.precision.bias_corrected is False
+    assert any("the ranges hold no means: calibrate again" in note for note in old.notes)
+    audited = typed_graph(model, BuildConfig("fp16"), replace(ranges, means={}))
+    assert audited.precision.bias_corrected is None
+    assert not any("no means" in note for note in audited.notes)
 
 
 # Numbers

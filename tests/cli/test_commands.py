@@ -73,7 +73,11 @@ def test_calibrate_build_verify_benchmark_inspect(call, exported, checkpoint_fil
 
     said = call("build-engine", model, "--int8", "--ranges", ranges, "--io", "tensor", "-o", engine, "--json")
     assert json.loads(said.out)["precision"]["achieved"] == "int8"
+    assert json.loads(said.out)["precision"]["bias_corrected"] is True
     assert "backend: onnxruntime" in said.err
+    plain = ("build-engine", model, "--int8", "--ranges", ranges, "--no-bias-correction")
+    said = call(*plain, "-o", tmp_path / "plain.int8.onnx", "--json")
+    assert json.loads(said.out)["precision"]["bias_corrected"] is False
 
     fp32 = tmp_path / "net.onnx"
     assert "21 in FP32" in call("build-engine", model, "-o", fp32).out
@@ -170,6 +174,7 @@ def test_a_failed_verification_exits_3_and_says_by_how_much(call, exported, phot
         (("--fp32", "--calib-data", "d"), "calibration is for INT8"),
         (("--int8", "--calib-method", "magic", "--ranges", "r.json"), "unknown calibration method"),
         (("--calib-method", "minmax"), "calibration is for INT8"),
+        (("--no-bias-correction",), "biases are corrected in INT8"),
         (("--int8", "--ranges", "r.json", "--max-images", 3), "taken as it is"),
         (("--backend", "onnxruntime", "-o", "x.engine"), "ends in .onnx"),
         (("--io", "video"), "Invalid value for '--io'"),

@@ -10,9 +10,11 @@ from fcn_deploy import steps
 from fcn_deploy.data import ImageFolder
 from fcn_deploy.errors import ClosedError, InputError
 from fcn_deploy.files import sha256_file
+from fcn_deploy.graph import parse
 from fcn_deploy.quant.histogram import HistogramBuilder
 from fcn_deploy.quant.observe import Observer, observe
 from fcn_deploy.quant.ranges import Ranges
+from fcn_deploy.quant.selection import quantizable_inputs
 from fcn_deploy.runtime import normalize
 from fcn_deploy.spec import METADATA_KEY, ModelSpec
 
@@ -100,6 +102,35 @@ def test_values_of_every_image_are_counted(ranges, photos):
     assert ranges.histograms["upscore8/ConvTranspose"].counts.sum() >= 5 * padded
 
 
+def test_the_means_are_those_of_what_each_convolution_reads(model, ranges, normalization, photos):
+    graph = parse(model).graph
+    read = [str(value.name) for value in quantizable_inputs(graph)]
+    assert list(ranges.means) == read
+    assert {"image", "conv1_1/Relu", "pool1/MaxPool", "pool4/MaxPool", "relu7/Relu"} <= set(read)
+    assert "pool1/MaxPool" not in ranges.histograms
+    proto = onnx.load_model_from_string(model)
+    names = [name for name in read if name != "image"]
+    proto.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", "c", "h", "w"]) for name in names
+    )
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    pixels = {name: [] for name in read}
+    for photo in photos[:4]:
+        image = normalize(photo[np.newaxis], normalization)
+        for name, values in zip(read, [image, *session.run(names, {"image": image})], strict=True):
+            pixels[name].append(values[0].reshape(values.shape[1], -1))
+    assert len({each.shape[1] for each in pixels["image"]}) > 1, "photos of one size weigh the same"
+    for name, found in pixels.items():
+        wanted = np.concatenate(found, axis=1).mean(axis=1, dtype=np.float64)
+        np.testing.assert_allclose(ranges.means[name], wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_the_order_of_the_images_moves_means_by_rounding_alone(model, ranges, photos):
+    other = observe(model, photos[:4][::-1], threads=1)
+    for name, mean in ranges.means.items():
+        np.testing.assert_allclose(other.means[name], mean, rtol=1e-12, atol=1e-12 * np.abs(mean).max())
+
+
 def test_the_order_of_the_images_does_not_matter_to_the_histograms(model, ranges, photos):
     other = observe(model, photos[:4][::-1], threads=1)
     assert histograms_of(other) == histograms_of(ranges)
@@ -169,6 +200,7 @@ def test_a_model_of_a_fixed_batch_counts_every_image_once(model, photos):
     assert found.histograms["relu7/Relu"].counts.sum() * 3 != found.histograms["image"].counts.sum()
     single = observe(model, [image], threads=1)
     assert found.histograms["relu7/Relu"].counts.sum() == single.histograms["relu7/Relu"].counts.sum()
+    np.testing.assert_allclose(found.means["relu7/Relu"], single.means["relu7/Relu"], rtol=1e-5)
 
 
 # What it refuses

@@ -27,7 +27,8 @@ def ranges():
         "conv1_1/Relu": histogram_of([0.1, 1 / 3, 41.2]),
         "täglich": histogram_of([0]),
     }
-    return Ranges("cd" * 32, DATA, histograms)
+    means = {"image": np.array([0.1, -1 / 3, 1e-30]), "täglich": np.array([0.0])}
+    return Ranges("cd" * 32, DATA, histograms, means)
 
 
 @pytest.fixture
@@ -79,11 +80,28 @@ def test_floats_survive_to_the_last_bit(tmp_path):
 
 def test_the_file_is_the_contracts(ranges, saved):
     data = json.loads(saved.read_text())
-    assert list(data) == ["format", "model_sha256", "data", "histograms"]
+    assert list(data) == ["format", "model_sha256", "data", "histograms", "means"]
     assert data["format"] == 1
     assert data["data"] == {"count": 3, "sha256": "ab" * 32, "size": [48, 64], "random": False}
     assert list(data["histograms"]) == list(ranges.histograms)
     assert list(data["histograms"]["image"]) == ["min", "max", "lo", "hi", "counts"]
+    assert data["means"] == {"image": [0.1, -1 / 3, 1e-30], "täglich": [0.0]}
+
+
+def test_means_survive_to_the_last_bit(ranges, saved):
+    loaded = Ranges.load(saved)
+    assert list(loaded.means) == list(ranges.means)
+    for name, mean in ranges.means.items():
+        assert loaded.means[name].dtype == np.float64
+        np.testing.assert_array_equal(loaded.means[name], mean)
+
+
+def test_a_file_without_means_is_read_and_written_back_as_it_was(ranges, saved, tmp_path):
+    Ranges(ranges.model_sha256, DATA, ranges.histograms).save(saved)
+    assert "means" not in json.loads(saved.read_text())
+    loaded = Ranges.load(saved)
+    assert loaded.means == {}
+    assert loaded.dumps() == saved.read_bytes()
 
 
 def test_a_calibrated_file_holds_no_absolute_path(ranges_file, photo_folder, exported):
@@ -180,3 +198,33 @@ def test_a_key_that_a_later_version_added_is_passed_over(saved):
     expected = Ranges.load(saved).data
     rewrite(saved, lambda data: data["data"].update(camera="front"))
     assert Ranges.load(saved).data == expected
+
+
+BAD_MEANS = {
+    "null": None,
+    "a list": [[1.0]],
+    "a number": {"t": 1.0},
+    "nothing": {"t": []},
+    "null in them": {"t": [1.0, None]},
+    "text": {"t": ["1"]},
+    "true": {"t": [1.0, True]},
+    "nested": {"t": [[1.0]]},
+    "nan": {"t": [float("nan")]},
+    "infinity": {"t": [float("inf")]},
+    "past a float": {"t": [10**400]},
+}
+
+
+@pytest.mark.parametrize("value", BAD_MEANS.values(), ids=BAD_MEANS)
+def test_malformed_means_are_an_input_error(saved, value):
+    rewrite(saved, lambda data: data.update(means=value))
+    with pytest.raises(InputError) as caught:
+        Ranges.load(saved)
+    assert caught.value.exit_code == 6
+    assert str(saved) in str(caught.value)
+
+
+@pytest.mark.parametrize("mean", [np.zeros(0), np.zeros((2, 2)), np.zeros(2, np.float32), np.array([np.nan])], ids=repr)
+def test_means_are_validated_when_made(mean):
+    with pytest.raises(InputError, match="bad means of tensor t"):
+        Ranges("ab", DATA, {}, {"t": mean})
