@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fcn_deploy import sources, steps
 from fcn_deploy.build import BuildConfig, Engine
-from fcn_deploy.build.engine import RequestedPrecision, TargetCpu
+from fcn_deploy.build.engine import DEFAULT_METHOD, RequestedPrecision, TargetCpu
 from fcn_deploy.data import ImageFolder, find_labels
 from fcn_deploy.errors import ArtifactError, GateError, UsageError
 from fcn_deploy.evaluate.accuracy import mean_iou
@@ -28,6 +28,8 @@ from fcn_deploy.evaluate.gates import judge
 from fcn_deploy.files import check_writable, output_folder, read_bytes, write_json
 from fcn_deploy.graph import exported_spec, parse
 from fcn_deploy.models.describe import SpecOptions
+from fcn_deploy.planning.auto import AUTO
+from fcn_deploy.planning.decide import Decision, decide
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.quant.ranges import Ranges
 from fcn_deploy.runtime import Segmenter
@@ -50,7 +52,7 @@ class DeployConfig:
         int8: Whether to build an INT8 engine beside the FP32 one.
         variant: What the checkpoint must be, or None.
         options: What the user says about the checkpoint.
-        method: How INT8 ranges are chosen.
+        method: How INT8 ranges are chosen; `auto` tries the methods on every fifth image that would be observed.
         io: `image` or `tensor`.
         target_cpu: Where the engines will run.
         calib_size: [height, width] to resize calibration images to, or None.
@@ -67,7 +69,7 @@ class DeployConfig:
     int8: bool = False
     variant: str | None = None
     options: SpecOptions = field(default_factory=SpecOptions)
-    method: str = "minmax"
+    method: str = DEFAULT_METHOD
     io: Io = "image"
     target_cpu: TargetCpu = "generic"
     calib_size: tuple[int, int] | None = None
@@ -94,7 +96,8 @@ class DeployConfig:
         Raises:
             UsageError: An option is none that it knows.
         """
-        return BuildConfig(precision, self.io, self.method, self.target_cpu)
+        method = DEFAULT_METHOD if self.method == AUTO else self.method
+        return BuildConfig(precision, self.io, method, self.target_cpu)
 
 
 def deploy(config: DeployConfig, progress: Progress | None = None) -> Summary:
@@ -117,6 +120,9 @@ def deploy(config: DeployConfig, progress: Progress | None = None) -> Summary:
     progress = progress or Silent()
     _require_target(config)
     observed, judged = _split(config)
+    decided_on = None
+    if config.int8 and config.method == AUTO:
+        observed, decided_on = observed.every_fifth()
     if len(judged) < _FEW_JUDGED:
         _log.warning("the gate will rest on %d images; name more with --data, or calibrate on more", len(judged))
     # Everything is made and tried out of sight: what stands in the output folder belongs together and met its gates.
@@ -133,7 +139,18 @@ def deploy(config: DeployConfig, progress: Progress | None = None) -> Summary:
         files = OutputFiles(config.output, spec.variant)
         files.check_writable()
         ranges = steps.calibrate(model, observed, threads=config.threads, progress=progress) if config.int8 else None
-        engines = _build(config, model, ranges, progress)
+        decision = None
+        if ranges is not None and decided_on is not None:
+            decision = decide(
+                read_bytes(model),
+                ranges,
+                config.build_config("int8"),
+                [(image, None) for image in decided_on],
+                auto=True,
+                threads=config.threads,
+                progress=progress,
+            )
+        engines = _build(config, model, ranges, decision, progress)
 
         reference = sources.open_reference(
             f"{sources.PYTORCH}{config.weights}", spec, model=config.options.model, threads=config.threads
@@ -259,12 +276,15 @@ def _split(config: DeployConfig) -> tuple[ImageFolder, ImageFolder]:
 
 
 def _build(
-    config: DeployConfig, model: Path, ranges: Ranges | None, progress: Progress
+    config: DeployConfig, model: Path, ranges: Ranges | None, decision: Decision | None, progress: Progress
 ) -> dict[RequestedPrecision, Engine]:
     engines: dict[RequestedPrecision, Engine] = {}
     for precision in config.precisions:
         with progress.working(f"building {precision}"):
-            engines[precision] = steps.build(model, config.build_config(precision), ranges)
+            if precision == "int8" and decision is not None:
+                engines[precision] = decision.recorded(steps.build(model, decision.config, ranges))
+            else:
+                engines[precision] = steps.build(model, config.build_config(precision), ranges)
         engines[precision].save(model.with_name(f"{precision}.onnx"))
     return engines
 

@@ -13,6 +13,7 @@ from fcn_deploy.cli.options import (
     benchmark_options,
     calibration_options,
     json_option,
+    method_option,
     model_options,
     output_option,
     spec_from,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 @model_options
 @spec_options
 @calibration_options
-@click.option("--calib-method", help="How ranges are chosen: minmax, percentile.  [default: minmax]")
+@method_option
 @click.option("--io", type=click.Choice(["image", "tensor"]), default="image", show_default=True)
 @click.option("--target-cpu", type=click.Choice(["generic", "vnni", "native"]), default="generic", show_default=True)
 @click.option(
@@ -63,6 +64,7 @@ def command(
     Writes the exported model, the engines with their sidecars, and summary.json into the folder OUTPUT. If an engine
     misses its gate, nothing is shipped and the exit code is 3.
     """
+    from fcn_deploy.build.engine import DEFAULT_METHOD
     from fcn_deploy.errors import GateError, UsageError
     from fcn_deploy.evaluate.benchmark import BenchmarkConfig
     from fcn_deploy.summary import Summary
@@ -89,7 +91,7 @@ def command(
         output=output,
         int8=int8,
         options=spec_from(options),
-        method=calib_method or "minmax",
+        method=calib_method or DEFAULT_METHOD,
         benchmark=BenchmarkConfig(warmup, duration, iterations, percentile),
         **options,
     )

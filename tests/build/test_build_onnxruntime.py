@@ -35,7 +35,7 @@ def test_the_sidecar_says_what_the_engine_is(build, exported, ranges_file, tmp_p
     assert (sidecar["backend"], sidecar["io"]) == ("onnxruntime", "image")
     precision = sidecar["precision"]
     assert (precision["requested"], precision["base"], precision["achieved"]) == ("int8", "fp32", "int8")
-    assert precision["method"] == "minmax"
+    assert precision["method"] == "mse"
     assert precision["layers"]["conv1_1"] == precision["layers"]["upscore8"] == "fp32"
     assert precision["layers"]["conv4_2"] == "int8"
     assert sidecar["source"]["onnx_sha256"] == sha256_file(exported("fcn8s"))

@@ -211,3 +211,14 @@ def test_a_folder_where_a_file_is_to_go_is_an_input_error(scenes, weights, tmp_p
     with pytest.raises(InputError, match="a folder"):
         deploy(DeployConfig(weights, scenes / "calibration" / "images", tmp_path / "out", benchmark=QUICK))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["fcn8s.onnx"]
+
+
+def test_auto_chooses_the_method_on_images_of_their_own(scenes, weights, tmp_path):
+    config = DeployConfig(
+        weights, scenes / "calibration" / "images", tmp_path, int8=True, method="auto", benchmark=QUICK
+    )
+    summary = deploy(config)
+    assert summary.calibration == {"observed": 7, "judged": 2}  # of ten: two to judge, then one of eight to choose on
+    precision = json.loads((tmp_path / "fcn8s.int8.onnx.json").read_text())["precision"]
+    assert precision["method"] == next(iter(precision["tried"]))
+    assert set(precision["tried"]) == {"minmax", "percentile", "entropy", "mse"}

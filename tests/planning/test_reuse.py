@@ -94,8 +94,9 @@ def test_the_rest_begins_with_what_was_handed_over(mixer, feeds):
 # rerun
 
 
-@pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
-@pytest.mark.parametrize("variant", ["fcn8s", "fcn16s", "fcn32s"])
+@pytest.mark.parametrize(
+    ("variant", "target"), [("fcn8s", "onnxruntime"), ("fcn8s", "tensorrt"), ("fcn32s", "onnxruntime")]
+)
 def test_variants_give_what_they_give_when_they_run_alone(mixer, feeds, variant, target):
     made = mixer(variant, target)
     runs = {
