@@ -82,10 +82,15 @@ class Criterion:
         return cls(measure, float(limit / 100 if percent else limit))  # type: ignore[arg-type]  # checked above
 
     def __str__(self) -> str:
-        limit = Decimal(repr(float(self.limit)))  # the shortest that reads back as the same float
-        percent = self.measure == "agreement"
-        text = f"{(100 * limit).normalize():f}%" if percent else f"{float(self.limit)!r}".removesuffix(".0")
-        return f"{self.measure}{_relation(self.measure)}{text}"
+        return f"{self.measure}{_relation(self.measure)}{self.limit_text}"
+
+    @property
+    def limit_text(self) -> str:
+        """The limit as text: a percentage for the agreement."""
+        shortest = repr(float(self.limit))  # that reads back as the same float
+        if self.measure == "agreement":
+            return f"{(100 * Decimal(shortest)).normalize():f}%"
+        return shortest.removesuffix(".0")
 
     def holds(self, value: float) -> bool:
         """Returns whether a value of the measure is on the good side of the limit; NaN is not."""
