@@ -40,6 +40,7 @@ class Criterion:
     def __post_init__(self) -> None:
         if self.measure not in get_args(Measure):
             raise UsageError("unknown measure", got=repr(self.measure), expected=UNDERSTOOD)
+        # Ranges that NaN is not in.
         if self.measure == "agreement":
             self._require(0 < self.limit <= 1, "more than 0, and up to 1, which is 100%")
         elif self.measure == "miou_drop":
@@ -48,7 +49,6 @@ class Criterion:
             self._require(0 <= self.limit < math.inf, "0 or more")
 
     def _require(self, fits: bool, expected: str) -> None:
-        # Written so that NaN does not fit.
         if not fits:
             raise UsageError(f"a limit that {self.measure} cannot have", got=self.limit, expected=expected)
 
@@ -67,18 +67,18 @@ class Criterion:
             raise UsageError("unknown measure", got=repr(measure), expected=UNDERSTOOD)
         if not _NUMBER.fullmatch(number):
             raise UsageError(f"the limit of {measure} is not a number", got=repr(number), expected=UNDERSTOOD)
-        if relation != _relation(measure):
-            raise UsageError(
-                f"{measure} is {'better' if measure == 'agreement' else 'worse'} the larger it is",
-                got=repr(text),
-                expected=f"{measure}{_relation(measure)}{number}{percent}",
-            )
         if percent and measure != "agreement":
             raise UsageError(f"{measure} is not given in per cent", got=repr(text), expected=UNDERSTOOD)
         limit = Decimal(number)
         if measure == "agreement" and not percent and 1 < limit <= 100:
             fix = f"write agreement>={number}%"
             raise UsageError("an agreement of more than 1", got=repr(text), expected=UNDERSTOOD, fix=fix)
+        if relation != _relation(measure):
+            raise UsageError(
+                f"{measure} is {'better' if measure == 'agreement' else 'worse'} the larger it is",
+                got=repr(text),
+                expected=f"{measure}{_relation(measure)}{number}{percent}",
+            )
         return cls(measure, float(limit / 100 if percent else limit))  # type: ignore[arg-type]  # checked above
 
     def __str__(self) -> str:
