@@ -24,7 +24,8 @@ from fcn_deploy.errors import ArtifactError, GateError, UsageError
 from fcn_deploy.evaluate.accuracy import mean_iou
 from fcn_deploy.evaluate.assess import assess
 from fcn_deploy.evaluate.benchmark import BenchmarkConfig, Timing, benchmark
-from fcn_deploy.evaluate.gates import judge
+from fcn_deploy.evaluate.criteria import Criterion
+from fcn_deploy.evaluate.gates import AskedGate, criteria_by_precision, judge
 from fcn_deploy.files import check_writable, output_folder, read_bytes, write_json
 from fcn_deploy.graph import exported_spec, parse
 from fcn_deploy.models.describe import SpecOptions
@@ -59,6 +60,7 @@ class DeployConfig:
         max_images: At most so many calibration images.
         data: Folder of images to judge on; where None every fifth calibration image is held out for it.
         labels: Folder of their ground truth, or None.
+        gates: What the engines must keep, in place of the thresholds of the precisions they are for.
         threads: CPU threads.
         benchmark: How long to measure.
     """
@@ -76,6 +78,7 @@ class DeployConfig:
     max_images: int | None = None
     data: Path | None = None
     labels: Path | None = None
+    gates: tuple[AskedGate, ...] = ()
     threads: int | None = None
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
 
@@ -84,6 +87,7 @@ class DeployConfig:
             raise UsageError("labels without the images they are of", got="--labels", expected="--data and --labels")
         for precision in self.precisions:
             self.build_config(precision)
+        self.criteria()
 
     @property
     def precisions(self) -> tuple[RequestedPrecision, ...]:
@@ -98,6 +102,19 @@ class DeployConfig:
         """
         method = DEFAULT_METHOD if self.method == AUTO else self.method
         return BuildConfig(precision, self.io, method, self.target_cpu)
+
+    def criteria(self) -> dict[str, tuple[Criterion, ...]]:
+        """Returns, for each precision that has gates of its own, what its engine must keep.
+
+        Raises:
+            UsageError: A gate is for what is not built or not measured.
+        """
+        not_measured = {}
+        if self.labels is None:
+            not_measured["miou_drop"] = "name images and their ground truth with --data and --labels"
+        if self.io == "image":
+            not_measured["error"] = "build with --io tensor, for engines that give logits"
+        return criteria_by_precision(self.gates, self.precisions, not_measured)
 
 
 def deploy(config: DeployConfig, progress: Progress | None = None) -> Summary:
@@ -118,6 +135,7 @@ def deploy(config: DeployConfig, progress: Progress | None = None) -> Summary:
         FcnDeployError: A step failed; the folder is as it was.
     """
     progress = progress or Silent()
+    criteria = config.criteria()
     _require_target(config)
     observed, judged = _split(config)
     decided_on = None
@@ -186,7 +204,7 @@ def deploy(config: DeployConfig, progress: Progress | None = None) -> Summary:
                     size=len(engine.data),
                     precision=precision,
                     assessment=assessment,
-                    verdict=judge(precision, assessment.parity, assessment.drop),
+                    verdict=judge(precision, assessment.parity, assessment.drop, criteria.get(precision, ())),
                     timing=timings[precision],
                 )
                 for (precision, engine), assessment in zip(engines.items(), results.engines, strict=True)

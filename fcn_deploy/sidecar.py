@@ -149,12 +149,43 @@ class Gate:
         passed: Whether the gate was met.
         error: Largest difference of the logits over their range, where logits could be compared.
         miou_drop: In points, where labels were given.
+        criteria: What was held against, such as `agreement>=97%`; empty where an earlier version wrote the sidecar.
     """
 
     agreement: float
     passed: bool
     error: float | None = None
     miou_drop: float | None = None
+    criteria: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # Written so that NaN, which a gate that was not passed may hold, is in every range.
+        if not _is_number(self.agreement) or self.agreement < 0 or self.agreement > 1:
+            raise InputError("sidecar gate agreement", got=repr(self.agreement), expected="a share, 0 to 1")
+        if not isinstance(self.passed, bool):
+            raise InputError("sidecar gate passed", got=repr(self.passed), expected="true or false")
+        if self.error is not None and (not _is_number(self.error) or self.error < 0):
+            raise InputError("sidecar gate error", got=repr(self.error), expected="0 or more, or null")
+        if self.miou_drop is not None and (not _is_number(self.miou_drop) or abs(self.miou_drop) > 100):
+            raise InputError("sidecar gate miou_drop", got=repr(self.miou_drop), expected="-100 to 100 points, or null")
+        if not isinstance(self.criteria, tuple) or not all(isinstance(each, str) for each in self.criteria):
+            raise InputError("sidecar gate criteria", got=repr(self.criteria), expected="a list of texts")
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Gate:
+        """Reads what a sidecar holds of it.
+
+        Raises:
+            InputError: A value is bad.
+        """
+        known = known_fields(cls, data)
+        if isinstance(known.get("criteria"), list):
+            known["criteria"] = tuple(known["criteria"])
+        return cls(**known)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -224,7 +255,7 @@ class Sidecar:
                 source=Source(**known_fields(Source, fields["source"])),
                 target=_checked_target(fields["target"]),
                 profiles=tuple(_checked_profile(profile) for profile in fields["profiles"]),
-                gate=Gate(**known_fields(Gate, fields["gate"])) if fields.get("gate") else None,
+                gate=Gate.from_json(fields["gate"]) if fields.get("gate") else None,
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, InputError):

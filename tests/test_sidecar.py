@@ -25,7 +25,7 @@ SIDECAR = Sidecar(
     source=Source("cd" * 32, "ef" * 32, {"count": 3, "size": None}),
     target={"cpu": "generic", "gpu": []},
     profiles=({"min": [1, 32, 32], "opt": [1, 64, 64], "max": [4, 128, 128]},),
-    gate=Gate(0.983, True, None, 0.2),
+    gate=Gate(0.983, True, None, 0.2, ("miou_drop<=0.5",)),
 )
 
 
@@ -64,6 +64,7 @@ def test_it_comes_back_from_its_json():
         st.booleans(),
         st.none() | st.floats(0, 1e6),
         st.none() | st.floats(-100, 100),
+        st.lists(st.text()).map(tuple),
     )
     | st.none(),
     st.builds(
@@ -96,7 +97,7 @@ def test_the_json_has_the_keys_of_the_contract():
         "precision": {"requested", "base", "method", "layers", "achieved"},
         "profiles": [{"min": [1, 32, 32], "opt": [1, 64, 64], "max": [4, 128, 128]}],
         "target": {"cpu", "gpu"},
-        "gate": {"agreement", "passed", "error", "miou_drop"},
+        "gate": {"agreement", "passed", "error", "miou_drop", "criteria"},
         "spec": set(SPEC.to_json()),
         "source": {"onnx_sha256", "ranges_sha256", "calibration"},
     }
@@ -141,6 +142,11 @@ def test_an_engine_without_a_gate_says_null(tmp_path):
     Engine(b"content", SIDECAR).save(path)
     assert json.loads(sidecar_path(path).read_text())["gate"] is None
     assert load_sidecar(path).gate is None
+
+
+def test_a_gate_that_an_earlier_version_wrote_names_no_criteria():
+    data = SIDECAR.to_json() | {"gate": {"agreement": 0.983, "passed": True, "error": None, "miou_drop": None}}
+    assert Sidecar.from_json(data).gate == Gate(0.983, True)
 
 
 def test_both_files_can_be_moved_and_renamed_together(engine, tmp_path):
@@ -228,6 +234,16 @@ def test_a_missing_key_is_named(key):
         ("gate", {"passed": True}),
         ("gate", [1]),
         ("gate", "passed"),
+        ("gate", {"agreement": "0.98", "passed": True}),
+        ("gate", {"agreement": True, "passed": True}),
+        ("gate", {"agreement": 98.3, "passed": True}),
+        ("gate", {"agreement": 0.98, "passed": 1}),
+        ("gate", {"agreement": 0.98, "passed": True, "error": -1.0}),
+        ("gate", {"agreement": 0.98, "passed": True, "error": "small"}),
+        ("gate", {"agreement": 0.98, "passed": True, "miou_drop": 101}),
+        ("gate", {"agreement": 0.98, "passed": True, "miou_drop": [0.2]}),
+        ("gate", {"agreement": 0.98, "passed": True, "criteria": "agreement>=97%"}),
+        ("gate", {"agreement": 0.98, "passed": True, "criteria": [0.97]}),
     ],
 )
 def test_a_bad_value_is_an_input_error(key, value):

@@ -10,6 +10,7 @@ import click
 from fcn_deploy.cli.console import TerminalProgress, print_json, print_table
 from fcn_deploy.cli.options import (
     PATH,
+    GateType,
     benchmark_options,
     calibration_options,
     json_option,
@@ -41,6 +42,15 @@ if TYPE_CHECKING:
     "--data", type=PATH, metavar="DIR", help="Images to judge on.  [default: every fifth calibration image, held out]"
 )
 @click.option("--labels", type=PATH, metavar="DIR", help="Their ground truth: index images of the same names.")
+@click.option(
+    "--gate",
+    "gates",
+    type=GateType(),
+    multiple=True,
+    metavar="[PRECISION:]GATE",
+    help="What an engine must keep, such as agreement>=98% or fp32:error<=1e-3, in place of what its precision must by "
+    "default; repeatable. Without a precision that of the INT8 engine, or of FP32 if it is the only one.",
+)
 @threads_option
 @benchmark_options
 @output_option
@@ -72,13 +82,13 @@ def command(
     progress = TerminalProgress()
     with progress.working("loading PyTorch"):
         from fcn_deploy.pipeline import DeployConfig, deploy
+    inputs = None
     if demo:
         if weights or calib_data or options["data"] or options["labels"]:
             raise UsageError("the demo brings its own weights and images", got="--demo with others")
-        from fcn_deploy.demo.inputs import write_inputs
+        from fcn_deploy.demo.inputs import DemoInputs
 
-        with progress.working(f"generating street scenes in {output / 'scenes'}"):
-            inputs = write_inputs(output / "scenes")
+        inputs = DemoInputs(output / "scenes")
         weights, calib_data, int8 = inputs.weights, inputs.calib_data, True
         options.update(data=inputs.data, labels=inputs.labels)
     if weights is None or calib_data is None:
@@ -95,6 +105,9 @@ def command(
         benchmark=BenchmarkConfig(warmup, duration, iterations, percentile),
         **options,
     )
+    if inputs is not None:
+        with progress.working(f"generating street scenes in {inputs.folder}"):
+            inputs.write()
     try:
         summary = deploy(config, progress)
     except GateError as error:

@@ -56,7 +56,7 @@ def command(
     """Measure the accuracy of an ENGINE, an exported model or pytorch:CHECKPOINT against ground truth.
 
     Gives IoU of each class, mIoU, pixel accuracy and frequency-weighted IoU; with a reference also the agreement and
-    the drop of mIoU with its 95% interval, by paired bootstrap over the images.
+    the drop of mIoU, each with its 95% interval, by bootstrap over the images.
     """
     from fcn_deploy import sources
     from fcn_deploy.data import ImageFolder
@@ -111,6 +111,8 @@ def _comparison(
         "name": name,
         **_scores(classes, matrix),
         "agreement": parity.agreement,
+        "agreement_low": parity.agreement_low,
+        "agreement_high": parity.agreement_high,
         "miou_drop": asdict(drop) if drop else None,
     }
 
@@ -119,6 +121,7 @@ def _show(
     report: dict[str, Any], classes: tuple[str, ...], matrix: Matrix, reference: Matrix | None, as_json: bool
 ) -> None:
     from fcn_deploy.report.tables import accuracy_table
+    from fcn_deploy.report.units import interval_95
 
     if as_json:
         print_json(report)
@@ -132,7 +135,8 @@ def _show(
     if "reference" in report:
         against = report["reference"]
         drop = against["miou_drop"]
+        agreement_interval = interval_95(against["agreement_low"], against["agreement_high"], ".3%")
         click.echo(
-            f"against {against['name']}: agreement {against['agreement']:.3%}, mIoU drop {drop['points']:.2f} "
-            f"(95% interval {drop['low']:.2f} to {drop['high']:.2f})"
+            f"against {against['name']}: agreement {against['agreement']:.3%}{agreement_interval}, "
+            f"mIoU drop {drop['points']:.2f}{interval_95(drop['low'], drop['high'], '.2f')}"
         )

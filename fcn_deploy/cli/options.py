@@ -13,6 +13,7 @@ from fcn_deploy.spec import ImageShape, Padding, Triple
 
 if TYPE_CHECKING:
     from fcn_deploy.build import TensorRTConfig
+    from fcn_deploy.evaluate.gates import AskedGate
     from fcn_deploy.models.describe import SpecOptions
     from fcn_deploy.steps import PlanOptions
 
@@ -81,6 +82,23 @@ class NumbersType(click.ParamType[tuple[float, ...]]):
             return tuple(float(number) for number in value.split(","))
         except ValueError:
             self.fail(f"got {value!r}; expected numbers, such as 90,95,99", param, ctx)
+
+
+class GateType(click.ParamType["AskedGate"]):
+    """`agreement>=98%`, or `fp32:error<=1e-3` for one precision."""
+
+    name = "gate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> AskedGate:
+        """Parses a gate."""
+        from fcn_deploy.evaluate.gates import AskedGate
+
+        if isinstance(value, AskedGate):
+            return value
+        try:
+            return AskedGate.parse(value)
+        except FcnDeployError as error:
+            self.fail(str(error), param, ctx)
 
 
 def _stack(*options: Callable[[Function], Function]) -> Callable[[Function], Function]:

@@ -14,37 +14,40 @@ _EVALUATION = slice(100, 200)  # the first hundred chose among the nets of a tra
 
 @dataclass(frozen=True)
 class DemoInputs:
-    """Where the inputs are.
+    """Where the inputs are, or will be once they are written.
 
     Attributes:
-        weights: A copy of the packaged checkpoint.
-        calib_data: Folder of images to calibrate on.
-        data: Folder of images to judge on; none of them was trained or calibrated on.
-        labels: Folder of their ground truth.
+        folder: That all of them are in.
     """
 
-    weights: Path
-    calib_data: Path
-    data: Path
-    labels: Path
+    folder: Path
 
+    @property
+    def weights(self) -> Path:
+        """A copy of the packaged checkpoint."""
+        return self.folder / checkpoint_path().name
 
-def write_inputs(folder: Path) -> DemoInputs:
-    """Generates the scenes of the demo.
+    @property
+    def calib_data(self) -> Path:
+        """Folder of images to calibrate on."""
+        return self.folder / "calibration" / "images"
 
-    Args:
-        folder: Where to; made if it is not there.
+    @property
+    def data(self) -> Path:
+        """Folder of images to judge on; none of them was trained or calibrated on."""
+        return self.folder / "evaluation" / "images"
 
-    Raises:
-        InputError: The folder cannot be written.
-    """
-    write_scenes(folder / "calibration", CALIBRATION_SEEDS[:_CALIBRATION_IMAGES])
-    weights = folder / checkpoint_path().name
-    write_bytes(weights, read_bytes(checkpoint_path()))
-    write_scenes(folder / "evaluation", EVALUATION_SEEDS[_EVALUATION])
-    return DemoInputs(
-        weights=weights,
-        calib_data=folder / "calibration" / "images",
-        data=folder / "evaluation" / "images",
-        labels=folder / "evaluation" / "labels",
-    )
+    @property
+    def labels(self) -> Path:
+        """Folder of their ground truth."""
+        return self.folder / "evaluation" / "labels"
+
+    def write(self) -> None:
+        """Generates the scenes of the demo; the folder is made if it is not there.
+
+        Raises:
+            InputError: The folder cannot be written.
+        """
+        write_scenes(self.calib_data.parent, CALIBRATION_SEEDS[:_CALIBRATION_IMAGES])
+        write_bytes(self.weights, read_bytes(checkpoint_path()))
+        write_scenes(self.data.parent, EVALUATION_SEEDS[_EVALUATION])

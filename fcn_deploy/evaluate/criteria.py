@@ -40,6 +40,7 @@ class Criterion:
     def __post_init__(self) -> None:
         if self.measure not in get_args(Measure):
             raise UsageError("unknown measure", got=repr(self.measure), expected=UNDERSTOOD)
+        # Ranges that NaN is not in.
         if self.measure == "agreement":
             self._require(0 < self.limit <= 1, "more than 0, and up to 1, which is 100%")
         elif self.measure == "miou_drop":
@@ -48,7 +49,6 @@ class Criterion:
             self._require(0 <= self.limit < math.inf, "0 or more")
 
     def _require(self, fits: bool, expected: str) -> None:
-        # Written so that NaN does not fit.
         if not fits:
             raise UsageError(f"a limit that {self.measure} cannot have", got=self.limit, expected=expected)
 
@@ -67,25 +67,30 @@ class Criterion:
             raise UsageError("unknown measure", got=repr(measure), expected=UNDERSTOOD)
         if not _NUMBER.fullmatch(number):
             raise UsageError(f"the limit of {measure} is not a number", got=repr(number), expected=UNDERSTOOD)
-        if relation != _relation(measure):
-            raise UsageError(
-                f"{measure} is {'better' if measure == 'agreement' else 'worse'} the larger it is",
-                got=repr(text),
-                expected=f"{measure}{_relation(measure)}{number}{percent}",
-            )
         if percent and measure != "agreement":
             raise UsageError(f"{measure} is not given in per cent", got=repr(text), expected=UNDERSTOOD)
         limit = Decimal(number)
         if measure == "agreement" and not percent and 1 < limit <= 100:
             fix = f"write agreement>={number}%"
             raise UsageError("an agreement of more than 1", got=repr(text), expected=UNDERSTOOD, fix=fix)
+        if relation != _relation(measure):
+            raise UsageError(
+                f"{measure} is {'better' if measure == 'agreement' else 'worse'} the larger it is",
+                got=repr(text),
+                expected=f"{measure}{_relation(measure)}{number}{percent}",
+            )
         return cls(measure, float(limit / 100 if percent else limit))  # type: ignore[arg-type]  # checked above
 
     def __str__(self) -> str:
-        limit = Decimal(repr(float(self.limit)))  # the shortest that reads back as the same float
-        percent = self.measure == "agreement"
-        text = f"{(100 * limit).normalize():f}%" if percent else f"{float(self.limit)!r}".removesuffix(".0")
-        return f"{self.measure}{_relation(self.measure)}{text}"
+        return f"{self.measure}{_relation(self.measure)}{self.limit_text}"
+
+    @property
+    def limit_text(self) -> str:
+        """The limit as text: a percentage for the agreement."""
+        shortest = repr(float(self.limit))  # that reads back as the same float
+        if self.measure == "agreement":
+            return f"{(100 * Decimal(shortest)).normalize():f}%"
+        return shortest.removesuffix(".0")
 
     def holds(self, value: float) -> bool:
         """Returns whether a value of the measure is on the good side of the limit; NaN is not."""

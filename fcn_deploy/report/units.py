@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -16,3 +18,14 @@ def scaled(count: float, unit: str = "") -> str:
     number = count / factor
     digits = 0 if factor == 1 or number >= 100 else 1 if number >= 10 else 2
     return f"{number:.{digits}f} {prefix}{unit}".rstrip()
+
+
+def interval_95(low: float, high: float, form: str) -> str:
+    """Returns ` (95% interval 98.100% to 99.200%)`, to be put behind a figure; nothing where there is no interval.
+
+    Args:
+        low: Lower end; NaN where there is none, as for a single image.
+        high: Upper end.
+        form: Format of the two, such as `.3%`.
+    """
+    return "" if math.isnan(low) else f" (95% interval {low:{form}} to {high:{form}})"

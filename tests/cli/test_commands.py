@@ -158,6 +158,46 @@ def test_a_failed_verification_exits_3_and_says_by_how_much(call, exported, phot
     assert "required 99.99%" in said.err
 
 
+def test_verify_holds_an_engine_against_the_gates_asked_for(call, exported, ranges_file, photo_folder, tmp_path):
+    engine = tmp_path / "net.int8.onnx"
+    call("build-engine", exported("fcn8s"), "--int8", "--ranges", ranges_file("fcn8s"), "--io", "tensor", "-o", engine)
+    verify = ("verify", engine, "--reference", exported("fcn8s"), "--data", photo_folder)
+    said = call(*verify, "--gate", "agreement>=10%", "--gate", "int8: error <= 1000")
+    assert said.out.startswith("passed:")
+    assert "% (95% interval " in said.out
+    said = call(*verify, "--gate", "agreement>=100%", "--json", code=3)
+    report = json.loads(said.out)
+    assert report["gate"]["criteria"] == ["agreement>=100%"]
+    assert report["agreement_low"] < report["agreement"] < report["agreement_high"]
+    assert "required 100%" in said.err
+
+
+def test_one_image_has_no_interval(call, exported, photo_folder):
+    verify = ("verify", exported("fcn8s"), "--reference", exported("fcn8s"), "--data", photo_folder)
+    said = call(*verify, "--max-images", 1)
+    assert "agreement 100.000%, error" in said.out
+    assert json.loads(call(*verify, "--max-images", 1, "--json").out)["agreement_low"] is None
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        ("agreement>=98", "write agreement>=98%"),
+        ("agreement<=98%", "expected agreement>=98%"),
+        ("int8:agreement>=98%", "expected fp32"),
+        ("miou_drop<=0.3", "evaluate --labels DIR --reference REF"),
+        ("error<=1e-3", "--io tensor"),
+    ],
+)
+def test_verify_refuses_gates_it_cannot_judge(call, exported, photo_folder, tmp_path, gate, message):
+    engine = tmp_path / "net.onnx"
+    call("build-engine", exported("fcn8s"), "-o", engine)
+    verify = ("verify", engine, "--reference", exported("fcn8s"), "--data", photo_folder)
+    said = call(*verify, "--gate", gate, code=2)
+    assert message in " ".join(said.err.split())
+    assert "verifying" not in said.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -42,9 +42,10 @@ def test_a_reference_adds_agreement_and_the_drop_with_its_interval(
     reference = ("--reference", f"pytorch:{checkpoint_file('fcn8s')}")
     report = json.loads(call(*arguments, *reference, "--json").out)["reference"]
     assert report["agreement"] == pytest.approx(1, abs=1e-3)
+    assert report["agreement_low"] <= report["agreement"] <= report["agreement_high"]
     assert report["miou_drop"]["low"] <= report["miou_drop"]["points"] <= report["miou_drop"]["high"]
     said = call(*arguments, *reference).out
-    assert "95% interval" in said
+    assert said.count("(95% interval ") == 2
     assert "frequency-weighted IoU" in said
 
 

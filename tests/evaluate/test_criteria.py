@@ -68,6 +68,7 @@ def test_any_criterion_comes_back_from_its_text(criterion):
         ("error<=1e99999999999", "limit of error is not a number"),
         ("agreement>=٩٩%", "limit of agreement is not a number"),
         ("miou_drop<=0.3%", "miou_drop is not given in per cent"),
+        ("error>=1%", "error is not given in per cent"),
     ],
 )
 def test_what_is_not_understood_is_told_what_is(text, message):
@@ -94,9 +95,12 @@ def test_the_wrong_direction_is_told_the_right_one(text, expected):
     assert str(Criterion.parse(expected))
 
 
-def test_an_agreement_that_lacks_its_per_cent_sign_is_told_so():
-    with pytest.raises(UsageError, match=r"more than 1; got 'agreement>=99\.5'.*fix: write agreement>=99\.5%$"):
-        Criterion.parse("agreement>=99.5")
+@pytest.mark.parametrize("relation", [">=", ">", "<="])
+def test_an_agreement_that_lacks_its_per_cent_sign_is_told_all_that_is_wrong_at_once(relation):
+    with pytest.raises(UsageError, match="an agreement of more than 1") as caught:
+        Criterion.parse(f"agreement{relation}99.5")
+    assert caught.value.fix == "write agreement>=99.5%"
+    assert Criterion.parse(caught.value.fix.removeprefix("write ")).limit == 0.995
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from fcn_deploy import steps
 from fcn_deploy.cli.app import run
 from fcn_deploy.errors import ArtifactError, InputError, UsageError
 from fcn_deploy.evaluate.benchmark import BenchmarkConfig
+from fcn_deploy.evaluate.gates import AskedGate
 from fcn_deploy.pipeline import DeployConfig, deploy
 from fcn_deploy.quant.ranges import Ranges
 from fcn_deploy.runtime import Segmenter
@@ -124,6 +125,51 @@ def test_a_missed_gate_ships_no_engine(scenes, weights, tmp_path, monkeypatch, c
     assert "agreement" in summary["engines"][1]["failures"][0]
     assert "no engine was shipped" in said.err
     assert {path.name for path in output.iterdir()} == {"fcn8s.onnx", "fcn8s.ranges.json", "summary.json"}
+
+
+def test_gates_asked_for_count_in_place_of_the_defaults_and_are_recorded(scenes, weights, tmp_path, capsys):
+    images, output = scenes / "calibration" / "images", tmp_path / "out"
+    arguments = ["deploy", "--weights", weights, "--calib-data", images, "--int8", "--io", "tensor", "-o", output]
+    quick = ["--iterations", 1, "--duration", 0, "--warmup", 0, "--json"]
+    gates = ["--gate", "agreement >= 90%", "--gate", "error<=1", "--gate", "fp32:error<=1e-3"]
+    assert run([str(a) for a in (*arguments, *quick, *gates)]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    wanted = {"fp32": ["error<=0.001"], "int8": ["agreement>=90%", "error<=1"]}
+    assert {engine["precision"]: engine["gate"]["criteria"] for engine in summary["engines"]} == wanted
+    for precision, criteria in wanted.items():
+        sidecar = json.loads((output / f"fcn8s.{precision}.onnx.json").read_text())
+        assert sidecar["gate"]["criteria"] == criteria
+    low, high = (summary["engines"][1]["parity"][f"agreement_{end}"] for end in ("low", "high"))
+    assert low <= summary["engines"][1]["parity"]["agreement"] <= high
+
+    too_much = ["--gate", "error<=1e-9"]
+    assert run([str(a) for a in (*arguments, *quick, *too_much)]) == 3
+    said = capsys.readouterr()
+    assert "of the logits' range, allowed 1e-09" in said.err
+    fp32, int8 = json.loads(said.out)["engines"]
+    assert (fp32["gate"]["criteria"], fp32["gate"]["passed"]) == (["agreement>=99.99%", "error<=0.0001"], True)
+    assert (int8["gate"]["criteria"], int8["gate"]["passed"]) == (["error<=1e-09"], False)
+    assert not list(output.glob("*.int8.*"))
+
+
+@pytest.mark.parametrize(
+    ("gate", "options", "message"),
+    [
+        ("miou_drop<=0.3", {"int8": True}, "--data and --labels"),
+        ("error<=1e-3", {"io": "image"}, "--io tensor"),
+        ("int8:agreement>=98%", {}, "expected fp32"),
+        ("fp16:agreement>=98%", {"int8": True}, "expected fp32 or int8"),
+    ],
+)
+def test_a_gate_that_cannot_be_judged_is_refused_at_once(tmp_path, gate, options, message):
+    with pytest.raises(UsageError, match=message):
+        DeployConfig(tmp_path, tmp_path, tmp_path, gates=(AskedGate.parse(gate),), **options)
+
+
+def test_the_demo_generates_nothing_for_a_gate_that_cannot_be_judged(tmp_path, capsys):
+    assert run(["deploy", "--demo", "--gate", "fp16:agreement>=98%", "-o", str(tmp_path / "out")]) == 2
+    assert "got fp16:agreement>=98%" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_int8_nothing_is_calibrated(scenes, weights, tmp_path):
