@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcn_deploy.errors import InputError
+from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.sidecar import ENGINE_KEY
 from fcn_deploy.spec import METADATA_KEY, ModelSpec
 
@@ -60,16 +60,18 @@ def constant_of(value: ir.Value | None) -> NDArray[Any] | None:
     return np.asarray(value.const_value.numpy())
 
 
-def exported_spec(model: ir.Model, what: str = "the model") -> ModelSpec:
-    """Checks that a model is one that `export` writes, and returns its spec.
+def exported_spec(model: ir.Model, what: str = "the model", stated: ModelSpec | None = None) -> ModelSpec:
+    """Checks that a model is one that `export` writes, or a tool made of one, and returns its spec.
 
     Args:
         model: Any model.
         what: What to call it in an error.
+        stated: The spec of the model it was made of, for a tool may have left the metadata out.
 
     Raises:
-        InputError: It has other inputs or outputs than float32 `image` and `logits`, no spec in its metadata, or is an
-            engine.
+        InputError: It has other inputs or outputs than float32 `image` and `logits`, no spec in its metadata and none
+            was stated, the stated one is of another number of classes, or it is an engine.
+        UsageError: It has a spec, and that is another than the one stated.
     """
     signature = [(value.name, value.dtype) for value in (*model.graph.inputs, *model.graph.outputs)]
     if signature != [("image", ir.DataType.FLOAT), ("logits", ir.DataType.FLOAT)]:
@@ -85,10 +87,28 @@ def exported_spec(model: ir.Model, what: str = "the model") -> ModelSpec:
             expected="the exported model it was built from",
             fix="make one with fcn-deploy export",
         )
+    if METADATA_KEY not in model.metadata_props and stated is not None:
+        return _fitting(stated, model.graph.outputs[0], what)
     if METADATA_KEY not in model.metadata_props:
         raise InputError(
             f"{what} does not say how its images are normalised and what its classes are",
             expected=f"{METADATA_KEY} in its metadata",
-            fix="make it with fcn-deploy export",
+            fix="make it with fcn-deploy export; or, if another tool made it of an exported model, name that one: "
+            "fcn-deploy build-engine --spec-from",
         )
-    return ModelSpec.loads(model.metadata_props[METADATA_KEY])
+    spec = ModelSpec.loads(model.metadata_props[METADATA_KEY])
+    if stated not in (None, spec):
+        raise UsageError(f"{what} has a spec of its own, which is another", fix="leave out --spec-from")
+    return spec
+
+
+def _fitting(spec: ModelSpec, logits: ir.Value, what: str) -> ModelSpec:
+    channels = logits.shape[1] if logits.shape is not None and logits.shape.rank() == 4 else None
+    if channels != spec.num_classes:
+        raise InputError(
+            f"the spec is not that of {what}",
+            got=f"{spec.num_classes} classes for logits {logits.shape}",
+            expected="logits [N, C, H, W] with a channel for each class",
+            fix="name the exported model that it was made of",
+        )
+    return spec

@@ -37,8 +37,8 @@ class Layer:
         parameters: How many weights and biases it reads; scales and zero points are none. A tensor that two layers read
             counts for each, for exporters also merge tensors that merely happen to be equal.
         macs: How often it multiplies and adds for a batch; None where that is not known.
-        precision: What it computes in: `fp32`, `fp16`, `bf16`, `fp64`, or `int8` where it reads both its input and its
-            weights as integers of 8 bits.
+        precision: What it computes in: `fp32`, `fp16`, `bf16`, `fp64`; or, where it reads both its input and its
+            weights by way of Q/DQ, the wider of the two types, which is `int8` for integers of 8 bits.
     """
 
     name: str
@@ -166,13 +166,19 @@ def _bias(node: ir.Node, side: int, weights: Shape) -> ir.Value | None:
 def _precision(data: ir.Value, read: ir.Value, stored: ir.Value, types: Mapping[str, TensorType]) -> str:
     weights: ir.Value | None = read
     while weights is not None and weights is not stored:
-        integers = _behind(weights, ("DequantizeLinear",))
+        integers, activations = (_behind(value, ("DequantizeLinear",)) for value in (weights, data))
         # Weights that are kept as integers but meet floats are floats again by then.
-        if integers is not None and _behind(data, ("DequantizeLinear",)) is not None:
-            return f"int{_dtype(integers, stored, types).bitwidth}"
+        if integers is not None and activations is not None:
+            return _quantized(_dtype(integers, stored, types), _dtype(activations, stored, types))
         weights = _behind(weights, _STORAGE)
     dtype = _dtype(read, stored, types)
     return _FLOATS.get(dtype, dtype.name.lower())
+
+
+def _quantized(weights: ir.DataType, activations: ir.DataType) -> str:
+    if weights.is_integer() and activations.is_integer():
+        return f"int{max(weights.bitwidth, activations.bitwidth)}"
+    return (activations if weights.is_integer() else weights).name.lower()
 
 
 def _dtype(value: ir.Value, stored: ir.Value, types: Mapping[str, TensorType]) -> ir.DataType:

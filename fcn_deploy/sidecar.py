@@ -17,6 +17,9 @@ Io = Literal["image", "tensor"]
 # without a sidecar, does not have it.
 ENGINE_KEY = "fcn_deploy.engine"
 
+# The method of a precision whose scales were in the model that the engine was built from.
+GIVEN_SCALES = "given"
+
 # What that key ends in, and a sidecar's `target` has as a key, for models that compute on a CPU what an engine for
 # another machine would give.
 SIMULATED = "-simulated"
@@ -71,7 +74,8 @@ class Precision:
     Attributes:
         requested: `fp32`, `fp16` or `int8`.
         base: What the layers that are not quantised run in.
-        method: How ranges were chosen, or None where nothing was quantised.
+        method: How ranges were chosen; `given` where the model brought its own scales, None where nothing was
+            quantised.
         layers: Precision asked for each quantisable layer.
         achieved: What an inspection of the engine found: `requested` again where every layer runs in what was asked for
             it; `partial` where that holds for those layers that the inspection tells of, and not of all; `mixed` where

@@ -26,6 +26,7 @@ from fcn_deploy.passes.simplify import simplify
 from fcn_deploy.planning.decide import Decision, decide
 from fcn_deploy.planning.precision_map import read_precision_map
 from fcn_deploy.progress import Progress, Silent
+from fcn_deploy.quant.given import holds_qdq
 from fcn_deploy.quant.observe import observe
 from fcn_deploy.quant.ranges import Ranges
 from fcn_deploy.runtime import Backend
@@ -33,7 +34,7 @@ from fcn_deploy.runtime.driver import find_gpus
 from fcn_deploy.runtime.flavor import BUILDERS, Flavor, find_flavor
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.sources import samples
-from fcn_deploy.spec import ImageShape
+from fcn_deploy.spec import ImageShape, ModelSpec
 
 if TYPE_CHECKING:
     from fcn_deploy.assumptions import Assumption
@@ -173,6 +174,24 @@ def _compare(reference: Backend, data: bytes, shapes: Sequence[ImageShape], name
             fix="nothing was written; try export --no-simplify, another --opset, or one --shape",
         )
     return error
+
+
+def brings_scales(model: Path) -> bool:
+    """Returns whether a model holds Q/DQ, so that INT8 engines are built of it as it is, without ranges.
+
+    Raises:
+        InputError: It cannot be read, or is quantised by integer operators.
+    """
+    return holds_qdq(parse(read_bytes(model), str(model)))
+
+
+def read_spec(model: Path) -> ModelSpec:
+    """Returns the spec of an exported model.
+
+    Raises:
+        InputError: It cannot be read, or is none.
+    """
+    return exported_spec(parse(read_bytes(model), str(model)), str(model))
 
 
 def calibrate(model: Path, images: ImageFolder, *, threads: int | None = None, progress: Progress = _SILENT) -> Ranges:
@@ -435,9 +454,9 @@ def build(
     """Builds an engine.
 
     Args:
-        model: An exported ONNX file.
+        model: An exported ONNX file, or one that another tool put Q/DQ into.
         config: What to build.
-        ranges: A ranges file, or ranges just observed; for INT8, and to audit FP16.
+        ranges: A ranges file, or ranges just observed; for INT8 of a model without Q/DQ, and to audit FP16.
         backend: `onnxruntime`, a TensorRT flavor, or `simulation`.
         options: What is particular to TensorRT's builders; None for ONNX Runtime.
         progress: Told how far a TensorRT builder is, and what it was not asked for.
@@ -448,7 +467,8 @@ def build(
         DependencyError: The backend's library is not installed, or needs a GPU and there is none.
         InputError: A file cannot be read, the builder refuses the model, or the ranges are not the model's.
         PrecisionError: A layer does not run in the precision asked for it.
-        UsageError: INT8 without ranges, or what the backend cannot do.
+        UsageError: INT8 without ranges, ranges or another precision for a model with Q/DQ, or what the backend cannot
+            do.
     """
     check_build(backend, config, options, log)
     if isinstance(ranges, Path):

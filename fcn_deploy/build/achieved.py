@@ -7,13 +7,16 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
+from fcn_deploy.build.given import require_int8
 from fcn_deploy.build.inspector import layer_precisions
 from fcn_deploy.errors import ArtifactError, DependencyError, PrecisionError
 from fcn_deploy.progress import Progress
 from fcn_deploy.runtime.driver import find_gpus
 from fcn_deploy.runtime.flavor import Flavor
 from fcn_deploy.runtime.library_log import LibraryLog
-from fcn_deploy.sidecar import Precision
+from fcn_deploy.sidecar import GIVEN_SCALES, Precision
+
+_FIX = "build for a GPU and with a version that have kernels for it, or ask for another precision"
 
 
 def achieved_precision(
@@ -43,7 +46,8 @@ def achieved_precision(
 
     Raises:
         PrecisionError: A layer does not run in the precision asked for it. Not where the library decides only when it
-            loads a plan: there what the plan says is recorded, and a difference is said.
+            loads a plan, nor where the graph brought its own Q/DQ: there what the plan says is recorded, and a
+            difference is said, unless nothing at all is INT8 of what was to be.
     """
     try:
         found = _inspect(module, said, plan, precision, host_code)
@@ -53,9 +57,14 @@ def achieved_precision(
         return precision
     known = replace(precision, achieved=_summarize(precision, found), achieved_layers=found)
     missed = missed_layers(known)
-    if missed and not flavor.runtime_config:
+    given = precision.method == GIVEN_SCALES
+    if missed and not flavor.runtime_config and not given:
         raise _not_achieved(flavor, str(module.__version__), precision, missed)
-    if missed:
+    if given and not flavor.runtime_config:
+        require_int8(known, f"{flavor.name} {module.__version__}", _FIX)
+    if missed and not flavor.runtime_config:
+        progress.stage(f"{flavor.name} does not run all that the graph's Q/DQ ask for: {_list(missed)}.")
+    elif missed:
         progress.stage(f"The plan is not all in the precision asked for, which is decided at load: {_list(missed)}.")
     untold = [name for name, kind in found.items() if kind is None]
     if untold:
@@ -101,7 +110,7 @@ def _not_achieved(flavor: Flavor, version: str, precision: Precision, missed: Ma
         f"{flavor.name} {version} does not run every layer in the precision asked for",
         got=_list(missed),
         expected=_list({name: precision.layers[name] for name in missed}),
-        fix="build for a GPU and with a version that have kernels for it, or ask for another precision",
+        fix=_FIX,
     )
 
 

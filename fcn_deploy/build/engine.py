@@ -6,12 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import onnx_ir as ir
+
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.files import check_writable, sha256_bytes, write_bytes, write_json
 from fcn_deploy.quant.bias import Means
+from fcn_deploy.quant.given import holds_qdq
 from fcn_deploy.quant.methods import METHODS
 from fcn_deploy.quant.ranges import Ranges
 from fcn_deploy.sidecar import EngineFile, Gate, Io, Sidecar, sidecar_path
+from fcn_deploy.spec import ModelSpec
 
 RequestedPrecision = Literal["fp32", "fp16", "int8"]
 TargetCpu = Literal["generic", "vnni", "native"]
@@ -38,6 +42,7 @@ class BuildConfig:
         int8_layers: Names of the layers that an INT8 engine quantises; None for all that can be but those that
             `quant.selection.float_by_default` keeps float.
         bias_correction: Whether the biases of INT8 layers make up for the rounding of their weights; see `quant.bias`.
+        spec: The net's, for a model that another tool made of an exported one and left without.
     """
 
     precision: RequestedPrecision = "fp32"
@@ -46,6 +51,7 @@ class BuildConfig:
     target_cpu: TargetCpu = "generic"
     int8_layers: tuple[str, ...] | None = None
     bias_correction: bool = True
+    spec: ModelSpec | None = None
 
     def __post_init__(self) -> None:
         _one_of("precision", self.precision, ("fp32", "fp16", "int8"))
@@ -85,6 +91,34 @@ class Engine:
         write_bytes(path, self.data)
         write_json(sidecar_path(path), sidecar.to_json())
         return sidecar
+
+
+def brings_scales(model: ir.Model, config: BuildConfig, ranges: Ranges | None) -> bool:
+    """Checks that it is said, and said once, how an INT8 engine is quantised, and returns whether the model says so.
+
+    Args:
+        model: As exported, or with Q/DQ.
+        config: What is to be built of it.
+        ranges: What calibration saw, or None.
+
+    Raises:
+        InputError: The model is quantised by integer operators.
+        UsageError: INT8 of a float model without ranges; ranges for a model with Q/DQ, or another precision of it.
+    """
+    given = holds_qdq(model)
+    if given and config.precision != "int8":
+        raise UsageError(
+            "the graph is INT8 already: it holds Q/DQ",
+            got=f"--{config.precision}",
+            fix="build it with --int8, or build the float model it was made from",
+        )
+    if given and ranges is not None:
+        raise UsageError(
+            "the graph brings its own scales", got="ranges", fix="leave them out, or quantise the float model by them"
+        )
+    if config.precision == "int8" and not given and ranges is None:
+        raise UsageError("INT8 needs ranges", fix="name calibration images or a ranges file")
+    return given
 
 
 def check_ranges(ranges: Ranges, model_sha256: str) -> None:

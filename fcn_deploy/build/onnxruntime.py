@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,17 +12,29 @@ import onnx
 import onnx_ir as ir
 
 from fcn_deploy import passes
-from fcn_deploy.build.engine import NO_MEANS, BuildConfig, Engine, TargetCpu, check_ranges, means_for
-from fcn_deploy.errors import PrecisionError, UsageError
+from fcn_deploy.build.engine import (
+    NO_MEANS,
+    BuildConfig,
+    Engine,
+    TargetCpu,
+    brings_scales,
+    check_ranges,
+    means_for,
+)
+from fcn_deploy.build.given import achieved_by_onnxruntime, given_precision
+from fcn_deploy.build.sizes import check_sizes
+from fcn_deploy.errors import InputError, PrecisionError, UsageError
 from fcn_deploy.files import sha256_bytes
 from fcn_deploy.graph import exported_spec, parse, serialize
 from fcn_deploy.quant.emit import OrtScheme, emit_onnxruntime
+from fcn_deploy.quant.given import saturating_weights
 from fcn_deploy.quant.methods import choose
 from fcn_deploy.quant.ranges import Ranges
 from fcn_deploy.quant.selection import int8_layers
 from fcn_deploy.runtime.cpu import has_vnni
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-from fcn_deploy.sidecar import ENGINE_KEY, EngineFile, Precision, Sidecar, Source
+from fcn_deploy.sidecar import ENGINE_KEY, GIVEN_SCALES, EngineFile, Precision, Sidecar, Source
+from fcn_deploy.spec import METADATA_KEY
 
 _log = logging.getLogger(__name__)
 
@@ -30,21 +43,27 @@ def build_onnxruntime(model: bytes, config: BuildConfig, ranges: Ranges | None =
     """Builds an engine for ONNX Runtime's CPU provider.
 
     Args:
-        model: Content of an ONNX file as `export` writes it.
+        model: Content of an ONNX file as `export` writes it, or with Q/DQ of its own.
         config: Precision, input and output, target CPU.
-        ranges: What calibration saw, for INT8.
+        ranges: What calibration saw, for INT8 of a model without Q/DQ.
 
     Returns:
-        The engine; ONNX Runtime has loaded it, and runs in INT8 what was to.
+        The engine; ONNX Runtime has loaded it, and runs in INT8 what was to. Of a model with Q/DQ it may run part in
+        float, which the sidecar says.
 
     Raises:
         ArtifactError: ONNX Runtime cannot load what was built.
         InputError: The model is not an exported net, or the ranges are not the model's.
-        PrecisionError: ONNX Runtime would run a layer in float that was to be INT8.
-        UsageError: FP16, which ONNX Runtime's CPU has no kernels for; or INT8 without ranges.
+        PrecisionError: ONNX Runtime would run a layer in float that was to be INT8; of a model with Q/DQ, every one.
+        UsageError: FP16, which ONNX Runtime's CPU has no kernels for; INT8 without ranges; ranges or FP32 for a model
+            with Q/DQ.
     """
     data, precision = onnxruntime_graph(model, config, ranges)
-    _check_achieved(data, precision)
+    if precision.method == GIVEN_SCALES:
+        precision = _given_achieved(parse(data), data, precision)
+    else:
+        _check_achieved(data, precision)
+        precision = replace(precision, achieved=config.precision)
     source = Source(sha256_bytes(model))
     if config.precision == "int8" and ranges is not None:
         source = Source(source.onnx_sha256, sha256_bytes(ranges.dumps()), asdict(ranges.data))
@@ -58,7 +77,7 @@ def build_onnxruntime(model: bytes, config: BuildConfig, ranges: Ranges | None =
         library=OnnxRuntimeBackend.version,
         io=config.io,
         precision=replace(precision, achieved=config.precision),
-        spec=exported_spec(parse(model)),
+        spec=exported_spec(parse(model), stated=config.spec),
         source=source,
         target={"cpu": resolve_target(config.target_cpu), "gpu": []},
     )
@@ -82,18 +101,22 @@ def onnxruntime_graph(model: bytes, config: BuildConfig, ranges: Ranges | None =
     """
     check_onnxruntime(config)
     graph_model = parse(model)
-    spec = exported_spec(graph_model)
+    spec = exported_spec(graph_model, stated=config.spec)
     target = resolve_target(config.target_cpu)
     precision = Precision("fp32", "fp32", layers=dict.fromkeys(_layers(graph_model), "fp32"))
-    if config.precision == "int8":
-        if ranges is None:
-            raise UsageError("INT8 needs ranges", fix="name calibration images or a ranges file")
+    if brings_scales(graph_model, config, ranges):
+        check_sizes(model)
+        graph_model = passes.run(graph_model, passes.GIVEN)
+        precision = given_precision(graph_model, "fp32")
+        graph_model = _without_saturation(graph_model, target)
+    elif config.precision == "int8" and ranges is not None:
         check_ranges(ranges, sha256_bytes(model))
         precision = _quantize(graph_model, config, ranges, target)
     if config.io == "image":
         graph_model = passes.run(graph_model, passes.image_io(spec))
     graph_model = passes.run(graph_model, passes.FINAL)
     graph_model.metadata_props[ENGINE_KEY] = f"{config.precision}-{target}"
+    graph_model.metadata_props.setdefault(METADATA_KEY, spec.dumps())
     return serialize(graph_model), precision
 
 
@@ -141,13 +164,47 @@ def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, target: Targ
     return Precision("int8", "fp32", config.method, precisions, bias_corrected=bool(means))
 
 
-def _check_achieved(data: bytes, precision: Precision) -> None:
-    """Loads the engine and looks at the graph ONNX Runtime makes of it."""
-    asked = {name for name, layer in precision.layers.items() if layer == "int8"}
+def _without_saturation(model: ir.Model, target: TargetCpu) -> ir.Model:
+    """Stores integers as the target's kernels want them: activations in uint8, and weights that do not saturate."""
+    saturating = saturating_weights(model.graph) if target == "generic" else {}
+    if saturating:
+        _log.info(
+            "weights of %d layers use all 8 bits, which would saturate on CPUs without VNNI: they are stored as uint8, "
+            "with the same scales, for kernels that do not and take longer; --target-cpu vnni keeps int8",
+            len(saturating),
+        )
+    model = passes.run(model, passes.unsigned({str(weights.name) for weights in saturating.values()}))
+    if saturating and (left := saturating_weights(model.graph)):
+        raise InputError(
+            "weights would saturate on CPUs without VNNI, and cannot be stored as uint8",
+            got=", ".join(left),
+            expected="constant scales and zero points",
+            fix="quantise with reduce_range=True, or build with --target-cpu vnni",
+        )
+    return model
+
+
+def _given_achieved(model: ir.Model, data: bytes, precision: Precision) -> Precision:
+    precision, in_float = achieved_by_onnxruntime(model, _optimized(data), precision)
+    if in_float:
+        _log.warning(
+            "ONNX Runtime has no integer kernel for %s as their Q/DQ stand: they run in float, between Q/DQ",
+            ", ".join(in_float),
+        )
+    return precision
+
+
+def _optimized(data: bytes) -> Sequence[onnx.NodeProto]:
+    """Loads the engine and returns the graph ONNX Runtime makes of it."""
     with tempfile.TemporaryDirectory(prefix="fcn-deploy-") as folder:
         optimized = Path(folder, "optimized.onnx")
         OnnxRuntimeBackend(data, optimized_path=optimized).close()
-        nodes = onnx.load(optimized).graph.node
+        return list(onnx.load(optimized).graph.node)
+
+
+def _check_achieved(data: bytes, precision: Precision) -> None:
+    asked = {name for name, layer in precision.layers.items() if layer == "int8"}
+    nodes = _optimized(data)
     # A fused convolution writes a tensor called as the layer, with a suffix where the name was taken.
     fused = [node.name for node in nodes if node.op_type == "QLinearConv"]
     in_float = [node.name for node in nodes if node.op_type in ("Conv", "FusedConv")]

@@ -34,16 +34,16 @@ def build_simulation(
     `build.typed.simulate` says what is not reproduced.
 
     Args:
-        model: Content of an ONNX file as `export` writes it.
+        model: Content of an ONNX file as `export` writes it, or with Q/DQ of its own.
         config: Precision, input and output.
         base: What INT8 computes in where it is not quantised.
-        ranges: What calibration saw: needed for INT8; for FP16, what it is audited by.
+        ranges: What calibration saw: needed for INT8 of a model without Q/DQ; for FP16, what it is audited by.
         progress: Told what stays in another precision.
 
     Raises:
         ArtifactError: ONNX Runtime cannot load what was built.
         InputError: The model is not an exported net, or the ranges are not the model's.
-        UsageError: INT8 without ranges, or FP16 on a base of FP32.
+        UsageError: As `build.typed.typed_graph`.
     """
     typed = typed_graph(model, config, ranges, base)
     for note in typed.notes:
@@ -59,7 +59,7 @@ def build_simulation(
         library=OnnxRuntimeBackend.version,
         io=config.io,
         precision=typed.precision,
-        spec=exported_spec(parse(model)),
+        spec=exported_spec(parse(model), stated=config.spec),
         source=source,
         target={"cpu": "generic", "gpu": [], SIMULATES: "tensorrt"},
     )

@@ -136,10 +136,11 @@ def build_tensorrt(
 
     Args:
         flavor: Which library builds it.
-        model: Content of an ONNX file as `export` writes it.
+        model: Content of an ONNX file as `export` writes it, or with Q/DQ of its own.
         config: Precision, input and output.
         options: Profiles and what else is particular to these builders.
-        ranges: What calibration saw: needed for INT8; for FP16 they tell which tensors it could not hold.
+        ranges: What calibration saw: needed for INT8 of a model without Q/DQ; for FP16 they tell which tensors it could
+            not hold.
         progress: Told of the profiles, of what stays in another precision, of how far the build is, and where it is not
             known what precision was achieved.
         log: Where to write everything the library says.
@@ -153,12 +154,12 @@ def build_tensorrt(
             not the model's, or a file cannot be read or written.
         KeyboardInterrupt: Ctrl-C; the build is given up.
         PrecisionError: A layer does not run in the precision asked for it.
-        UsageError: This flavor cannot do what is asked for, the model does not take the shapes of a profile, or INT8
-            without ranges.
+        UsageError: This flavor cannot do what is asked for, the model does not take the shapes of a profile, INT8
+            without ranges, or what else `build.typed.typed_graph` refuses.
     """
     options = options or TensorRTConfig()
     architectures = check_tensorrt(flavor, config, options)
-    spec = exported_spec(parse(model))
+    spec = exported_spec(parse(model), stated=config.spec)
     module = flavor.load()
     typed = typed_graph(model, config, ranges, options.base)
     for note in typed.notes:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import onnx_ir as ir
 
 from fcn_deploy import passes
-from fcn_deploy.build.engine import NO_MEANS, BuildConfig, check_ranges, means_for
+from fcn_deploy.build.engine import NO_MEANS, BuildConfig, brings_scales, check_ranges, means_for
+from fcn_deploy.build.given import given_precision
+from fcn_deploy.build.sizes import check_sizes
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.files import sha256_bytes
 from fcn_deploy.graph import exported_spec, parse, serialize
 from fcn_deploy.passes.widened import widen_half
 from fcn_deploy.quant.audit import LARGEST, MARGIN, SMALLEST, Audit, audit_half
 from fcn_deploy.quant.emit_tensorrt import TensorRtScheme, emit_tensorrt
+from fcn_deploy.quant.given import require_half_scales
 from fcn_deploy.quant.lint import lint
 from fcn_deploy.quant.methods import choose
 from fcn_deploy.quant.ranges import Ranges
@@ -23,6 +26,7 @@ from fcn_deploy.quant.tensors import data_input
 from fcn_deploy.runtime import Backend
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.sidecar import ENGINE_KEY, SIMULATED, Precision
+from fcn_deploy.spec import METADATA_KEY
 
 Base = Literal["fp16", "fp32"]
 
@@ -51,9 +55,9 @@ def typed_graph(
     """Makes the typed graph of an exported model.
 
     Args:
-        model: Content of an ONNX file as `export` writes it.
+        model: Content of an ONNX file as `export` writes it, or with Q/DQ of its own.
         config: Precision, input and output, and how ranges are chosen; the target CPU has no say here.
-        ranges: What calibration saw: needed for INT8; for FP16, what it is audited by.
+        ranges: What calibration saw: needed for INT8 of a model without Q/DQ; for FP16, what it is audited by.
         base: What an INT8 graph computes in where it is not quantised. An FP32 graph is FP32, an FP16 graph FP16.
 
     Returns:
@@ -62,15 +66,19 @@ def typed_graph(
     Raises:
         InputError: The model is not an exported net, a layer to quantise is none of it, the ranges are not the model's,
             the graph cannot be made FP16, or TensorRT would refuse it.
-        UsageError: INT8 without ranges, FP16 on a base of FP32, or an unknown base.
+        PrecisionError: The model has Q/DQ, and no layer that is INT8.
+        UsageError: INT8 without ranges, FP16 on a base of FP32, or an unknown base; for a model with Q/DQ ranges,
+            layers to quantise, another precision, or a base of FP16 that would round its scales.
     """
     base = _checked_base(config, base)
     graph_model = parse(model)
-    spec = exported_spec(graph_model)
+    spec = exported_spec(graph_model, stated=config.spec)
+    given = brings_scales(graph_model, config, ranges)
     if ranges is not None:
         check_ranges(ranges, sha256_bytes(model))
-    elif config.precision == "int8":
-        raise UsageError("INT8 needs ranges", fix="name calibration images or a ranges file")
+    if given:
+        check_sizes(model)
+        graph_model = _with_given_scales(graph_model, config, base)
     if config.precision == "int8" and ranges is not None:
         _quantize(graph_model, config, ranges, base)
     images = config.io == "image"
@@ -84,16 +92,17 @@ def typed_graph(
         graph_model = passes.run(graph_model, passes.image_io(spec))
     graph_model = passes.run(graph_model, passes.FINAL)
     graph_model.metadata_props[ENGINE_KEY] = f"{config.precision}-{base}"
+    graph_model.metadata_props.setdefault(METADATA_KEY, spec.dumps())
     _require_clean(graph_model)
-    precision = Precision(
-        config.precision,
-        base,
-        config.method if config.precision == "int8" else None,
-        _layers(graph_model.graph),
-        audited=None if audit is None else audit.audited,
-        kept_fp32=() if audit is None else (*audit.tensors, *audit.weights),
-        bias_corrected=bool(means_for(config, ranges)) if config.precision == "int8" and ranges is not None else None,
-    )
+    if given:
+        precision = given_precision(graph_model, base)
+    else:
+        method = config.method if config.precision == "int8" else None
+        precision = Precision(config.precision, base, method, _layers(graph_model.graph))
+    if config.precision == "int8" and ranges is not None:
+        precision = replace(precision, bias_corrected=bool(means_for(config, ranges)))
+    if audit is not None:
+        precision = replace(precision, audited=audit.audited, kept_fp32=(*audit.tensors, *audit.weights))
     return TypedGraph(serialize(graph_model), precision, _notes(config, ranges, audit))
 
 
@@ -133,6 +142,16 @@ def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, base: Base) 
     layers = int8_layers(model.graph, config.int8_layers)
     scheme, means = TensorRtScheme(base == "fp16"), means_for(config, ranges)
     emit_tensorrt(model, choose(ranges.histograms, config.method, symmetric=True), layers, scheme, means)
+
+
+def _with_given_scales(model: ir.Model, config: BuildConfig, base: Base) -> ir.Model:
+    if config.int8_layers is not None:
+        raise UsageError("layers to quantise in a graph that brings its own Q/DQ", got=", ".join(config.int8_layers))
+    model = passes.run(model, passes.GIVEN)
+    _require_clean(model)  # first: what is wrong with the graph is wrong on any base
+    if base == "fp16":
+        require_half_scales(model.graph)
+    return model
 
 
 def _layers(graph: ir.Graph) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,13 +33,21 @@ if TYPE_CHECKING:
 @click.argument("model", type=PATH)
 @click.option("--fp32", "precisions", flag_value="fp32", multiple=True, help="All layers in FP32 (the default).")
 @click.option("--fp16", "precisions", flag_value="fp16", multiple=True, help="TensorRT only; --ranges audits it.")
-@click.option("--int8", "precisions", flag_value="int8", multiple=True, help="Needs --calib-data or --ranges.")
+@click.option(
+    "--int8", "precisions", flag_value="int8", multiple=True, help="Needs --calib-data, --ranges, or Q/DQ in MODEL."
+)
 @click.option("--calib-data", type=PATH, metavar="DIR", help="Calibrate on these images first.")
 @click.option("--ranges", type=PATH, metavar="FILE", help="What calibrate wrote for this model.")
 @method_option
 @calibration_options
 @click.option(
     "--no-bias-correction", is_flag=True, help="INT8: keep biases as they are, whatever rounding does to the weights."
+)
+@click.option(
+    "--spec-from",
+    type=PATH,
+    metavar="MODEL",
+    help="The exported model that MODEL was made of, by a tool that left out its spec.",
 )
 @click.option(
     "--backend",
@@ -78,6 +87,7 @@ def command(
     calib_size: tuple[int, int] | None,
     max_images: int | None,
     no_bias_correction: bool,
+    spec_from: Path | None,
     backend: str,
     io: Any,
     target_cpu: Any,
@@ -89,6 +99,8 @@ def command(
     **options: Any,
 ) -> None:
     """Build an engine and its sidecar from an exported MODEL.
+
+    A MODEL that holds Q/DQ, from training or another quantiser, is built with --int8 as it is, with its own scales.
 
     Options from --min-shape to --log are for TensorRT engines.
     """
@@ -115,7 +127,16 @@ def command(
         raise UsageError(
             "a ranges file is taken as it is", got="--calib-size or --max-images with --ranges", fix="leave them out"
         )
-    if precision == "int8" and (calib_data is None) == (ranges is None):
+    given = precision == "int8" and steps.brings_scales(model)
+    if given:
+        _check_given(
+            twin,
+            {"--calib-data": calib_data, "--ranges": ranges, "--calib-method": calib_method}
+            | {"--calib-size": calib_size, "--max-images": max_images}
+            | {"--no-bias-correction": no_bias_correction or None}
+            | {f"--{name.replace('_', '-')}": options[name] for name in ("accuracy_budget", "precision_map", "data")},
+        )
+    elif precision == "int8" and (calib_data is None) == (ranges is None):
         raise UsageError(
             "INT8 needs to know what the tensors hold",
             got="both" if ranges else "neither",
@@ -138,8 +159,9 @@ def command(
             got="--ranges, and no images",
             expected="--data DIR, of images that were not observed, beside --accuracy-budget or --calib-method auto",
         )
+    spec = steps.read_spec(spec_from) if spec_from is not None else None
     method = DEFAULT_METHOD if calib_method in (None, AUTO) else calib_method
-    config = BuildConfig(precision, io, method, target_cpu, bias_correction=not no_bias_correction)
+    config = BuildConfig(precision, io, method, target_cpu, bias_correction=not no_bias_correction, spec=spec)
     tensorrt = tensorrt_from(options)
     progress = TerminalProgress()
     backend = steps.choose_backend(backend, output, progress)
@@ -147,10 +169,10 @@ def command(
     if twin:
         jobs.append(_twin(jobs[0]))
     for job in jobs:
-        steps.check_distinct(job.output, model, ranges, job.log, tensorrt.timing_cache)
+        steps.check_distinct(job.output, model, ranges, spec_from, job.log, tensorrt.timing_cache)
         for written in (job.log, tensorrt.timing_cache):
             if written is not None:
-                steps.check_distinct(written, model, ranges, job.output, sidecar_path(job.output))
+                steps.check_distinct(written, model, ranges, spec_from, job.output, sidecar_path(job.output))
         check_writable(job.output)
         steps.check_build(backend, job.config, job.tensorrt, job.log)
     source: Any = ranges
@@ -186,6 +208,23 @@ def command(
         click.echo(_describe(job.output, sidecar))
 
 
+def _check_given(twin: bool, options: Mapping[str, object]) -> None:
+    """Refuses what would go by ranges, and the FP16 twin, for a model that brings its own Q/DQ."""
+    from fcn_deploy.errors import UsageError
+
+    asked = [name for name, value in options.items() if value is not None]
+    if asked:
+        raise UsageError(
+            "the model holds Q/DQ and brings its own scales",
+            got=", ".join(asked),
+            fix="leave it out, or quantise the float model it was made from",
+        )
+    if twin:
+        raise UsageError(
+            "a model that holds Q/DQ has no twin in FP16", got="--twin", fix="build the float model with --fp16"
+        )
+
+
 @dataclass(frozen=True)
 class _Job:
     """An engine to build, and where its files go."""
@@ -207,8 +246,10 @@ def _twin(job: _Job) -> _Job:
 
 
 def _describe(output: Path, sidecar: Sidecar) -> str:
-    counts = Counter(sidecar.precision.layers.values())
-    layers = ", ".join(f"{counts[precision]} in {precision.upper()}" for precision in ("int8", "fp16", "fp32"))
+    precision = sidecar.precision
+    achieved = precision.achieved_layers or {}
+    counts = Counter(achieved.get(name) or asked for name, asked in precision.layers.items())
+    layers = ", ".join(f"{counts[kind]} in {kind.upper()}" for kind in ("int8", "fp16", "fp32"))
     return (
         f"wrote {output}, {sidecar.engine.bytes / 1e6:.1f} MB: of {counts.total()} layers {layers}; "
         "not verified yet: fcn-deploy verify"

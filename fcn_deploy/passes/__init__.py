@@ -18,7 +18,10 @@ from fcn_deploy.passes.image_input import take_images
 from fcn_deploy.passes.label_output import give_labels
 from fcn_deploy.passes.layer_names import name_layers
 from fcn_deploy.passes.opset import raise_opset
+from fcn_deploy.passes.stored_weights import store_weights
+from fcn_deploy.passes.unsigned import store_unsigned
 from fcn_deploy.passes.unused import remove_unused
+from fcn_deploy.passes.written_out import write_out
 from fcn_deploy.spec import ModelSpec
 
 Pass = Callable[[ir.Model], tuple[ir.Model, bool]]
@@ -54,6 +57,15 @@ def half(spec: ModelSpec, keep: Collection[str], *, images: bool, quantized: boo
     # Labels first: argmax then reads FP16 logits, which no cast has to carry over. Images last: what is in front of the
     # net by then would become FP16, and the normalisation has to stay FP32.
     return (give, *typed, take)
+
+
+# For a graph that brings its own Q/DQ. First constants become initialisers, which the second looks for.
+GIVEN: tuple[Pass, ...] = (write_out, store_weights)
+
+
+def unsigned(weights: Collection[str]) -> tuple[Pass, ...]:
+    """Returns the pass that stores int8 weights of the given names, and all activations, as uint8."""
+    return (functools.partial(store_unsigned, weights=weights),)
 
 
 # What a rewrite has replaced must not travel: an INT8 engine that still held its float weights would be the larger one.

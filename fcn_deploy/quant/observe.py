@@ -14,6 +14,7 @@ from fcn_deploy.errors import ArtifactError, InputError
 from fcn_deploy.files import sha256_bytes
 from fcn_deploy.graph import exported_spec, parse, serialize
 from fcn_deploy.quant.channel_means import MeanBuilder
+from fcn_deploy.quant.given import require_float
 from fcn_deploy.quant.histogram import HistogramBuilder
 from fcn_deploy.quant.ranges import CalibrationData, Ranges
 from fcn_deploy.quant.selection import quantizable_inputs
@@ -32,11 +33,12 @@ class Observer:
         threads: CPU threads; ONNX Runtime's default where None.
 
     Raises:
-        InputError: It is no exported model.
+        InputError: It is no exported model, or quantised already.
     """
 
     def __init__(self, model: bytes, *, threads: int | None = None) -> None:
         graph_model = parse(model)
+        require_float(graph_model)
         self._normalization = exported_spec(graph_model).normalization
         observed = [str(value.name) for value in observed_tensors(graph_model.graph)]
         # Some have no histogram of their own, as what a max-pool gives. What is not computed from the image has neither
@@ -120,7 +122,8 @@ def observe(
         The histograms and means, with the hashes of model and images.
 
     Raises:
-        InputError: There are no images, one of them is none, the model has no spec, or a tensor is not finite.
+        InputError: There are no images, one of them is none, the model has no spec or is quantised already, or a tensor
+            is not finite.
     """
     observer = Observer(model, threads=threads)
     with closing(observer):

@@ -175,7 +175,10 @@ def brief(facts: Mapping[str, Any]) -> dict[str, Any]:
     if "tensors" in short:
         short["tensors"] = len(short["tensors"])
     if "layers" in short:
-        short["layers"] = len(short["layers"])
+        quantized = sum(layer["precision"] == "int8" for layer in short["layers"])
+        short["layers"] = (
+            f"{len(short['layers'])}, {quantized} with Q/DQ for int8" if quantized else len(short["layers"])
+        )
         short["macs"] = "not known" if facts["macs"] is None else scaled(facts["macs"], "MAC")
     if facts["kind"] in ("ONNX model", "engine", "simulation") and "shape" in short:
         short["shape"] = str(ImageShape(*short["shape"]))
@@ -216,4 +219,17 @@ def _precision(precision: Mapping[str, Any], by_layer: bool) -> dict[str, Any]:
     for name, kind in precision["layers"].items():
         layers.setdefault(kind, []).append(name)
     known = {key: precision[key] for key in ("requested", "achieved", "method") if precision[key]}
-    return {**known, **{f"{len(names)} layers in {kind}": names for kind, names in layers.items()}}
+    return {
+        **known,
+        **{f"{len(names)} layers in {kind}": names for kind, names in layers.items()},
+        **_missed(precision),
+    }
+
+
+def _missed(precision: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The layers that run in something else than was asked for them, by what that is."""
+    missed: dict[str, list[str]] = {}
+    for name, kind in (precision.get("achieved_layers") or {}).items():
+        if kind not in (None, precision["layers"].get(name)):
+            missed.setdefault(f"of these run in {kind}", []).append(name)
+    return missed

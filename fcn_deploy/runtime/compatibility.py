@@ -9,7 +9,7 @@ from pathlib import Path
 from fcn_deploy.errors import ArtifactError
 from fcn_deploy.runtime.driver import Gpu
 from fcn_deploy.runtime.flavor import FLAVORS, Flavor, find_flavor
-from fcn_deploy.sidecar import Sidecar, sidecar_path
+from fcn_deploy.sidecar import GIVEN_SCALES, Sidecar, sidecar_path
 
 _log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def rebuild_command(engine: Path, sidecar: Sidecar, *, backend: str | None = Non
     flavor = FLAVORS.get(name)
     precision = sidecar.precision
     words = ["fcn-deploy build-engine", "MODEL.onnx", f"--{precision.requested}"]
-    if precision.requested == "int8":
+    if precision.requested == "int8" and precision.method != GIVEN_SCALES:
         words.append("--ranges RANGES.json")
         if precision.method:
             words.append(f"--calib-method {precision.method}")

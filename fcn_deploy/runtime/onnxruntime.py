@@ -27,6 +27,9 @@ except ImportError as error:
 _log = logging.getLogger(__name__)
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# On x86 without VNNI, makes weights uint8 that use all 8 bits, whose products would saturate. No engine built for such
+# CPUs has any; a model that brings its own Q/DQ may, and can be run too, as a reference.
+_PRECISE = ("session.x64quantprecision", "1")
 _SIMULATION = ("session.disable_quant_qdq", "1")
 _CONVOLUTIONS = {"Conv", "ConvTranspose", "FusedConv", "QLinearConv", "ConvInteger"}
 _DTYPES = {
@@ -174,6 +177,7 @@ def _first_line(error: Exception) -> str:
 def _session_options(threads: int | None, simulate: bool, optimized_path: Path | None) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry(*_PRECISE)
     if threads is not None:
         if threads < 1:
             raise UsageError("bad number of threads", got=threads, expected="1 or more")
