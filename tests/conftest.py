@@ -121,3 +121,17 @@ def call(capsys):  # type: ignore[no-untyped-def]
         return capsys.readouterr()
 
     return call
+
+
+@pytest.fixture(scope="session")
+def quantized(exported, photos, tmp_path_factory) -> Callable[[str], Path]:  # type: ignore[no-untyped-def]
+    """Quantises the exported FCN-8s by ONNX Runtime's quantiser, in a scheme of quantized_nets, once a session."""
+    import quantized_nets
+
+    folder = tmp_path_factory.mktemp("quantized")
+
+    def quantize(scheme: str) -> Path:
+        path = folder / f"{scheme}.onnx"
+        return path if path.exists() else quantized_nets.quantize(exported("fcn8s"), path, photos[:3], scheme)
+
+    return quantize
