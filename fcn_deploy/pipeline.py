@@ -6,6 +6,7 @@ checkpoint -> models -> export -> passes -> quant -> build -> runtime -> evaluat
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import tempfile
 from collections.abc import Mapping
@@ -31,6 +32,8 @@ from fcn_deploy.graph import exported_spec, parse
 from fcn_deploy.models.describe import SpecOptions
 from fcn_deploy.planning.auto import AUTO
 from fcn_deploy.planning.decide import Decision, decide
+from fcn_deploy.planning.mix import Mixer
+from fcn_deploy.planning.sensitivity import measure_sensitivity
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.quant.ranges import Ranges
 from fcn_deploy.runtime import Segmenter
@@ -40,6 +43,9 @@ from fcn_deploy.summary import EngineResult, Summary
 
 _log = logging.getLogger(__name__)
 _FEW_JUDGED = 20
+# Where INT8 misses its gate: how many layers are named, and on how many images they are found.
+_SUSPECTS = 3
+_SUSPECTED_ON = 4
 
 
 @dataclass(frozen=True)
@@ -214,8 +220,13 @@ def deploy(config: DeployConfig, progress: Progress | None = None) -> Summary:
             shape=(image.shape[0], image.shape[1]),
             percentiles=config.benchmark.percentiles,
         )
+        suspects = ""
+        if ranges is not None and any(not e.verdict.gate.passed for e in summary.engines if e.precision == "int8"):
+            suspects = _suspects(
+                Mixer(read_bytes(model), ranges, _int8_config(config, decision)), judged, config, progress
+            )
         _publish(files, model, ranges, engines, summary, progress)
-    _require_gates(summary)
+    _require_gates(summary, suspects)
     return summary
 
 
@@ -342,13 +353,25 @@ def _publish(
             progress.stage(f"removed {path}, which was of an earlier deployment")
 
 
-def _require_gates(summary: Summary) -> None:
+def _int8_config(config: DeployConfig, decision: Decision | None) -> BuildConfig:
+    return config.build_config("int8") if decision is None else decision.config
+
+
+def _suspects(mixer: Mixer, judged: ImageFolder, config: DeployConfig, progress: Progress) -> str:
+    """Says which layers cost the most, on some of the images that were judged."""
+    images = list(itertools.islice(judged, _SUSPECTED_ON))
+    found = measure_sensitivity(mixer, images, threads=config.threads, progress=progress)
+    worst = found.by_damage()[:_SUSPECTS]
+    return ", ".join(f"{layer.name} ({found.damage(layer):.2%} of pixels)" for layer in worst)
+
+
+def _require_gates(summary: Summary, suspects: str) -> None:
     failures = [f"{engine.precision}: {failure}" for engine in summary.engines for failure in engine.verdict.failures]
     if failures:
         only_int8 = all(engine.verdict.gate.passed for engine in summary.engines if engine.precision != "int8")
         error = GateError(
             "no engine was shipped, for a gate was missed",
-            got="; ".join(failures),
+            got="; ".join(failures) + (f"; most damage is done in INT8 by {suspects}" if suspects else ""),
             fix="calibrate on more images like those the net will see, or with another --calib-method"
             if only_int8
             else None,

@@ -212,7 +212,7 @@ def test_verify_refuses_gates_it_cannot_judge(call, exported, photo_folder, tmp_
         (("--backend", "tensorrt-rtx"), "ends in .engine or .plan"),
         (("--int8", "--ranges", "r.json", "--calib-data", "d"), "got both"),
         (("--fp32", "--calib-data", "d"), "calibration is for INT8"),
-        (("--int8", "--calib-method", "magic", "--ranges", "r.json"), "unknown calibration method"),
+        (("--int8", "--calib-method", "magic", "--ranges", "r.json"), "is not one of 'minmax', 'percentile'"),
         (("--calib-method", "minmax"), "calibration is for INT8"),
         (("--no-bias-correction",), "biases are corrected in INT8"),
         (("--int8", "--ranges", "r.json", "--max-images", 3), "taken as it is"),
