@@ -205,6 +205,30 @@ def test_weights_that_are_quantised_in_the_graph_are_int8():
     assert (layer.precision, layer.parameters, layer.weights) == ("int8", 12, (4, 3, 1, 1))
 
 
+@pytest.mark.parametrize(
+    ("weights", "activations", "precision"),
+    [
+        (TensorProto.INT8, TensorProto.INT8, "int8"),
+        (TensorProto.INT8, TensorProto.UINT16, "int16"),
+        (TensorProto.INT4, TensorProto.UINT8, "int8"),
+        (TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E4M3FN, "float8e4m3fn"),
+        (TensorProto.INT8, TensorProto.FLOAT8E4M3FN, "float8e4m3fn"),
+    ],
+)
+def test_a_layer_computes_in_the_wider_of_its_two_types(weights, activations, precision):
+    nodes = [
+        helper.make_node("QuantizeLinear", ["stored", "s"], ["w_q"], output_dtype=weights),
+        helper.make_node("DequantizeLinear", ["w_q", "s"], ["w"]),
+        helper.make_node("QuantizeLinear", ["image", "s"], ["q"], output_dtype=activations),
+        helper.make_node("DequantizeLinear", ["q", "s"], ["x"]),
+        helper.make_node("Conv", ["x", "w"], ["y"]),
+    ]
+    model = _model(nodes, {"stored": (4, 3, 1, 1), "s": SCALES["s"]})
+    model.opset_import[0].version = 21
+    (layer,) = list_layers(ir.from_proto(model), ImageShape(1, 5, 7))
+    assert layer.precision == precision
+
+
 def test_weights_are_seen_through_what_only_moves_them():
     weights, constants = _quantized("stored", np.ones((4, 7), np.int8))
     transpose = helper.make_node("Transpose", ["stored"], ["w"])

@@ -51,10 +51,10 @@ def gpu(monkeypatch):
         monkeypatch.setattr(place, "find_gpus", lambda: (Gpu(0, "a GPU", "8.7", 8 << 30),))
 
 
-def look(inspected, flavor=TENSORRT, **options):
+def look(inspected, flavor=TENSORRT, method="minmax", **options):
     library, asked = fake_tensorrt("10.3.0", inspected)
     progress = Listener()
-    precision = Precision("int8", "fp16", "minmax", ASKED)
+    precision = Precision("int8", "fp16", method, ASKED)
     found = achieved.achieved_precision(
         flavor, library, library_log(library), b"a plan", precision, progress, **options
     )
@@ -82,6 +82,22 @@ def test_what_was_asked_and_is_absent_is_exit_4_with_every_layer_named():
     assert "tensorrt 10.3.0 does not run every layer in the precision asked for" in str(caught.value)
     assert caught.value.got == "conv1_1 in fp32, conv1_2 in fp16"
     assert caught.value.expected == "conv1_1 in fp16, conv1_2 in int8"
+
+
+def test_of_a_graph_with_qdq_of_its_own_what_is_absent_is_said_and_recorded():
+    found, lines, _ = look(said_of({**ASKED, "conv1_2": "fp16"}), method="given")
+    assert (found.achieved, found.achieved_layers["conv1_2"]) == ("mixed", "fp16")
+    assert lines == ["tensorrt does not run all that the graph's Q/DQ ask for: conv1_2 in fp16."]
+
+
+def test_of_a_graph_with_qdq_of_its_own_nothing_in_int8_is_exit_4():
+    with pytest.raises(PrecisionError, match=r"tensorrt 10\.3\.0 runs no layer of the graph in INT8") as caught:
+        look(said_of(dict.fromkeys(ASKED, "fp16")), method="given")
+    assert caught.value.got == "conv1_2 in fp16, conv2_1 in fp16"
+    found, _, _ = look(said_of({"conv1_2": "fp16"}), method="given")  # of conv2_1 nobody knows
+    assert found.achieved == "mixed"
+    found, _, _ = look(said_of(dict.fromkeys(ASKED, "fp16")), RTX, method="given")
+    assert found.achieved == "mixed"
 
 
 def test_a_library_that_decides_at_load_has_its_plan_recorded():

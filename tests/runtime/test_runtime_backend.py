@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from fcn_deploy.errors import ArtifactError, ClosedError, DependencyError, InputError, UsageError
 from fcn_deploy.runtime.backend import check_feeds, open_backend
@@ -182,6 +183,39 @@ def test_simulated_quantisation_gives_nearly_what_the_integer_kernels_give(engin
     fused = OnnxRuntimeBackend(path).infer(feeds)["logits"]
     simulated = OnnxRuntimeBackend(path, simulate_quantization=True).infer(feeds)["logits"]
     assert np.abs(fused - simulated).max() < 0.02 * np.ptp(simulated)
+
+
+@pytest.mark.parametrize("activations", [np.uint8, np.int8])
+def test_weights_of_all_8_bits_saturate_on_no_cpu(activations):
+    """The worst case of kernels that add two products in 16 bits: on x86 without VNNI it gave a half, or nothing."""
+    channels, limit = 64, int(np.iinfo(activations).max)
+    constants = {
+        "w": np.full((4, channels, 3, 3), 127, np.int8),
+        "w_scale": np.ones(4, np.float32),
+        "w_zero": np.zeros(4, np.int8),
+        "x_scale": np.array(1, np.float32),
+        "y_scale": np.array(127 * channels * 9, np.float32),
+        "zero": np.array(0, activations),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["image", "x_scale", "zero"], ["x_q"]),
+        helper.make_node("DequantizeLinear", ["x_q", "x_scale", "zero"], ["x"]),
+        helper.make_node("DequantizeLinear", ["w", "w_scale", "w_zero"], ["w_f"], axis=0),
+        helper.make_node("Conv", ["x", "w_f"], ["y"]),
+        helper.make_node("QuantizeLinear", ["y", "y_scale", "zero"], ["y_q"]),
+        helper.make_node("DequantizeLinear", ["y_q", "y_scale", "zero"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, channels, 5, 5])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 4, 3, 3])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    image = np.full((1, channels, 5, 5), limit, np.float32)
+    found = OnnxRuntimeBackend(model.SerializeToString()).infer({"image": image})["logits"]
+    np.testing.assert_array_equal(found, np.full((1, 4, 3, 3), limit * 127 * channels * 9, np.float32))
 
 
 def test_the_optimised_graph_is_written_where_asked(tiny, tmp_path):

@@ -150,6 +150,12 @@ def test_a_plan_for_another_gpu_is_exit_5_before_the_library(world, plan):
     assert world.names("load") == []
 
 
+def test_a_plan_whose_model_brought_its_scales_is_built_again_without_ranges(world, plan):
+    path = edit(plan(library="10.2.0"), lambda data: data["precision"].update(method="given"))
+    with pytest.raises(ArtifactError, match=r"build-engine MODEL\.onnx --int8 --backend tensorrt --io image"):
+        TensorRTBackend(path)
+
+
 def test_a_hardware_compatible_plan_runs_on_newer_gpus_only(world, plan):
     TensorRTBackend(plan(target={"gpu": ["8.0"], "hardware_compatible": True})).close()
     with pytest.raises(ArtifactError, match=r"--hardware-compatibility -o net\.engine"):
