@@ -88,6 +88,8 @@ class Precision:
         budget: What the INT8 layers were chosen by; None where that was no accuracy budget.
         bias_corrected: Whether biases make up for the rounding of weights; None where nothing was quantised, or it is
             not known.
+        weight_rounding: How weights were rounded, `nearest` or `correlated`; None where nothing was quantised, or it is
+            not known.
     """
 
     requested: str
@@ -101,6 +103,7 @@ class Precision:
     tried: Mapping[str, float] | None = None
     budget: Budget | None = None
     bias_corrected: bool | None = None
+    weight_rounding: str | None = None
 
     def __post_init__(self) -> None:
         if self.requested not in ("fp32", "fp16", "int8"):
@@ -122,11 +125,14 @@ class Precision:
         if self.bias_corrected not in (None, True, False):
             got = repr(self.bias_corrected)
             raise InputError("sidecar precision bias_corrected", got=got, expected="true or false")
+        if not isinstance(self.weight_rounding, str | None):
+            got = repr(self.weight_rounding)
+            raise InputError("sidecar precision weight_rounding", got=got, expected="the name of one")
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON data; what does not apply or was not found out is left out."""
         data = asdict(self)
-        optional = ("audited", "kept_fp32", "achieved_layers", "bias_corrected", "tried", "budget")
+        optional = ("audited", "kept_fp32", "achieved_layers", "bias_corrected", "weight_rounding", "tried", "budget")
         return {key: value for key, value in data.items() if key not in optional or value not in (None, ())}
 
     @classmethod

@@ -78,6 +78,7 @@ def test_it_comes_back_from_its_json():
         st.lists(st.text()).map(tuple),
         st.none() | st.dictionaries(st.text(), st.none() | st.text()),
         bias_corrected=st.none() | st.booleans(),
+        weight_rounding=st.none() | st.sampled_from(["nearest", "correlated"]),
     ),
     st.builds(Source, st.text(), st.none() | st.text(), st.none() | st.dictionaries(st.text(), st.integers())),
 )
@@ -123,6 +124,14 @@ def test_whether_biases_were_corrected_is_in_the_json_only_where_something_was_q
         assert Precision.from_json(data).bias_corrected is corrected
     with pytest.raises(InputError, match="bias_corrected; got 'yes'; expected true or false"):
         replace(SIDECAR.precision, bias_corrected="yes")
+
+
+def test_how_weights_were_rounded_is_in_the_json_only_where_something_was_quantised():
+    assert "weight_rounding" not in SIDECAR.precision.to_json()
+    rounded = replace(SIDECAR.precision, weight_rounding="correlated")
+    assert Precision.from_json(json.loads(json.dumps(rounded.to_json()))) == rounded
+    with pytest.raises(InputError, match="weight_rounding; got 3; expected the name of one"):
+        replace(SIDECAR.precision, weight_rounding=3)
 
 
 def test_saving_an_engine_names_its_file_hash_and_size(engine):

@@ -14,6 +14,7 @@ from fcn_deploy.quant.bias import Means
 from fcn_deploy.quant.given import holds_qdq
 from fcn_deploy.quant.methods import METHODS
 from fcn_deploy.quant.ranges import Ranges
+from fcn_deploy.quant.rounding import Rounding, check_rounding
 from fcn_deploy.sidecar import EngineFile, Gate, Io, Sidecar, sidecar_path
 from fcn_deploy.spec import ModelSpec
 
@@ -42,6 +43,8 @@ class BuildConfig:
         int8_layers: Names of the layers that an INT8 engine quantises; None for all that can be but those that
             `quant.selection.float_by_default` keeps float.
         bias_correction: Whether the biases of INT8 layers make up for the rounding of their weights; see `quant.bias`.
+        weight_rounding: How the weights of INT8 layers are rounded: `nearest` or `correlated` (see `quant.rounding`).
+            None for what measured best: `correlated` for ONNX Runtime, `nearest` for TensorRT.
         spec: The net's, for a model that another tool made of an exported one and left without.
     """
 
@@ -51,6 +54,7 @@ class BuildConfig:
     target_cpu: TargetCpu = "generic"
     int8_layers: tuple[str, ...] | None = None
     bias_correction: bool = True
+    weight_rounding: Rounding | None = None
     spec: ModelSpec | None = None
 
     def __post_init__(self) -> None:
@@ -58,6 +62,8 @@ class BuildConfig:
         _one_of("io", self.io, ("image", "tensor"))
         _one_of("calibration method", self.method, tuple(METHODS))
         _one_of("target CPU", self.target_cpu, ("generic", "vnni", "native"))
+        if self.weight_rounding is not None:
+            check_rounding(self.weight_rounding)
         if self.int8_layers is not None and self.precision != "int8":
             raise UsageError("layers to quantise without INT8", got=self.precision, expected="int8")
 

@@ -76,7 +76,7 @@ def build_onnxruntime(model: bytes, config: BuildConfig, ranges: Ranges | None =
         backend=OnnxRuntimeBackend.name,
         library=OnnxRuntimeBackend.version,
         io=config.io,
-        precision=replace(precision, achieved=config.precision),
+        precision=precision,
         spec=exported_spec(parse(model), stated=config.spec),
         source=source,
         target={"cpu": resolve_target(config.target_cpu), "gpu": []},
@@ -159,9 +159,10 @@ def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, target: Targ
     layers = int8_layers(model.graph, config.int8_layers)
     precisions = {name: "int8" if name in layers else "fp32" for name in _layers(model)}
     means = means_for(config, ranges)
-    scheme = OrtScheme(weight_limit=127 if target == "vnni" else 64)
+    rounding = config.weight_rounding or "correlated"
+    scheme = OrtScheme(127 if target == "vnni" else 64, rounding)
     emit_onnxruntime(model, choose(ranges.histograms, config.method, symmetric=False), layers, scheme, means)
-    return Precision("int8", "fp32", config.method, precisions, bias_corrected=bool(means))
+    return Precision("int8", "fp32", config.method, precisions, bias_corrected=bool(means), weight_rounding=rounding)
 
 
 def _without_saturation(model: ir.Model, target: TargetCpu) -> ir.Model:

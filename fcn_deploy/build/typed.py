@@ -79,8 +79,9 @@ def typed_graph(
     if given:
         check_sizes(model)
         graph_model = _with_given_scales(graph_model, config, base)
+    scheme = TensorRtScheme(base == "fp16", config.weight_rounding or "nearest")
     if config.precision == "int8" and ranges is not None:
-        _quantize(graph_model, config, ranges, base)
+        _quantize(graph_model, config, ranges, scheme)
     images = config.io == "image"
     audit = None
     if base == "fp16":
@@ -100,7 +101,8 @@ def typed_graph(
         method = config.method if config.precision == "int8" else None
         precision = Precision(config.precision, base, method, _layers(graph_model.graph))
     if config.precision == "int8" and ranges is not None:
-        precision = replace(precision, bias_corrected=bool(means_for(config, ranges)))
+        corrected = bool(means_for(config, ranges))
+        precision = replace(precision, bias_corrected=corrected, weight_rounding=scheme.rounding)
     if audit is not None:
         precision = replace(precision, audited=audit.audited, kept_fp32=(*audit.tensors, *audit.weights))
     return TypedGraph(serialize(graph_model), precision, _notes(config, ranges, audit))
@@ -138,9 +140,9 @@ def _checked_base(config: BuildConfig, base: Base) -> Base:
     return "fp32" if config.precision == "fp32" else base
 
 
-def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, base: Base) -> None:
+def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, scheme: TensorRtScheme) -> None:
     layers = int8_layers(model.graph, config.int8_layers)
-    scheme, means = TensorRtScheme(base == "fp16"), means_for(config, ranges)
+    means = means_for(config, ranges)
     emit_tensorrt(model, choose(ranges.histograms, config.method, symmetric=True), layers, scheme, means)
 
 

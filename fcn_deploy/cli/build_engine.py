@@ -44,6 +44,12 @@ if TYPE_CHECKING:
     "--no-bias-correction", is_flag=True, help="INT8: keep biases as they are, whatever rounding does to the weights."
 )
 @click.option(
+    "--weight-rounding",
+    type=click.Choice(["nearest", "correlated"]),
+    help="INT8: nearest, or correlated: so that errors cancel where the input is smooth. Default: correlated for "
+    "onnxruntime, nearest for TensorRT, whose weights are finer.",
+)
+@click.option(
     "--spec-from",
     type=PATH,
     metavar="MODEL",
@@ -87,6 +93,7 @@ def command(
     calib_size: tuple[int, int] | None,
     max_images: int | None,
     no_bias_correction: bool,
+    weight_rounding: Any,
     spec_from: Path | None,
     backend: str,
     io: Any,
@@ -133,7 +140,7 @@ def command(
             twin,
             {"--calib-data": calib_data, "--ranges": ranges, "--calib-method": calib_method}
             | {"--calib-size": calib_size, "--max-images": max_images}
-            | {"--no-bias-correction": no_bias_correction or None}
+            | {"--no-bias-correction": no_bias_correction or None, "--weight-rounding": weight_rounding}
             | {f"--{name.replace('_', '-')}": options[name] for name in ("accuracy_budget", "precision_map", "data")},
         )
     elif precision == "int8" and (calib_data is None) == (ranges is None):
@@ -146,6 +153,8 @@ def command(
         raise UsageError(
             "biases are corrected in INT8", got=f"--no-bias-correction with --{precision}", fix="add --int8"
         )
+    if weight_rounding and precision != "int8":
+        raise UsageError("weights are rounded in INT8", got=f"--weight-rounding with --{precision}", fix="add --int8")
     if threads is not None and calib_data is None and options["data"] is None:
         raise UsageError("threads are for calibrating", got="--threads without --calib-data", fix="leave it out")
     if twin and precision != "int8":
@@ -161,7 +170,12 @@ def command(
         )
     spec = steps.read_spec(spec_from) if spec_from is not None else None
     method = DEFAULT_METHOD if calib_method in (None, AUTO) else calib_method
-    config = BuildConfig(precision, io, method, target_cpu, bias_correction=not no_bias_correction, spec=spec)
+    config = BuildConfig(
+        *(precision, io, method, target_cpu),
+        bias_correction=not no_bias_correction,
+        weight_rounding=weight_rounding,
+        spec=spec,
+    )
     tensorrt = tensorrt_from(options)
     progress = TerminalProgress()
     backend = steps.choose_backend(backend, output, progress)

@@ -17,10 +17,12 @@ from fcn_deploy.graph import constant_of
 from fcn_deploy.quant.bias import Means, bias_of, input_mean, mean_output, mean_shift, set_bias
 from fcn_deploy.quant.qdq import add_dequantized, add_pair, range_of
 from fcn_deploy.quant.range import Range
+from fcn_deploy.quant.rounding import Rounding, check_rounding, round_weights
 from fcn_deploy.quant.selection import chosen_convolutions
 from fcn_deploy.quant.tensors import activation, data_input, is_rectifier, passed_on_from
 
-# Half of what 32 bits hold: the other half is for the products the bias is added to, at most 255 * 127 a tap.
+# Half of what 32 bits hold: the other half is for the products the bias is added to, at most 255 * 127 a tap, and for
+# what rounding does to the mean, at most 255 a tap.
 _BIAS_LIMIT = 2**30
 
 
@@ -31,13 +33,20 @@ class OrtScheme:
     Attributes:
         weight_limit: Weights become integers in -limit..limit. 64 is right on every CPU: x86 kernels without VNNI add
             two products of a uint8 and an int8 in 16 bits, and 2 * 255 * 64 just fits. 127 needs VNNI.
+        rounding: How weights are rounded: `nearest` or `correlated`; see `quant.rounding`.
+
+    Raises:
+        InputError: There is no such limit.
+        UsageError: There is no such rounding.
     """
 
     weight_limit: int = 64
+    rounding: Rounding = "correlated"
 
     def __post_init__(self) -> None:
         if self.weight_limit not in (64, 127):
             raise InputError("bad weight limit", got=self.weight_limit, expected="64 or 127")
+        check_rounding(self.rounding)
 
 
 def emit_onnxruntime(
@@ -108,12 +117,13 @@ def _quantize_weights(
     bias, mean = bias_of(conv), input_mean(conv, weights, means)
     largest = np.abs(weights).max(axis=(1, 2, 3)).astype(np.float64)
     scale = np.where(largest > 0, largest / scheme.weight_limit, 1.0)
-    # A channel of nearly zero weights would need a bias of more than 32 bits; a coarser scale costs it nothing. The
-    # corrected bias is at most this, whatever the scale, for rounding moves no weight by more than its size.
+    # A channel of nearly zero weights would need a bias of more than 32 bits; a coarser scale costs it nothing.
     largest_bias = np.abs(0 if bias is None else bias) + mean_output(np.abs(weights), np.abs(mean))
     scale = np.maximum(scale, largest_bias / (float(input_scale) * _BIAS_LIMIT))
     scale = scale.astype(np.float32)
-    integers = np.rint(weights / scale[:, None, None, None]).clip(-scheme.weight_limit, scheme.weight_limit)
+    dilations = conv.attributes.get_ints("dilations", ())
+    rounded = round_weights(weights / scale[:, None, None, None], scheme.rounding, dilations)
+    integers = rounded.clip(-scheme.weight_limit, scheme.weight_limit)
     name = str(conv.name)
     conv.replace_input_with(1, add_dequantized(graph, conv, f"{name}.weight", integers.astype(np.int8), scale))
     corrected = (0 if bias is None else bias) - mean_shift(weights, integers, scale, mean)

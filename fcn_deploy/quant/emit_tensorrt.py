@@ -19,6 +19,7 @@ from fcn_deploy.graph import add_constant, constant_of
 from fcn_deploy.quant.bias import Means, bias_of, input_mean, mean_shift, set_bias
 from fcn_deploy.quant.qdq import add_dequantized, add_pair, range_of
 from fcn_deploy.quant.range import Range
+from fcn_deploy.quant.rounding import Rounding, check_rounding, round_weights
 from fcn_deploy.quant.selection import chosen_convolutions
 from fcn_deploy.quant.tensors import activation, data_input, passed_on_from
 
@@ -34,9 +35,18 @@ class TensorRtScheme:
     Attributes:
         half_scales: Whether scales are numbers that FP16 holds, as a graph needs whose other tensors are FP16. They are
             rounded up, so a range stays covered, and before the integers are computed, so nothing else is lost.
+        rounding: How weights are rounded: `nearest` or `correlated`; see `quant.rounding`. With 8 bits there is not
+            enough to gain for the latter to be measured.
+
+    Raises:
+        UsageError: There is no such rounding.
     """
 
     half_scales: bool = False
+    rounding: Rounding = "nearest"
+
+    def __post_init__(self) -> None:
+        check_rounding(self.rounding)
 
 
 def emit_tensorrt(
@@ -52,7 +62,7 @@ def emit_tensorrt(
         model: As exported and simplified, with float32 `image` and `logits`.
         ranges: By tensor name, for the inputs of the layers and of the sums that run with them.
         layers: Names of the layers to quantise, from `quantizable_layers`.
-        scheme: What scales have to be.
+        scheme: What scales have to be, and how weights are rounded.
         means: By tensor name, the mean of each channel of what the layers read, float64 [C], by which their biases are
             corrected (see `quant.bias`; padding is ignored). None or empty: biases stay what they are.
 
@@ -114,7 +124,9 @@ def _quantize_weights(graph: ir.Graph, conv: ir.Node, scheme: TensorRtScheme, me
     assert weights is not None
     scale = _scales(np.abs(weights).max(axis=tuple(range(1, weights.ndim))), scheme)
     per_channel = scale.reshape(-1, *(1,) * (weights.ndim - 1))
-    integers = np.rint(weights / per_channel).clip(-_LIMIT, _LIMIT).astype(np.int8)
+    dilations = conv.attributes.get_ints("dilations", ())
+    rounded = round_weights(weights / per_channel, scheme.rounding, dilations)
+    integers = rounded.clip(-_LIMIT, _LIMIT).astype(np.int8)
     conv.replace_input_with(1, add_dequantized(graph, conv, f"{conv.name}.weight", integers, scale))
     shift = mean_shift(weights, integers, scale, input_mean(conv, weights, means))
     if shift.any():

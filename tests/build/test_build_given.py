@@ -311,7 +311,7 @@ def test_what_tensorrt_would_refuse_is_said_on_any_base(quantized, scheme):
 
 def test_layers_cannot_be_kept_float_in_it(quantized):
     with pytest.raises(UsageError, match="brings its own Q/DQ; got conv1_1"):
-        typed_graph(quantized("tensorrt").read_bytes(), BuildConfig("int8"), base="fp32", kept=["conv1_1"])
+        typed_graph(quantized("tensorrt").read_bytes(), BuildConfig("int8", int8_layers=("conv1_1",)), base="fp32")
 
 
 # What does not go together

@@ -168,6 +168,21 @@ def test_biases_are_corrected_unless_asked_otherwise_and_nothing_else_changes(bu
     assert build("fp32").sidecar.precision.bias_corrected is None
 
 
+def test_weights_are_rounded_as_asked_and_so_that_errors_cancel_where_nothing_is(build):
+    engines = {rounding: build(weight_rounding=rounding) for rounding in (None, "correlated", "nearest")}
+    recorded = {asked: engine.sidecar.precision.weight_rounding for asked, engine in engines.items()}
+    assert recorded == {None: "correlated", "correlated": "correlated", "nearest": "nearest"}
+    assert engines[None].data == engines["correlated"].data
+    found, plain = _constants(engines["correlated"]), _constants(engines["nearest"])
+    int8 = [name for name, layer in engines[None].sidecar.precision.layers.items() if layer == "int8"]
+    for layer in int8:
+        integers, nearest = (constants[f"{layer}.weight/quantized"] for constants in (found, plain))
+        assert np.abs(integers.astype(int) - nearest).max() <= 1
+        # Kernels of one tap have no neighbours whose errors could cancel.
+        assert np.array_equal(integers, nearest) is (integers[0, 0].size == 1)
+    assert build("fp32").sidecar.precision.weight_rounding is None
+
+
 def test_ranges_without_means_correct_nothing_and_say_so(exported, ranges_file, caplog):
     ranges = replace(Ranges.load(ranges_file("fcn8s")), means={})
     found = steps.build(exported("fcn8s"), BuildConfig("int8"), ranges)

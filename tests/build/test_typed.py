@@ -146,6 +146,18 @@ def test_biases_are_corrected_by_the_means_of_the_ranges(net):
     assert not any("no means" in note for note in audited.notes)
 
 
+def test_weights_are_rounded_to_the_nearest_unless_asked_otherwise(net):
+    model, ranges = net("fcn8s")
+    graphs = {
+        rounding: typed_graph(model, BuildConfig("int8", weight_rounding=rounding), ranges, "fp32")
+        for rounding in (None, "nearest", "correlated")
+    }
+    recorded = {asked: graph.precision.weight_rounding for asked, graph in graphs.items()}
+    assert recorded == {None: "nearest", "nearest": "nearest", "correlated": "correlated"}
+    assert graphs[None].data == graphs["nearest"].data != graphs["correlated"].data
+    assert typed_graph(model, BuildConfig("fp16"), ranges).precision.weight_rounding is None
+
+
 # Numbers
 
 

@@ -76,8 +76,9 @@ def test_calibrate_build_verify_benchmark_inspect(call, exported, checkpoint_fil
     assert json.loads(said.out)["precision"]["bias_corrected"] is True
     assert "backend: onnxruntime" in said.err
     plain = ("build-engine", model, "--int8", "--ranges", ranges, "--no-bias-correction")
-    said = call(*plain, "-o", tmp_path / "plain.int8.onnx", "--json")
+    said = call(*plain, "--weight-rounding", "nearest", "-o", tmp_path / "plain.int8.onnx", "--json")
     assert json.loads(said.out)["precision"]["bias_corrected"] is False
+    assert json.loads(said.out)["precision"]["weight_rounding"] == "nearest"
 
     fp32 = tmp_path / "net.onnx"
     assert "21 in FP32" in call("build-engine", model, "-o", fp32).out
@@ -215,6 +216,7 @@ def test_verify_refuses_gates_it_cannot_judge(call, exported, photo_folder, tmp_
         (("--int8", "--calib-method", "magic", "--ranges", "r.json"), "is not one of 'minmax', 'percentile'"),
         (("--calib-method", "minmax"), "calibration is for INT8"),
         (("--no-bias-correction",), "biases are corrected in INT8"),
+        (("--weight-rounding", "nearest"), "weights are rounded in INT8"),
         (("--int8", "--ranges", "r.json", "--max-images", 3), "taken as it is"),
         (("--backend", "onnxruntime", "-o", "x.engine"), "ends in .onnx"),
         (("--io", "video"), "Invalid value for '--io'"),
