@@ -117,11 +117,11 @@ def command(
     from fcn_deploy.data import ImageFolder
     from fcn_deploy.errors import UsageError
     from fcn_deploy.files import check_writable
+    from fcn_deploy.plan import PlanOptions, plan
     from fcn_deploy.planning.auto import AUTO
     from fcn_deploy.planning.decide import Decision
     from fcn_deploy.quant.ranges import Ranges
     from fcn_deploy.sidecar import sidecar_path
-    from fcn_deploy.steps import PlanOptions
 
     if len(set(precisions)) > 1:
         raise UsageError("more than one precision", got=" ".join(f"--{p}" for p in precisions), expected="one")
@@ -200,7 +200,7 @@ def command(
     if asked != PlanOptions():
         if isinstance(source, Path):
             source = Ranges.load(source)
-        decision = steps.plan(
+        decision = plan(
             *(model, config, source, asked, held_out),
             backend=backend,
             base=tensorrt.base,

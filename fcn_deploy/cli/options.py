@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fcn_deploy.build import TensorRTConfig
     from fcn_deploy.evaluate.gates import AskedGate
     from fcn_deploy.models.describe import SpecOptions
-    from fcn_deploy.steps import PlanOptions
+    from fcn_deploy.plan import PlanOptions
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -274,8 +274,8 @@ def spec_from(options: dict[str, Any]) -> SpecOptions:
 def plan_from(options: dict[str, Any], method: str | None) -> PlanOptions:
     """Takes the values of `plan_options` out of a command's keyword arguments."""
     from fcn_deploy.evaluate.criteria import Criterion
+    from fcn_deploy.plan import PlanOptions
     from fcn_deploy.planning.auto import AUTO
-    from fcn_deploy.steps import PlanOptions
 
     budget = options.pop("accuracy_budget")
     names = ("precision_map", "data", "labels", "ignore_index")
