@@ -18,7 +18,7 @@ from fcn_deploy.models import read_checkpoint
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "calibration/README.md"]
-RUN = ("README.md", "runtime.md", "models.md")
+RUN = ("README.md", "runtime.md", "models.md", "quantization.md")
 
 
 def _blocks(page: Path) -> list[tuple[str, str]]:
