@@ -218,6 +218,20 @@ def test_weights_of_all_8_bits_saturate_on_no_cpu(activations):
     np.testing.assert_array_equal(found, np.full((1, 4, 3, 3), limit * 127 * channels * 9, np.float32))
 
 
+@pytest.mark.parametrize("vnni", [False, None])
+def test_weights_are_made_unsigned_where_their_products_may_saturate(tiny, session_options, monkeypatch, vnni):
+    monkeypatch.setattr("fcn_deploy.runtime.onnxruntime.has_vnni", lambda: vnni)
+    OnnxRuntimeBackend(tiny)
+    assert session_options[0][0].get_session_config_entry("session.x64quantprecision") == "1"
+
+
+def test_and_not_where_they_cannot_for_such_kernels_are_slow(tiny, session_options, monkeypatch):
+    monkeypatch.setattr("fcn_deploy.runtime.onnxruntime.has_vnni", lambda: True)
+    OnnxRuntimeBackend(tiny)
+    with pytest.raises(RuntimeError, match="x64quantprecision"):
+        session_options[0][0].get_session_config_entry("session.x64quantprecision")
+
+
 def test_the_optimised_graph_is_written_where_asked(tiny, tmp_path):
     target = tmp_path / "optimized.onnx"
     OnnxRuntimeBackend(tiny, optimized_path=target)
