@@ -28,7 +28,7 @@ except ImportError as error:
 _log = logging.getLogger(__name__)
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-# Makes weights uint8 that use all 8 bits, for on x86 without VNNI their products would saturate. No engine built for such
+# Makes weights uint8 that use all 8 bits, for on x86 without VNNI their products saturate. No engine built for such
 # CPUs has any; a model that brings its own Q/DQ may, and can be run too, as a reference. Where there is VNNI it would
 # cost for nothing: the kernels for uint8 weights take 2.5 times as long there (FCN-8s at 360x480).
 _PRECISE = ("session.x64quantprecision", "1")
