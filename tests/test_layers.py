@@ -167,7 +167,8 @@ def test_an_int8_engine_has_the_layers_of_its_model_in_other_precisions(exported
     def facts(layer):
         return layer.name, layer.op, layer.weights, layer.output, layer.parameters, layer.macs
 
-    assert [facts(layer) for layer in after] == [facts(layer) for layer in before]
+    assert [facts(layer) for layer in after[:-1]] == [facts(layer) for layer in before[:-1]]
+    assert (before[-1].op, after[-1].op) == ("ConvTranspose", "Conv")  # see passes.upsampling
 
 
 def _quantized(name, values):

@@ -112,6 +112,7 @@ def onnxruntime_graph(model: bytes, config: BuildConfig, ranges: Ranges | None =
     elif config.precision == "int8" and ranges is not None:
         check_ranges(ranges, sha256_bytes(model))
         precision = _quantize(graph_model, config, ranges, target)
+    graph_model = passes.run(graph_model, passes.CPU)
     if config.io == "image":
         graph_model = passes.run(graph_model, passes.image_io(spec))
     graph_model = passes.run(graph_model, passes.FINAL)

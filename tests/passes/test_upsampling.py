@@ -1,0 +1,158 @@
+"""Transposed convolutions as interpolations and convolutions: the same sums, at borders and at every size."""
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from fcn_deploy.graph import parse, serialize
+from fcn_deploy.passes.upsampling import rewrite_upsampling
+
+
+def model_of(weights, bias=None, **attributes):
+    constants = {"w": weights} if bias is None else {"w": weights, "b": bias}
+    graph = helper.make_graph(
+        [helper.make_node("ConvTranspose", ["image", *constants], ["logits"], "upscore", **attributes)],
+        "g",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", len(weights), "h", "w_"])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", None, None, None])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+
+
+def run(data, image):
+    session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
+    return session.run(None, {"image": image})[0]
+
+
+def rewritten(data):
+    model, changed = rewrite_upsampling(parse(data))
+    return serialize(model), changed, [node.op_type for node in model.graph]
+
+
+def check(data, channels, height, width, batch=1):
+    image = np.random.default_rng(0).normal(size=(batch, channels, height, width)).astype(np.float32)
+    wanted = run(data, image)
+    found = run(rewritten(data)[0], image)
+    assert found.shape == wanted.shape
+    np.testing.assert_allclose(found, wanted, atol=1e-5 * max(1.0, np.abs(wanted).max()), rtol=0)
+
+
+def bilinear(stride, kernel=None):
+    kernel = kernel or 2 * stride - stride % 2
+    taps = 1 - np.abs(np.arange(kernel) - (kernel - 1) / 2) / stride
+    return np.outer(taps, taps).astype(np.float32)
+
+
+def diagonal(channels, kernel):
+    weights = np.zeros((channels, channels, *kernel.shape), np.float32)
+    weights[np.arange(channels), np.arange(channels)] = kernel
+    return weights
+
+
+SIZES = st.tuples(st.integers(1, 9), st.integers(1, 9))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    stride=st.integers(4, 6),
+    kernel=st.tuples(st.integers(1, 11), st.integers(1, 11)),
+    groups=st.integers(1, 3),
+    channels=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    pads=st.tuples(*[st.integers(0, 5)] * 4),
+    extra=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    biased=st.booleans(),
+    size=SIZES,
+    batch=st.integers(1, 2),
+)
+def test_any_transposed_convolution_gives_the_same_sums(
+    stride, kernel, groups, channels, pads, extra, biased, size, batch
+):
+    assume(max(extra) < stride)
+    pairs = zip(size, kernel, (pads[0] + pads[2], pads[1] + pads[3]), extra, strict=True)
+    assume(all(stride * (n - 1) + k - cut + more > 0 for n, k, cut, more in pairs))
+    random = np.random.default_rng(1)
+    weights = random.normal(size=(groups * channels[0], channels[1], *kernel)).astype(np.float32)
+    bias = random.normal(size=groups * channels[1]).astype(np.float32) if biased else None
+    data = model_of(
+        weights, bias, group=groups, strides=[stride, stride], pads=list(pads), output_padding=list(extra)
+    )
+    check(data, len(weights), *size, batch)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    stride=st.integers(2, 9),
+    channels=st.integers(1, 4),
+    grouped=st.booleans(),
+    biased=st.booleans(),
+    pads=st.tuples(*[st.integers(0, 12)] * 4),
+    size=SIZES,
+)
+def test_bilinear_kernels_become_interpolations(stride, channels, grouped, biased, pads, size):
+    kernel = bilinear(stride)
+    cuts = zip(size, (pads[0] + pads[2], pads[1] + pads[3]), strict=True)
+    assume(all(stride * (n - 1) + len(kernel) - cut > 0 for n, cut in cuts))
+    weights = np.broadcast_to(kernel, (channels, 1, *kernel.shape)).copy() if grouped else diagonal(channels, kernel)
+    bias = np.arange(channels, dtype=np.float32) if biased else None
+    groups = channels if grouped else 1
+    data = model_of(weights, bias, group=groups, strides=[stride, stride], pads=list(pads))
+    _, changed, operators = rewritten(data)
+    assert changed
+    assert "Resize" in operators
+    assert "ConvTranspose" not in operators
+    check(data, channels, *size)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pad", "learned"),
+    [
+        *[(kernel, kernel // 2, kernel // 4, learned) for kernel in (16, 32, 64) for learned in (False, True)],
+        *[(4, 2, 1, False), (4, 2, 0, False), (16, 8, 0, False), (16, 8, 0, True)],
+    ],
+)
+def test_the_layers_of_fcns(kernel, stride, pad, learned):
+    weights = diagonal(5, bilinear(stride, kernel))
+    if learned:
+        weights += np.random.default_rng(0).normal(scale=0.01, size=weights.shape).astype(np.float32)
+    data = model_of(weights, np.ones(5, np.float32), strides=[stride, stride], pads=[pad] * 4)
+    _, changed, operators = rewritten(data)
+    assert changed
+    assert ("Resize" in operators) is not learned
+    check(data, 5, 6, 7)
+
+
+def test_interpolation_strides_may_differ():
+    taps = [1 - np.abs(np.arange(2 * stride) - stride + 0.5) / stride for stride in (2, 4)]
+    data = model_of(diagonal(3, np.outer(*taps).astype(np.float32)), strides=[2, 4], pads=[1, 2, 1, 2])
+    assert "Resize" in rewritten(data)[2]
+    check(data, 3, 5, 6)
+
+
+def test_a_layer_that_multiplies_keeps_its_name():
+    weights = np.random.default_rng(0).normal(size=(2, 3, 4, 4)).astype(np.float32)
+    model, _ = rewrite_upsampling(parse(model_of(weights, strides=[4, 4], pads=[0, 0, 0, 0])))
+    assert [(node.name, node.op_type) for node in model.graph] == [
+        ("upscore", "Conv"),
+        ("upscore/DepthToSpace", "DepthToSpace"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shape", "attributes"),
+    [
+        ((2, 3, 3, 3), {"strides": [1, 1]}),
+        ((2, 3, 4, 4), {"strides": [2, 2]}),
+        ((2, 3, 5, 5), {"strides": [4, 5]}),
+        ((2, 3, 5, 5), {"strides": [4, 4], "dilations": [2, 2]}),
+        ((2, 3, 5, 5), {"strides": [4, 4], "auto_pad": "SAME_UPPER"}),
+    ],
+)
+def test_what_neither_can_express_stays_as_it_is(shape, attributes):
+    data = model_of(np.ones(shape, np.float32), **attributes)
+    _, changed, operators = rewritten(data)
+    assert not changed
+    assert operators == ["ConvTranspose"]
