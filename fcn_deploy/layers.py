@@ -90,7 +90,8 @@ def _layer(node: ir.Node, types: Mapping[str, TensorType]) -> Layer | None:
     # Only a matrix product may have its weights on the left.
     sides = (1, 0) if node.op_type in ("Gemm", "MatMul") else (1,)
     side = next((side for side in sides if _constant(node.inputs[side]) is not None), None)
-    if side is None:
+    # A product of two constants is one itself: it is computed once, not for an image.
+    if side is None or _constant(node.inputs[1 - side]) is not None:
         return None
     data, read = node.inputs[1 - side], node.inputs[side]
     stored = _constant(read)
@@ -132,8 +133,18 @@ def _summed_axis(node: ir.Node, side: int, weights: Shape) -> int:
 def _constant(value: ir.Value | None) -> ir.Value | None:
     """Returns the constant that a value is, or is stored as; None where it is computed from the input."""
     while value is not None and ir.convenience.get_const_tensor(value) is None:
-        value = _behind(value, _STORAGE)
+        value = _behind(value, _STORAGE) or _transformed(value)
     return value
+
+
+def _transformed(value: ir.Value) -> ir.Value | None:
+    """Returns the weights that a constant matrix transforms, on its right, as `passes.winograd` writes it."""
+    producer = value.producer()
+    if producer is None or producer.op_type != "MatMul":
+        return None
+    matrix, weights = producer.inputs
+    constant = matrix is not None and ir.convenience.get_const_tensor(matrix) is not None
+    return weights if constant else None
 
 
 def _behind(value: ir.Value, ops: Collection[str]) -> ir.Value | None:
@@ -170,7 +181,7 @@ def _precision(data: ir.Value, read: ir.Value, stored: ir.Value, types: Mapping[
         # Weights that are kept as integers but meet floats are floats again by then.
         if integers is not None and activations is not None:
             return _quantized(_dtype(integers, stored, types), _dtype(activations, stored, types))
-        weights = _behind(weights, _STORAGE)
+        weights = _behind(weights, _STORAGE) or _transformed(weights)
     dtype = _dtype(read, stored, types)
     return _FLOATS.get(dtype, dtype.name.lower())
 

@@ -113,6 +113,8 @@ def onnxruntime_graph(model: bytes, config: BuildConfig, ranges: Ranges | None =
         check_ranges(ranges, sha256_bytes(model))
         precision = _quantize(graph_model, config, ranges, target)
     graph_model = passes.run(graph_model, passes.CPU)
+    if config.precision == "fp32" and config.winograd:
+        graph_model = passes.run(graph_model, passes.WINOGRAD)
     if config.io == "image":
         graph_model = passes.run(graph_model, passes.image_io(spec))
     graph_model = passes.run(graph_model, passes.FINAL)

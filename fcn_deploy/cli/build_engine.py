@@ -50,6 +50,11 @@ if TYPE_CHECKING:
     "onnxruntime, nearest for TensorRT, whose weights are finer.",
 )
 @click.option(
+    "--no-winograd",
+    is_flag=True,
+    help="FP32 for onnxruntime: multiply directly in 3x3 layers of many channels, for less memory.",
+)
+@click.option(
     "--spec-from",
     type=PATH,
     metavar="MODEL",
@@ -94,6 +99,7 @@ def command(
     max_images: int | None,
     no_bias_correction: bool,
     weight_rounding: Any,
+    no_winograd: bool,
     spec_from: Path | None,
     backend: str,
     io: Any,
@@ -174,11 +180,15 @@ def command(
         *(precision, io, method, target_cpu),
         bias_correction=not no_bias_correction,
         weight_rounding=weight_rounding,
+        winograd=not no_winograd,
         spec=spec,
     )
     tensorrt = tensorrt_from(options)
     progress = TerminalProgress()
     backend = steps.choose_backend(backend, output, progress)
+    if no_winograd and (backend, precision) != ("onnxruntime", "fp32"):
+        got = f"--no-winograd for {precision.upper()} on {backend}"
+        raise UsageError("nothing is multiplied by Winograd's algorithm", got=got, fix="leave it out")
     jobs = [_Job(output, config, tensorrt, log)]
     if twin:
         jobs.append(_twin(jobs[0]))

@@ -22,6 +22,7 @@ from fcn_deploy.passes.stored_weights import store_weights
 from fcn_deploy.passes.unsigned import store_unsigned
 from fcn_deploy.passes.unused import remove_unused
 from fcn_deploy.passes.upsampling import rewrite_upsampling
+from fcn_deploy.passes.winograd import multiply_by_winograd
 from fcn_deploy.passes.written_out import write_out
 from fcn_deploy.spec import ModelSpec
 
@@ -69,8 +70,9 @@ def unsigned(weights: Collection[str]) -> tuple[Pass, ...]:
     return (functools.partial(store_unsigned, weights=weights),)
 
 
-# What ONNX Runtime's CPU kernels do faster than what the exported graph says. Behind quantisation, which goes by layers.
+# What ONNX Runtime's CPU does faster than what the exported graph says. Behind quantisation, which goes by layers.
 CPU: tuple[Pass, ...] = (rewrite_upsampling,)
+WINOGRAD: tuple[Pass, ...] = (multiply_by_winograd,)
 
 # What a rewrite has replaced must not travel: an INT8 engine that still held its float weights would be the larger one.
 FINAL: tuple[Pass, ...] = (remove_unused,)

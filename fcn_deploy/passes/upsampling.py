@@ -5,9 +5,9 @@ rewrites give the same sums, at the border and at every size:
 
 - Where each channel is upsampled by itself and by the bilinear kernel, as FCNs begin and their frozen layers stay, the
   layer is linear interpolation of the map in a border of zeros: Pad, Resize and Slice.
-- Elsewhere, from strides of 4 on, the outputs that share a position within the stride are a convolution of the input: s * s of them side by
-  side in the channels of one Conv, put in their places by DepthToSpace, "sub-pixel convolution" (Shi et al. 2016,
-  https://arxiv.org/abs/1609.05158).
+- Elsewhere, from strides of 4 on, the outputs that share a position within the stride are a convolution of the input:
+  s * s of them side by side in the channels of one Conv, put in their places by DepthToSpace, "sub-pixel convolution"
+  (Shi et al. 2016, https://arxiv.org/abs/1609.05158).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _log = logging.getLogger(__name__)
 _ROUNDING = 2e-7
 _END = np.iinfo(np.int64).max
 
-# A convolution computes 9/4 of the products of a kernel of twice the stride. With strides of 4 and more its kernels make
-# up for that, with 2 they do not: docs/performance.md.
+# A convolution computes 9/4 of the products of a kernel of twice the stride. With long strides its kernels make up for
+# that, with 2 they do not: docs/performance.md.
 _LEAST_STRIDE = 4
 
 

@@ -79,5 +79,6 @@ class Mixer:
 
     def _config(self, floats: Base, int8: Collection[str]) -> BuildConfig:
         if not int8:
-            return replace(self.config, precision=floats, io="tensor", int8_layers=None)
+            # Direct, as the float layers of an INT8 engine are: layers are compared and timed one by one.
+            return replace(self.config, precision=floats, io="tensor", int8_layers=None, winograd=False)
         return replace(self.config, precision="int8", io="tensor", int8_layers=tuple(int8))

@@ -1,3 +1,4 @@
+import functools
 import json
 from dataclasses import replace
 
@@ -11,8 +12,10 @@ from fcn_deploy.build import BuildConfig
 from fcn_deploy.build import onnxruntime as module
 from fcn_deploy.errors import InputError, PrecisionError, UsageError
 from fcn_deploy.files import sha256_file
+from fcn_deploy.passes.winograd import multiply_by_winograd
 from fcn_deploy.quant.ranges import Ranges
 from fcn_deploy.runtime import Segmenter
+from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.sidecar import load_sidecar, sidecar_path
 
 
@@ -181,6 +184,33 @@ def test_weights_are_rounded_as_asked_and_so_that_errors_cancel_where_nothing_is
         # Kernels of one tap have no neighbours whose errors could cancel.
         assert np.array_equal(integers, nearest) is (integers[0, 0].size == 1)
     assert build("fp32").sidecar.precision.weight_rounding is None
+
+
+@pytest.fixture
+def winograd_everywhere(monkeypatch):
+    """The nets of the tests have too few channels for it to pay."""
+    pipeline = (functools.partial(multiply_by_winograd, least_channels=1),)
+    monkeypatch.setattr("fcn_deploy.passes.WINOGRAD", pipeline)
+
+
+def test_fp32_engines_multiply_by_winograd_unless_asked_otherwise(build, photos, winograd_everywhere):
+    engines = {winograd: build("fp32", winograd=winograd, io="tensor") for winograd in (True, False)}
+    tiles = {
+        winograd: [node.name for node in onnx.load_model_from_string(engine.data).graph.node if "/tiles" in node.name]
+        for winograd, engine in engines.items()
+    }
+    assert len(tiles[True]) == 14  # of the trunk, and upscore8, a sub-pixel convolution by then
+    assert not tiles[False]
+    fast, direct = (
+        Segmenter(OnnxRuntimeBackend(engines[each].data), spec=engines[each].sidecar.spec) for each in engines
+    )
+    wanted = direct.logits(photos[0])
+    assert np.abs(fast.logits(photos[0]) - wanted).max() <= 1e-5 * np.ptp(wanted)
+
+
+def test_int8_engines_do_not(build, winograd_everywhere):
+    data = build("int8", int8_layers=("conv3_2",)).data
+    assert not any("/tiles" in node.name for node in onnx.load_model_from_string(data).graph.node)
 
 
 def test_ranges_without_means_correct_nothing_and_say_so(exported, ranges_file, caplog):

@@ -217,6 +217,8 @@ def test_verify_refuses_gates_it_cannot_judge(call, exported, photo_folder, tmp_
         (("--calib-method", "minmax"), "calibration is for INT8"),
         (("--no-bias-correction",), "biases are corrected in INT8"),
         (("--weight-rounding", "nearest"), "weights are rounded in INT8"),
+        (("--int8", "--ranges", "r.json", "--no-winograd"), "for INT8 on onnxruntime"),
+        (("--no-winograd", "--backend", "simulation"), "for FP32 on simulation"),
         (("--int8", "--ranges", "r.json", "--max-images", 3), "taken as it is"),
         (("--backend", "onnxruntime", "-o", "x.engine"), "ends in .onnx"),
         (("--io", "video"), "Invalid value for '--io'"),

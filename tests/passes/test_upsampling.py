@@ -77,9 +77,7 @@ def test_any_transposed_convolution_gives_the_same_sums(
     random = np.random.default_rng(1)
     weights = random.normal(size=(groups * channels[0], channels[1], *kernel)).astype(np.float32)
     bias = random.normal(size=groups * channels[1]).astype(np.float32) if biased else None
-    data = model_of(
-        weights, bias, group=groups, strides=[stride, stride], pads=list(pads), output_padding=list(extra)
-    )
+    data = model_of(weights, bias, group=groups, strides=[stride, stride], pads=list(pads), output_padding=list(extra))
     check(data, len(weights), *size, batch)
 
 

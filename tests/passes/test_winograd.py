@@ -1,0 +1,110 @@
+"""Winograd's algorithm in ONNX operators: the convolution's results, at every size and batch, where it pays."""
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from fcn_deploy.graph import parse, serialize
+from fcn_deploy.layers import list_layers
+from fcn_deploy.passes.unused import remove_unused
+from fcn_deploy.passes.winograd import LEAST_CHANNELS, multiply_by_winograd
+from fcn_deploy.spec import ImageShape
+
+
+def model_of(channels, outputs, *, biased=True, kernel=3, rectified=False, **attributes):
+    random = np.random.default_rng(0)
+    groups = attributes.get("group", 1)
+    weights = random.normal(size=(outputs, channels // groups, kernel, kernel)) / np.sqrt(channels)
+    constants = {"w": weights.astype(np.float32)}
+    if biased:
+        constants["b"] = random.normal(size=outputs).astype(np.float32)
+    nodes = [helper.make_node("Conv", ["image", *constants], ["c" if rectified else "logits"], "conv", **attributes)]
+    if rectified:
+        nodes.append(helper.make_node("Relu", ["c"], ["logits"], "relu"))
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", channels, "h", "w_"])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", outputs, "h", "w_"])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+
+
+def rewritten(data, least_channels=1):
+    model, changed = multiply_by_winograd(parse(data), least_channels)
+    return remove_unused(model)[0], changed
+
+
+def run(data, image):
+    session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
+    return session.run(None, {"image": image})[0]
+
+
+def check(data, shape):
+    image = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    wanted, found = run(data, image), run(serialize(rewritten(data)[0]), image)
+    assert found.shape == wanted.shape
+    assert np.abs(found - wanted).max() <= 1e-5 * max(1.0, np.ptp(wanted))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    channels=st.integers(1, 6),
+    outputs=st.integers(1, 6),
+    biased=st.booleans(),
+    rectified=st.booleans(),
+    batch=st.integers(1, 3),
+    size=st.tuples(st.integers(1, 19), st.integers(1, 19)),
+)
+def test_it_gives_the_convolution_at_every_size(channels, outputs, biased, rectified, batch, size):
+    data = model_of(channels, outputs, biased=biased, rectified=rectified, pads=[1] * 4)
+    assert rewritten(data)[1]
+    check(data, (batch, channels, *size))
+
+
+def test_with_many_channels_it_stays_exact():
+    check(model_of(512, 256, pads=[1] * 4), (1, 512, 45, 30))
+
+
+def test_one_rewritten_model_takes_images_of_all_sizes():
+    data = model_of(3, 4, pads=[1] * 4)
+    session = ort.InferenceSession(serialize(rewritten(data)[0]), providers=["CPUExecutionProvider"])
+    for shape in ((1, 3, 8, 8), (2, 3, 5, 33), (1, 3, 1, 1)):
+        image = np.random.default_rng(2).normal(size=shape).astype(np.float32)
+        np.testing.assert_allclose(session.run(None, {"image": image})[0], run(data, image), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"pads": [1] * 4, "strides": [2, 2]},
+        {"pads": [1] * 4, "group": 2},
+        {"pads": [2] * 4, "dilations": [2, 2]},
+        {"pads": [0] * 4},
+        {"pads": [1, 1, 0, 0]},
+        {"auto_pad": "SAME_UPPER"},
+        {"pads": [1] * 4, "kernel": 5},
+    ],
+)
+def test_other_convolutions_stay_as_they_are(attributes):
+    model, changed = rewritten(model_of(4, 4, **attributes))
+    assert not changed
+    assert [node.op_type for node in model.graph] == ["Conv"]
+
+
+@pytest.mark.parametrize(("channels", "outputs", "pays"), [(256, 256, True), (255, 256, False), (256, 255, False)])
+def test_it_takes_many_channels_on_both_sides_to_pay(channels, outputs, pays):
+    assert rewritten(model_of(channels, outputs, pads=[1] * 4), LEAST_CHANNELS)[1] is pays
+
+
+def test_what_stands_for_a_layer_is_listed_with_its_name_and_parameters():
+    model, _ = rewritten(model_of(3, 16, pads=[1] * 4))
+    layers = {layer.name: layer for layer in list_layers(model, ImageShape(1, 8, 12))}
+    assert set(layers) == {"conv", "conv/tiles", "conv/pixels"}
+    assert layers["conv"].parameters == 3 * 16 * 9
+    assert layers["conv"].weights == (36, 16, 3)
+    assert layers["conv"].macs == 36 * 16 * 3 * (2 * 3)  # six tiles, where the convolution has 144 a tile
