@@ -133,8 +133,12 @@ def _summed_axis(node: ir.Node, side: int, weights: Shape) -> int:
 def _constant(value: ir.Value | None) -> ir.Value | None:
     """Returns the constant that a value is, or is stored as; None where it is computed from the input."""
     while value is not None and ir.convenience.get_const_tensor(value) is None:
-        value = _behind(value, _STORAGE) or _transformed(value)
+        value = _stored_in(value)
     return value
+
+
+def _stored_in(value: ir.Value) -> ir.Value | None:
+    return _behind(value, _STORAGE) or _transformed(value)
 
 
 def _transformed(value: ir.Value) -> ir.Value | None:
@@ -181,7 +185,7 @@ def _precision(data: ir.Value, read: ir.Value, stored: ir.Value, types: Mapping[
         # Weights that are kept as integers but meet floats are floats again by then.
         if integers is not None and activations is not None:
             return _quantized(_dtype(integers, stored, types), _dtype(activations, stored, types))
-        weights = _behind(weights, _STORAGE) or _transformed(weights)
+        weights = _stored_in(weights)
     dtype = _dtype(read, stored, types)
     return _FLOATS.get(dtype, dtype.name.lower())
 

@@ -19,7 +19,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcn_deploy.graph import add_constant, constant_of
+from fcn_deploy.graph import add_constant, constant_of, replace_node
 
 _log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ def _interpolate(graph: ir.Graph, node: ir.Node, layer: _Transposed) -> bool:
     if layer.bias.any():
         bias = add_constant(graph, f"{name}/bias", layer.bias[:, np.newaxis, np.newaxis])
         nodes.append(ir.node("Add", [nodes[-1].outputs[0], bias], name=f"{name}/Add"))
-    _put(graph, node, nodes)
+    replace_node(graph, node, nodes)
     return True
 
 
@@ -189,7 +189,9 @@ def _convolve(graph: ir.Graph, node: ir.Node, layer: _Transposed) -> bool:
         name=name,
     )
     placed = ir.node("DepthToSpace", conv.outputs, {"blocksize": stride, "mode": "CRD"}, name=f"{name}/DepthToSpace")
-    _put(graph, node, [conv, placed, *_cut(graph, name, placed.outputs[0], [(0, axis.excess) for axis in axes])])
+    replace_node(
+        graph, node, [conv, placed, *_cut(graph, name, placed.outputs[0], [(0, axis.excess) for axis in axes])]
+    )
     return True
 
 
@@ -237,16 +239,3 @@ def _cut(graph: ir.Graph, name: str, value: ir.Value, cuts: list[tuple[int, int]
         add_constant(graph, f"{name}/axes", np.array([2, 3], np.int64)),
     ]
     return [ir.node("Slice", inputs, name=f"{name}/Slice")]
-
-
-def _put(graph: ir.Graph, node: ir.Node, nodes: list[ir.Node]) -> None:
-    """Puts nodes in the place of one, whose output the last of them makes."""
-    old, new = node.outputs[0], nodes[-1].outputs[0]
-    new.type, new.shape = old.type, old.shape
-    for each in nodes[:-1]:
-        each.outputs[0].name = f"{each.name}/output"
-        each.outputs[0].type = old.type
-    graph.insert_before(node, nodes)
-    old.replace_all_uses_with(new, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
-    new.name, old.name = old.name, None

@@ -21,7 +21,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcn_deploy.graph import add_constant, constant_of
+from fcn_deploy.graph import add_constant, constant_of, replace_node
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def _rewrite(graph: ir.Graph, conv: ir.Node) -> None:
     def add(operator: str, *inputs: ir.Value, suffix: str | None = None, **attributes: object) -> ir.Value:
         node = ir.node(operator, inputs, attributes, name=f"{name}/{suffix or operator}")  # type: ignore[arg-type]
         nodes.append(node)
-        node.outputs[0].name = f"{node.name}/output"
+        node.outputs[0].name = f"{node.name}/output"  # of products, before that takes the name of the layer
         return node.outputs[0]
 
     def shape(what: str, *sizes: int) -> ir.Value:
@@ -132,9 +132,4 @@ def _rewrite(graph: ir.Graph, conv: ir.Node) -> None:
     placed = add("DepthToSpace", stacked, suffix="placed", blocksize=_TILE, mode="CRD")
     size_of_map = add("Shape", source, suffix="size", start=2)
     add("Slice", placed, shape("first", 0, 0), size_of_map, shape("axes_of_map", 2, 3), suffix="cut")
-    old, new = conv.outputs[0], nodes[-1].outputs[0]
-    new.type, new.shape = old.type, old.shape
-    graph.insert_before(conv, nodes)
-    old.replace_all_uses_with(new, replace_graph_outputs=True)
-    graph.remove(conv, safe=True)
-    new.name, old.name = old.name, None
+    replace_node(graph, conv, nodes)

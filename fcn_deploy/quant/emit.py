@@ -21,8 +21,8 @@ from fcn_deploy.quant.rounding import Rounding, check_rounding, round_weights
 from fcn_deploy.quant.selection import chosen_convolutions
 from fcn_deploy.quant.tensors import activation, data_input, is_rectifier, passed_on_from
 
-# Half of what 32 bits hold: the other half is for the products the bias is added to, at most 255 * 127 a tap, and for
-# what rounding does to the mean, at most 255 a tap.
+# Half of what 32 bits hold: the other half is for the products the bias is added to, at most 255 * 127 a tap. What
+# `correlated` rounding adds beyond it, at most 255 a tap in a channel of nearly zero weights, is clipped.
 _BIAS_LIMIT = 2**30
 
 
