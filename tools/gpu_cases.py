@@ -105,7 +105,7 @@ def make_net(name: str, shape: ImageShape, folder: Path, small: bool) -> Net:
     weights, model = checkpoint_path(), folder / "net.onnx"
     if name != "demo":
         weights = folder / "random.safetensors"
-        _write_random_net(float(name), weights)
+        write_random_net(float(name), weights)
     # onnxsim changes nothing that matters here, and is one wheel less to carry.
     steps.export(weights, model, simplified=not small and importlib.util.find_spec("onnxsim") is not None)
     net, size = load_net(weights), (shape.height, shape.width)
@@ -122,7 +122,8 @@ def make_net(name: str, shape: ImageShape, folder: Path, small: bool) -> Net:
     return Net(name, shape, net.module, reference.spec, model.read_bytes(), ranges, images, expected, folder)
 
 
-def _write_random_net(width: float, path: Path) -> None:
+def write_random_net(width: float, path: Path) -> None:
+    """Writes a checkpoint of an FCN-8s of random weights, of 21 classes."""
     torch.manual_seed(0)
     net = FCN(8, _CLASSES, width)
     for _, score, _ in net.skips:  # they start as zero, and would have no part in anything

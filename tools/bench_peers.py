@@ -1,0 +1,362 @@
+"""Times this project beside what else runs such nets on a CPU, in one interleaved run.
+
+    make bench
+    python tools/bench_peers.py --model fcn8s.onnx --weights fcn8s_camvid.pth --calib-data DIR --images DIR \
+        --peers .venv-peers/bin/python -o peers.json --plot peers.svg
+
+Contestants: PyTorch (eager, channels_last, torch.compile), ONNX Runtime on the exported model, OpenVINO (FP32, and INT8
+by NNCF), MNN and ncnn (FP32), and the project's FP32 and INT8 engines. Each is a process of its own; those of others
+live in an environment of their own, for their tools ask for other versions of what the project needs. Every round runs
+each once, in an order drawn anew. Two times are taken of every run: from uint8 images to labels, where a peer's images
+are normalised and its labels found in NumPy, and of the net alone. Without a model, the net is an FCN-8s of random
+weights on generated scenes. What a peer refuses is recorded in its own words, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fcn_deploy import steps
+from fcn_deploy.build import BuildConfig
+from fcn_deploy.cli.options import PATH, ShapeType
+from fcn_deploy.data import ImageFolder
+from fcn_deploy.demo import CALIBRATION_SEEDS, EVALUATION_SEEDS, make_scene
+from fcn_deploy.evaluate.benchmark import BenchmarkConfig, Timing, benchmark, ratio
+from fcn_deploy.files import check_writable, write_bytes, write_json
+from fcn_deploy.graph import exported_spec, parse
+from fcn_deploy.layers import list_layers, total_macs
+from fcn_deploy.report.doctor import check_up
+from fcn_deploy.runtime.image import normalize
+from fcn_deploy.spec import ImageShape
+from gpu_cases import write_random_net
+
+BASELINE = "onnxruntime"
+_OURS = ("ours-fp32", "ours-int8")
+_AT_HOME = ("torch-eager", "torch-channels_last", "torch-compile", BASELINE, *_OURS)
+_ELSEWHERE = ("openvino-fp32", "openvino-int8", "mnn-fp32", "ncnn-fp32")
+_SCRIPTS = Path(__file__).parent
+_RANDOM_SIZE = (360, 480)
+
+
+@dataclass(eq=False)
+class Peer:
+    """A contestant in a process of its own.
+
+    Attributes:
+        name: The contestant's.
+        process: That answers.
+        net_ms: Milliseconds of the net alone, of every run so far.
+    """
+
+    name: str
+    process: subprocess.Popen[str]
+    net_ms: list[float] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, python: Path, name: str, folder: Path, shape: ImageShape, threads: int) -> Peer:
+        """Starts the process, and waits until its net is open.
+
+        Raises:
+            ClickException: It ends instead; the message is the last line of what it said.
+        """
+        said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - the process writes to it as long as it lives
+        command = [str(python), str(_SCRIPTS / "peer_worker.py"), name, str(folder), str(shape), str(threads)]
+        process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said)
+        peer = cls(name, process)
+        assert process.stdout is not None
+        if not process.stdout.readline():
+            process.wait()
+            said.seek(0)
+            raise click.ClickException((said.read().strip().splitlines() or ["it ended without a word"])[-1])
+        return peer
+
+    def run(self, images: Path) -> None:
+        """Runs a batch once."""
+        self.net_ms.append(self._ask({"run": str(images)})["net_ms"])
+
+    def labels(self, path: Path) -> NDArray[Any]:
+        """Returns the labels of the last run, by way of a file."""
+        self._ask({"save": str(path)})
+        return np.load(path)  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.process.communicate()
+
+    def _ask(self, request: Mapping[str, str]) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise click.ClickException(f"{self.name} ended with {self.process.wait()}")
+        return json.loads(answer)  # type: ignore[no-any-return]
+
+
+@click.command()
+@click.option("--model", type=PATH, help="An exported model.  [default: an FCN-8s of random weights]")
+@click.option("--weights", type=PATH, help="What it was exported from, for PyTorch.")
+@click.option("--calib-data", type=PATH, help="Images to calibrate with.")
+@click.option("--images", "folder", type=PATH, help="Images to time on, resized.")
+@click.option("--peers", type=PATH, help="The Python of the peers' environment.  [default: none of theirs]")
+@click.option(
+    "--contestant", "chosen", multiple=True, type=click.Choice((*_AT_HOME, *_ELSEWHERE)), help="[default: all]"
+)
+@click.option("--shape", "shapes", type=ShapeType(), multiple=True, help="NxHxW or HxW.  [default: a grid]")
+@click.option("--threads", "counts", type=click.IntRange(1), multiple=True, default=(2, 1), show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Least number of rounds.")
+@click.option("--duration", type=click.FloatRange(0), default=90, show_default=True, help="Seconds for a shape.")
+@click.option("-o", "--output", type=PATH, required=True, help="The JSON file to write.")
+@click.option("--plot", type=PATH, help="A picture to draw: .svg, .png or .pdf.")
+def main(
+    model: Path | None,
+    weights: Path | None,
+    calib_data: Path | None,
+    folder: Path | None,
+    peers: Path | None,
+    chosen: tuple[str, ...],
+    shapes: tuple[ImageShape, ...],
+    counts: tuple[int, ...],
+    rounds: int,
+    duration: float,
+    output: Path,
+    plot: Path | None,
+) -> None:
+    """Runs it all."""
+    given = (model, weights, calib_data, folder)
+    if any(given) and not all(given):
+        raise click.UsageError("--model, --weights, --calib-data and --images go together")
+    check_writable(output)
+    shapes = shapes or tuple(ImageShape(batch, *size) for batch in (1, 4) for size in _sizes())
+    contestants = [name for name in (*_AT_HOME, *_ELSEWHERE) if not chosen or name in chosen]
+    contestants = [name for name in contestants if peers or name in _AT_HOME]
+    if BASELINE not in contestants:
+        raise click.UsageError(f"everything is compared with {BASELINE}")
+    with tempfile.TemporaryDirectory(prefix="bench-peers-") as work:
+        bench = Bench(Path(work), peers)
+        refused = bench.prepare(model, weights, calib_data, folder, contestants)
+        report: dict[str, Any] = {"format": 1, "host": check_up().to_json(), "refused": refused, "runs": []}
+        report["peers"] = _versions(peers) if peers else {}
+        config = BenchmarkConfig(duration=duration, iterations=rounds)
+        for threads in counts:
+            report.setdefault("sgemm_gflops", {})[str(threads)] = _sgemm_gflops(threads)
+            for shape in shapes:
+                _say(f"{shape}, {threads} threads")
+                report["runs"].append(bench.measure(contestants, shape, threads, config))
+                write_json(output, report)
+                _table(report["runs"][-1])
+    if plot is not None:
+        write_bytes(plot, _plot(report["runs"][0], plot.suffix))
+
+
+def _sizes() -> Sequence[tuple[int, int]]:
+    return ((512, 512), (256, 256), (360, 480), (1024, 1024))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@dataclass(eq=False)
+class Bench:
+    """Files of one net for all contestants.
+
+    Attributes:
+        work: The folder they lie in.
+        peers: The Python of the peers' environment.
+    """
+
+    work: Path
+    peers: Path | None
+    macs: Callable[[ImageShape], int | None] = lambda shape: None
+
+    def prepare(
+        self,
+        model: Path | None,
+        weights: Path | None,
+        calib_data: Path | None,
+        images: Path | None,
+        contestants: Sequence[str],
+    ) -> dict[str, str]:
+        """Writes what contestants open; returns what converters refuse, in their words."""
+        if model is None or weights is None or calib_data is None or images is None:
+            _say("no model: an FCN-8s of random weights, on generated scenes")
+            model, weights, calib_data, images = self._random_net()
+        data = model.read_bytes()
+        (self.work / "net.onnx").write_bytes(data)
+        (self.work / "weights.txt").write_text(str(weights.resolve()))
+        graph = parse(data)
+        self.macs = lambda shape: total_macs(list_layers(graph, shape))
+        normalization = exported_spec(graph).normalization
+        scale, offset = normalization.affine()
+        facts = {"scale": list(scale), "offset": list(offset), "color": normalization.color}
+        (self.work / "normalization.json").write_text(json.dumps(facts))
+        self._images = images
+        calibration = ImageFolder.open(calib_data)
+        _say("building the project's engines")
+        if "ours-fp32" in contestants:
+            steps.build(model, BuildConfig("fp32")).save(self.work / "fp32.onnx")
+        if "ours-int8" in contestants:
+            ranges = steps.calibrate(model, calibration)
+            steps.build(model, BuildConfig("int8"), ranges).save(self.work / "int8.onnx")
+        planes = np.concatenate([normalize(image[np.newaxis], normalization) for image in calibration])
+        np.save(self.work / "calibration.npy", planes)
+        names = [name for name in ("openvino-int8", "mnn-fp32") if name in contestants]
+        return {name: refusal for name in names if (refusal := self._convert(name))}
+
+    def measure(
+        self, contestants: Sequence[str], shape: ImageShape, threads: int, config: BenchmarkConfig
+    ) -> dict[str, Any]:
+        """Times contestants in turn on images of one shape."""
+        rows: dict[str, dict[str, Any]] = {name: {"refused": None} for name in contestants}
+        batch = self.work / f"{shape}.npy"
+        np.save(batch, self._batch(shape))
+        opened: dict[str, Peer] = {}
+        with ExitStack() as stack:
+            for name in contestants:
+                try:
+                    opened[name] = peer = self._open(name, shape, threads)
+                except click.ClickException as error:
+                    _say(f"  {name} refuses: {error.message}")
+                    rows[name]["refused"] = error.message
+                    continue
+                stack.callback(peer.close)
+            timings = benchmark({name: _runs(peer, batch) for name, peer in opened.items()}, config)
+            labels = {name: peer.labels(self.work / "labels.npy") for name, peer in opened.items()}
+        whole = {timing.name: timing for timing in timings}
+        for name, timing in whole.items():
+            alone = _alone(opened[name], timing)
+            rows[name].update(
+                whole=_compared(timing, whole[BASELINE]),
+                net=_compared(alone, _alone(opened[BASELINE], whole[BASELINE])),
+                alike=float((labels[name] == labels[BASELINE]).mean()),
+            )
+        rounds = len(whole[BASELINE].latencies)
+        return {
+            "shape": str(shape), "threads": threads, "rounds": rounds, "macs": self.macs(shape), "contestants": rows
+        }  # fmt: skip
+
+    def _open(self, name: str, shape: ImageShape, threads: int) -> Peer:
+        python = Path(sys.executable) if name in _AT_HOME else self.peers
+        assert python is not None
+        if name == "ncnn-fp32" and (refusal := self._convert(name, str(shape.height), str(shape.width))):
+            raise click.ClickException(refusal)
+        return Peer.open(python, name, self.work, shape, threads)
+
+    def _convert(self, name: str, *size: str) -> str | None:
+        """Converts the net; returns the last line of what the converter said where it fails."""
+        _say(f"converting for {name}")
+        command = [str(self.peers), str(_SCRIPTS / "peer_convert.py"), name, str(self.work), *size]
+        done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        return (done.stdout.strip().splitlines() or ["it ended without a word"])[-1] if done.returncode else None
+
+    def _batch(self, shape: ImageShape) -> NDArray[np.uint8]:
+        folder = ImageFolder.open(self._images, max_images=shape.batch, size=(shape.height, shape.width))
+        found = list(folder)
+        return np.stack([found[index % len(found)] for index in range(shape.batch)])
+
+    def _random_net(self) -> tuple[Path, Path, Path, Path]:
+        weights, model = self.work / "random.safetensors", self.work / "random.onnx"
+        write_random_net(1.0, weights)
+        steps.export(weights, model)
+        folders = [self.work / "calibration", self.work / "images"]
+        for folder, seeds in zip(folders, (CALIBRATION_SEEDS[:16], EVALUATION_SEEDS[:4]), strict=True):
+            folder.mkdir()
+            for seed in seeds:
+                Image.fromarray(make_scene(seed, _RANDOM_SIZE).image).save(folder / f"{seed}.png")
+        return model, weights, *folders
+
+
+def _runs(peer: Peer, batch: Path) -> Callable[[], None]:
+    return lambda: peer.run(batch)
+
+
+def _alone(peer: Peer, timing: Timing) -> Timing:
+    """The times of the net alone in the rounds that counted, which are the last."""
+    return Timing(peer.name, np.array(peer.net_ms[-len(timing.latencies) :]))
+
+
+def _compared(timing: Timing, baseline: Timing) -> dict[str, float]:
+    over = ratio(timing, baseline)
+    return {"median_ms": timing.median, "ratio": over.median, "ratio_low": over.low, "ratio_high": over.high}
+
+
+def _sgemm_gflops(threads: int) -> float:
+    """What PyTorch's product of large float32 matrices reaches, the best of some: what this CPU can do, in practice."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    matrix = torch.rand(2048, 2048)
+    (timing,) = benchmark({"sgemm": lambda: matrix @ matrix}, BenchmarkConfig(duration=3))
+    torch.set_num_threads(before)
+    return float(2 * 2048**3 / timing.latencies.min() / 1e6)
+
+
+def _versions(python: Path) -> dict[str, str]:
+    listed = subprocess.run(
+        [str(python), "-m", "pip", "list", "--format=json"], text=True, stdout=subprocess.PIPE, check=True
+    )
+    wanted = {"openvino", "nncf", "mnn", "ncnn", "pnnx"}
+    return {entry["name"]: entry["version"] for entry in json.loads(listed.stdout) if entry["name"].lower() in wanted}
+
+
+def _table(run: Mapping[str, Any]) -> None:
+    columns = ("image to labels, ms", f"/ {BASELINE}", "net, ms", f"/ {BASELINE}", "labels alike")
+    print(f"| {run['shape']}, {run['threads']} threads | {' | '.join(columns)} |")
+    print("|---|---|---|---|---|---|")
+    for line in _lines(run):
+        print(line)
+    sys.stdout.flush()
+
+
+def _lines(run: Mapping[str, Any]) -> Iterator[str]:
+    for name, row in run["contestants"].items():
+        if row["refused"]:
+            yield f"| {name} | {row['refused']} | | | | |"
+            continue
+        cells = [
+            f"{part['median_ms']:.1f} | {part['ratio']:.2f} ({part['ratio_low']:.2f}-{part['ratio_high']:.2f})"
+            for part in (row["whole"], row["net"])
+        ]
+        yield f"| {name} | {cells[0]} | {cells[1]} | {row['alike']:.3%} |"
+
+
+def _plot(run: Mapping[str, Any], suffix: str) -> bytes:
+    """Draws the ratios of a run, each with its quartiles."""
+    import io
+
+    from matplotlib.figure import Figure
+
+    rows = [(name, row["whole"]) for name, row in run["contestants"].items() if not row["refused"]]
+    rows.sort(key=lambda item: -item[1]["ratio"])
+    ratios = np.array([part["ratio"] for _, part in rows])
+    spread = np.abs(np.array([[part["ratio_low"], part["ratio_high"]] for _, part in rows]).T - ratios)
+    figure = Figure(figsize=(8, 0.9 + 0.32 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    colors = ["tab:blue" if name in _OURS else "tab:gray" for name, _ in rows]
+    bars = axes.barh([name for name, _ in rows], ratios, xerr=spread, color=colors)
+    axes.bar_label(bars, [f" {part['median_ms']:.0f} ms" for _, part in rows])
+    axes.margins(x=0.12)
+    axes.set_xlabel(f"time / {BASELINE} on the exported model")
+    axes.set_title(f"image to labels, {run['shape']}, {run['threads']} threads")
+    file = io.BytesIO()
+    figure.savefig(file, format=suffix[1:])
+    return file.getvalue()
+
+
+if __name__ == "__main__":
+    main()
