@@ -17,11 +17,14 @@ from fcn_deploy import __version__, passes
 from fcn_deploy.assumptions import Assumption, find_assumptions
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.models.wrapped import ROOT, WrappedNet
-from fcn_deploy.spec import METADATA_KEY, ImageShape, ModelSpec
+from fcn_deploy.receptive import receptive_field
+from fcn_deploy.spec import METADATA_KEY, ImageShape, ModelSpec, ReceptiveField
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
+
+_log = logging.getLogger(__name__)
 
 # What is traced when the graph is to stay dynamic: more than one image, and odd sizes of which none divides or equals
 # another, so that torch.export has no reason to take any of them for a constant or for one another.
@@ -53,7 +56,7 @@ def export_onnx(
 
     Args:
         model: float [N, 3, H, W] to float [N, C, H, W], in evaluation mode.
-        spec: What the net is; it goes into the metadata, with the exporter's versions added.
+        spec: What the net is; it goes into the metadata, with the exporter's versions and the receptive field added.
         config: Opset and shape.
 
     Returns:
@@ -83,9 +86,18 @@ def export_onnx(
         "torch": str(torch.__version__).split("+")[0],
         "opset": config.opset,
     }
-    exported.metadata_props[METADATA_KEY] = replace(spec, exporter=versions).dumps()
+    spec = replace(spec, exporter=versions, receptive_field=_receptive_field(exported, spec, config.shape))
+    exported.metadata_props[METADATA_KEY] = spec.dumps()
     exported.producer_name, exported.producer_version = "fcn-deploy", __version__
     return ir.to_proto(exported), find_assumptions(program, traced) if config.shape is None else []
+
+
+def _receptive_field(model: ir.Model, spec: ModelSpec, fixed: ImageShape | None) -> ReceptiveField | None:
+    try:
+        return receptive_field(model, fixed=fixed, divisor=spec.padding.divisor if spec.padding else 1)
+    except InputError as error:
+        _log.debug("%s", error)
+        return None
 
 
 def _trace(model: nn.Module, shape: ImageShape, dynamic: bool) -> torch.export.ExportedProgram:

@@ -79,8 +79,26 @@ class TensorType:
     shape: Shape | None
 
 
+@dataclass(frozen=True, eq=False)
+class TensorFacts:
+    """What is known of the tensors of a graph before it runs.
+
+    Attributes:
+        types: By name.
+        values: Of the short ones that no pixel of the image has a part in, by name.
+    """
+
+    types: Mapping[str, TensorType]
+    values: Mapping[str, NDArray[Any]]
+
+
 def tensor_types(model: ir.Model, images: ImageShape | None) -> dict[str, TensorType]:
-    """Returns the types of the graph's tensors, by name.
+    """Returns the types of the graph's tensors, by name; see `tensor_facts`."""
+    return dict(tensor_facts(model, images).types)
+
+
+def tensor_facts(model: ir.Model, images: ImageShape | None) -> TensorFacts:
+    """Returns what is known of the graph's tensors.
 
     Walks the graph once. Each node's output gets the shape that ONNX's inference gives it, and what the graph computes
     of shapes (the ends of a crop, the size of a Resize) is computed by ONNX's reference implementation, so that the
@@ -109,11 +127,12 @@ def tensor_types(model: ir.Model, images: ImageShape | None) -> dict[str, Tensor
             known.add_constant(name, value.const_value)
     for node in model.graph:
         known.add_node(ir.to_proto(node))
-    return {
+    types = {
         name: TensorType(ir.DataType(proto.tensor_type.elem_type), _static(proto))
         for name, proto in known.types.items()
         if proto.HasField("tensor_type")
     }
+    return TensorFacts(types, known.values)
 
 
 def _inputs(model: ir.Model) -> list[ir.Value]:

@@ -38,6 +38,7 @@ def open_reference(
     provider: Provider | None = None,
     device: int | None = None,
     allow_host_code: bool = False,
+    tile: tuple[int, int] | None = None,
 ) -> Segmenter:
     """Opens an engine, an exported model, or a checkpoint run in PyTorch.
 
@@ -52,6 +53,7 @@ def open_reference(
         provider: What ONNX Runtime runs on; its CPU provider where None.
         device: Index of the GPU.
         allow_host_code: Lets a plan run code on the host.
+        tile: Height and width of the tiles that larger images are run in.
 
     Raises:
         ArtifactError: The engine does not fit this machine or its sidecar.
@@ -61,7 +63,9 @@ def open_reference(
             not go with what is opened.
     """
     if not reference.startswith(PYTORCH):
-        return Segmenter(reference, threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
+        return Segmenter(
+            reference, threads=threads, provider=provider, device=device, allow_host_code=allow_host_code, tile=tile
+        )
     if provider is not None or device is not None or allow_host_code:
         raise UsageError("checkpoints run on the CPU", got="options of the GPU", fix="leave them out")
     # Torch is for whoever names a checkpoint; a device that compares two engines does not have it.
@@ -77,7 +81,7 @@ def open_reference(
         if spec is None
         else load_twin(weights, spec, model, shape)
     )
-    return Segmenter(TorchBackend(net.module, net.spec.num_classes, threads=threads), spec=net.spec)
+    return Segmenter(TorchBackend(net.module, net.spec.num_classes, threads=threads), spec=net.spec, tile=tile)
 
 
 def open_all(
@@ -89,6 +93,7 @@ def open_all(
     provider: Provider | None = None,
     device: int | None = None,
     allow_host_code: bool = False,
+    tile: tuple[int, int] | None = None,
 ) -> dict[str, Segmenter]:
     """Opens several engines, models and checkpoints to be compared with each other.
 
@@ -102,6 +107,7 @@ def open_all(
         provider: What the ONNX engines and models among them run on; the CPU where None.
         device: Index of the GPU, for plans, and for ONNX with the provider `cuda`.
         allow_host_code: Lets the plans among them run code on the host.
+        tile: Height and width of the tiles that larger images are run in.
 
     Returns:
         Segmenters by name, in the order of the names; the caller closes them.
@@ -127,7 +133,7 @@ def open_all(
             spec, shape = (first.spec, first.fixed_shape) if first else (None, None)
             own: Any = {option: value for option, value in asked.items() if option in _takes(name, provider)}
             opened[name] = stack.enter_context(
-                open_reference(name, spec, model=model, padding=padding, shape=shape, **own)
+                open_reference(name, spec, model=model, padding=padding, shape=shape, tile=tile, **own)
             )
         stack.pop_all()
     return {name: opened[name] for name in names}

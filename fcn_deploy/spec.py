@@ -15,6 +15,9 @@ from fcn_deploy.errors import InputError, UsageError
 FORMAT = 1
 METADATA_KEY = "fcn_deploy.spec"
 
+# Keys of a spec that stand there only where there is something to say.
+_OF_SOME = ("model", "padding", "receptive_field")
+
 Color = Literal["RGB", "BGR"]
 PadMode = Literal["edge", "zero", "reflect"]
 Rgb = tuple[int, int, int]
@@ -223,6 +226,35 @@ class Padding:
 
 
 @dataclass(frozen=True)
+class ReceptiveField:
+    """Which pixels of an image the logits of one pixel depend on, as far as they lie inside the image.
+
+    Attributes:
+        top: Rows above the pixel, 0 or more.
+        bottom: Rows below it.
+        left: Columns to its left.
+        right: Columns to its right.
+        alignment: The net does the same to an image and to a part of it that begins at a multiple of this, at least 1.
+        any_size: Whether it does so at every size of the image, or only where that is a multiple of the alignment.
+    """
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+    alignment: int
+    any_size: bool = True
+
+    def __post_init__(self) -> None:
+        reach = (self.top, self.bottom, self.left, self.right)
+        whole = all(_integer(side, "receptive field") >= 0 for side in reach)
+        _require(whole, "receptive field", reach, "four integers of 0 or more")
+        aligned = _integer(self.alignment, "receptive field alignment") >= 1
+        _require(aligned, "receptive field alignment", self.alignment, "1 or more")
+        _require(isinstance(self.any_size, bool), "receptive field any_size", self.any_size, "true or false")
+
+
+@dataclass(frozen=True)
 class CheckpointInfo:
     """Which weights a net was made from.
 
@@ -256,6 +288,8 @@ class ModelSpec:
         geometry: Which published shape the net has; None for a net of the user's own.
         model: What makes a net of the user's own, `package.module:callable`; None for the published ones.
         padding: For a net that works at multiples of some size only, else None.
+        receptive_field: What tiles of an image have to overlap by; None for a net that cannot be run in tiles, or of
+            which it was not computed.
         checkpoint: The weights it was made from, or None.
         exporter: Versions of what exported it, or empty.
     """
@@ -271,6 +305,7 @@ class ModelSpec:
     geometry: Geometry | None = Geometry()
     model: str | None = None
     padding: Padding | None = None
+    receptive_field: ReceptiveField | None = None
     checkpoint: CheckpointInfo | None = None
     exporter: Mapping[str, str | int] = field(default_factory=dict)
 
@@ -302,9 +337,9 @@ class ModelSpec:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the spec as JSON data, with its format number; what only a net of the user's own has only there."""
+        """Returns the spec as JSON data, with its format number; what only some nets have only there."""
         data = {"format": FORMAT, **asdict(self), "geometry": self.geometry.to_json() if self.geometry else None}
-        return {key: value for key, value in data.items() if value is not None or key not in ("model", "padding")}
+        return {key: value for key, value in data.items() if value is not None or key not in _OF_SOME}
 
     def dumps(self) -> str:
         """Returns the spec as one line of JSON, as it stands in `metadata_props`."""
@@ -320,6 +355,7 @@ class ModelSpec:
         fields = check_format(data, "the model spec")
         try:
             checkpoint, padding, model = (fields.get(key) for key in ("checkpoint", "padding", "model"))
+            receptive = fields.get("receptive_field")
             stride, width, geometry = (fields[key] for key in ("stride", "width", "geometry"))
             ignore_index = fields["ignore_index"]
             return cls(
@@ -334,6 +370,7 @@ class ModelSpec:
                 geometry=None if geometry is None else Geometry.from_json(geometry),
                 model=None if model is None else str(model),
                 padding=Padding(**known_fields(Padding, padding)) if padding else None,
+                receptive_field=ReceptiveField(**known_fields(ReceptiveField, receptive)) if receptive else None,
                 checkpoint=CheckpointInfo(**known_fields(CheckpointInfo, checkpoint)) if checkpoint else None,
                 exporter=dict(fields.get("exporter") or {}),
             )

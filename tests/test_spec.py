@@ -22,6 +22,7 @@ from fcn_deploy.spec import (
     ModelSpec,
     Normalization,
     Padding,
+    ReceptiveField,
     TensorSpec,
     check_format,
 )
@@ -53,6 +54,7 @@ def specs(draw):
         ignore_index=draw(st.none() | st.integers(-1, 300)),
         normalization=draw(NORMALIZATIONS),
         geometry=draw(st.sampled_from([Geometry(), Geometry(7), PAPER, Geometry(7, 100, AT_ONCE)])),
+        receptive_field=draw(st.none() | st.builds(ReceptiveField, *[st.integers(0, 500)] * 4, st.integers(1, 64))),
         checkpoint=draw(st.none() | st.builds(CheckpointInfo, st.text(), st.text())),
         exporter=draw(st.dictionaries(st.text(), st.text() | st.integers(0, 100))),
     )
@@ -180,6 +182,11 @@ BAD_FIELDS = [
     ("checkpoint", {"sha256": "ab"}),
     ("checkpoint", "ab"),
     ("exporter", 5),
+    ("receptive_field", {"top": 3}),
+    ("receptive_field", {"top": -1, "bottom": 0, "left": 0, "right": 0, "alignment": 1}),
+    ("receptive_field", {"top": 1.5, "bottom": 0, "left": 0, "right": 0, "alignment": 1}),
+    ("receptive_field", {"top": 1, "bottom": 0, "left": 0, "right": 0, "alignment": 0}),
+    ("receptive_field", {"top": 1, "bottom": 0, "left": 0, "right": 0, "alignment": 1, "any_size": "yes"}),
 ]
 
 

@@ -9,7 +9,16 @@ from typing import Any
 import click
 
 from fcn_deploy.cli.console import TerminalProgress, print_json
-from fcn_deploy.cli.options import PATH, gpu_from, gpu_options, json_option, model_from, model_options, threads_option
+from fcn_deploy.cli.options import (
+    PATH,
+    SizeType,
+    gpu_from,
+    gpu_options,
+    json_option,
+    model_from,
+    model_options,
+    threads_option,
+)
 
 _KIND = click.Choice(("labels", "color", "overlay", "panel"))
 
@@ -37,6 +46,12 @@ class KindsType(click.ParamType[tuple[str, ...]]):
     show_default=True,
     help="What to write of each image: labels (index image), color (mask), overlay, panel (image, overlay, legend).",
 )
+@click.option(
+    "--tile",
+    type=SizeType(),
+    help="Run larger images in tiles of this size, rounded up to the net's stride, for memory that does not grow with "
+    "the image. The labels are those of the image as a whole.",
+)
 @model_options
 @threads_option
 @gpu_options
@@ -46,6 +61,7 @@ def command(
     engine: str,
     inputs: tuple[str, ...],
     save: tuple[tuple[str, ...], ...],
+    tile: tuple[int, int] | None,
     threads: int | None,
     output: Path,
     as_json: bool,
@@ -68,12 +84,12 @@ def command(
     kinds = tuple(dict.fromkeys(kind for group in save for kind in group))
     targets = _targets(paths, kinds, output)
     written = []
-    opened = sources.open_all((engine,), **model_from(options), **gpu_from(options), threads=threads)
+    opened = sources.open_all((engine,), **model_from(options), **gpu_from(options), threads=threads, tile=tile)
     with opened[engine] as segmenter, output_folder(output):
         for done, path in enumerate(TerminalProgress().track(paths, len(paths), "predicting")):
             try:
                 image = read_image(path)
-                labels = run(segmenter, image).labels
+                labels = segmenter(image) if tile else run(segmenter, image).labels
                 for kind, target in zip(kinds, targets[path], strict=True):
                     write_bytes(target, encode_png(KINDS[kind](image, labels, segmenter.spec)))
                     written.append(str(target))

@@ -6,8 +6,8 @@ over input channels, is a matrix product for each of the 36 places of a tile. In
 
 - B' x B for all tiles: a depthwise Conv of 6x6 with stride 4 and 36 outputs a channel,
 - the products: one batched MatMul with the transformed weights, places first: [36, N, C, tiles],
-- A' ... A: one MatMul of a constant [16, 36] with all of that, and two Transposes, which put the 16 pixels of each tile in
-  their places.
+- A' ... A: one MatMul of a constant [16, 36] with all of that, and two Transposes, which put the 16 pixels of each tile
+  in their places.
 
 ONNX Runtime multiplies directly, so this pays where many channels make the products dear and the transformations, which
 are for each channel alone, cheap. Tiles past the border of the map are cut off; sizes and batches stay dynamic. Weights

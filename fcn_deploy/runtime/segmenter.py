@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,6 +14,7 @@ from fcn_deploy.errors import ArtifactError, ClosedError, FcnDeployError, InputE
 from fcn_deploy.runtime.backend import PLAN_SUFFIXES, Array, Backend, Provider, open_backend
 from fcn_deploy.runtime.cpu import has_vnni
 from fcn_deploy.runtime.image import check_images, normalize
+from fcn_deploy.runtime.tiling import Size, Tiling
 from fcn_deploy.sidecar import ENGINE_KEY, Io, Sidecar, load_sidecar, sidecar_path
 from fcn_deploy.spec import METADATA_KEY, ImageShape, ModelSpec
 
@@ -31,12 +33,15 @@ class Segmenter:
         device: Index of the GPU.
         spec: The net, for an engine without a sidecar; where there is one it takes precedence over its spec.
         allow_host_code: Lets a TensorRT plan run code on the host.
+        tile: Height and width of the tiles that larger images are run in, for memory that does not grow with the image;
+            rounded up to multiples of the net's stride, and fed with as much around them as the net sees. The results
+            are those of the image as a whole. None runs every image as a whole.
 
     Raises:
         ArtifactError: Engine, sidecar and this machine do not fit together.
         DependencyError: A library or a device is missing.
         InputError: The file does not exist, or the sidecar cannot be read.
-        UsageError: An option does not go with this engine.
+        UsageError: An option does not go with this engine; or `tile`, and the net cannot be run in tiles.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class Segmenter:
         device: int | None = None,
         spec: ModelSpec | None = None,
         allow_host_code: bool = False,
+        tile: Size | None = None,
     ) -> None:
         path = Path(engine) if isinstance(engine, str | Path) else None
         if path is None and (threads, provider, device, allow_host_code) != (None, None, None, False):
@@ -68,6 +74,7 @@ class Segmenter:
             self.io = _io(backend)
             self.spec = spec or (sidecar.spec if sidecar else _embedded_spec(backend, path))
             _check_classes(backend, self.io, self.spec)
+            self._tiling = _tiling(tile, self.spec, self.fixed_shape) if tile is not None else None
         except FcnDeployError:
             if path is not None:  # what was opened here; a backend that was given stays its owner's
                 self.close()
@@ -87,11 +94,8 @@ class Segmenter:
             ClosedError: The segmenter has been closed.
             InputError: `image` is no such array, or not of the size a fixed engine takes.
         """
-        images = check_images(image)
-        output = self._infer(images)
-        if self.io == "tensor":
-            output = output.argmax(axis=1).astype(np.uint8 if self.spec.num_classes <= 256 else np.int32)
-        return output if image.ndim == 4 else output[0]
+        labels = self._run(self._labels, check_images(image))
+        return labels if image.ndim == 4 else labels[0]
 
     def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Scores an image or a batch, with an engine built with `--io tensor` or an exported model.
@@ -115,9 +119,8 @@ class Segmenter:
                 expected="one built with --io tensor",
                 fix="fcn-deploy build-engine --io tensor",
             )
-        images = check_images(image)
-        output = self._infer(images)
-        return output if image.ndim == 4 else output[0]
+        logits = self._run(self._infer, check_images(image))
+        return logits if image.ndim == 4 else logits[0]
 
     @property
     def fixed_batch(self) -> int | None:
@@ -154,10 +157,35 @@ class Segmenter:
             raise ClosedError("this segmenter is closed", fix="open the engine again")
         return backend
 
+    def _run(self, net: Callable[[NDArray[np.uint8]], Array], images: NDArray[np.uint8]) -> Array:
+        return net(images) if self._tiling is None else self._tiling.run(net, images)
+
+    def _labels(self, images: NDArray[np.uint8]) -> Array:
+        output = self._infer(images)
+        if self.io == "image":
+            return output
+        labels: Array = output.argmax(axis=1).astype(np.uint8 if self.spec.num_classes <= 256 else np.int32)
+        return labels
+
     def _infer(self, images: NDArray[np.uint8]) -> Array:
         backend = self._open_backend()
         feed = images if self.io == "image" else normalize(images, self.spec.normalization)
         return backend.infer({self._input: feed})[self._output]
+
+
+def _tiling(tile: Size, spec: ModelSpec, fixed: ImageShape | None) -> Tiling:
+    if fixed is not None:
+        raise UsageError(
+            "this engine takes images of one shape, so it cannot be run in tiles",
+            got=str(fixed),
+            fix="build it of a model that was exported without --shape",
+        )
+    if spec.receptive_field is None:
+        raise UsageError(
+            "this engine does not say how far its net sees, so it cannot be run in tiles",
+            fix="export the net again; where it cannot be run in tiles, fcn-deploy export --debug says why",
+        )
+    return Tiling.of(tile, spec.receptive_field)
 
 
 def _checked_sidecar(engine: Path, spec: ModelSpec | None) -> Sidecar | None:

@@ -42,6 +42,13 @@ def test_files_patterns_and_kinds(predict, exported, photo_folder, tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "photo_04.color.png")), colorize(labels, palette))
 
 
+def test_labels_in_tiles_are_those_of_the_whole(predict, photo_folder, tmp_path):
+    for folder, tile in (("whole", ()), ("tiled", ("--tile", "32x64"))):
+        predict(photo_folder / "photo_03.png", *tile, "--save", "labels", "-o", tmp_path / folder)
+    whole, tiled = (np.asarray(Image.open(tmp_path / folder / "photo_03.labels.png")) for folder in ("whole", "tiled"))
+    assert (whole == tiled).mean() > 0.9999
+
+
 @pytest.mark.parametrize("save", [("color,panel",), ("color", "--save", "panel,color")])
 def test_kinds_may_be_a_list(predict, photo_folder, tmp_path, save):
     report = json.loads(predict(photo_folder / "photo_03.png", "--save", *save, "-o", tmp_path, "--json").out)
