@@ -116,7 +116,7 @@ def onnxruntime_graph(model: bytes, config: BuildConfig, ranges: Ranges | None =
     if config.precision == "fp32" and config.winograd:
         graph_model = passes.run(graph_model, passes.WINOGRAD)
     if config.io == "image":
-        graph_model = passes.run(graph_model, passes.image_io(spec))
+        graph_model = passes.run(graph_model, (*passes.image_io(spec), *passes.CPU_IMAGES))
     graph_model = passes.run(graph_model, passes.FINAL)
     graph_model.metadata_props[ENGINE_KEY] = f"{config.precision}-{target}"
     graph_model.metadata_props.setdefault(METADATA_KEY, spec.dumps())

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 import onnx_ir as ir
 
 from fcn_deploy.passes.dim_names import name_dims
+from fcn_deploy.passes.early_labels import label_early
 from fcn_deploy.passes.half import QDQ_OPSET, to_half
 from fcn_deploy.passes.image_input import take_images
 from fcn_deploy.passes.label_output import give_labels
@@ -73,6 +74,8 @@ def unsigned(weights: Collection[str]) -> tuple[Pass, ...]:
 # What ONNX Runtime's CPU does faster than what the exported graph says. Behind quantisation, which goes by layers.
 CPU: tuple[Pass, ...] = (rewrite_upsampling,)
 WINOGRAD: tuple[Pass, ...] = (multiply_by_winograd,)
+# Behind `image_io`.
+CPU_IMAGES: tuple[Pass, ...] = (label_early,)
 
 # What a rewrite has replaced must not travel: an INT8 engine that still held its float weights would be the larger one.
 FINAL: tuple[Pass, ...] = (remove_unused,)

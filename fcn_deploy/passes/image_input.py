@@ -30,8 +30,8 @@ def take_images(model: ir.Model, normalization: Normalization) -> tuple[ir.Model
     graph.inputs[0] = image
 
     a, b = normalization.affine()
-    scale = add_constant(graph, "image/scale", np.array(a, np.float32).reshape(1, 3, 1, 1))
-    shift = add_constant(graph, "image/shift", np.array(b, np.float32).reshape(1, 3, 1, 1))
+    scale = add_constant(graph, "image/Mul/factor", np.array(a, np.float32).reshape(1, 3, 1, 1))
+    shift = add_constant(graph, "image/Add/shift", np.array(b, np.float32).reshape(1, 3, 1, 1))
     # The cast comes before the transpose: TensorRT refuses to transpose uint8.
     nodes = [
         ir.node("Cast", [image], {"to": ir.DataType.FLOAT}, name="image/Cast"),

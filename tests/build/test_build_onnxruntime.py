@@ -221,3 +221,11 @@ def test_ranges_without_means_correct_nothing_and_say_so(exported, ranges_file, 
     caplog.clear()
     assert steps.build(exported("fcn8s"), BuildConfig("int8", bias_correction=False), ranges).data == found.data
     assert caplog.text == ""
+
+
+def test_the_first_layer_may_be_int8_too_in_an_engine_that_takes_images(build, photos):
+    model = build("fp32").sidecar.precision.layers
+    engine = build("int8", int8_layers=tuple(name for name in model if not name.startswith("upscore")))
+    assert engine.sidecar.precision.layers["conv1_1"] == "int8"
+    with Segmenter(OnnxRuntimeBackend(engine.data), spec=engine.sidecar.spec) as segmenter:
+        assert segmenter(photos[0]).shape == photos[0].shape[:2]
