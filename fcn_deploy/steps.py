@@ -87,22 +87,24 @@ def export(
         with progress.working("simplifying"):
             proto = simplify(proto)
     data = proto.SerializeToString()
+    del proto  # holds the weights once more
     reference = TorchBackend(net.module, net.spec.num_classes)
+    candidate = OnnxRuntimeBackend(data)
     if assumptions:
-        _compare(reference, data, (TRACED,), "PyTorch", _SILENT)  # or else an assumption would be blamed for all
+        _compare(reference, candidate, (TRACED,), "PyTorch", _SILENT)  # or else an assumption would be blamed for all
     for assumption in assumptions:
-        _require_harmless(assumption, reference, data)
-    error = _compare(reference, data, (config.shape,) if config.shape else _COMPARED, "PyTorch", progress)
+        _require_harmless(assumption, reference, candidate)
+    error = _compare(reference, candidate, (config.shape,) if config.shape else _COMPARED, "PyTorch", progress)
     write_bytes(output, data)
     return error
 
 
-def _require_harmless(assumption: Assumption, reference: Backend, data: bytes) -> None:
+def _require_harmless(assumption: Assumption, reference: Backend, candidate: Backend) -> None:
     """Runs a model at a size that violates what torch assumed: it has to give PyTorch's results all the same."""
     got = "a condition that cannot be evaluated"
     if assumption.violated_by is not None:
         try:
-            _compare(reference, data, [assumption.violated_by], "PyTorch", _SILENT)
+            _compare(reference, candidate, [assumption.violated_by], "PyTorch", _SILENT)
         except (GateError, ArtifactError) as error:
             got = f"{error.what} at {assumption.violated_by}: {error.got}"
         else:
@@ -137,7 +139,7 @@ def simplify_file(source: Path, output: Path, progress: Progress = _SILENT) -> t
         after = simplify(before)
     data = after.SerializeToString()
     reference = OnnxRuntimeBackend(original)
-    _compare(reference, data, _compared_shapes(reference), "the original", progress)
+    _compare(reference, OnnxRuntimeBackend(data), _compared_shapes(reference), "the original", progress)
     write_bytes(output, data)
     return len(before.graph.node), len(after.graph.node)
 
@@ -149,15 +151,17 @@ def _compared_shapes(backend: Backend) -> list[ImageShape]:
     return list(dict.fromkeys(shapes))
 
 
-def _compare(reference: Backend, data: bytes, shapes: Sequence[ImageShape], name: str, progress: Progress) -> float:
-    """Runs a model in ONNX Runtime beside its reference on normally distributed input; a difference is a GateError."""
+def _compare(
+    reference: Backend, candidate: Backend, shapes: Sequence[ImageShape], name: str, progress: Progress
+) -> float:
+    """Runs a model beside its reference on normally distributed input; a difference is a GateError."""
     random = np.random.default_rng(0)
     feeds = (
         {"image": random.normal(size=(shape.batch, 3, shape.height, shape.width)).astype(np.float32)}
         for shape in progress.track(shapes, len(shapes), f"comparing with {name}")
     )
     try:
-        error = compare_backends(reference, OnnxRuntimeBackend(data), feeds)
+        error = compare_backends(reference, candidate, feeds)
     except InputError as mismatch:
         raise GateError(f"the model does not give the results of {name}", got=str(mismatch)) from mismatch
     limit = THRESHOLDS["fp32"].error

@@ -1,0 +1,58 @@
+"""The cores of this machine, lent to inferences, so that several sessions do not fight for them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Cores:
+    """Lends cores in the order they are asked for.
+
+    Two inferences of two threads each on two cores at the same time take longer than one after the other: a thread that
+    has done its part of a layer waits for one that the system is not running.
+
+    Args:
+        count: How many there are.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._free = count
+        self._queue: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def lend(self, wanted: int) -> Iterator[None]:
+        """Lends cores for the length of a `with`, as soon as so many are free and everybody before has been served.
+
+        Args:
+            wanted: How many; all of them where there are fewer.
+        """
+        wanted = min(wanted, self.count)
+        ticket = object()
+        with self._changed:
+            self._queue.append(ticket)
+            try:
+                self._changed.wait_for(lambda: self._queue[0] is ticket and self._free >= wanted)
+                self._free -= wanted
+            finally:
+                self._queue.remove(ticket)
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += wanted
+                self._changed.notify_all()
+
+
+def _available() -> int:
+    """A container or taskset may leave fewer cores than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+CORES = Cores(_available())

@@ -1,0 +1,106 @@
+"""Cores are lent in order, and never more than there are."""
+
+import threading
+import time
+
+import pytest
+
+from fcn_deploy.runtime import Segmenter
+from fcn_deploy.runtime import onnxruntime as module
+from fcn_deploy.runtime.cores import CORES, Cores
+
+
+class Workers:
+    """Threads that borrow cores and hold them until they are told to give them back."""
+
+    def __init__(self, cores):
+        self.cores, self.holding, self.gates, self.threads = cores, [], {}, []
+
+    def start(self, name, wanted):
+        self.gates[name] = threading.Event()
+
+        def work():
+            with self.cores.lend(wanted):
+                self.holding.append(name)
+                self.gates[name].wait(10)
+                self.holding.remove(name)
+
+        self.threads.append(threading.Thread(target=work, daemon=True))
+        self.threads[-1].start()
+        self.settle()
+
+    def stop(self, name):
+        self.gates[name].set()
+        self.settle()
+
+    @staticmethod
+    def settle():
+        time.sleep(0.1)
+
+
+def test_what_fits_runs_together_and_the_rest_waits_in_order():
+    workers = Workers(Cores(4))
+    for name, wanted in (("a", 2), ("b", 2), ("c", 4), ("d", 1)):
+        workers.start(name, wanted)
+    assert workers.holding == ["a", "b"]
+    workers.stop("a")
+    assert workers.holding == ["b"]  # d would fit, but c was first
+    workers.stop("b")
+    assert workers.holding == ["c"]
+    workers.stop("c")
+    assert workers.holding == ["d"]
+    workers.stop("d")
+    assert workers.holding == []
+
+
+def test_more_than_there_are_is_all_of_them():
+    workers = Workers(Cores(2))
+    workers.start("a", 64)
+    assert workers.holding == ["a"]
+    workers.stop("a")
+    assert workers.holding == []
+
+
+def test_an_error_gives_them_back():
+    cores = Cores(1)
+    with pytest.raises(KeyError), cores.lend(1):
+        raise KeyError
+    with cores.lend(1):
+        pass
+
+
+@pytest.mark.parametrize(("threads", "together"), [(None, 1), (1, 2)])
+def test_segmenters_run_at_the_same_time_as_far_as_there_are_cores(engine, photos, monkeypatch, threads, together):
+    monkeypatch.setattr(module, "CORES", Cores(2))
+    running, most, lock = 0, 0, threading.Lock()
+
+    class Session:
+        def __init__(self, session):
+            self.run_session = session.run
+
+        def run(self, *arguments):
+            nonlocal running, most
+            with lock:
+                running += 1
+                most = max(most, running)
+            time.sleep(0.05)
+            result = self.run_session(*arguments)
+            with lock:
+                running -= 1
+            return result
+
+    segmenters = [Segmenter(engine(), threads=threads) for _ in range(3)]
+    for segmenter in segmenters:
+        segmenter._backend._session = Session(segmenter._backend._session)
+    workers = [threading.Thread(target=segmenter, args=(photos[0],)) for segmenter in segmenters]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for segmenter in segmenters:
+        segmenter.close()
+    assert most == together
+
+
+def test_this_machine_has_cores():
+    assert CORES.count >= 1
