@@ -26,6 +26,10 @@ SIMULATED = "-simulated"
 SIMULATES = "simulates"
 
 
+# Keys of a sidecar that stand there only where there is something to say.
+_OF_SOME = ("winograd", "tuning")
+
+
 @dataclass(frozen=True)
 class EngineFile:
     """The file a sidecar belongs to.
@@ -214,6 +218,29 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """How kernels were chosen by measuring.
+
+    Attributes:
+        shape: Of the images, `NxHxW`.
+        threads: CPU threads; None for all cores.
+        cpu: The processor, as its system calls it.
+        milliseconds: Median time of an image to its labels, by what was tried.
+        chosen: The one of these that the engine is.
+    """
+
+    shape: str
+    threads: int | None
+    cpu: str
+    milliseconds: Mapping[str, float]
+    chosen: str
+
+    def __post_init__(self) -> None:
+        if self.chosen not in self.milliseconds:
+            raise InputError("sidecar tuning", got=repr(self.chosen), expected=f"one of {', '.join(self.milliseconds)}")
+
+
+@dataclass(frozen=True)
 class Sidecar:
     """Everything `<engine>.json` says; see docs/artifacts.md for each key.
 
@@ -228,6 +255,8 @@ class Sidecar:
         target: Where it may run: `cpu`, and `gpu` architectures.
         profiles: Min, opt and max shapes; empty where any size runs.
         gate: The gate it met before `deploy` shipped it; None for an engine that was only built.
+        winograd: Names of the layers that ONNX Runtime is given as Winograd's algorithm.
+        tuning: How these were chosen, and the INT8 layers; None where nothing was measured.
     """
 
     engine: EngineFile
@@ -240,11 +269,13 @@ class Sidecar:
     target: Mapping[str, Any]
     profiles: tuple[Mapping[str, Any], ...] = ()
     gate: Gate | None = None
+    winograd: tuple[str, ...] = ()
+    tuning: Tuning | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the sidecar as JSON data, with its format number."""
+        """Returns the sidecar as JSON data, with its format number; what only some engines have only there."""
         fields = {**asdict(self), "precision": self.precision.to_json(), "spec": self.spec.to_json()}
-        return {"format": FORMAT, **fields}
+        return {"format": FORMAT, **{key: value for key, value in fields.items() if value or key not in _OF_SOME}}
 
     @classmethod
     def from_json(cls, data: object) -> Sidecar:
@@ -266,11 +297,19 @@ class Sidecar:
                 target=_checked_target(fields["target"]),
                 profiles=tuple(_checked_profile(profile) for profile in fields["profiles"]),
                 gate=Gate.from_json(fields["gate"]) if fields.get("gate") else None,
+                winograd=_checked_names(fields.get("winograd", [])),
+                tuning=Tuning(**known_fields(Tuning, fields["tuning"])) if fields.get("tuning") else None,
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError("the sidecar is malformed", got=f"{type(error).__name__}: {error}") from error
+
+
+def _checked_names(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise InputError("sidecar winograd", got=repr(value), expected="a list of names of layers")
+    return tuple(value)
 
 
 def _checked_io(value: object) -> Io:

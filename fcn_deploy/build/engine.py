@@ -45,8 +45,8 @@ class BuildConfig:
         bias_correction: Whether the biases of INT8 layers make up for the rounding of their weights; see `quant.bias`.
         weight_rounding: How the weights of INT8 layers are rounded: `nearest` or `correlated` (see `quant.rounding`).
             None for what measured best: `correlated` for ONNX Runtime, `nearest` for TensorRT.
-        winograd: Whether an FP32 engine for ONNX Runtime multiplies by `passes.winograd` where that is faster: it takes
-            more memory, and a second more to load.
+        winograd: Names of the layers that an engine for ONNX Runtime multiplies by `passes.winograd` where they are
+            float, which takes more memory, and up to a second more to load; None for those of many channels.
         spec: The net's, for a model that another tool made of an exported one and left without.
     """
 
@@ -57,7 +57,7 @@ class BuildConfig:
     int8_layers: tuple[str, ...] | None = None
     bias_correction: bool = True
     weight_rounding: Rounding | None = None
-    winograd: bool = True
+    winograd: tuple[str, ...] | None = None
     spec: ModelSpec | None = None
 
     def __post_init__(self) -> None:

@@ -80,6 +80,7 @@ def build_onnxruntime(model: bytes, config: BuildConfig, ranges: Ranges | None =
         spec=exported_spec(parse(model), stated=config.spec),
         source=source,
         target={"cpu": resolve_target(config.target_cpu), "gpu": []},
+        winograd=_winograd(parse(data), precision),
     )
     return Engine(data, sidecar)
 
@@ -112,9 +113,7 @@ def onnxruntime_graph(model: bytes, config: BuildConfig, ranges: Ranges | None =
     elif config.precision == "int8" and ranges is not None:
         check_ranges(ranges, sha256_bytes(model))
         precision = _quantize(graph_model, config, ranges, target)
-    graph_model = passes.run(graph_model, passes.CPU)
-    if config.precision == "fp32" and config.winograd:
-        graph_model = passes.run(graph_model, passes.WINOGRAD)
+    graph_model = passes.run(graph_model, passes.cpu(_floats(config.winograd, precision)))
     if config.io == "image":
         graph_model = passes.run(graph_model, (*passes.image_io(spec), *passes.CPU_IMAGES))
     graph_model = passes.run(graph_model, passes.FINAL)
@@ -166,6 +165,15 @@ def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, target: Targ
     scheme = OrtScheme(127 if target == "vnni" else 64, rounding)
     emit_onnxruntime(model, choose(ranges.histograms, config.method, symmetric=False), layers, scheme, means)
     return Precision("int8", "fp32", config.method, precisions, bias_corrected=bool(means), weight_rounding=rounding)
+
+
+def _floats(layers: tuple[str, ...] | None, precision: Precision) -> tuple[str, ...] | None:
+    return layers and tuple(name for name in layers if precision.layers.get(name) != "int8")
+
+
+def _winograd(engine: ir.Model, precision: Precision) -> tuple[str, ...]:
+    """The layers whose products have become a MatMul of the layer's name."""
+    return tuple(str(node.name) for node in engine.graph if node.op_type == "MatMul" and node.name in precision.layers)
 
 
 def _without_saturation(model: ir.Model, target: TargetCpu) -> ir.Model:

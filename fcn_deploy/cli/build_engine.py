@@ -13,6 +13,7 @@ import click
 from fcn_deploy.cli.console import TerminalProgress, print_json
 from fcn_deploy.cli.options import (
     PATH,
+    SizeType,
     calibration_options,
     json_option,
     method_option,
@@ -52,7 +53,13 @@ if TYPE_CHECKING:
 @click.option(
     "--no-winograd",
     is_flag=True,
-    help="FP32 for onnxruntime: multiply directly in 3x3 layers of many channels, for less memory.",
+    help="onnxruntime: multiply directly in float 3x3 layers of many channels, for less memory.",
+)
+@click.option(
+    "--tune",
+    type=SizeType(),
+    help="onnxruntime: choose by time, on this machine and for images of this size, which layers Winograd's algorithm "
+    "multiplies and, with --int8, which are INT8 at all.",
 )
 @click.option(
     "--spec-from",
@@ -100,6 +107,7 @@ def command(
     no_bias_correction: bool,
     weight_rounding: Any,
     no_winograd: bool,
+    tune: tuple[int, int] | None,
     spec_from: Path | None,
     backend: str,
     io: Any,
@@ -128,6 +136,7 @@ def command(
     from fcn_deploy.planning.decide import Decision
     from fcn_deploy.quant.ranges import Ranges
     from fcn_deploy.sidecar import sidecar_path
+    from fcn_deploy.spec import ImageShape
 
     if len(set(precisions)) > 1:
         raise UsageError("more than one precision", got=" ".join(f"--{p}" for p in precisions), expected="one")
@@ -146,7 +155,7 @@ def command(
             twin,
             {"--calib-data": calib_data, "--ranges": ranges, "--calib-method": calib_method}
             | {"--calib-size": calib_size, "--max-images": max_images}
-            | {"--no-bias-correction": no_bias_correction or None, "--weight-rounding": weight_rounding}
+            | {"--no-bias-correction": no_bias_correction or None, "--weight-rounding": weight_rounding, "--tune": tune}
             | {f"--{name.replace('_', '-')}": options[name] for name in ("accuracy_budget", "precision_map", "data")},
         )
     elif precision == "int8" and (calib_data is None) == (ranges is None):
@@ -161,8 +170,14 @@ def command(
         )
     if weight_rounding and precision != "int8":
         raise UsageError("weights are rounded in INT8", got=f"--weight-rounding with --{precision}", fix="add --int8")
-    if threads is not None and calib_data is None and options["data"] is None:
-        raise UsageError("threads are for calibrating", got="--threads without --calib-data", fix="leave it out")
+    if threads is not None and calib_data is None and options["data"] is None and tune is None:
+        raise UsageError(
+            "threads are for calibrating and tuning", got="--threads without --calib-data or --tune", fix="leave it out"
+        )
+    if tune is not None and (no_winograd or options["precision_map"]):
+        raise UsageError(
+            "layers are chosen by time, or named", got="--tune with --no-winograd or --precision-map", expected="one"
+        )
     if twin and precision != "int8":
         raise UsageError("a twin is built beside INT8", got=f"--twin with --{precision}", fix="add --int8")
     asked = plan_from(options, calib_method)
@@ -180,15 +195,17 @@ def command(
         *(precision, io, method, target_cpu),
         bias_correction=not no_bias_correction,
         weight_rounding=weight_rounding,
-        winograd=not no_winograd,
+        winograd=() if no_winograd else None,
         spec=spec,
     )
     tensorrt = tensorrt_from(options)
     progress = TerminalProgress()
     backend = steps.choose_backend(backend, output, progress)
-    if no_winograd and (backend, precision) != ("onnxruntime", "fp32"):
-        got = f"--no-winograd for {precision.upper()} on {backend}"
+    if no_winograd and backend != "onnxruntime":
+        got = f"--no-winograd for {backend}"
         raise UsageError("nothing is multiplied by Winograd's algorithm", got=got, fix="leave it out")
+    if tune is not None and backend != "onnxruntime":
+        raise UsageError("engines of this backend are not tuned", got=f"--tune for {backend}", fix="leave it out")
     jobs = [_Job(output, config, tensorrt, log)]
     if twin:
         jobs.append(_twin(jobs[0]))
@@ -206,10 +223,15 @@ def command(
         if asked.decides and asked.data is None:
             images, held_out = images.every_fifth()
         source = steps.calibrate(model, images, threads=threads, progress=progress)
+    if isinstance(source, Path) and (tune is not None or asked != PlanOptions()):
+        source = Ranges.load(source)
+    tuned = None
+    if tune is not None:
+        tuned = steps.tune(model, config, source, ImageShape(1, *tune), threads=threads, progress=progress)
+        config = tuned.config
+        jobs[0] = replace(jobs[0], config=config)
     decision = Decision(config)
     if asked != PlanOptions():
-        if isinstance(source, Path):
-            source = Ranges.load(source)
         decision = plan(
             *(model, config, source, asked, held_out),
             backend=backend,
@@ -223,6 +245,8 @@ def command(
         for job in jobs
     ]
     engines[0] = decision.recorded(engines[0])
+    if tuned is not None:
+        engines[0] = tuned.recorded(engines[0])
     # Only when all are made: an engine without the twin that was asked for is not what was asked for.
     sidecars = [engine.save(job.output) for engine, job in zip(engines, jobs, strict=True)]
     if as_json:

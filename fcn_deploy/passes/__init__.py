@@ -71,9 +71,17 @@ def unsigned(weights: Collection[str]) -> tuple[Pass, ...]:
     return (functools.partial(store_unsigned, weights=weights),)
 
 
-# What ONNX Runtime's CPU does faster than what the exported graph says. Behind quantisation, which goes by layers.
-CPU: tuple[Pass, ...] = (rewrite_upsampling,)
-WINOGRAD: tuple[Pass, ...] = (multiply_by_winograd,)
+def cpu(winograd: Collection[str] | None = None) -> tuple[Pass, ...]:
+    """Returns the passes for what ONNX Runtime's CPU does faster than what the exported graph says.
+
+    They come behind quantisation, which goes by layers.
+
+    Args:
+        winograd: Names of the layers that are multiplied by Winograd's algorithm; by their channels where None.
+    """
+    return (rewrite_upsampling, functools.partial(multiply_by_winograd, layers=winograd))
+
+
 # Behind `image_io`.
 CPU_IMAGES: tuple[Pass, ...] = (label_early,)
 

@@ -17,11 +17,13 @@ are stored as they were: their transformation is of constants, done when a sessi
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from fcn_deploy.errors import UsageError
 from fcn_deploy.graph import add_constant, constant_of, replace_node
 
 _log = logging.getLogger(__name__)
@@ -58,21 +60,41 @@ _OUTPUT = np.array(
 LEAST_CHANNELS = 128
 
 
-def multiply_by_winograd(model: ir.Model, least_channels: int = LEAST_CHANNELS) -> tuple[ir.Model, bool]:
-    """Replaces the float 3x3 convolutions of stride 1 that read and write `least_channels` or more.
+def winograd_layers(graph: ir.Graph, least_channels: int = LEAST_CHANNELS) -> tuple[str, ...]:
+    """Returns the names of the float 3x3 convolutions of stride 1 that read and write so many channels or more."""
+    return tuple(str(node.name) for node in graph if node.op_type == "Conv" and _fits(node, least_channels))
 
-    The node that stands for a layer, its matrix product, has the layer's name.
+
+def multiply_by_winograd(model: ir.Model, layers: Collection[str] | None = None) -> tuple[ir.Model, bool]:
+    """Replaces 3x3 convolutions.
+
+    The node that stands for a layer, its matrix product, has the layer's name; the names of all others begin with it
+    and a slash.
+
+    Args:
+        model: Any model; changed in place.
+        layers: Names of those to replace; those of `LEAST_CHANNELS` or more where None.
+
+    Raises:
+        UsageError: One of them is no float 3x3 convolution of stride 1, padding 1 and constant weights.
     """
     graph = model.graph
-    found = [node for node in graph if node.op_type == "Conv" and _pays(node, least_channels)]
-    for node in found:
+    chosen = winograd_layers(graph) if layers is None else set(layers)
+    unfit = sorted(set(chosen).difference(winograd_layers(graph, 1)))
+    if unfit:
+        raise UsageError(
+            "Winograd's algorithm is for other layers",
+            got=", ".join(unfit),
+            expected="float 3x3 convolutions of stride 1 and padding 1",
+        )
+    for node in [node for node in graph if node.name in chosen]:
         _rewrite(graph, node)
-    if not found:
-        _log.debug("multiply_by_winograd: no float 3x3 convolution of %d channels or more", least_channels)
-    return model, bool(found)
+    if not chosen:
+        _log.debug("multiply_by_winograd: nothing to replace")
+    return model, bool(chosen)
 
 
-def _pays(conv: ir.Node, least_channels: int) -> bool:
+def _fits(conv: ir.Node, least_channels: int) -> bool:
     weights = constant_of(conv.inputs[1])
     if weights is None or weights.dtype != np.float32 or weights.shape[2:] != (3, 3):
         return False

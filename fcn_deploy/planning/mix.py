@@ -78,7 +78,8 @@ class Mixer:
         return simulated(typed_graph(self.model, self._config(self.base, int8), self.ranges, self.base))
 
     def _config(self, floats: Base, int8: Collection[str]) -> BuildConfig:
+        # Direct throughout: what is compared layer by layer has to be one node a layer.
+        config = replace(self.config, io="tensor", winograd=())
         if not int8:
-            # Direct, as the float layers of an INT8 engine are: layers are compared and timed one by one.
-            return replace(self.config, precision=floats, io="tensor", int8_layers=None, winograd=False)
-        return replace(self.config, precision="int8", io="tensor", int8_layers=tuple(int8))
+            return replace(config, precision=floats, int8_layers=None)
+        return replace(config, precision="int8", int8_layers=tuple(int8))

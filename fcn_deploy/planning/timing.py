@@ -33,8 +33,8 @@ def time_layers(
 ) -> dict[str, dict[str, float]]:
     """Measures each layer of several models on the same input, in turn, round by round, behind one round that warms up.
 
-    A layer's time is that of the kernel its convolution has become, with what was fused into it; not that of
-    conversions between layouts or types beside it.
+    A layer's time is that of the kernel its convolution has become, with what was fused into it, or of all nodes where
+    `passes.winograd` has written it; not that of conversions between layouts or types beside it.
 
     Args:
         models: Contents of ONNX files of one net, by name.
@@ -76,15 +76,21 @@ def _names(model: ir.Model, layers: Collection[str]) -> dict[str, str]:
             assert fused is not None
             for called in (node.name, node.outputs[0].name, fused.name, last.name):
                 names[str(called)] = str(node.name)
+        if node.op_type == "MatMul" and node.name in layers:  # the products of Winograd's algorithm
+            layer = str(node.name)
+            parts = (str(other.name) for other in model.graph if str(other.name).startswith(f"{layer}/"))
+            names.update(dict.fromkeys((layer, *parts), layer))
     return names
 
 
 def _medians(profile: Path, names: Mapping[str, str], rounds: int) -> dict[str, float]:
-    events = json.loads(profile.read_text())
-    runs: dict[str, list[float]] = defaultdict(list)
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL) and "Conv" in event["args"]["op_name"]:
+    kernels: dict[str, list[float]] = defaultdict(list)
+    for event in json.loads(profile.read_text()):
+        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
             called = _SUFFIXES.sub("", event["name"].removesuffix(_KERNEL))
             if called in names:
-                runs[names[called]].append(event["dur"] / 1000)
-    return {layer: statistics.median(times[-rounds:]) for layer, times in runs.items()}
+                kernels[called].append(event["dur"] / 1000)
+    times: dict[str, float] = defaultdict(float)
+    for called, runs in kernels.items():
+        times[names[called]] += statistics.median(runs[-rounds:])
+    return dict(times)

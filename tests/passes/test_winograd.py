@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from fcn_deploy.errors import UsageError
 from fcn_deploy.graph import parse, serialize
 from fcn_deploy.layers import list_layers
 from fcn_deploy.passes.unused import remove_unused
-from fcn_deploy.passes.winograd import LEAST_CHANNELS, multiply_by_winograd
+from fcn_deploy.passes.winograd import multiply_by_winograd, winograd_layers
 from fcn_deploy.spec import ImageShape
 
 
@@ -34,8 +35,9 @@ def model_of(channels, outputs, *, biased=True, kernel=3, rectified=False, **att
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
 
 
-def rewritten(data, least_channels=1):
-    model, changed = multiply_by_winograd(parse(data), least_channels)
+def rewritten(data):
+    model = parse(data)
+    model, changed = multiply_by_winograd(model, winograd_layers(model.graph, least_channels=1))
     return remove_unused(model)[0], changed
 
 
@@ -97,8 +99,14 @@ def test_other_convolutions_stay_as_they_are(attributes):
 
 
 @pytest.mark.parametrize(("channels", "outputs", "pays"), [(128, 128, True), (127, 128, False), (128, 127, False)])
-def test_it_takes_many_channels_on_both_sides_to_pay(channels, outputs, pays):
-    assert rewritten(model_of(channels, outputs, pads=[1] * 4), LEAST_CHANNELS)[1] is pays
+def test_by_itself_it_takes_many_channels_on_both_sides(channels, outputs, pays):
+    assert multiply_by_winograd(parse(model_of(channels, outputs, pads=[1] * 4)))[1] is pays
+
+
+def test_only_the_layers_that_are_named_are_replaced():
+    assert not multiply_by_winograd(parse(model_of(128, 128, pads=[1] * 4)), ())[1]
+    with pytest.raises(UsageError, match="for other layers; got other; expected float 3x3"):
+        multiply_by_winograd(parse(model_of(3, 3, pads=[1] * 4)), ("other",))
 
 
 def test_what_stands_for_a_layer_is_listed_with_its_name_and_parameters():
