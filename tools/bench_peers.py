@@ -72,15 +72,15 @@ class Peer:
         Raises:
             ClickException: It ends instead; the message is the last line of what it said.
         """
-        said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - the process writes to it as long as it lives
         command = [str(python), str(_SCRIPTS / "peer_worker.py"), name, str(folder), str(shape), str(threads)]
-        process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said)
+        log = folder / f"{name}.log"
+        with log.open("w") as said:
+            process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said)
         peer = cls(name, process)
         assert process.stdout is not None
         if not process.stdout.readline():
-            process.wait()
-            said.seek(0)
-            raise click.ClickException((said.read().strip().splitlines() or ["it ended without a word"])[-1])
+            peer.close()
+            raise click.ClickException((log.read_text().strip().splitlines() or ["it ended without a word"])[-1])
         return peer
 
     def run(self, images: Path) -> None:
@@ -212,8 +212,8 @@ class Bench:
         if "ours-int8" in contestants:
             ranges = steps.calibrate(model, calibration)
             steps.build(model, BuildConfig("int8"), ranges).save(self.work / "int8.onnx")
-        planes = np.concatenate([normalize(image[np.newaxis], normalization) for image in calibration])
-        np.save(self.work / "calibration.npy", planes)
+        planes = {str(index): normalize(image[np.newaxis], normalization) for index, image in enumerate(calibration)}
+        np.savez(self.work / "calibration.npz", **planes)  # type: ignore[arg-type]
         names = [name for name in ("openvino-int8", "mnn-fp32") if name in contestants]
         return {name: refusal for name in names if (refusal := self._convert(name))}
 

@@ -2,7 +2,7 @@
 
     python tools/peer_convert.py mnn work
 
-reads `work/net.onnx`, and for INT8 the normalised images in `work/calibration.npy`, and writes beside them.
+reads `work/net.onnx`, and for INT8 the normalised images in `work/calibration.npz`, and writes beside them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def openvino_int8(folder: Path) -> None:
     import numpy as np
     import openvino
 
-    images = np.load(folder / "calibration.npy", mmap_mode="r")
-    dataset = nncf.Dataset(range(len(images)), lambda index: images[index : index + 1])
+    images = np.load(folder / "calibration.npz")
+    dataset = nncf.Dataset(list(images), lambda name: images[name])
     model = openvino.Core().read_model(str(folder / "net.onnx"))
     openvino.save_model(nncf.quantize(model, dataset, subset_size=len(images)), str(folder / "openvino_int8.xml"))
 

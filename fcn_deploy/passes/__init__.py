@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import onnx_ir as ir
 
+from fcn_deploy.passes.channels_last import quantize_channels_last
 from fcn_deploy.passes.dim_names import name_dims
 from fcn_deploy.passes.early_labels import label_early
 from fcn_deploy.passes.half import QDQ_OPSET, to_half
@@ -79,7 +80,7 @@ def cpu(winograd: Collection[str] | None = None) -> tuple[Pass, ...]:
     Args:
         winograd: Names of the layers that are multiplied by Winograd's algorithm; by their channels where None.
     """
-    return (rewrite_upsampling, functools.partial(multiply_by_winograd, layers=winograd))
+    return (rewrite_upsampling, functools.partial(multiply_by_winograd, layers=winograd), quantize_channels_last)
 
 
 # Behind `image_io`.

@@ -1,6 +1,6 @@
 """Rewrites transposed convolutions as what ONNX Runtime's CPU kernels do faster: an interpolation or a convolution.
 
-Its ConvTranspose is a matrix product whose columns are then added up where they overlap, one after the other. Both
+Its ConvTranspose is a matrix product whose columns are then added up where they overlap, one after the other. All
 rewrites give the same sums, at the border and at every size:
 
 - Where each channel is upsampled by itself and by the bilinear kernel, as FCNs begin and their frozen layers stay, the
@@ -8,6 +8,7 @@ rewrites give the same sums, at the border and at every size:
 - Elsewhere, from strides of 4 on, the outputs that share a position within the stride are a convolution of the input:
   s * s of them side by side in the channels of one Conv, put in their places by DepthToSpace, "sub-pixel convolution"
   (Shi et al. 2016, https://arxiv.org/abs/1609.05158).
+- Weights that are zero between different channels are stored as those of a layer of as many groups.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _LEAST_STRIDE = 4
 
 
 def rewrite_upsampling(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Replaces every transposed convolution that one of the two rewrites can express.
+    """Replaces every transposed convolution that one of the rewrites can express.
 
     The last node of what replaces a layer has its name where it is a Conv; so a layer that still multiplies keeps it.
     """
@@ -45,7 +46,7 @@ def rewrite_upsampling(model: ir.Model) -> tuple[ir.Model, bool]:
         if layer is None:
             continue
         replace = _interpolate if layer.is_bilinear else _convolve
-        changed |= replace(model.graph, node, layer)
+        changed |= replace(model.graph, node, layer) or _separate(model.graph, node, layer)
     return model, changed
 
 
@@ -60,6 +61,7 @@ class _Transposed:
         stride: Along height and width; so are what follows.
         begin: Padding in front, which is cut off the output.
         missing: How much shorter the output is than if nothing were cut: padding of both sides less output padding.
+        separated: Whether the groups are not the node's, but those of weights that are zero between channels.
     """
 
     weights: NDArray[np.float32]
@@ -68,6 +70,7 @@ class _Transposed:
     stride: tuple[int, int]
     begin: tuple[int, int]
     missing: tuple[int, int]
+    separated: bool = False
 
     @property
     def kernel(self) -> tuple[int, int]:
@@ -110,14 +113,24 @@ def _read(node: ir.Node) -> _Transposed | None:
     extra = attributes.get_ints("output_padding", (0, 0))
     vertical, horizontal = attributes.get_ints("strides", (1, 1))
     values = constant_of(bias)
+    separated = groups == 1 and _is_diagonal(weights)
+    if separated:
+        groups, weights = len(weights), np.ascontiguousarray(np.einsum("ccij->cij", weights)[:, np.newaxis])
     return _Transposed(
         weights=weights,
         bias=np.zeros(weights.shape[1] * groups, np.float32) if values is None else values,
         groups=groups,
+        separated=separated,
         stride=(vertical, horizontal),
         begin=(top, left),
         missing=(top + bottom - extra[0], left + right - extra[1]),
     )
+
+
+def _is_diagonal(weights: NDArray[np.float32]) -> bool:
+    """Whether each of several channels is upsampled by itself."""
+    channels = len(weights)
+    return 1 < channels == weights.shape[1] and not weights[~np.eye(channels, dtype=bool)].any()
 
 
 def _bilinear(kernel: int, stride: int) -> NDArray[np.float64] | None:
@@ -192,6 +205,18 @@ def _convolve(graph: ir.Graph, node: ir.Node, layer: _Transposed) -> bool:
     replace_node(
         graph, node, [conv, placed, *_cut(graph, name, placed.outputs[0], [(0, axis.excess) for axis in axes])]
     )
+    return True
+
+
+def _separate(graph: ir.Graph, node: ir.Node, layer: _Transposed) -> bool:
+    """Keeps the layer, with a group for each channel, where its weights are zero between them."""
+    if not layer.separated:
+        return False
+    weights = add_constant(graph, f"{node.name}/diagonal", layer.weights)
+    attributes = [attribute for attribute in node.attributes.values() if attribute.name != "group"]
+    inputs = [node.inputs[0], weights, *node.inputs[2:]]
+    grouped = ir.Node("", "ConvTranspose", inputs, [*attributes, ir.AttrInt64("group", layer.groups)], name=node.name)
+    replace_node(graph, node, [grouped])
     return True
 
 

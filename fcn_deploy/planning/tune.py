@@ -104,7 +104,8 @@ def _candidates(
 ) -> dict[str, BuildConfig]:
     """What to time as a whole, by name."""
     graph = parse(model)
-    every = winograd_layers(passes.run(parse(model), passes.cpu(())).graph, least_channels=1)
+    rewritten = passes.run(parse(model), passes.cpu(())).graph
+    every, by_channels = winograd_layers(rewritten, least_channels=1), winograd_layers(rewritten)
     plain = BuildConfig("fp32", spec=config.spec)
     models = {
         "direct": onnxruntime_graph(model, replace(plain, winograd=()))[0],
@@ -117,11 +118,9 @@ def _candidates(
     times = time_layers(models, {*every, *quantized}, feeds, threads=threads)
     faster = tuple(name for name in every if _faster(times, name, "winograd", "direct"))
     if config.precision != "int8":
-        return {
-            "by channels": replace(config, winograd=None),
-            "by layer": replace(config, winograd=faster),
-            "direct": replace(config, winograd=()),
-        }
+        ways = {"direct": (), "by channels": tuple(name for name in every if name in by_channels), "by layer": faster}
+        distinct = {layers: name for name, layers in ways.items()}  # of two that are the same, the name of the last
+        return {name: replace(config, winograd=layers) for layers, name in distinct.items()}
     kept = tuple(
         name for name in quantized if not _faster(times, name, "winograd" if name in faster else "direct", "int8")
     )

@@ -123,6 +123,29 @@ def test_the_layers_of_fcns(kernel, stride, pad, learned):
     check(data, 5, 6, 7)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    stride=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    channels=st.integers(2, 4),
+    biased=st.booleans(),
+    pads=st.tuples(*[st.integers(0, 2)] * 4),
+    size=SIZES,
+)
+def test_weights_that_are_zero_between_channels_make_groups(stride, channels, biased, pads, size):
+    assume(all(step * (n - 1) + 5 - before - behind > 0 for step, n, before, behind in zip(
+        stride, size, pads[:2], pads[2:], strict=True)))  # fmt: skip
+    weights = np.zeros((channels, channels, 5, 5), np.float32)
+    weights[range(channels), range(channels)] = np.random.default_rng(0).normal(size=(channels, 5, 5))
+    bias = np.arange(channels, dtype=np.float32) if biased else None
+    data = model_of(weights, bias, strides=list(stride), pads=list(pads))
+    model, changed = rewrite_upsampling(parse(data))
+    assert changed
+    (layer,) = (node for node in model.graph if node.name == "upscore")
+    assert layer.attributes.get_int("group") == channels
+    assert (layer.op_type == "Conv") is (stride[0] == stride[1] >= 4)
+    check(data, channels, *size)
+
+
 def test_interpolation_strides_may_differ():
     taps = [1 - np.abs(np.arange(2 * stride) - stride + 0.5) / stride for stride in (2, 4)]
     data = model_of(diagonal(3, np.outer(*taps).astype(np.float32)), strides=[2, 4], pads=[1, 2, 1, 2])

@@ -60,14 +60,14 @@ def test_fp32_layers_are_chosen_by_their_times(tuned, clock):
     clock["by layer"] = 5.0
     found = tuned("fp32")
     assert found.config == BuildConfig("fp32", winograd=DEEP)
-    assert found.tuning.milliseconds == {"by channels": 10.0, "by layer": 5.0, "direct": 10.0}
+    # The net of the tests has too few channels for the rule, which is then direct multiplication by another name.
+    assert found.tuning.milliseconds == {"by channels": 10.0, "by layer": 5.0}
     assert (found.tuning.chosen, found.tuning.shape, found.tuning.cpu) == ("by layer", "1x64x96", "a processor")
 
 
-@pytest.mark.parametrize(("fastest", "layers"), [("direct", ()), ("by channels", None)])
-def test_the_whole_has_the_last_word(tuned, clock, fastest, layers):
-    clock[fastest] = 1.0
-    assert tuned("fp32").config.winograd == layers
+def test_the_whole_has_the_last_word(tuned, clock):
+    clock["by channels"] = 1.0
+    assert tuned("fp32").config.winograd == ()
 
 
 def test_layers_that_int8_is_no_faster_in_are_given_back(tuned, clock):
