@@ -20,6 +20,7 @@ test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m "slow"
 
 bench: $(INSTALLED) $(PEERS_INSTALLED)
+	mkdir -p out
 	$(BIN)/python tools/bench_peers.py --peers $(PEERS)/bin/python -o out/peers.json --plot out/peers.svg $(BENCH)
 
 lint: $(INSTALLED)
