@@ -4,7 +4,8 @@ Each tensor with rows and columns is described by an interval: element i of an a
 `step * i + low` to `step * i + high`. A convolution, a pooling or an upsampling turns the interval of what it reads
 into that of what it makes (Araujo, Norris and Sim 2019, Computing Receptive Fields of Convolutional Neural Networks,
 https://distill.pub/2019/computing-receptive-fields/, with transposed layers added); behind an addition or a
-concatenation stands the union. A net for which that cannot be said, because something in it sees the whole image or
+concatenation stands the union. What reads an element that a smaller image would not have depends on that image going so
+far, even if the element does not. A net for which that cannot be said, because something in it sees the whole image or
 goes by its size, cannot be run in tiles.
 """
 
@@ -24,8 +25,8 @@ from fcn_deploy.errors import InputError
 from fcn_deploy.shapes import Shape, tensor_facts
 from fcn_deploy.spec import ImageShape, ReceptiveField
 
-# Sizes that every stride divides, others, and sizes that none divides and that take the most padding.
-_ALIGNED, _LARGER, _ODD = ImageShape(1, 3840, 3840), ImageShape(1, 7680, 11520), ImageShape(1, 3841, 7681)
+# A multiple of the usual strides.
+_UNIT = 3840
 
 # fmt: off
 _ELEMENTWISE = frozenset((
@@ -39,8 +40,8 @@ _ELEMENTWISE = frozenset((
 # They have an axis they go along, which must not be one of the image's; the default where there is one.
 _ALONG_AXIS = {"Softmax": -1, "LogSoftmax": -1, "Concat": 1, "Split": 0, "LayerNormalization": -1}
 _REDUCTIONS = ("ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum")
-# Their further inputs are of the channels, or of single values.
-_BY_CHANNEL = ("BatchNormalization", "LayerNormalization", "QuantizeLinear", "DequantizeLinear")
+# Their further inputs are of the channels, or say how the first is treated.
+_BY_CHANNEL = ("BatchNormalization", "LayerNormalization", "QuantizeLinear", "DequantizeLinear", "Split", "Dropout")
 _WINDOWS = ("Conv", "MaxPool", "AveragePool", "LpPool")
 
 
@@ -75,6 +76,9 @@ class _Field:
         )
         return replace(self, spans=tuple(changed))  # type: ignore[arg-type]
 
+    def union(self, other: _Field) -> _Field:
+        return self.along(lambda index, axis, span: span.union(other.spans[index]))
+
 
 class _WholeImageError(Exception):
     """A node that keeps a net from being run in tiles; its text says which and why."""
@@ -92,70 +96,103 @@ def receptive_field(model: ir.Model, *, fixed: ImageShape | None = None, divisor
         InputError: The net cannot be run in tiles; the message says which node stands in the way.
     """
     try:
-        fields = _fields(model, fixed or _ALIGNED)
-        if fixed is None and _fields(model, _LARGER) != fields:
+        unit = lcm(_UNIT, divisor)
+        unit = lcm(unit, _alignment(_walk(model, fixed or ImageShape(1, unit, unit))))
+        aligned, larger = fixed or ImageShape(1, unit, unit), fixed or ImageShape(1, 2 * unit, 3 * unit)
+        plain = _walk(model, aligned)
+        whole = _walk(model, aligned, edges=True)
+        if not (_walk(model, larger).same_as(plain) and _walk(model, larger, edges=True).same_as(whole)):
             raise _WholeImageError("it reads other pixels in larger images")
     except _WholeImageError as error:
         raise InputError("the net cannot be run in tiles", got=str(error)) from error
-    any_size = fixed is None and _same_at_odd_sizes(model, fields)
-    rows, columns = _output(model, _fields(model, _ODD, padded=True) if any_size else fields).spans
-    steps = {span.step for field in fields.values() for span in field.spans}
+    alignment = lcm(_alignment(plain), divisor)
+    odd = [] if fixed else [ImageShape(1, unit + top, 2 * unit + left) for top, left in _remainders(alignment)]
+    any_size = fixed is None and all(_is_same(model, images, plain) for images in odd)
+    reach = whole.output
+    for images in odd if any_size else ():
+        reach = reach.union(_walk(model, images, padded=True).output)
+    rows, columns = reach.spans
     return ReceptiveField(
         top=max(0, ceil(-rows.low)),
         bottom=max(0, ceil(rows.high)),
         left=max(0, ceil(-columns.low)),
         right=max(0, ceil(columns.high)),
-        alignment=reduce(lcm, (step.numerator for step in steps), divisor),
+        alignment=alignment,
         any_size=any_size,
     )
 
 
-def _same_at_odd_sizes(model: ir.Model, fields: Mapping[str, _Field]) -> bool:
+def _alignment(walk: _Walk) -> int:
+    return lcm(*(span.step.numerator for field in walk.fields.values() for span in field.spans))
+
+
+def _remainders(alignment: int) -> list[tuple[int, int]]:
+    """Rows and columns that are left over, where a size is no multiple of the alignment: few, many, and about half.
+
+    One alone, say 1, would not do: what is halved and rounded is the same for 0 and for 1.
+    """
+    half = alignment // 2
+    pairs = ((1, alignment - 1), (half, 2), (half + 1, 3))
+    return [(top % alignment, left % alignment) for top, left in pairs]
+
+
+def _is_same(model: ir.Model, images: ImageShape, plain: _Walk) -> bool:
     try:
-        return _fields(model, _ODD) == fields
+        return _walk(model, images).same_as(plain)
     except _WholeImageError:
         return False
 
 
-def _fields(model: ir.Model, images: ImageShape, *, padded: bool = False) -> dict[str, _Field]:
-    """Returns what each tensor depends on that depends on the image, for images of one shape.
-
-    Args:
-        model: The net.
-        images: Their shape.
-        padded: Whether that which a Pad repeats or mirrors counts.
+def _walk(model: ir.Model, images: ImageShape, *, padded: bool = False, edges: bool = False) -> _Walk:
+    """Walks a graph to its end, for images of one shape.
 
     Raises:
-        _WholeImageError: It cannot be said of one of them, or is not what a segmentation net's output depends on.
+        _WholeImageError: What a tensor depends on cannot be said, or is not what a segmentation net's logits do.
     """
-    walk = _Walk(model, images, padded)
+    walk = _Walk(model, images, padded, edges)
     for node in model.graph:
         walk.add(node)
-    field = _output(model, walk.fields)
+    field = walk.fields.get(walk.name)
     if field is None:
         raise _WholeImageError("its logits do not depend on the image")
     if (field.rank, field.axes) != (4, (2, 3)) or any(span.step != 1 for span in field.spans):
         raise _WholeImageError("its logits are not [N, C, H, W] of the size of the image")
-    return walk.fields
-
-
-def _output(model: ir.Model, fields: Mapping[str, _Field]) -> Any:
-    return fields.get(str(model.graph.outputs[0].name))
+    return walk
 
 
 class _Walk:
     """A walk through a graph, for images of one shape.
 
-    Attributes:
-        fields: What tensors depend on, as far as the walk has come; those that depend on no pixel are not in it.
+    Args:
+        model: The net.
+        images: Their shape.
         padded: Whether that which a Pad repeats or mirrors counts.
+        edges: Whether it counts how far the image has to go for an element to be there at all.
+
+    Attributes:
+        name: Of the output.
+        fields: What tensors depend on, as far as the walk has come; those that depend on no pixel are not in it.
+        numbers: What is computed of the size of the image and meets pixels, by node.
     """
 
-    def __init__(self, model: ir.Model, images: ImageShape, padded: bool) -> None:
+    def __init__(self, model: ir.Model, images: ImageShape, padded: bool, edges: bool) -> None:
         self._facts = tensor_facts(model, images)
         (image,) = (value for value in model.graph.inputs if value.name not in model.graph.initializers)
-        self.fields: dict[str, _Field] = {str(image.name): _Field(4, (2, 3), (_Span(), _Span()))}
+        self._size = (images.height, images.width)
+        self._edges = edges
         self.padded = padded
+        self.name = str(model.graph.outputs[0].name)
+        self.fields: dict[str, _Field] = {str(image.name): _Field(4, (2, 3), (_Span(), _Span()))}
+        self.numbers: dict[str, bytes] = {}
+
+    @property
+    def output(self) -> _Field:
+        """What the logits depend on."""
+        return self.fields[self.name]
+
+    def same_as(self, other: _Walk) -> bool:
+        """Whether tensors depend on the same, and numbers are the same, at another size."""
+        return (self.fields, self.numbers) == (other.fields, other.numbers)
 
     def add(self, node: ir.Node) -> None:
         """Adds the outputs of a node whose inputs have been added."""
@@ -163,7 +200,23 @@ class _Walk:
         # The sizes of a tensor are no pixels; what is computed of them alone is known already.
         if node.op_type not in ("Shape", "Size") and any(known):
             field = self._field(node, known)
-            self.fields.update((str(output.name), field) for output in node.outputs)
+            # What else a node gives, such as the places of maxima, is not followed.
+            for output in node.outputs if node.op_type == "Split" else node.outputs[:1]:
+                self.fields[str(output.name)] = self._to_edges(output, field) if self._edges else field
+
+    def _to_edges(self, value: ir.Value, field: _Field) -> _Field:
+        """Returns a field that holds what keeps elements from being missing at the edges of a smaller image."""
+        shape = self.shape(value)
+        if shape is None:
+            raise _WholeImageError(f"{value.name} is of unknown size")
+
+        def reach(index: int, axis: int, span: _Span) -> _Span:
+            # Element -1 is missing in an image that begins at 0, and element `count` in one that ends at `size`.
+            first = max(span.step - 1, Fraction(0))
+            missing = self._size[index] - span.step * shape[axis]
+            return _Span(span.step, min(span.low, first), max(span.high, missing))
+
+        return field.along(reach)
 
     def _field(self, node: ir.Node, known: Sequence[_Field | None]) -> _Field:
         if node.op_type in _ELEMENTWISE:
@@ -190,9 +243,7 @@ class _Walk:
         for value, field in zip(node.inputs, known, strict=True):
             if value is not None and field is None:
                 self._check_uniform(node, value, first)
-        return reduce(
-            lambda field, other: field.along(lambda index, axis, span: span.union(other.spans[index])), fields, first
-        )
+        return reduce(_Field.union, fields, first)
 
     def _check_uniform(self, node: ir.Node, value: ir.Value, field: _Field) -> None:
         """Refuses what is other for one place of the image than for another, such as an embedding of positions."""
@@ -204,6 +255,11 @@ class _Walk:
         from_behind = [field.rank - axis for axis in field.axes]
         if any(len(shape) >= axis and shape[-axis] > 1 for axis in from_behind):
             raise _WholeImageError(f"{node.op_type} {node.name} goes by the place in the image")
+        if value.const_value is not None:
+            return
+        if (number := self._facts.values.get(str(value.name))) is None:
+            raise _WholeImageError(f"{node.op_type} {node.name} goes by a value that is not known before the net runs")
+        self.numbers[f"{node.name}/{value.name}"] = number.tobytes()
 
     def shape(self, value: ir.Value | None) -> Shape | None:
         known = self._facts.types.get(str(value.name)) if value is not None else None
@@ -369,9 +425,11 @@ def _reshape(walk: _Walk, node: ir.Node, field: _Field) -> _Field:
 
 
 def _reduction(walk: _Walk, node: ir.Node, field: _Field) -> _Field:
-    axes = node.attributes.get_ints("axes") if "axes" in node.attributes else walk.value(node, 1)
+    given = node.attributes.get_ints("axes") if "axes" in node.attributes else walk.value(node, 1)
+    axes = [int(axis) % field.rank for axis in given] if given is not None else []
     kept = bool(node.attributes.get_int("keepdims", 1))
-    over = {int(axis) % field.rank for axis in axes} if axes is not None else set(field.axes)
+    none_is_none = bool(node.attributes.get_int("noop_with_empty_axes", 0))
+    over = set(axes) if axes or none_is_none else set(field.axes)
     _only_if(not over & set(field.axes), field, node)
     return _only_if(kept, field, node, "takes axes away")
 

@@ -236,6 +236,12 @@ class Tuning:
     chosen: str
 
     def __post_init__(self) -> None:
+        times = self.milliseconds
+        timed = isinstance(times, Mapping) and all(isinstance(each, int | float) for each in times.values())
+        if not timed or not isinstance(self.threads, int | None):
+            raise InputError("sidecar tuning", got=repr(times), expected="milliseconds by candidate, and threads")
+        if not isinstance(self.shape, str) or not isinstance(self.cpu, str):
+            raise InputError("sidecar tuning", got=f"{self.shape!r}, {self.cpu!r}", expected="a shape and a processor")
         if self.chosen not in self.milliseconds:
             raise InputError("sidecar tuning", got=repr(self.chosen), expected=f"one of {', '.join(self.milliseconds)}")
 

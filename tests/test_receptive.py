@@ -307,3 +307,119 @@ def test_aligned_corners_are_refused():
     pooled = graph.add("MaxPool", "image", kernel_shape=[2, 2], strides=[2, 2])
     graph.add("Resize", pooled, "", "", shape, mode="linear", coordinate_transformation_mode="align_corners")
     assert "align_corners" in refused(graph)
+
+
+# What the size of the image decides
+
+
+class Shifted(torch.nn.Module):
+    """Shifts its features down and up again: a row that a tile lacks is not one of its own convolutions'."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, own_nets.CLASSES, 1)
+
+    def forward(self, x):
+        pad = torch.nn.functional.pad
+        y = self.conv(pad(x, [0, 0, 1, 0])[:, :, :-1])
+        return pad(y[:, :, 1:], [0, 0, 0, 1])
+
+
+def test_a_row_that_is_cut_and_put_back_as_zeros_counts():
+    data, found = exported(Shifted())
+    assert found.receptive_field.bottom >= 1
+    check_tiles(session(data), found.receptive_field, (50, 40), (16, 16))
+
+
+def test_a_map_that_is_cut_and_filled_up_again_counts():
+    graph = Graph()
+    graph.add("Conv", "image", graph.weights(3, 3, 3, 3), pads=[1] * 4)
+    graph.add("Pad", graph.last, graph.constant([0, 0, -4, -4, 0, 0, -4, -4]))
+    graph.add("Pad", graph.last, graph.constant([0, 0, 4, 4, 0, 0, 4, 4]))
+    check_tiles(session(graph.model()), field_of(graph), (50, 40), (16, 16))
+
+
+def test_a_part_of_a_fixed_size_is_refused():
+    graph = Graph()
+    row = graph.add("Slice", "image", graph.constant([0]), graph.constant([1]), graph.constant([2]))
+    graph.add("Add", "image", row)
+    assert "larger images" in refused(graph)
+
+
+@pytest.mark.parametrize("noop", [0, 1])
+def test_a_reduction_over_no_axes_is_one_over_all_unless_it_says_otherwise(noop):
+    graph = Graph()
+    mean = graph.add("ReduceMean", "image", graph.constant(np.array([], np.int64)), noop_with_empty_axes=noop)
+    graph.add("Add", "image", mean)
+    if noop:
+        assert field_of(graph).top == 0
+    else:
+        refused(graph)
+
+
+class Scaled(torch.nn.Module):
+    """Goes by the number of rows, not by what is in them."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, own_nets.CLASSES, 3, padding=1)
+
+    def forward(self, x):
+        return self.conv(x) * (x.shape[2] / 64) + x.mean(1, keepdim=True)
+
+
+def test_a_number_that_is_computed_of_the_size_is_refused():
+    _, found = exported(Scaled())
+    assert found.receptive_field is None
+
+
+class Centred(torch.nn.Module):
+    """Crops what is too large in the middle: by how much, goes by what the size leaves over."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, own_nets.CLASSES, 4, stride=3, padding=2)
+
+    def forward(self, x):
+        y = torch.nn.functional.interpolate(self.conv(x), scale_factor=3.0, mode="nearest")
+        top, left = (y.shape[2] - x.shape[2]) // 2, (y.shape[3] - x.shape[3]) // 2
+        return y[:, :, top : top + x.shape[2], left : left + x.shape[3]]
+
+
+def test_a_crop_to_the_middle_at_some_remainders_is_not_for_any_size():
+    data, found = exported(Centred())
+    field = found.receptive_field
+    assert field is None or not field.any_size
+    if field is not None:
+        check_tiles(session(data), field, (30 * field.alignment, 34 * field.alignment), (24, 24))
+
+
+class Split(torch.nn.Module):
+    """Splits its channels by size."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 2 * own_nets.CLASSES, 3, padding=1)
+
+    def forward(self, x):
+        first, second = torch.split(self.conv(x), [own_nets.CLASSES] * 2, dim=1)
+        return first * second.sigmoid()
+
+
+def test_channels_may_be_split_by_size():
+    _, found = exported(Split())
+    assert found.receptive_field == ReceptiveField(1, 1, 1, 1, alignment=1)
+
+
+def test_where_a_maximum_is_found_is_not_followed():
+    graph = Graph()
+    graph.nodes.append(helper.make_node("MaxPool", ["image"], ["most", "places"], "pool", kernel_shape=[1, 1]))
+    graph.add("Cast", "places", to=TensorProto.FLOAT)
+    assert "do not depend on the image" in refused(graph)
+
+
+def test_a_net_padded_to_an_odd_divisor_has_it():
+    data, found = exported(own_nets.UNet(), Padding(24, "edge"))
+    assert found.receptive_field.alignment == 24
+    assert found.receptive_field.any_size
+    check_tiles(session(data), found.receptive_field, (131, 157), (48, 24))

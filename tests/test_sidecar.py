@@ -11,7 +11,7 @@ from fcn_deploy.build import Engine
 from fcn_deploy.errors import ArtifactError, InputError
 from fcn_deploy.files import sha256_bytes
 from fcn_deploy.palette import default_palette
-from fcn_deploy.sidecar import EngineFile, Gate, Precision, Sidecar, Source, load_sidecar, sidecar_path
+from fcn_deploy.sidecar import EngineFile, Gate, Precision, Sidecar, Source, Tuning, load_sidecar, sidecar_path
 from fcn_deploy.spec import ModelSpec
 
 SPEC = ModelSpec("fcn8s", 8, 1.0, 2, ("sky", "building"), default_palette(2))
@@ -292,3 +292,28 @@ def test_a_sidecar_that_somebody_edited_is_an_input_error(key, value):
     data = {**json.loads(json.dumps(SIDECAR.to_json())), key: value}
     with pytest.raises(InputError, match=f"sidecar {key}"):
         Sidecar.from_json(data)
+
+
+TUNED = {"shape": "1x64x64", "threads": None, "cpu": "a", "milliseconds": {"one": 1.5, "other": 2}, "chosen": "one"}
+
+
+def test_how_an_engine_was_tuned_comes_back_from_its_json():
+    found = replace(SIDECAR, winograd=("conv4_1",), tuning=Tuning(**TUNED))
+    assert Sidecar.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("chosen", "third"), ("milliseconds", "one"), ("milliseconds", {"one": "fast"}), ("milliseconds", ["one"]),
+     ("threads", "two"), ("shape", 3), ("cpu", None)],
+)  # fmt: skip
+def test_a_bad_tuning_is_an_input_error(key, value):
+    data = {**SIDECAR.to_json(), "tuning": {**TUNED, key: value}}
+    with pytest.raises(InputError):
+        Sidecar.from_json(json.loads(json.dumps(data)))
+
+
+@pytest.mark.parametrize("value", ["conv4_1", [3], {"conv4_1": 1}])
+def test_bad_names_of_layers_are_an_input_error(value):
+    with pytest.raises(InputError, match="sidecar winograd"):
+        Sidecar.from_json(json.loads(json.dumps({**SIDECAR.to_json(), "winograd": value})))

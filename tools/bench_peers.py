@@ -14,6 +14,7 @@ weights on generated scenes. What a peer refuses is recorded in its own words, a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -94,13 +95,17 @@ class Peer:
 
     def close(self) -> None:
         """Ends the process."""
-        self.process.communicate()
+        with contextlib.suppress(BrokenPipeError):  # of one that has ended by itself
+            self.process.communicate()
 
     def _ask(self, request: Mapping[str, str]) -> dict[str, Any]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        print(json.dumps(request), file=self.process.stdin, flush=True)
-        answer = self.process.stdout.readline()
+        try:
+            print(json.dumps(request), file=self.process.stdin, flush=True)
+            answer = self.process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
         if not answer:
             raise click.ClickException(f"{self.name} ended with {self.process.wait()}")
         return json.loads(answer)  # type: ignore[no-any-return]
@@ -228,12 +233,17 @@ class Bench:
         with ExitStack() as stack:
             for name in contestants:
                 try:
-                    opened[name] = peer = self._open(name, shape, threads)
+                    peer = self._open(name, shape, threads)
+                    stack.callback(peer.close)
+                    peer.run(batch)  # some fail only then
+                    opened[name] = peer
                 except click.ClickException as error:
                     _say(f"  {name} refuses: {error.message}")
                     rows[name]["refused"] = error.message
-                    continue
-                stack.callback(peer.close)
+            if BASELINE not in opened:
+                raise click.ClickException(
+                    f"{BASELINE}, what all are compared with, refuses: {rows[BASELINE]['refused']}"
+                )
             timings = benchmark({name: _runs(peer, batch) for name, peer in opened.items()}, config)
             labels = {name: peer.labels(self.work / "labels.npy") for name, peer in opened.items()}
         whole = {timing.name: timing for timing in timings}

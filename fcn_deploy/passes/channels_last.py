@@ -46,7 +46,9 @@ def _fits(quantizer: ir.Node) -> bool:
         return False
     weights, scale = constant_of(source.inputs[1]), constant_of(quantizer.inputs[1])
     # Weights behind a DequantizeLinear are no constant: that convolution is an integer one.
-    return weights is not None and weights.shape[0] % _BLOCK == 0 and scale is not None and scale.size == 1
+    if weights is None or weights.ndim != 4 or weights.shape[0] % _BLOCK:
+        return False
+    return scale is not None and scale.size == 1
 
 
 def _rewrite(graph: ir.Graph, quantizer: ir.Node) -> None:

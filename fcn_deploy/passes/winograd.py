@@ -62,7 +62,7 @@ LEAST_CHANNELS = 128
 
 def winograd_layers(graph: ir.Graph, least_channels: int = LEAST_CHANNELS) -> tuple[str, ...]:
     """Returns the names of the float 3x3 convolutions of stride 1 that read and write so many channels or more."""
-    return tuple(str(node.name) for node in graph if node.op_type == "Conv" and _fits(node, least_channels))
+    return tuple(str(node.name) for node in graph if node.name and _fits(node, least_channels))
 
 
 def multiply_by_winograd(model: ir.Model, layers: Collection[str] | None = None) -> tuple[ir.Model, bool]:
@@ -87,7 +87,7 @@ def multiply_by_winograd(model: ir.Model, layers: Collection[str] | None = None)
             got=", ".join(unfit),
             expected="float 3x3 convolutions of stride 1 and padding 1",
         )
-    for node in [node for node in graph if node.name in chosen]:
+    for node in [node for node in graph if node.name in chosen and _fits(node, 1)]:
         _rewrite(graph, node)
     if not chosen:
         _log.debug("multiply_by_winograd: nothing to replace")
@@ -95,7 +95,7 @@ def multiply_by_winograd(model: ir.Model, layers: Collection[str] | None = None)
 
 
 def _fits(conv: ir.Node, least_channels: int) -> bool:
-    weights = constant_of(conv.inputs[1])
+    weights = constant_of(conv.inputs[1]) if conv.op_type == "Conv" else None
     if weights is None or weights.dtype != np.float32 or weights.shape[2:] != (3, 3):
         return False
     attributes = conv.attributes

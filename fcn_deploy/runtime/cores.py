@@ -21,7 +21,11 @@ class Cores:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._free = count
+        self.reset()
+
+    def reset(self) -> None:
+        """Takes all cores for free and nobody to be waiting, as it is in a process that was forked."""
+        self._free = self.count
         self._queue: deque[object] = deque()
         self._changed = threading.Condition()
 
@@ -30,8 +34,11 @@ class Cores:
         """Lends cores for the length of a `with`, as soon as so many are free and everybody before has been served.
 
         Args:
-            wanted: How many; all of them where there are fewer.
+            wanted: How many; all of them where there are fewer. None does not wait.
         """
+        if wanted == 0:
+            yield
+            return
         wanted = min(wanted, self.count)
         ticket = object()
         with self._changed:
@@ -56,3 +63,5 @@ def _available() -> int:
 
 
 CORES = Cores(_available())
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=CORES.reset)  # the threads that borrowed are not there to give back

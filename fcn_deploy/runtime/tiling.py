@@ -93,9 +93,10 @@ class Tiling:
         Raises:
             UsageError: `tile` is no size.
         """
-        if len(tile) != 2 or not all(isinstance(side, int) and side >= 1 for side in tile):
+        sides = tuple(tile) if isinstance(tile, list | tuple) else ()
+        if len(sides) != 2 or not all(isinstance(side, int | np.integer) and side >= 1 for side in sides):
             raise UsageError("bad size of tiles", got=tile, expected="height and width, 1 or more")
-        height, width = (round_up(side, field.alignment) for side in tile)
+        height, width = (round_up(int(side), field.alignment) for side in sides)
         return cls(height, width, field)
 
     @property

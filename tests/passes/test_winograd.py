@@ -109,6 +109,13 @@ def test_only_the_layers_that_are_named_are_replaced():
         multiply_by_winograd(parse(model_of(3, 3, pads=[1] * 4)), ("other",))
 
 
+def test_nodes_without_names_are_left_alone():
+    model = parse(model_of(128, 128, pads=[1] * 4, rectified=True))
+    for node in model.graph:
+        node.name = ""
+    assert not multiply_by_winograd(model)[1]
+
+
 def test_what_stands_for_a_layer_is_listed_with_its_name_and_parameters():
     model, _ = rewritten(model_of(3, 16, pads=[1] * 4))
     layers = {layer.name: layer for layer in list_layers(model, ImageShape(1, 8, 12))}

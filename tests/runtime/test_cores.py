@@ -1,5 +1,8 @@
 """Cores are lent in order, and never more than there are."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -67,6 +70,31 @@ def test_an_error_gives_them_back():
         raise KeyError
     with cores.lend(1):
         pass
+
+
+def test_who_needs_none_does_not_wait():
+    workers = Workers(Cores(1))
+    for name in ("a", "b"):
+        workers.start(name, 1)
+    workers.start("gpu", 0)
+    assert workers.holding == ["a", "gpu"]
+    for name in ("a", "b", "gpu"):
+        workers.stop(name)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_has_all_of_them():
+    script = """
+import os, sys
+from fcn_deploy.runtime.cores import CORES
+with CORES.lend(CORES.count):
+    child = os.fork()
+    if child == 0:
+        with CORES.lend(1):
+            os._exit(7)
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", script], timeout=60, check=False).returncode == 7
 
 
 @pytest.mark.parametrize(("threads", "together"), [(None, 1), (1, 2)])

@@ -66,7 +66,7 @@ def test_a_net_that_goes_by_the_size_takes_multiples_of_its_alignment_only():
         tiling.run(lambda images: images[..., 0], np.zeros((1, 64, 33, 3), np.uint8))
 
 
-@pytest.mark.parametrize("tile", [(0, 8), (8, -1), (8,), (8, 8, 8), (8.5, 8)])
+@pytest.mark.parametrize("tile", [(0, 8), (8, -1), (8,), (8, 8, 8), (8.5, 8), 512, "512x512", None])
 def test_bad_sizes_of_tiles_are_refused(tile):
     with pytest.raises(UsageError, match="bad size of tiles"):
         Tiling.of(tile, FIELD)
