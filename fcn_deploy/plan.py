@@ -1,4 +1,4 @@
-"""What is decided on images before an INT8 engine is built: what may be asked for, and the step that decides it."""
+"""What is decided before an engine is built: on images what is INT8, and by time how layers multiply."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from fcn_deploy.files import read_bytes
 from fcn_deploy.graph import exported_spec, parse
 from fcn_deploy.planning.decide import Decision, decide
 from fcn_deploy.planning.precision_map import read_precision_map
+from fcn_deploy.planning.tune import Tuned
+from fcn_deploy.planning.tune import tune as choose_kernels
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.quant.ranges import Ranges
+from fcn_deploy.report.machine import this_machine
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.sources import samples
+from fcn_deploy.spec import ImageShape
 
 _SILENT = Silent()
 
@@ -123,3 +127,30 @@ def plan(
         threads=threads,
         progress=progress,
     )
+
+
+def tune(
+    model: Path,
+    config: BuildConfig,
+    ranges: Ranges | None,
+    images: ImageShape,
+    *,
+    threads: int | None = None,
+    progress: Progress = _SILENT,
+) -> Tuned:
+    """Chooses by time, on this machine, how an engine for ONNX Runtime multiplies in each layer; see `planning.tune`.
+
+    Args:
+        model: An exported ONNX file.
+        config: What is to be built.
+        ranges: What calibration saw, for INT8.
+        images: Shape of the images to time on.
+        threads: CPU threads.
+        progress: Told of what was timed.
+
+    Raises:
+        ArtifactError: ONNX Runtime cannot run the model at that shape.
+        InputError: The model cannot be read or is not an exported net, or the ranges are not the model's.
+    """
+    cpu = this_machine().cpu.name
+    return choose_kernels(read_bytes(model), config, ranges, images, cpu, threads=threads, progress=progress)

@@ -21,13 +21,10 @@ from fcn_deploy.evaluate.parity import compare_backends
 from fcn_deploy.files import check_writable, read_bytes, write_bytes
 from fcn_deploy.graph import exported_spec, parse
 from fcn_deploy.passes.simplify import simplify
-from fcn_deploy.planning.tune import Tuned
-from fcn_deploy.planning.tune import tune as choose_kernels
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.quant.given import holds_qdq
 from fcn_deploy.quant.observe import observe
 from fcn_deploy.quant.ranges import Ranges
-from fcn_deploy.report.machine import this_machine
 from fcn_deploy.runtime import Backend
 from fcn_deploy.runtime.driver import find_gpus
 from fcn_deploy.runtime.flavor import BUILDERS, Flavor, find_flavor
@@ -338,33 +335,6 @@ def check_build(
         check_onnxruntime(config)
     if asked:
         raise UsageError(f"options of TensorRT's builders for {backend}", got=", ".join(asked), fix="leave them out")
-
-
-def tune(
-    model: Path,
-    config: BuildConfig,
-    ranges: Ranges | None,
-    images: ImageShape,
-    *,
-    threads: int | None = None,
-    progress: Progress = _SILENT,
-) -> Tuned:
-    """Chooses by time, on this machine, how an engine for ONNX Runtime multiplies in each layer; see `planning.tune`.
-
-    Args:
-        model: An exported ONNX file.
-        config: What is to be built.
-        ranges: What calibration saw, for INT8.
-        images: Shape of the images to time on.
-        threads: CPU threads.
-        progress: Told of what was timed.
-
-    Raises:
-        ArtifactError: ONNX Runtime cannot run the model at that shape.
-        InputError: The model cannot be read or is not an exported net, or the ranges are not the model's.
-    """
-    cpu = this_machine().cpu.name
-    return choose_kernels(read_bytes(model), config, ranges, images, cpu, threads=threads, progress=progress)
 
 
 def build(

@@ -132,6 +132,7 @@ def command(
     from fcn_deploy.errors import UsageError
     from fcn_deploy.files import check_writable
     from fcn_deploy.plan import PlanOptions, plan
+    from fcn_deploy.plan import tune as tune_kernels
     from fcn_deploy.planning.auto import AUTO
     from fcn_deploy.planning.decide import Decision
     from fcn_deploy.quant.ranges import Ranges
@@ -227,7 +228,7 @@ def command(
         source = Ranges.load(source)
     tuned = None
     if tune is not None:
-        tuned = steps.tune(model, config, source, ImageShape(1, *tune), threads=threads, progress=progress)
+        tuned = tune_kernels(model, config, source, ImageShape(1, *tune), threads=threads, progress=progress)
         config = tuned.config
         jobs[0] = replace(jobs[0], config=config)
     decision = Decision(config)

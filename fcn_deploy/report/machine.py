@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from fcn_deploy.errors import DependencyError
+from fcn_deploy.runtime.cores import CORES
 from fcn_deploy.runtime.cpu import has_vnni
 from fcn_deploy.runtime.driver import Gpu, find_gpus
 
@@ -81,7 +81,7 @@ def this_machine() -> Machine:
         python=f"{platform.python_implementation()} {platform.python_version()}",
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         board=_text(_BOARD).rstrip("\0\n") or None,
-        cpu=Cpu(_cpu_name(), _cores(), has_vnni()),
+        cpu=Cpu(_cpu_name(), CORES.count, has_vnni()),
         nvidia=_nvidia(),
     )
 
@@ -100,11 +100,6 @@ def _cpu_name() -> str:
         if key.strip() == "model name":
             return value.strip()
     return platform.processor() or platform.machine()  # Arm's list has numbers for a name
-
-
-def _cores() -> int:
-    """A container or taskset may leave fewer cores than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _nvidia() -> Nvidia:

@@ -74,8 +74,9 @@ def test_onnx_runtime_then_transposes_no_bytes_and_still_multiplies_integers(tmp
         kinds[name] = [node.op_type for node in onnx.load(tmp_path / f"{name}.onnx").graph.node]
     for found in kinds.values():
         assert "QLinearConv" in found
-    # One is left in either: that of the integer result, to [N, C, H, W].
-    assert kinds["rewritten"].count("Transpose") <= kinds["plain"].count("Transpose")
+    # One is left: that of the integer result, to [N, C, H, W]. CPUs whose maps are not blocked have nothing to gain.
+    if "ReorderOutput" in kinds["plain"]:
+        assert kinds["rewritten"].count("Transpose") == kinds["plain"].count("Transpose") - 1 == 1
 
 
 @pytest.mark.parametrize(

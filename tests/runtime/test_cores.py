@@ -10,7 +10,7 @@ import pytest
 
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime import onnxruntime as module
-from fcn_deploy.runtime.cores import CORES, Cores
+from fcn_deploy.runtime.cores import Cores
 
 
 class Workers:
@@ -130,5 +130,8 @@ def test_segmenters_run_at_the_same_time_as_far_as_there_are_cores(engine, photo
     assert most == together
 
 
-def test_this_machine_has_cores():
-    assert CORES.count >= 1
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not bind processes to cores")
+def test_cores_that_this_process_may_not_use_are_none():
+    script = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+    script += "from fcn_deploy.runtime.cores import CORES; print(CORES.count)"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "1\n"
