@@ -12,10 +12,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from fcn_deploy.artifacts.palette import Rgb
 from fcn_deploy.demo.canvas import VOID
 from fcn_deploy.demo.scenes import DEFAULT_SIZE, Scene, make_scene
 from fcn_deploy.files import make_folder, write_bytes
-from fcn_deploy.spec import Rgb
 
 CLASSES = ("sky", "building", "road", "sidewalk", "vegetation", "car", "pedestrian", "pole")
 # Cityscapes' colours: https://github.com/mcordts/cityscapesScripts/blob/master/cityscapesscripts/helpers/labels.py

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,11 +69,11 @@ class Camera:
         """Row of the horizon in each column: float64 [width]."""
         return self.horizon + self.tilt * (np.arange(self.width) + 0.5 - self.center)
 
-    def lateral(self, x: NDArray | float, z: NDArray | float) -> NDArray:
+    def lateral(self, x: NDArray[Any] | float, z: NDArray[Any] | float) -> NDArray[Any]:
         """Returns metres to the right of the optical axis of a point of the street."""
         return np.asarray(x) - self.offset + self.bend * np.asarray(z) ** 2
 
-    def project(self, x: NDArray | float, y: NDArray | float, z: NDArray | float) -> NDArray[np.float64]:
+    def project(self, x: NDArray[Any] | float, y: NDArray[Any] | float, z: NDArray[Any] | float) -> NDArray[np.float64]:
         """Projects points of the street.
 
         Args:
@@ -155,4 +156,5 @@ class Lens:
         # Photons arrive at random, so the noise grows with the root of the light; the floor is the read-out's.
         amplitude = 255 * self.grain * np.sqrt(0.15 + 0.85 * pixels.mean(-1) / 255)
         grain = np.stack([noise.screen(WHITE, height, width) for _ in range(3)], -1)
-        return np.clip(pixels + amplitude[..., None] * grain + 0.5, 0, 255).astype(np.uint8)
+        noisy: NDArray[np.uint8] = np.clip(pixels + amplitude[..., None] * grain + 0.5, 0, 255).astype(np.uint8)
+        return noisy

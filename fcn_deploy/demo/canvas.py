@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,9 @@ class Canvas:
         self.depth: Array = np.full((height, width), np.inf, np.float32)
         self.walls: Array = np.full((height, width), np.inf, np.float32)
 
-    def paint(self, top: int, left: int, color: Array, alpha: Array, label: int | None, depth: float | NDArray) -> None:
+    def paint(
+        self, top: int, left: int, color: Array, alpha: Array, label: int | None, depth: float | NDArray[Any]
+    ) -> None:
         """Paints a rectangle that lies inside the picture over what is there.
 
         Args:
@@ -71,7 +74,7 @@ class Sprite:
         corners: float [n, 2], columns and rows that the sprite spans, in pixels of the canvas.
     """
 
-    def __init__(self, canvas: Canvas, corners: NDArray) -> None:
+    def __init__(self, canvas: Canvas, corners: NDArray[Any]) -> None:
         self._canvas = canvas
         height, width = canvas.labels.shape
         low = np.floor(corners.min(0) - 1).astype(int)
@@ -84,20 +87,20 @@ class Sprite:
         self._image = Image.new("RGBA", size)
         self._draw = ImageDraw.Draw(self._image)
 
-    def _place(self, points: NDArray) -> list[tuple[float, float]]:
+    def _place(self, points: NDArray[Any]) -> list[tuple[float, float]]:
         # Far outside the frame Pillow's integers overflow; nothing there is seen anyhow.
         placed = np.clip((np.asarray(points) - (self.left, self.top)) * _SUPERSAMPLING, -20_000, 20_000)
         return [(float(x), float(y)) for x, y in placed]
 
-    def polygon(self, points: NDArray, color: Sequence[float]) -> None:
+    def polygon(self, points: NDArray[Any], color: Sequence[float]) -> None:
         """Fills a polygon given by its corners, float [n, 2] in pixels of the canvas."""
         self._draw.polygon(self._place(points), fill=_bytes(color))
 
-    def line(self, points: NDArray, color: Sequence[float], width: float) -> None:
+    def line(self, points: NDArray[Any], color: Sequence[float], width: float) -> None:
         """Draws a line of `width` pixels through float [n, 2]."""
         self._draw.line(self._place(points), _bytes(color), max(1, round(width * _SUPERSAMPLING)), joint="curve")
 
-    def disc(self, center: NDArray, radius: float, color: Sequence[float], stretch: float = 1.0) -> None:
+    def disc(self, center: NDArray[Any], radius: float, color: Sequence[float], stretch: float = 1.0) -> None:
         """Fills an ellipse, `stretch` times as high as wide."""
         reach = np.asarray([radius, radius * stretch])
         (left, top), (right, bottom) = self._place(np.stack([center - reach, center + reach]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,7 +129,7 @@ class Car(Thing):
 
     def _flank(
         self, sprite: Sprite, camera: Camera, weather: Weather, body: _Body, side: float, points: Points,
-        painted: Color, glass: NDArray,
+        painted: Color, glass: NDArray[Any],
     ) -> None:  # fmt: skip
         light = weather.on(0.7 * max(0.0, side * weather.side * float(np.cos(self.yaw))))
         sprite.polygon(points, tint(painted, light, 0.92))
@@ -153,9 +154,10 @@ class Car(Thing):
             return
 
         def at(across: float, up: float) -> Points:
-            return (corners[0] * (1 - across) + corners[1] * across) * (1 - up) + (
-                corners[2] * (1 - across) + corners[3] * across
-            ) * up
+            lower = corners[0] * (1 - across) + corners[1] * across
+            upper = corners[2] * (1 - across) + corners[3] * across
+            point: Points = lower * (1 - up) + upper * up
+            return point
 
         lamp = (0.75, 0.10, 0.08) if away else (0.95, 0.93, 0.85)
         for left, right in ((0.04, 0.24), (0.76, 0.96)):
@@ -165,7 +167,7 @@ class Car(Thing):
             plate = np.asarray([at(0.36, 0.3), at(0.64, 0.3), at(0.64, 0.48), at(0.36, 0.48)])
             sprite.polygon(plate, (0.8, 0.8, 0.76))
 
-    def _place(self, camera: Camera, body: _Body, points: NDArray, side: float) -> Points:
+    def _place(self, camera: Camera, body: _Body, points: NDArray[Any], side: float) -> Points:
         """Projects points of one flank, given as shares of length and height."""
         along = (points[:, 0] - 0.5) * body.length
         # Cabins lean inwards above the waist.

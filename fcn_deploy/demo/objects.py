@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from fcn_deploy.demo.weather import Color, Weather, vary
 Points = NDArray[np.float64]
 
 
-def tint(color: Color | NDArray, light: Array, factor: float = 1.0) -> Color:
+def tint(color: Color | NDArray[Any], light: Array, factor: float = 1.0) -> Color:
     """Returns a surface's colour, [3], under a light, [3]."""
     red, green, blue = (float(channel) for channel in np.asarray(color) * light * factor)
     return red, green, blue

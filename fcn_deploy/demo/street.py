@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +93,13 @@ class _Ground:
     """The materials of the ground, at the points that the pixels see: all arrays are [rows, W]."""
 
     def __init__(
-        self, x: NDArray, z: NDArray, across: NDArray, along: NDArray, noise: Noise, rng: np.random.Generator
+        self,
+        x: NDArray[Any],
+        z: NDArray[Any],
+        across: NDArray[Any],
+        along: NDArray[Any],
+        noise: Noise,
+        rng: np.random.Generator,
     ) -> None:
         self.x, self.z = x, z
         self.across, self.along = across, along  # what a pixel spans, in metres
@@ -120,7 +127,8 @@ class _Ground:
         color = value[..., None] * np.asarray(tone, np.float32)
         paint = self._markings(street)[..., None]
         white = np.asarray((0.85, 0.85, 0.83) if rng.random() < 0.85 else (0.85, 0.68, 0.25), np.float32)
-        return (color + (white - color) * paint).astype(np.float32)
+        painted: Array = (color + (white - color) * paint).astype(np.float32)
+        return painted
 
     def _markings(self, street: Street) -> Array:
         rng = self._rng
@@ -167,12 +175,14 @@ class _Ground:
         for edge, side in zip(street.road, (-1, 1), strict=True):
             curb = np.maximum(curb, stripe(self.x, edge + side * 0.1, 0.2, self.across))
         kerbstone = tone * rng.uniform(0.75, 1.35)
-        return (color + (kerbstone - color) * curb[..., None]).astype(np.float32)
+        edged: Array = (color + (kerbstone - color) * curb[..., None]).astype(np.float32)
+        return edged
 
     def grass(self) -> Array:
         tone = np.asarray(vary(self._rng, _GROUND_TONES["grass"], 0.15, 0.08), np.float32)
         value = 1 + 0.14 * self._grain() + 0.14 * self.sample(ROUGH, 0.03) + 0.1 * self.sample(SMOOTH, 0.1)
-        return (value[..., None] * tone).astype(np.float32)
+        green: Array = (value[..., None] * tone).astype(np.float32)
+        return green
 
     def sunlight(self, street: Street, weather: Weather) -> Array:
         """Light on the ground: the houses on the sun's side throw shadows across it, trees throw dapples."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,8 @@ def noise_tile(slope: float, index: int) -> Array:
     spectrum = np.fft.rfft2(rng.standard_normal((_TILE, _TILE))) / frequency**slope
     spectrum[0, 0] = 0.0
     tile = np.fft.irfft2(spectrum, s=(_TILE, _TILE))
-    return np.clip(tile / tile.std(), -3, 3).astype(np.float32)
+    noise: Array = np.clip(tile / tile.std(), -3, 3).astype(np.float32)
+    return noise
 
 
 class Noise:
@@ -47,7 +49,7 @@ class Noise:
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
 
-    def at(self, slope: float, u: NDArray, v: NDArray) -> Array:
+    def at(self, slope: float, u: NDArray[Any], v: NDArray[Any]) -> Array:
         """Samples noise at texture coordinates, a texel to the unit, nearest neighbour, wrapping around.
 
         Args:
@@ -62,7 +64,8 @@ class Noise:
         # A power of two makes the wrap a mask, which is also right for negative coordinates.
         rows = np.floor(v + offset_v).astype(np.int32) & (_TILE - 1)
         columns = np.floor(u + offset_u).astype(np.int32) & (_TILE - 1)
-        return tile.ravel().take(rows * _TILE + columns)
+        values: Array = tile.ravel().take(rows * _TILE + columns)
+        return values
 
     def screen(self, slope: float, height: int, width: int, scale: float = 1.0) -> Array:
         """Returns a rectangle of noise, `scale` pixels to the texel: float32 [height, width]."""
@@ -78,13 +81,13 @@ class Noise:
         return noise_tile(slope, index), offset_u, offset_v
 
 
-def smoothstep(low: float, high: float, x: NDArray) -> Array:
+def smoothstep(low: float, high: float, x: NDArray[Any]) -> Array:
     """Returns 0 below `low`, 1 above `high` and a smooth ramp between, elementwise."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return (t * t * (3 - 2 * t)).astype(np.float32)
 
 
-def stripe(x: NDArray, center: float | NDArray, width: float, footprint: NDArray) -> Array:
+def stripe(x: NDArray[Any], center: float | NDArray[Any], width: float, footprint: NDArray[Any]) -> Array:
     """Returns how much of each pixel a stripe covers, so that thin lines fade with distance instead of flickering.
 
     Args:
@@ -97,4 +100,5 @@ def stripe(x: NDArray, center: float | NDArray, width: float, footprint: NDArray
         float32 0..1, of the broadcast shape.
     """
     inside = (width / 2 + footprint / 2 - np.abs(x - center)) / footprint
-    return np.clip(inside, 0, np.minimum(1, width / footprint)).astype(np.float32)
+    share: Array = np.clip(inside, 0, np.minimum(1, width / footprint)).astype(np.float32)
+    return share

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +89,7 @@ class Weather:
             wet=float(wet),
         )
 
-    def on(self, facing: float | NDArray) -> Array:
+    def on(self, facing: float | NDArray[Any]) -> Array:
         """Returns the light that falls on a surface.
 
         Args:
