@@ -9,19 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fcn_deploy.artifacts.spec import ModelSpec
     from fcn_deploy.errors import FcnDeployError
-    from fcn_deploy.pipeline import DeployConfig, deploy
     from fcn_deploy.runtime import Segmenter
-    from fcn_deploy.spec import ModelSpec
+    from fcn_deploy.workflows.deploying import DeployConfig, deploy
 
-__version__ = "0.1.0"
+from fcn_deploy._version import __version__
 
 _PUBLIC = {
-    "DeployConfig": "fcn_deploy.pipeline",
+    "DeployConfig": "fcn_deploy.workflows.deploying",
     "FcnDeployError": "fcn_deploy.errors",
-    "ModelSpec": "fcn_deploy.spec",
+    "ModelSpec": "fcn_deploy.artifacts.spec",
     "Segmenter": "fcn_deploy.runtime",
-    "deploy": "fcn_deploy.pipeline",
+    "deploy": "fcn_deploy.workflows.deploying",
 }
 
 __all__ = ["DeployConfig", "FcnDeployError", "ModelSpec", "Segmenter", "__version__", "deploy"]

@@ -13,6 +13,19 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 WIDTH = 0.0625
 CLASSES = 5
 
+COLLECTED = pytest.StashKey[set[Path]]()
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> None:
+    """Keeps which files pytest collects, before any is deselected."""
+    parent.config.stash.setdefault(COLLECTED, set()).add(module_path)
+
+
+@pytest.fixture(scope="session")
+def collected_files(pytestconfig) -> set[Path]:  # type: ignore[no-untyped-def]
+    """The test files that pytest collected."""
+    return pytestconfig.stash[COLLECTED]
+
 
 @pytest.fixture(scope="session")
 def camvid() -> Path:
@@ -60,7 +73,7 @@ def checkpoint_file(make_net, tmp_path_factory) -> Callable[[str], Path]:  # typ
 @pytest.fixture(scope="session")
 def exported(checkpoint_file, tmp_path_factory) -> Callable[[str], Path]:  # type: ignore[no-untyped-def]
     """Exports the random net of a variant, once a session."""
-    from fcn_deploy import steps
+    from fcn_deploy.workflows import steps
 
     folder = tmp_path_factory.mktemp("exported")
 
@@ -97,8 +110,8 @@ def photo_folder(photos, tmp_path_factory) -> Path:  # type: ignore[no-untyped-d
 @pytest.fixture(scope="session")
 def ranges_file(exported, photo_folder, tmp_path_factory) -> Callable[[str], Path]:  # type: ignore[no-untyped-def]
     """Calibrates the exported net of a variant on the photos, once a session."""
-    from fcn_deploy import steps
-    from fcn_deploy.data import ImageFolder
+    from fcn_deploy.data.folders import ImageFolder
+    from fcn_deploy.workflows import steps
 
     folder = tmp_path_factory.mktemp("ranges")
 
@@ -126,7 +139,7 @@ def call(capsys):  # type: ignore[no-untyped-def]
 @pytest.fixture(scope="session")
 def quantized(exported, photos, tmp_path_factory) -> Callable[[str], Path]:  # type: ignore[no-untyped-def]
     """Quantises the exported FCN-8s by ONNX Runtime's quantiser, in a scheme of quantized_nets, once a session."""
-    import quantized_nets
+    from tests.support import quantized_nets
 
     folder = tmp_path_factory.mktemp("quantized")
 

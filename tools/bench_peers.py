@@ -30,18 +30,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fcn_deploy import steps
-from fcn_deploy.build import BuildConfig
+from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.cli.options import PATH, ShapeType
-from fcn_deploy.data import ImageFolder
+from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.demo import CALIBRATION_SEEDS, EVALUATION_SEEDS, make_scene
-from fcn_deploy.evaluate.benchmark import BenchmarkConfig, Timing, benchmark, ratio
+from fcn_deploy.diagnostics.checkup import check_up
+from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, benchmark, ratio
 from fcn_deploy.files import check_writable, write_bytes, write_json
-from fcn_deploy.graph import exported_spec, parse
-from fcn_deploy.layers import list_layers, total_macs
-from fcn_deploy.report.doctor import check_up
+from fcn_deploy.graph.layers import list_layers, total_macs
+from fcn_deploy.graph.model import exported_spec, parse
 from fcn_deploy.runtime.image import normalize
-from fcn_deploy.spec import ImageShape
+from fcn_deploy.workflows import steps
 from gpu_cases import write_random_net
 
 BASELINE = "onnxruntime"

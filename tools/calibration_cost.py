@@ -19,9 +19,9 @@ from pathlib import Path
 import click
 import numpy as np
 
+from fcn_deploy.calibration.observer import Observer
 from fcn_deploy.cli.options import PATH, SizeType
-from fcn_deploy.evaluate.benchmark import BenchmarkConfig, Timing, benchmark, ratio
-from fcn_deploy.quant.observe import Observer
+from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, benchmark, ratio
 from fcn_deploy.runtime import Segmenter
 
 

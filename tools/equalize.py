@@ -20,8 +20,9 @@ import onnx_ir as ir
 
 from fcn_deploy.cli.options import PATH
 from fcn_deploy.files import read_bytes, write_bytes
-from fcn_deploy.graph import constant_of, exported_spec, parse, serialize
-from fcn_deploy.quant.bias import bias_of
+from fcn_deploy.graph.edit import constant_of
+from fcn_deploy.graph.model import exported_spec, parse, serialize
+from fcn_deploy.quantization.bias import bias_of
 
 _MOST_ROUNDS = 100
 # Scales this close to 1 change no integer.

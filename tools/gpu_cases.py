@@ -12,21 +12,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from fcn_deploy import steps
-from fcn_deploy.build import BuildConfig, TensorRTConfig, build_onnxruntime, build_tensorrt
-from fcn_deploy.build.profiles import ImageProfile
+from fcn_deploy.artifacts.palette import default_palette
+from fcn_deploy.artifacts.ranges import Ranges
+from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.artifacts.spec import ModelSpec
+from fcn_deploy.calibration.observer import observe
 from fcn_deploy.demo import CALIBRATION_SEEDS, EVALUATION_SEEDS, checkpoint_path, make_scene
-from fcn_deploy.evaluate.parity import Output as Result
+from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.onnxruntime import build_onnxruntime
+from fcn_deploy.engines.tensorrt.builder import TensorRTConfig, build_tensorrt
+from fcn_deploy.engines.tensorrt.profiles import ImageProfile
+from fcn_deploy.evaluation.parity import Output as Result
 from fcn_deploy.models import FCN
 from fcn_deploy.models.load import load_net
-from fcn_deploy.palette import default_palette
-from fcn_deploy.quant.observe import observe
-from fcn_deploy.quant.ranges import Ranges
 from fcn_deploy.runtime import Segmenter
-from fcn_deploy.runtime.flavor import BUILDERS, Flavor
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-from fcn_deploy.runtime.tensorrt import TensorRTBackend
-from fcn_deploy.spec import ImageShape, ModelSpec
+from fcn_deploy.runtime.tensorrt.backend import TensorRTBackend
+from fcn_deploy.runtime.tensorrt.flavor import BUILDERS, Flavor
+from fcn_deploy.workflows import steps
 from gpu_runners import EngineRunner, Images, Output, PlanRunner, Runner, TorchRunner
 from training import save_net
 

@@ -28,15 +28,15 @@ import click
 import numpy as np
 import torch
 
+from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.cli.options import PATH, ShapeType
+from fcn_deploy.diagnostics.checkup import check_up
 from fcn_deploy.errors import DependencyError, FcnDeployError
-from fcn_deploy.evaluate.benchmark import BenchmarkConfig, Timing, benchmark
-from fcn_deploy.evaluate.parity import Output as Result
-from fcn_deploy.evaluate.parity import ParityTally
+from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, benchmark
+from fcn_deploy.evaluation.parity import Output as Result
+from fcn_deploy.evaluation.parity import ParityTally
 from fcn_deploy.files import check_writable, write_json
-from fcn_deploy.report.doctor import check_up
-from fcn_deploy.runtime.flavor import BUILDERS
-from fcn_deploy.spec import ImageShape
+from fcn_deploy.runtime.tensorrt.flavor import BUILDERS
 from gpu_cases import Case, Net, cases, make_net
 from gpu_runners import Runner, transfer_ms
 

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fcn_deploy.artifacts.normalization import Normalization
 from fcn_deploy.runtime import Backend, normalize
-from fcn_deploy.runtime.tensorrt import TensorRTBackend
-from fcn_deploy.spec import Normalization
+from fcn_deploy.runtime.tensorrt.backend import TensorRTBackend
 
 Output = Literal["labels", "logits"]
 Images = NDArray[np.uint8]

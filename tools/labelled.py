@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from fcn_deploy.data import ImageFolder, find_labels, read_image, read_labels
+from fcn_deploy.artifacts.normalization import Normalization
+from fcn_deploy.artifacts.palette import Rgb
+from fcn_deploy.data.folders import ImageFolder
+from fcn_deploy.data.images import read_image
+from fcn_deploy.data.labels import find_labels, read_labels
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.progress import Progress
 from fcn_deploy.runtime.image import normalize
-from fcn_deploy.spec import Normalization, Rgb
 from training import shuffled
 
 

@@ -12,10 +12,9 @@ from pathlib import Path
 import click
 import numpy as np
 
+from fcn_deploy.artifacts.ranges import Histogram, Ranges
 from fcn_deploy.cli.options import PATH
-from fcn_deploy.quant.histogram import Histogram
-from fcn_deploy.quant.methods import METHODS, choose
-from fcn_deploy.quant.ranges import Ranges
+from fcn_deploy.quantization.methods import METHODS, choose
 
 # As many as a panel has room for.
 _BARS = 256

@@ -19,11 +19,11 @@ from typing import Any
 import click
 import numpy as np
 
-from fcn_deploy import steps
-from fcn_deploy.build import BuildConfig
-from fcn_deploy.data import ImageFolder
-from fcn_deploy.graph import exported_spec, parse
+from fcn_deploy.data.folders import ImageFolder
+from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.graph.model import exported_spec, parse
 from fcn_deploy.runtime.image import normalize
+from fcn_deploy.workflows import steps
 
 _MEBIBYTE = 2**20
 

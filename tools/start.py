@@ -8,13 +8,14 @@ from pathlib import Path
 
 from torch import nn
 
+from fcn_deploy.artifacts.geometry import Geometry
+from fcn_deploy.artifacts.normalization import TORCHVISION, Normalization
 from fcn_deploy.errors import UsageError
 from fcn_deploy.models import FCN, read_checkpoint
 from fcn_deploy.models.fcn import VARIANTS
 from fcn_deploy.models.layouts import layout_normalization
-from fcn_deploy.models.pretrained import load_matching, load_vgg16
 from fcn_deploy.models.vgg import TRUNK
-from fcn_deploy.spec import TORCHVISION, Geometry, Normalization
+from pretrained import load_matching, load_vgg16
 
 _log = logging.getLogger(__name__)
 

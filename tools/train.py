@@ -21,16 +21,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from fcn_deploy.artifacts.normalization import Normalization
+from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.cli.console import TerminalProgress, print_table
 from fcn_deploy.cli.options import PATH, SizeType
 from fcn_deploy.errors import FcnDeployError, UsageError
-from fcn_deploy.evaluate.accuracy import Matrix, confusion_matrix, mean_iou, pixel_accuracy
-from fcn_deploy.models.describe import read_class_names
+from fcn_deploy.evaluation.accuracy import Matrix, confusion_matrix, mean_iou, pixel_accuracy
 from fcn_deploy.models.fcn import VARIANTS
+from fcn_deploy.models.spec_options import read_class_names
 from fcn_deploy.progress import Progress
-from fcn_deploy.report.tables import accuracy_table
+from fcn_deploy.reporting.tables import accuracy_table
 from fcn_deploy.runtime.image import normalize
-from fcn_deploy.spec import ModelSpec, Normalization
 from labelled import Crops, Labelled, split
 from start import Start
 from training import (

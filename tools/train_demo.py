@@ -28,6 +28,8 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from fcn_deploy.artifacts.normalization import TORCHVISION
+from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.demo import (
     CLASSES,
     DEFAULT_SIZE,
@@ -39,11 +41,10 @@ from fcn_deploy.demo import (
     make_scene,
 )
 from fcn_deploy.errors import FcnDeployError, InputError
-from fcn_deploy.evaluate.accuracy import class_iou, confusion_matrix, mean_iou, pixel_accuracy
+from fcn_deploy.evaluation.accuracy import class_iou, confusion_matrix, mean_iou, pixel_accuracy
 from fcn_deploy.files import check_writable, write_bytes
 from fcn_deploy.models import FCN, load_model, read_checkpoint
 from fcn_deploy.models.fcn import Stride
-from fcn_deploy.spec import TORCHVISION, ModelSpec
 from training import adamw_groups, descend, rarity_weights, save_net, set_dropout, shuffled, warmup_cosine
 
 Pixels = NDArray[np.uint8]

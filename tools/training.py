@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
 from fcn_deploy.errors import DependencyError, InputError, UsageError
 from fcn_deploy.files import check_writable, write_bytes
-from fcn_deploy.spec import METADATA_KEY, ModelSpec
 
 
 def warmup_cosine(step: int, steps: int, warmup: int) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import click
 
-from fcn_deploy import __version__
+from fcn_deploy._version import __version__
 from fcn_deploy.errors import DependencyError, FcnDeployError
 
 # In the order of the work. A command's module imports click alone; its body imports what it needs.

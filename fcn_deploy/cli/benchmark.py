@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.cli.console import TerminalProgress, print_json, print_table
 from fcn_deploy.cli.options import (
     ShapeType,
@@ -18,12 +19,11 @@ from fcn_deploy.cli.options import (
     model_options,
     threads_option,
 )
-from fcn_deploy.spec import ImageShape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fcn_deploy.evaluate.benchmark import Timing
+    from fcn_deploy.evaluation.latency import Timing
     from fcn_deploy.runtime import Segmenter
 
 
@@ -60,10 +60,10 @@ def command(
 
     import numpy as np
 
-    from fcn_deploy import sources
-    from fcn_deploy.evaluate.benchmark import BenchmarkConfig, benchmark
-    from fcn_deploy.report.tables import benchmark_table
-    from fcn_deploy.report.twins import find_twins
+    from fcn_deploy.evaluation.latency import BenchmarkConfig, benchmark
+    from fcn_deploy.reporting.siblings import find_twins
+    from fcn_deploy.reporting.tables import benchmark_table
+    from fcn_deploy.workflows import references as sources
 
     config = BenchmarkConfig(warmup, duration, iterations, percentile)
     random = np.random.default_rng(0)
@@ -91,8 +91,8 @@ def command(
 
 
 def _refuse_simulations(segmenters: Mapping[str, Segmenter]) -> None:
+    from fcn_deploy.artifacts.sidecar import SIMULATES
     from fcn_deploy.errors import UsageError
-    from fcn_deploy.sidecar import SIMULATES
 
     for name, segmenter in segmenters.items():
         if segmenter.sidecar is not None and SIMULATES in segmenter.sidecar.target:
@@ -107,7 +107,7 @@ def _short_names(names: list[str]) -> list[str]:
 def _rows(timings: list[Timing], labels: list[str], shape: ImageShape, percentile: tuple[float, ...]) -> list[Any]:
     from dataclasses import asdict
 
-    from fcn_deploy.evaluate.benchmark import ratio
+    from fcn_deploy.evaluation.latency import ratio
 
     return [
         {

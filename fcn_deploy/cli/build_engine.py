@@ -26,8 +26,9 @@ from fcn_deploy.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fcn_deploy.build import BuildConfig, TensorRTConfig
-    from fcn_deploy.sidecar import Sidecar
+    from fcn_deploy.artifacts.sidecar import Sidecar
+    from fcn_deploy.engines.engine import BuildConfig
+    from fcn_deploy.engines.tensorrt.builder import TensorRTConfig
 
 
 @click.command("build-engine", short_help="ONNX to engine and sidecar.")
@@ -125,19 +126,18 @@ def command(
 
     Options from --min-shape to --log are for TensorRT engines.
     """
-    from fcn_deploy import steps
-    from fcn_deploy.build import BuildConfig
-    from fcn_deploy.build.engine import DEFAULT_METHOD
-    from fcn_deploy.data import ImageFolder
+    from fcn_deploy.artifacts.ranges import Ranges
+    from fcn_deploy.artifacts.shapes import ImageShape
+    from fcn_deploy.artifacts.sidecar import sidecar_path
+    from fcn_deploy.data.folders import ImageFolder
+    from fcn_deploy.engines.engine import DEFAULT_METHOD, BuildConfig
     from fcn_deploy.errors import UsageError
     from fcn_deploy.files import check_writable
-    from fcn_deploy.plan import PlanOptions, plan
-    from fcn_deploy.plan import tune as tune_kernels
-    from fcn_deploy.planning.auto import AUTO
-    from fcn_deploy.planning.decide import Decision
-    from fcn_deploy.quant.ranges import Ranges
-    from fcn_deploy.sidecar import sidecar_path
-    from fcn_deploy.spec import ImageShape
+    from fcn_deploy.mixed_precision.decision import Decision
+    from fcn_deploy.mixed_precision.method_search import AUTO
+    from fcn_deploy.workflows import steps
+    from fcn_deploy.workflows.plan import PlanOptions, plan
+    from fcn_deploy.workflows.plan import tune as tune_kernels
 
     if len(set(precisions)) > 1:
         raise UsageError("more than one precision", got=" ".join(f"--{p}" for p in precisions), expected="one")

@@ -32,10 +32,10 @@ def command(
 
     The ranges file keeps histograms, so calibration methods can be tried later without the images.
     """
-    from fcn_deploy import steps
-    from fcn_deploy.data import ImageFolder
+    from fcn_deploy.data.folders import ImageFolder
     from fcn_deploy.errors import UsageError
     from fcn_deploy.files import check_writable
+    from fcn_deploy.workflows import steps
 
     steps.check_distinct(output, model)
     steps.check_suffix(output, ".json")

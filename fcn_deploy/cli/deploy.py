@@ -23,7 +23,7 @@ from fcn_deploy.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fcn_deploy.summary import Summary
+    from fcn_deploy.workflows.summary import Summary
 
 
 @click.command("deploy", short_help="All the steps, from checkpoint to engines.")
@@ -74,14 +74,14 @@ def command(
     Writes the exported model, the engines with their sidecars, and summary.json into the folder OUTPUT. If an engine
     misses its gate, nothing is shipped and the exit code is 3.
     """
-    from fcn_deploy.build.engine import DEFAULT_METHOD
+    from fcn_deploy.engines.engine import DEFAULT_METHOD
     from fcn_deploy.errors import GateError, UsageError
-    from fcn_deploy.evaluate.benchmark import BenchmarkConfig
-    from fcn_deploy.summary import Summary
+    from fcn_deploy.evaluation.latency import BenchmarkConfig
+    from fcn_deploy.workflows.summary import Summary
 
     progress = TerminalProgress()
     with progress.working("loading PyTorch"):
-        from fcn_deploy.pipeline import DeployConfig, deploy
+        from fcn_deploy.workflows.deploying import DeployConfig, deploy
     inputs = None
     if demo:
         if weights or calib_data or options["data"] or options["labels"]:
@@ -121,6 +121,6 @@ def _show(summary: Summary, as_json: bool) -> None:
     if as_json:
         print_json(summary.to_json())
         return
-    from fcn_deploy.report.tables import summary_table
+    from fcn_deploy.reporting.tables import summary_table
 
     print_table(summary_table(summary))

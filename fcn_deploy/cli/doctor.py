@@ -15,13 +15,13 @@ def command(as_json: bool) -> None:
 
     A library that is missing or broken is reported, and is no failure: the exit code is 0.
     """
-    from fcn_deploy.report.doctor import check_up
+    from fcn_deploy.diagnostics.checkup import check_up
 
     checkup = check_up()
     if as_json:
         print_json(checkup.to_json())
         return
-    from fcn_deploy.report.doctor import doctor_tables
+    from fcn_deploy.diagnostics.checkup import doctor_tables
 
     for table in doctor_tables(checkup):
         print_table(table)

@@ -13,8 +13,8 @@ from fcn_deploy.cli.console import TerminalProgress, print_json, print_table
 from fcn_deploy.cli.options import PATH, gpu_from, gpu_options, json_option, model_from, model_options, threads_option
 
 if TYPE_CHECKING:
-    from fcn_deploy.evaluate.accuracy import Drop, Matrix
-    from fcn_deploy.evaluate.parity import Parity
+    from fcn_deploy.evaluation.accuracy import Drop, Matrix
+    from fcn_deploy.evaluation.parity import Parity
 
 
 @click.command("evaluate", short_help="Accuracy against ground truth.")
@@ -58,9 +58,9 @@ def command(
     Gives IoU of each class, mIoU, pixel accuracy and frequency-weighted IoU; with a reference also the agreement and
     the drop of mIoU, each with its 95% interval, by bootstrap over the images.
     """
-    from fcn_deploy import sources
-    from fcn_deploy.data import ImageFolder
-    from fcn_deploy.evaluate.assess import assess, confusions
+    from fcn_deploy.data.folders import ImageFolder
+    from fcn_deploy.evaluation.comparison import assess, confusions
+    from fcn_deploy.workflows import references as sources
 
     images = ImageFolder.open(data, max_images=max_images)
     with ExitStack() as opened:
@@ -93,7 +93,7 @@ def _report(name: str, classes: tuple[str, ...], matrix: Matrix, images: int, ig
 
 
 def _scores(classes: tuple[str, ...], matrix: Matrix) -> dict[str, Any]:
-    from fcn_deploy.evaluate.accuracy import class_iou, frequency_weighted_iou, mean_iou, pixel_accuracy
+    from fcn_deploy.evaluation.accuracy import class_iou, frequency_weighted_iou, mean_iou, pixel_accuracy
 
     return {
         "miou": float(mean_iou(matrix)),
@@ -120,8 +120,8 @@ def _comparison(
 def _show(
     report: dict[str, Any], classes: tuple[str, ...], matrix: Matrix, reference: Matrix | None, as_json: bool
 ) -> None:
-    from fcn_deploy.report.tables import accuracy_table
-    from fcn_deploy.report.units import interval_95
+    from fcn_deploy.reporting.tables import accuracy_table
+    from fcn_deploy.reporting.units import interval_95
 
     if as_json:
         print_json(report)

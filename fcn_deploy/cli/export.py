@@ -7,17 +7,9 @@ from typing import Any
 
 import click
 
+from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.cli.console import TerminalProgress, print_json
-from fcn_deploy.cli.options import (
-    PATH,
-    ShapeType,
-    json_option,
-    model_options,
-    output_option,
-    spec_from,
-    spec_options,
-)
-from fcn_deploy.spec import ImageShape
+from fcn_deploy.cli.options import PATH, ShapeType, json_option, model_options, output_option, spec_from, spec_options
 
 
 @click.command("export", short_help="Checkpoint to ONNX, checked.")
@@ -49,8 +41,8 @@ def command(
 
     progress = TerminalProgress()
     with progress.working("loading PyTorch"):
-        from fcn_deploy import steps
-        from fcn_deploy.export import ExportConfig
+        from fcn_deploy.onnx_export.tracing import ExportConfig
+        from fcn_deploy.workflows import steps
 
     error = steps.export(
         weights,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
+from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.cli.console import print_json, print_table
 from fcn_deploy.cli.options import PATH, ShapeType, json_option
-from fcn_deploy.spec import ImageShape
 
 
 @click.command("inspect", short_help="Say what a file is.")
@@ -26,13 +26,13 @@ def command(file: Path, shape: ImageShape | None, as_json: bool) -> None:
     TensorRT engine the precision asked of each layer and achieved; of a checkpoint and of ranges each tensor. --json
     has all of it.
     """
-    from fcn_deploy.report.inspection import brief, inspect
+    from fcn_deploy.diagnostics.inspection import inspect
 
     facts = inspect(file, shape)
     if as_json:
         print_json(facts)
         return
-    from fcn_deploy.report.tables import detail_table, facts_table
+    from fcn_deploy.reporting.facts import brief, detail_table, facts_table
 
     print_table(facts_table(str(file), brief(facts)))
     details = detail_table(facts)

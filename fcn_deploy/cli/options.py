@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from fcn_deploy.artifacts.geometry import Padding
+from fcn_deploy.artifacts.normalization import Triple
+from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.errors import FcnDeployError, UsageError
-from fcn_deploy.spec import ImageShape, Padding, Triple
 
 if TYPE_CHECKING:
-    from fcn_deploy.build import TensorRTConfig
-    from fcn_deploy.evaluate.gates import AskedGate
-    from fcn_deploy.models.describe import SpecOptions
-    from fcn_deploy.plan import PlanOptions
+    from fcn_deploy.engines.tensorrt.builder import TensorRTConfig
+    from fcn_deploy.evaluation.gates import AskedGate
+    from fcn_deploy.models.spec_options import SpecOptions
+    from fcn_deploy.workflows.plan import PlanOptions
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -91,7 +93,7 @@ class GateType(click.ParamType["AskedGate"]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> AskedGate:
         """Parses a gate."""
-        from fcn_deploy.evaluate.gates import AskedGate
+        from fcn_deploy.evaluation.gates import AskedGate
 
         if isinstance(value, AskedGate):
             return value
@@ -259,7 +261,7 @@ def gpu_from(options: dict[str, Any]) -> dict[str, Any]:
 
 def spec_from(options: dict[str, Any]) -> SpecOptions:
     """Takes the values of `spec_options` and `model_options` out of a command's keyword arguments."""
-    from fcn_deploy.models.describe import SpecOptions
+    from fcn_deploy.models.spec_options import SpecOptions
 
     color, input_padding = options.pop("color"), options.pop("input_padding")
     names = ("num_classes", "class_names", "ignore_index", "mean", "std", "scale", "at_once")
@@ -273,9 +275,9 @@ def spec_from(options: dict[str, Any]) -> SpecOptions:
 
 def plan_from(options: dict[str, Any], method: str | None) -> PlanOptions:
     """Takes the values of `plan_options` out of a command's keyword arguments."""
-    from fcn_deploy.evaluate.criteria import Criterion
-    from fcn_deploy.plan import PlanOptions
-    from fcn_deploy.planning.auto import AUTO
+    from fcn_deploy.evaluation.criteria import Criterion
+    from fcn_deploy.mixed_precision.method_search import AUTO
+    from fcn_deploy.workflows.plan import PlanOptions
 
     budget = options.pop("accuracy_budget")
     names = ("precision_map", "data", "labels", "ignore_index")
@@ -288,8 +290,8 @@ def plan_from(options: dict[str, Any], method: str | None) -> PlanOptions:
 
 def tensorrt_from(options: dict[str, Any]) -> TensorRTConfig:
     """Takes the values of `tensorrt_options` out of a command's keyword arguments."""
-    from fcn_deploy.build import TensorRTConfig
-    from fcn_deploy.build.profiles import pair_shapes
+    from fcn_deploy.engines.tensorrt.builder import TensorRTConfig
+    from fcn_deploy.engines.tensorrt.profiles import pair_shapes
 
     profiles = pair_shapes(*(options.pop(name) for name in ("min_shape", "opt_shape", "max_shape")))
     names = (

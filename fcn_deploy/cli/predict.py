@@ -73,12 +73,13 @@ def command(
     NAME.labels.png, NAME.overlay.png and so on in DIR; nothing is written over an input. Where an image
     cannot be read the command stops; what it wrote for those before stays.
     """
-    from fcn_deploy import sources
-    from fcn_deploy.data import find_images, read_image
+    from fcn_deploy.data.folders import find_images
+    from fcn_deploy.data.images import read_image
     from fcn_deploy.errors import FcnDeployError
-    from fcn_deploy.evaluate.parity import run
+    from fcn_deploy.evaluation.parity import run
     from fcn_deploy.files import output_folder, write_bytes
-    from fcn_deploy.report.pictures import KINDS, encode_png
+    from fcn_deploy.reporting.pictures import KINDS, encode_png
+    from fcn_deploy.workflows import references as sources
 
     paths = find_images(inputs)
     kinds = tuple(dict.fromkeys(kind for group in save for kind in group))

@@ -54,17 +54,16 @@ def command(
 
     Each layer is INT8 alone, and then the only one of the engine's INT8 layers that is float.
     """
-    from fcn_deploy import steps
-    from fcn_deploy.build import BuildConfig
-    from fcn_deploy.build.engine import DEFAULT_METHOD
-    from fcn_deploy.data import ImageFolder
+    from fcn_deploy.artifacts.ranges import Ranges
+    from fcn_deploy.data.folders import ImageFolder
+    from fcn_deploy.engines.engine import DEFAULT_METHOD, BuildConfig
     from fcn_deploy.errors import UsageError
     from fcn_deploy.files import check_writable, read_bytes, write_bytes, write_json
-    from fcn_deploy.planning.mix import Mixer
-    from fcn_deploy.planning.sensitivity import measure_sensitivity
-    from fcn_deploy.quant.ranges import Ranges
-    from fcn_deploy.report.plots import FORMATS, sensitivity_plot
-    from fcn_deploy.report.tables import sensitivity_table
+    from fcn_deploy.mixed_precision.candidates import Mixer
+    from fcn_deploy.mixed_precision.damage import measure_sensitivity
+    from fcn_deploy.reporting.plots import FORMATS, sensitivity_plot
+    from fcn_deploy.reporting.tables import sensitivity_table
+    from fcn_deploy.workflows import steps
 
     if base is not None and backend != "tensorrt":
         raise UsageError("a base precision is TensorRT's", got=f"--base {base}", fix="leave it out")

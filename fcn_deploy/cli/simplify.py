@@ -16,7 +16,7 @@ from fcn_deploy.cli.options import PATH, json_option, output_option
 @json_option
 def command(model: Path, output: Path, as_json: bool) -> None:
     """Simplify an exported MODEL with onnxsim, and check that it gives the same results."""
-    from fcn_deploy import steps
+    from fcn_deploy.workflows import steps
 
     before, after = steps.simplify_file(model, output, TerminalProgress())
     if as_json:

@@ -22,7 +22,7 @@ from fcn_deploy.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fcn_deploy.evaluate.gates import AskedGate
+    from fcn_deploy.evaluation.gates import AskedGate
 
 
 @click.command("verify", short_help="Hold an engine against its gate.")
@@ -58,12 +58,12 @@ def command(
     Gates: FP32 99.99% of pixels labelled alike and an error of 1e-4 of the logits' range, FP16 99.5%, INT8 97%;
     others with --gate. The interval of the agreement is of 95%, by bootstrap over the images.
     """
-    from fcn_deploy import sources
-    from fcn_deploy.data import ImageFolder
+    from fcn_deploy.data.folders import ImageFolder
     from fcn_deploy.errors import GateError, UsageError
-    from fcn_deploy.evaluate.assess import assess
-    from fcn_deploy.evaluate.gates import criteria_by_precision, judge
-    from fcn_deploy.report.units import interval_95
+    from fcn_deploy.evaluation.comparison import assess
+    from fcn_deploy.evaluation.gates import criteria_by_precision, judge
+    from fcn_deploy.reporting.units import interval_95
+    from fcn_deploy.workflows import references as sources
 
     if (reference is None) == (weights is None):
         raise UsageError("verify needs one reference", expected="--reference REF or --weights F")

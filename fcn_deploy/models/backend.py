@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from fcn_deploy.artifacts.shapes import TensorSpec
 from fcn_deploy.errors import ClosedError, UsageError
 from fcn_deploy.runtime.backend import Array, check_feeds
-from fcn_deploy.spec import TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fcn_deploy.artifacts.geometry import Geometry
+from fcn_deploy.artifacts.spec import METADATA_KEY, CheckpointInfo, ModelSpec
 from fcn_deploy.errors import InputError
 from fcn_deploy.files import reading, sha256_file
 from fcn_deploy.models.fcn import FC_CHANNELS, FCN, VARIANTS, Stride
 from fcn_deploy.models.layouts import LAYOUTS, Layout
-from fcn_deploy.spec import METADATA_KEY, CheckpointInfo, Geometry, ModelSpec
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
@@ -73,7 +74,7 @@ def read_checkpoint(path: Path, variant: str | None = None, input_padding: int |
         raise InputError(
             f"{path} is torchvision's VGG16, a classifier: it has no score layers to segment with",
             expected="a trained segmentation net",
-            fix="start a net from it with fcn_deploy.models.pretrained.load_vgg16 and train that",
+            fix="train a net that starts from it: tools/train.py",
         )
     if layout is None:
         raise InputError(

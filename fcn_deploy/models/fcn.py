@@ -11,8 +11,8 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from fcn_deploy.artifacts.geometry import Geometry
 from fcn_deploy.models.vgg import BLOCKS, VGG16Trunk, conv_relu, scaled
-from fcn_deploy.spec import Geometry
 
 Stride = Literal[32, 16, 8]
 VARIANTS: dict[str, Stride] = {"fcn32s": 32, "fcn16s": 16, "fcn8s": 8}

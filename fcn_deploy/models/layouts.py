@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fcn_deploy.artifacts.geometry import PAPER, Geometry
+from fcn_deploy.artifacts.normalization import CAFFE, Normalization
 from fcn_deploy.models.fcn import Stride
-from fcn_deploy.spec import CAFFE, PAPER, Geometry, Normalization
 
 State = Mapping[str, Tensor]
 

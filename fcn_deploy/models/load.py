@@ -7,11 +7,12 @@ from pathlib import Path
 
 from torch import nn
 
+from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.models.checkpoint import load_model, read_checkpoint
-from fcn_deploy.models.describe import SpecOptions, describe
-from fcn_deploy.models.own import load_own
-from fcn_deploy.spec import ImageShape, ModelSpec
+from fcn_deploy.models.custom import load_own
+from fcn_deploy.models.spec_options import SpecOptions, describe
 
 
 @dataclass(frozen=True, eq=False)

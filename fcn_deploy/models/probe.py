@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.errors import InputError
-from fcn_deploy.models.wrapped import WrappedNet
-from fcn_deploy.spec import ImageShape
+from fcn_deploy.models.adapter import WrappedNet
 
 # Batch, height and width: odd and even sizes, none a multiple of another, and the smallest image. What goes wrong is
 # said of the first, which looks most like an image.

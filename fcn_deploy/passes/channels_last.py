@@ -14,7 +14,7 @@ import logging
 
 import onnx_ir as ir
 
-from fcn_deploy.graph import constant_of
+from fcn_deploy.graph.edit import constant_of
 
 _log = logging.getLogger(__name__)
 

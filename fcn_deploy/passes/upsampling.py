@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcn_deploy.graph import add_constant, constant_of, replace_node
+from fcn_deploy.graph.edit import add_constant, constant_of, replace_node
 
 _log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcn_deploy.errors import UsageError
-from fcn_deploy.graph import add_constant, constant_of, replace_node
+from fcn_deploy.graph.edit import add_constant, constant_of, replace_node
 
 _log = logging.getLogger(__name__)
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fcn_deploy.artifacts.normalization import Normalization
+from fcn_deploy.artifacts.palette import Rgb
 from fcn_deploy.errors import InputError
-from fcn_deploy.spec import Normalization, Rgb
 
 
 def check_images(image: object) -> NDArray[np.uint8]:

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from fcn_deploy.artifacts.shapes import TensorSpec
+from fcn_deploy.artifacts.sidecar import ENGINE_KEY, SIMULATED
 from fcn_deploy.errors import ArtifactError, ClosedError, DependencyError, UsageError
 from fcn_deploy.runtime.backend import Array, Provider, check_feeds
 from fcn_deploy.runtime.cores import CORES
 from fcn_deploy.runtime.cpu import has_vnni
-from fcn_deploy.sidecar import ENGINE_KEY, SIMULATED
-from fcn_deploy.spec import TensorSpec
 
 try:
     import onnxruntime as ort

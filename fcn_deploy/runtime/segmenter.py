@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.artifacts.sidecar import ENGINE_KEY, Io, Sidecar, load_sidecar, sidecar_path
+from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
 from fcn_deploy.errors import ArtifactError, ClosedError, FcnDeployError, InputError, UsageError, WrongIoError
-from fcn_deploy.runtime.backend import PLAN_SUFFIXES, Array, Backend, Provider, open_backend
+from fcn_deploy.runtime.backend import PLAN_SUFFIXES, Array, Backend, Provider
 from fcn_deploy.runtime.cpu import has_vnni
 from fcn_deploy.runtime.image import check_images, normalize
+from fcn_deploy.runtime.open import open_backend
 from fcn_deploy.runtime.tiling import Size, Tiling
-from fcn_deploy.sidecar import ENGINE_KEY, Io, Sidecar, load_sidecar, sidecar_path
-from fcn_deploy.spec import METADATA_KEY, ImageShape, ModelSpec
 
 Labels = NDArray[np.integer[Any]]
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fcn_deploy.artifacts.receptive_field import ReceptiveField
 from fcn_deploy.errors import InputError, UsageError
-from fcn_deploy.spec import ReceptiveField
 
 Size = tuple[int, int]
 

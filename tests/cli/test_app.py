@@ -49,7 +49,7 @@ def test_every_command_has_help_and_debug(command, capsys):
 
 
 def test_version(capsys):
-    from fcn_deploy import __version__
+    from fcn_deploy._version import __version__
 
     assert run(["--version"]) == 0
     assert __version__ in capsys.readouterr().out

@@ -41,7 +41,7 @@ def test_export_fixes_a_shape(call, checkpoint_file, tmp_path):
 
 
 def test_a_net_that_exports_wrongly_is_a_failed_gate_and_no_file(call, checkpoint_file, tmp_path, monkeypatch):
-    from fcn_deploy import export
+    from fcn_deploy.onnx_export import tracing as export
 
     real = export.export_onnx
 

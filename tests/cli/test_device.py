@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from fcn_deploy import steps
-from fcn_deploy.build import BuildConfig
+from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.workflows import steps
 
 BLOCKED = ("torch", "onnx", "onnx_ir", "onnxscript", "onnxsim", "safetensors")
 

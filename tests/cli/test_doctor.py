@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from fcn_deploy.diagnostics import libraries, machine
 from fcn_deploy.errors import DependencyError
-from fcn_deploy.report import libraries, machine
-from fcn_deploy.runtime.driver import Gpu
-from fcn_deploy.runtime.flavor import FLAVORS
+from fcn_deploy.runtime.tensorrt.driver import Gpu
+from fcn_deploy.runtime.tensorrt.flavor import FLAVORS
 
 GIB = 2**30
 ADA = Gpu(0, "NVIDIA RTX 4000 Ada Generation", "8.9", 20 * GIB)

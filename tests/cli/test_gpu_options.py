@@ -4,11 +4,11 @@ import re
 
 import numpy as np
 import pytest
-import tiny_plans
 from PIL import Image
 
-from fcn_deploy import sources
 from fcn_deploy.errors import DependencyError, UsageError
+from fcn_deploy.workflows import references as sources
+from tests.support import tiny_plans
 
 QUICK = ("--duration", 0, "--iterations", 1, "--warmup", 0)
 
@@ -103,6 +103,6 @@ def test_a_plan_without_a_driver_is_exit_7(call, tmp_path, monkeypatch, photo_fo
 
     trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     plan = tiny_plans.build(trt, "tensorrt-rtx", tmp_path / "tiny.engine")
-    monkeypatch.setattr("fcn_deploy.runtime.tensorrt.find_gpus", find_gpus)
+    monkeypatch.setattr("fcn_deploy.runtime.tensorrt.backend.find_gpus", find_gpus)
     assert "no NVIDIA driver was found" in call("benchmark", plan, "--shape", "32x32", *QUICK, code=7).err
     assert "no NVIDIA driver was found" in call("verify", plan, "--reference", plan, "--data", photo_folder, code=7).err

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from fcn_deploy.cli.app import run
-from fcn_deploy.data import read_image, read_labels
+from fcn_deploy.data.images import read_image
+from fcn_deploy.data.labels import read_labels
 from fcn_deploy.errors import InputError
 from fcn_deploy.runtime import Segmenter, colorize
 
@@ -114,7 +115,7 @@ def test_what_fails_leaves_no_empty_folder_that_was_not_there(
     def fail(path):
         raise error
 
-    monkeypatch.setattr("fcn_deploy.data.read_image", fail)
+    monkeypatch.setattr("fcn_deploy.data.images.read_image", fail)
     output = tmp_path / "deep" / "out"
     if there:
         output.mkdir(parents=True)

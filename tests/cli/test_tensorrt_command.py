@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from fcn_deploy.files import sha256_file
-from fcn_deploy.runtime.flavor import Flavor
+from fcn_deploy.runtime.tensorrt.flavor import Flavor
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is for Linux and Windows on x86-64")
 
@@ -15,7 +15,9 @@ SMALL = ("--min-shape", "32x32", "--opt-shape", "64x64", "--max-shape", "2x96x96
 
 
 def test_auto_takes_rtx_where_there_is_no_gpu_and_says_so(call, exported, tmp_path, monkeypatch):
-    monkeypatch.setattr("fcn_deploy.steps.find_gpus", lambda: pytest.fail("asked although tensorrt is not installed"))
+    monkeypatch.setattr(
+        "fcn_deploy.workflows.steps.find_gpus", lambda: pytest.fail("asked although tensorrt is not installed")
+    )
     engine = tmp_path / "net.engine"
     said = call("build-engine", exported("fcn8s"), "--fp16", *SMALL, "-o", engine)
     assert "backend: tensorrt-rtx, for net.engine ends in .engine and tensorrt cannot build here" in said.err

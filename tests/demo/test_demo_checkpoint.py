@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from fcn_deploy.artifacts.normalization import TORCHVISION
 from fcn_deploy.demo import CLASSES, EVALUATION_SEEDS, IGNORE_INDEX, PALETTE, checkpoint_path, make_scene
-from fcn_deploy.evaluate.accuracy import class_iou, confusion_matrix, mean_iou, pixel_accuracy
+from fcn_deploy.evaluation.accuracy import class_iou, confusion_matrix, mean_iou, pixel_accuracy
 from fcn_deploy.models import load_model, read_checkpoint
-from fcn_deploy.spec import TORCHVISION
 
 
 @pytest.fixture(scope="module")

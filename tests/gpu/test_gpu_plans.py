@@ -5,18 +5,20 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import tiny_plans
 
-from fcn_deploy import steps
-from fcn_deploy.build import BuildConfig, ImageProfile, TensorRTConfig
+from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.artifacts.sidecar import load_sidecar
+from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.tensorrt.builder import TensorRTConfig
+from fcn_deploy.engines.tensorrt.profiles import ImageProfile
 from fcn_deploy.errors import ArtifactError, ClosedError, DependencyError, InputError
 from fcn_deploy.runtime import Segmenter
-from fcn_deploy.runtime.driver import find_gpus
-from fcn_deploy.runtime.flavor import FLAVORS
-from fcn_deploy.runtime.kernel_cache import kernel_cache_path
-from fcn_deploy.runtime.tensorrt import TensorRTBackend
-from fcn_deploy.sidecar import load_sidecar
-from fcn_deploy.spec import ImageShape
+from fcn_deploy.runtime.tensorrt.backend import TensorRTBackend
+from fcn_deploy.runtime.tensorrt.driver import find_gpus
+from fcn_deploy.runtime.tensorrt.flavor import FLAVORS
+from fcn_deploy.runtime.tensorrt.kernel_cache import kernel_cache_path
+from fcn_deploy.workflows import steps
+from tests.support import tiny_plans
 
 pytestmark = pytest.mark.gpu
 

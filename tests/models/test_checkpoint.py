@@ -7,11 +7,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from fcn_deploy.artifacts.palette import default_palette
+from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
 from fcn_deploy.errors import InputError
 from fcn_deploy.models import FCN, load_model, read_checkpoint
 from fcn_deploy.models.fcn import VARIANTS
-from fcn_deploy.palette import default_palette
-from fcn_deploy.spec import METADATA_KEY, ModelSpec
 
 IMAGE = torch.linspace(-1, 1, 3 * 40 * 50).reshape(1, 3, 40, 50)
 

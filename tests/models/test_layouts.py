@@ -9,18 +9,19 @@ import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fcn_deploy import steps
-from fcn_deploy.build import BuildConfig
-from fcn_deploy.data import ImageFolder
+from fcn_deploy.artifacts.geometry import AT_ONCE, PAPER, Geometry
+from fcn_deploy.artifacts.normalization import CAFFE
+from fcn_deploy.data.folders import ImageFolder
+from fcn_deploy.engines.engine import BuildConfig
 from fcn_deploy.errors import InputError
-from fcn_deploy.evaluate.parity import relative_error
+from fcn_deploy.evaluation.parity import relative_error
 from fcn_deploy.models import FCN, load_model, read_checkpoint
-from fcn_deploy.models.describe import SpecOptions, describe
 from fcn_deploy.models.load import load_net, load_twin
+from fcn_deploy.models.spec_options import SpecOptions, describe
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.image import normalize
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-from fcn_deploy.spec import AT_ONCE, CAFFE, PAPER, Geometry
+from fcn_deploy.workflows import steps
 
 TRUNK = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 FINEST = {32: "upscore", 16: "upscore16", 8: "upscore8"}

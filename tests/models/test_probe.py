@@ -1,44 +1,45 @@
-import own_nets
 import pytest
 import torch
 from torch import nn
 
+from fcn_deploy.artifacts.geometry import Padding
+from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.errors import InputError
+from fcn_deploy.models.adapter import WrappedNet
 from fcn_deploy.models.probe import probe
-from fcn_deploy.models.wrapped import WrappedNet
-from fcn_deploy.spec import ImageShape, Padding
+from tests.support import custom_nets
 
 
 def _net(kind, padding=None):
-    return WrappedNet(own_nets.trained(kind()), padding).eval()
+    return WrappedNet(custom_nets.trained(kind()), padding).eval()
 
 
-@pytest.mark.parametrize("kind", [own_nets.ResNetFCN, own_nets.Depthwise])
+@pytest.mark.parametrize("kind", [custom_nets.ResNetFCN, custom_nets.Depthwise])
 def test_a_fully_convolutional_net_passes_and_its_classes_are_counted(kind):
-    assert probe(_net(kind)) == own_nets.CLASSES
+    assert probe(_net(kind)) == custom_nets.CLASSES
 
 
 def test_a_net_for_multiples_is_refused_with_the_least_divisor_that_works():
     with pytest.raises(InputError, match=r"does not work at every size; got for 1 image of 65x97 .*--size-divisor 8,"):
-        probe(_net(own_nets.UNet))
+        probe(_net(custom_nets.UNet))
 
 
 @pytest.mark.parametrize("divisor", [8, 16, 24])
 def test_with_a_divisor_it_passes(divisor):
-    assert probe(_net(own_nets.UNet, Padding(divisor))) == own_nets.CLASSES
+    assert probe(_net(custom_nets.UNet, Padding(divisor))) == custom_nets.CLASSES
 
 
 def test_too_small_a_divisor_is_refused_with_one_that_works():
     with pytest.raises(InputError, match=r"does not work at multiples of that.*--size-divisor 8,"):
-        probe(_net(own_nets.UNet, Padding(4)))
+        probe(_net(custom_nets.UNet, Padding(4)))
 
 
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
-        (own_nets.Fixed, r"raises RuntimeError.*it works at 32x32.*Linear layer.*--shape 1x32x32"),
-        (own_nets.Classifier, r"gives float32 \[1, 5\].*one answer an image"),
-        (own_nets.Coarse, r"gives float32 \[1, 5, 17, 25\].*4 times smaller"),
+        (custom_nets.Fixed, r"raises RuntimeError.*it works at 32x32.*Linear layer.*--shape 1x32x32"),
+        (custom_nets.Classifier, r"gives float32 \[1, 5\].*one answer an image"),
+        (custom_nets.Coarse, r"gives float32 \[1, 5, 17, 25\].*4 times smaller"),
     ],
 )
 def test_a_net_that_is_not_fully_convolutional_is_told_why(kind, why):
@@ -47,14 +48,14 @@ def test_a_net_that_is_not_fully_convolutional_is_told_why(kind, why):
 
 
 def test_a_net_for_one_size_passes_at_that_size():
-    assert probe(_net(own_nets.Fixed), ImageShape(2, 32, 32)) == own_nets.CLASSES
+    assert probe(_net(custom_nets.Fixed), ImageShape(2, 32, 32)) == custom_nets.CLASSES
     with pytest.raises(InputError, match="one score a pixel and class"):
-        probe(_net(own_nets.Fixed), ImageShape(1, 33, 32))
+        probe(_net(custom_nets.Fixed), ImageShape(1, 33, 32))
 
 
 def test_a_net_that_mixes_the_images_of_a_batch_is_refused():
     with pytest.raises(InputError, match="mixes the images of a batch"):
-        probe(_net(own_nets.Mixing))
+        probe(_net(custom_nets.Mixing))
 
 
 def test_a_net_whose_classes_depend_on_the_size_is_refused():

@@ -6,7 +6,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fcn_deploy.graph import parse, serialize
+from fcn_deploy.graph.model import parse, serialize
 from fcn_deploy.passes.channels_last import quantize_channels_last
 
 RANDOM = np.random.default_rng(0)

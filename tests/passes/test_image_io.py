@@ -8,14 +8,14 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
-from fcn_deploy import passes
-from fcn_deploy.graph import parse, serialize
-from fcn_deploy.palette import default_palette
-from fcn_deploy.passes.image_input import take_images
-from fcn_deploy.passes.label_output import give_labels
+from fcn_deploy.artifacts.normalization import Normalization
+from fcn_deploy.artifacts.palette import default_palette
+from fcn_deploy.artifacts.spec import ModelSpec
+from fcn_deploy.graph.model import parse, serialize
+from fcn_deploy.passes import pipelines
+from fcn_deploy.passes.image_io import give_labels, take_images
 from fcn_deploy.runtime.image import normalize
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-from fcn_deploy.spec import ModelSpec, Normalization
 
 SIZES = [(1, 1, 1), (1, 33, 47), (3, 20, 64)]
 CAFFE = Normalization("BGR", 1.0, (104.00699, 116.66877, 122.67892), (1.0, 1.0, 1.0))
@@ -54,7 +54,7 @@ def test_the_graph_normalises_as_the_runtime_does(normalization, size):
 def test_labels_are_the_argmax_of_the_logits(exported, size):
     data = exported("fcn8s").read_bytes()
     spec = ModelSpec.loads(parse(data).metadata_props["fcn_deploy.spec"])
-    engine = passes.run(parse(data), passes.image_io(spec))
+    engine = pipelines.run(parse(data), pipelines.image_io(spec))
     onnx.checker.check_model(ir.to_proto(engine), full_check=True)
     backend = OnnxRuntimeBackend(serialize(engine))
     assert str(backend.outputs[0]) == "labels: uint8 [batch, height, width]"
@@ -83,6 +83,6 @@ def test_a_fixed_shape_stays_fixed():
     for value in (*graph.graph.inputs, *graph.graph.outputs):
         value.shape = ir.Shape([2, 3, 10, 12])
     spec = ModelSpec("fcn8s", 8, 1.0, 3, tuple("abc"), default_palette(3))
-    engine = passes.run(graph, passes.image_io(spec))
+    engine = pipelines.run(graph, pipelines.image_io(spec))
     assert list(engine.graph.inputs[0].shape) == [2, 10, 12, 3]
     assert list(engine.graph.outputs[0].shape) == [2, 10, 12]

@@ -4,9 +4,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from fcn_deploy.graph import parse
-from fcn_deploy.passes.dim_names import name_dims
-from fcn_deploy.passes.layer_names import name_layers
+from fcn_deploy.graph.model import parse
+from fcn_deploy.passes.names import name_dims, name_layers
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 

@@ -1,7 +1,8 @@
 import numpy as np
 import onnx_ir as ir
 
-from fcn_deploy.graph import add_constant, parse
+from fcn_deploy.graph.edit import add_constant
+from fcn_deploy.graph.model import parse
 from fcn_deploy.passes.unused import remove_unused
 
 

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from fcn_deploy.graph import parse, serialize
+from fcn_deploy.graph.model import parse, serialize
 from fcn_deploy.passes.upsampling import rewrite_upsampling
 
 

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.errors import UsageError
-from fcn_deploy.graph import parse, serialize
-from fcn_deploy.layers import list_layers
+from fcn_deploy.graph.layers import list_layers
+from fcn_deploy.graph.model import parse, serialize
 from fcn_deploy.passes.unused import remove_unused
 from fcn_deploy.passes.winograd import multiply_by_winograd, winograd_layers
-from fcn_deploy.spec import ImageShape
 
 
 def model_of(channels, outputs, *, biased=True, kernel=3, rectified=False, **attributes):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fcn_deploy.evaluate.parity import relative_error
+from fcn_deploy.evaluation.parity import relative_error
 from fcn_deploy.models import load_model, read_checkpoint
 from fcn_deploy.models.backend import TorchBackend
 from fcn_deploy.models.fcn import VARIANTS

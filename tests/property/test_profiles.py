@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcn_deploy.errors import ArtifactError, InputError
-from fcn_deploy.runtime.profiles import ShapeRange, choose_profile
+from fcn_deploy.runtime.tensorrt.profiles import ShapeRange, choose_profile
 
 SIZES = st.integers(1, 300)
 

@@ -6,20 +6,21 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import fake_nvidia
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fcn_deploy import steps
-from fcn_deploy.build import BuildConfig
+from fcn_deploy.artifacts.normalization import Normalization
+from fcn_deploy.artifacts.palette import default_palette
+from fcn_deploy.artifacts.sidecar import EngineFile, Precision, Sidecar, Source, sidecar_path
+from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
+from fcn_deploy.engines.engine import BuildConfig
 from fcn_deploy.files import sha256_file, write_json
-from fcn_deploy.palette import default_palette
-from fcn_deploy.runtime.driver import Gpu
-from fcn_deploy.runtime.flavor import Flavor
-from fcn_deploy.sidecar import EngineFile, Precision, Sidecar, Source, sidecar_path
-from fcn_deploy.spec import METADATA_KEY, ModelSpec, Normalization
+from fcn_deploy.runtime.tensorrt.driver import Gpu
+from fcn_deploy.runtime.tensorrt.flavor import Flavor
+from fcn_deploy.workflows import steps
+from tests.support import fake_nvidia
 
 
 @pytest.fixture(scope="session")
@@ -111,10 +112,10 @@ def world(monkeypatch) -> fake_nvidia.World:
         made.did("driver")
         return made.gpus
 
-    monkeypatch.setattr("fcn_deploy.runtime.cuda._installed", lambda: True)
-    monkeypatch.setattr("fcn_deploy.runtime.cuda._core", lambda: core)
-    monkeypatch.setattr("fcn_deploy.runtime.cuda._driver", lambda: driver)
-    monkeypatch.setattr("fcn_deploy.runtime.tensorrt.find_gpus", find_gpus)
+    monkeypatch.setattr("fcn_deploy.runtime.tensorrt.cuda._installed", lambda: True)
+    monkeypatch.setattr("fcn_deploy.runtime.tensorrt.cuda._core", lambda: core)
+    monkeypatch.setattr("fcn_deploy.runtime.tensorrt.cuda._driver", lambda: driver)
+    monkeypatch.setattr("fcn_deploy.runtime.tensorrt.backend.find_gpus", find_gpus)
     monkeypatch.setattr(Flavor, "load", load)
     monkeypatch.setattr(Flavor, "installed", property(lambda flavor: flavor.name in made.libraries))
     return made

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import fcn_deploy
-from fcn_deploy import steps
-from fcn_deploy.build import BuildConfig
+from fcn_deploy.artifacts.normalization import Normalization
+from fcn_deploy.artifacts.sidecar import load_sidecar, sidecar_path
+from fcn_deploy.engines.engine import BuildConfig
 from fcn_deploy.errors import (
     ArtifactError,
     ClosedError,
@@ -17,13 +18,12 @@ from fcn_deploy.errors import (
     UsageError,
     WrongIoError,
 )
-from fcn_deploy.evaluate.parity import relative_error
+from fcn_deploy.evaluation.parity import relative_error
 from fcn_deploy.models import load_model, read_checkpoint
 from fcn_deploy.models.backend import TorchBackend
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-from fcn_deploy.sidecar import load_sidecar, sidecar_path
-from fcn_deploy.spec import Normalization
+from fcn_deploy.workflows import steps
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fcn_deploy.artifacts.receptive_field import ReceptiveField
 from fcn_deploy.errors import InputError, UsageError
-from fcn_deploy.evaluate.parity import relative_error
+from fcn_deploy.evaluation.parity import relative_error
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.tiling import Tiling, fed_size, parts
-from fcn_deploy.spec import ReceptiveField
 
 FIELD = ReceptiveField(top=3, bottom=2, left=1, right=4, alignment=4)
 

@@ -4,7 +4,8 @@ import numpy as np
 from click.testing import CliRunner
 
 import equalize
-from fcn_deploy.graph import constant_of, exported_spec, parse
+from fcn_deploy.graph.edit import constant_of
+from fcn_deploy.graph.model import exported_spec, parse
 from fcn_deploy.runtime import Segmenter
 
 

@@ -8,11 +8,11 @@ import torch
 from click.testing import CliRunner
 
 import gpu_check
+from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.errors import DependencyError
-from fcn_deploy.evaluate.benchmark import BenchmarkConfig
-from fcn_deploy.evaluate.parity import Output
-from fcn_deploy.runtime.flavor import find_flavor
-from fcn_deploy.spec import ImageShape
+from fcn_deploy.evaluation.latency import BenchmarkConfig
+from fcn_deploy.evaluation.parity import Output
+from fcn_deploy.runtime.tensorrt.flavor import find_flavor
 from gpu_cases import Case, Net
 
 

@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 import plot_ranges
-from fcn_deploy.quant.methods import METHODS
+from fcn_deploy.quantization.methods import METHODS
 
 
 def plot(*arguments):

@@ -8,14 +8,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import train
-from fcn_deploy import steps
+from fcn_deploy.artifacts.normalization import CAFFE, TORCHVISION
+from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.demo import CLASSES, PALETTE, make_scene
-from fcn_deploy.export import ExportConfig
-from fcn_deploy.graph import exported_spec, parse
+from fcn_deploy.graph.model import exported_spec, parse
 from fcn_deploy.models import read_checkpoint
 from fcn_deploy.models.vgg import TRUNK
+from fcn_deploy.onnx_export.tracing import ExportConfig
 from fcn_deploy.progress import Silent
-from fcn_deploy.spec import CAFFE, TORCHVISION, ImageShape, ModelSpec
+from fcn_deploy.workflows import steps
 from labelled import Crops, Labelled
 from training import rarity_weights, save_net
 

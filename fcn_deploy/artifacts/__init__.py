@@ -1,0 +1,1 @@
+"""What is written and read back: plain values, with numpy at most."""

@@ -1,0 +1,161 @@
+"""What a net is: the facts every artifact carries, and the JSON they travel in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from fcn_deploy.artifacts.geometry import SEED, Geometry, Padding
+from fcn_deploy.artifacts.json import FORMAT, check_format, integer, known_fields, positive, require, strings
+from fcn_deploy.artifacts.normalization import TORCHVISION, Normalization
+from fcn_deploy.artifacts.palette import Rgb
+from fcn_deploy.artifacts.receptive_field import ReceptiveField
+from fcn_deploy.errors import InputError
+
+METADATA_KEY = "fcn_deploy.spec"
+
+# Keys of a spec that stand there only where there is something to say.
+_OF_SOME = ("model", "padding", "receptive_field")
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """Which weights a net was made from.
+
+    Attributes:
+        sha256: Of the checkpoint file, in hex.
+        layout: The key layout it was read as, such as `seed`; `own` where the user's code made the net.
+    """
+
+    sha256: str
+    layout: str
+
+
+def _color(values: Sequence[object]) -> Rgb:
+    red, green, blue = (integer(value, "spec palette") for value in values)
+    return red, green, blue
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything about a net that its weights do not say.
+
+    Attributes:
+        variant: `fcn32s`, `fcn16s` or `fcn8s`; for a net of the user's own the name of what makes it.
+        stride: Stride of the finest score map: 32, 16 or 8; None for a net of the user's own.
+        width: Channel multiplier of the trunk; 1.0 is VGG16; None for a net of the user's own.
+        num_classes: C, the channels of `logits`.
+        classes: One name a class.
+        palette: One RGB colour a class, 0..255.
+        ignore_index: The label that stands for "not labelled", or None.
+        normalization: From 0..255 pixels to what the net takes.
+        geometry: Which published shape the net has; None for a net of the user's own.
+        model: What makes a net of the user's own, `package.module:callable`; None for the published ones.
+        padding: For a net that works at multiples of some size only, else None.
+        receptive_field: What tiles of an image have to overlap by; None for a net that cannot be run in tiles, or of
+            which it was not computed.
+        checkpoint: The weights it was made from, or None.
+        exporter: Versions of what exported it, or empty.
+    """
+
+    variant: str
+    stride: int | None
+    width: float | None
+    num_classes: int
+    classes: tuple[str, ...]
+    palette: tuple[Rgb, ...]
+    ignore_index: int | None = 255
+    normalization: Normalization = TORCHVISION
+    geometry: Geometry | None = SEED
+    model: str | None = None
+    padding: Padding | None = None
+    receptive_field: ReceptiveField | None = None
+    checkpoint: CheckpointInfo | None = None
+    exporter: Mapping[str, str | int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require(self.num_classes > 0, "spec num_classes", self.num_classes, "a positive integer")
+        own = self.model is not None
+        require(positive(self.stride, own), "spec stride", self.stride, "a positive integer")
+        require(positive(self.width, own), "spec width", self.width, "a positive number")
+        require(own or self.geometry is not None, "spec geometry", self.geometry, "that of a published net")
+        require(own or self.padding is None, "spec padding", self.padding, "none: the published nets take any size")
+        if len(self.classes) != self.num_classes:
+            raise InputError(
+                "the number of class names does not match the net",
+                got=f"{len(self.classes)} names",
+                expected=f"{self.num_classes}, one for each channel of the score layer",
+                fix="list one name a line, in the order of the labels, without the ignored class",
+            )
+        require(
+            len(self.palette) == self.num_classes,
+            "spec palette",
+            f"{len(self.palette)} colours",
+            f"{self.num_classes}",
+        )
+        require(
+            all(len(rgb) == 3 and all(0 <= channel <= 255 for channel in rgb) for rgb in self.palette),
+            "spec palette",
+            self.palette,
+            "three integers in 0..255 for each class",
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the spec as JSON data, with its format number; what only some nets have only there."""
+        data = {"format": FORMAT, **asdict(self), "geometry": self.geometry.to_json() if self.geometry else None}
+        return {key: value for key, value in data.items() if value is not None or key not in _OF_SOME}
+
+    def dumps(self) -> str:
+        """Returns the spec as one line of JSON, as it stands in `metadata_props`."""
+        return json.dumps(self.to_json(), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, data: object) -> ModelSpec:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            InputError: The format is unknown, a key is missing, or a value is bad.
+        """
+        fields = check_format(data, "the model spec")
+        try:
+            checkpoint, padding, model = (fields.get(key) for key in ("checkpoint", "padding", "model"))
+            receptive = fields.get("receptive_field")
+            stride, width, geometry = (fields[key] for key in ("stride", "width", "geometry"))
+            ignore_index = fields["ignore_index"]
+            return cls(
+                variant=str(fields["variant"]),
+                stride=None if stride is None else integer(stride, "spec stride"),
+                width=None if width is None else float(width),
+                num_classes=integer(fields["num_classes"], "spec num_classes"),
+                classes=strings(fields["classes"], "spec classes"),
+                palette=tuple(_color(rgb) for rgb in fields["palette"]),
+                ignore_index=None if ignore_index is None else integer(ignore_index, "spec ignore_index"),
+                normalization=Normalization.from_json(fields["normalization"]),
+                geometry=None if geometry is None else Geometry.from_json(geometry),
+                model=None if model is None else str(model),
+                padding=Padding(**known_fields(Padding, padding)) if padding else None,
+                receptive_field=ReceptiveField(**known_fields(ReceptiveField, receptive)) if receptive else None,
+                checkpoint=CheckpointInfo(**known_fields(CheckpointInfo, checkpoint)) if checkpoint else None,
+                exporter=dict(fields.get("exporter") or {}),
+            )
+        except KeyError as error:
+            raise InputError("the model spec is incomplete", got=f"no key {error}") from error
+        except (TypeError, AttributeError, ValueError, OverflowError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError("the model spec is malformed", got=str(error)) from error
+
+    @classmethod
+    def loads(cls, text: str) -> ModelSpec:
+        """Reads what `dumps` wrote.
+
+        Raises:
+            InputError: `text` is not JSON, or not a spec.
+        """
+        try:
+            data = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise InputError("the model spec is not JSON", got=str(error)) from error
+        return cls.from_json(data)

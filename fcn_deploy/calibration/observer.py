@@ -1,0 +1,155 @@
+"""Calibration: runs a model over images and keeps histograms of its tensors, and means of what convolutions read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from contextlib import closing
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcn_deploy.artifacts.ranges import CalibrationData, Ranges
+from fcn_deploy.calibration.channel_means import MeanBuilder
+from fcn_deploy.calibration.histogram import HistogramBuilder
+from fcn_deploy.errors import ArtifactError, InputError
+from fcn_deploy.files import sha256_bytes
+from fcn_deploy.graph.model import exported_spec, parse, serialize
+from fcn_deploy.quantization.prequantized import require_float
+from fcn_deploy.quantization.selection import quantizable_inputs
+from fcn_deploy.quantization.tensors import observed_tensors, ranged_tensor
+from fcn_deploy.runtime.image import check_images, normalize
+from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+
+
+class Observer:
+    """Runs a model over images, one at a time, and accumulates; memory does not grow with the images.
+
+    Histograms are the same in whatever order the images come, means up to the rounding of their sums in float64.
+
+    Args:
+        model: Content of an ONNX file as `export` writes it, with its spec in the metadata.
+        threads: CPU threads; ONNX Runtime's default where None.
+
+    Raises:
+        InputError: It is no exported model, or quantised already.
+    """
+
+    def __init__(self, model: bytes, *, threads: int | None = None) -> None:
+        graph_model = parse(model)
+        require_float(graph_model)
+        self._normalization = exported_spec(graph_model).normalization
+        observed = [str(value.name) for value in observed_tensors(graph_model.graph)]
+        # Some have no histogram of their own, as what a max-pool gives. What is not computed from the image has neither
+        # range nor mean.
+        read = [str(value.name) for value in quantizable_inputs(graph_model.graph) if ranged_tensor(value, observed)]
+        self._builders = {name: HistogramBuilder() for name in observed}
+        self._means = {name: MeanBuilder() for name in read}
+        self._model_sha256 = sha256_bytes(model)
+        self._images, self._count = hashlib.sha256(), 0
+        try:
+            self._backend = OnnxRuntimeBackend(_with_outputs(graph_model, [*observed, *read]), threads=threads)
+        except ArtifactError as error:  # here the model is the input, not what was made for this machine
+            raise InputError(error.what, got=error.got) from error
+
+    def add(self, image: NDArray[np.uint8]) -> None:
+        """Observes one image.
+
+        Args:
+            image: uint8 [H, W, 3], RGB.
+
+        Raises:
+            InputError: It is no such array, does not fit the model, or gives a tensor that is not finite.
+        """
+        images = check_images(image)
+        if len(image.shape) != 3:
+            raise InputError("one image at a time", got=f"a batch, {list(image.shape)}", expected="uint8 [H, W, 3]")
+        feed = normalize(images, self._normalization)
+        batch = self._backend.inputs[0].shape[0]
+        if isinstance(batch, int):  # a fixed batch: the same image in every place of it, of which the first counts
+            feed = np.repeat(feed, batch, axis=0)
+        values = {"image": feed, **self._backend.infer({"image": feed})}
+        for name, builder in self._builders.items():
+            _add(builder, values[name][:1], name, self._count + 1)
+        for name, means in self._means.items():
+            means.add(values[name][:1])
+        self._images.update(repr(image.shape).encode() + image.tobytes())
+        self._count += 1
+
+    def ranges(self, *, size: tuple[int, int] | None = None, random: bool = False) -> Ranges:
+        """Returns what has been observed so far.
+
+        Args:
+            size: [height, width] the caller has resized the images to; recorded.
+            random: Whether the caller has made them up; recorded.
+
+        Raises:
+            InputError: No image has been observed.
+        """
+        if not self._count:
+            raise InputError("no images to calibrate on", expected="at least one")
+        return Ranges(
+            model_sha256=self._model_sha256,
+            data=CalibrationData(self._count, self._images.hexdigest(), size, random),
+            histograms={name: builder.build() for name, builder in self._builders.items()},
+            means={name: means.build() for name, means in self._means.items()},
+        )
+
+    def close(self) -> None:
+        """Frees the model."""
+        self._backend.close()
+
+
+def observe(
+    model: bytes,
+    images: Iterable[NDArray[np.uint8]],
+    *,
+    size: tuple[int, int] | None = None,
+    random: bool = False,
+    threads: int | None = None,
+) -> Ranges:
+    """Observes a model over images.
+
+    Args:
+        model: Content of an ONNX file as `export` writes it.
+        images: uint8 [H, W, 3], RGB, of any sizes; must yield at least one.
+        size: [height, width] the caller has resized them to; recorded.
+        random: Whether the caller has made them up; recorded.
+        threads: CPU threads; ONNX Runtime's default where None.
+
+    Returns:
+        The histograms and means, with the hashes of model and images.
+
+    Raises:
+        InputError: There are no images, one of them is none, the model has no spec or is quantised already, or a tensor
+            is not finite.
+    """
+    observer = Observer(model, threads=threads)
+    with closing(observer):
+        for image in images:
+            observer.add(image)
+        return observer.ranges(size=size, random=random)
+
+
+def _with_outputs(model: ir.Model, names: list[str]) -> bytes:
+    """Makes the named tensors outputs of the graph."""
+    graph = model.graph
+    for node in graph:
+        for value in node.outputs:
+            if value.name in names and not value.is_graph_output():
+                value.type = value.type or ir.TensorType(ir.DataType.FLOAT)
+                graph.outputs.append(value)
+    return serialize(model)
+
+
+def _add(builder: HistogramBuilder, values: NDArray[np.float32], name: str, image: int) -> None:
+    try:
+        builder.add(values)
+    except InputError as error:
+        raise InputError(
+            f"tensor {name} of image {image} has {error.what}",
+            got=error.got,
+            expected=str(error.expected),
+            fix="check the checkpoint and the normalisation",
+        ) from error

@@ -1,0 +1,1 @@
+"""Images, labels and folders of them, read with Pillow; never torch."""

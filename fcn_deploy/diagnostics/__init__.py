@@ -1,0 +1,1 @@
+"""What a file is, what this machine is, and what is installed on it."""

@@ -1,0 +1,170 @@
+"""What a file of ours holds, as plain facts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fcn_deploy.artifacts.json import check_format
+from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.artifacts.sidecar import ENGINE_KEY, SIMULATED, SIMULATES, Sidecar, load_sidecar, sidecar_path
+from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
+from fcn_deploy.errors import ArtifactError, InputError, UsageError
+from fcn_deploy.files import read_bytes, read_json, sha256_bytes, sha256_file
+from fcn_deploy.runtime.backend import PLAN_SUFFIXES
+
+if TYPE_CHECKING:
+    from fcn_deploy.graph.layers import Layer
+
+
+def inspect(path: Path, shape: ImageShape | None = None) -> dict[str, Any]:
+    """Describes a checkpoint, an ONNX model or engine, a TensorRT plan, ranges, a sidecar or a summary.
+
+    Args:
+        path: The file.
+        shape: Of the images that a model's outputs and multiplications are stated for; the model's own where None,
+            1x512x512 where it takes any.
+
+    Returns:
+        JSON data, its `kind` first.
+
+    Raises:
+        ArtifactError: An engine does not fit its sidecar, or a plan has none.
+        InputError: The file cannot be read, or is none of these; or the model does not run on such images.
+        UsageError: A shape was given that the model does not take, or for a file that is no model.
+    """
+    readers = {".json": _json, ".pth": _checkpoint, ".pt": _checkpoint, ".safetensors": _checkpoint}
+    readers |= dict.fromkeys(PLAN_SUFFIXES, _plan)
+    if not path.is_file():
+        raise InputError(f"cannot read {path}", got="a folder" if path.is_dir() else "no such file")
+    if path.suffix == ".onnx":
+        return _onnx(path, shape)
+    if path.suffix not in readers:
+        kinds = ", ".join((".onnx", *readers))
+        raise InputError(f"{path} is of no kind that inspect knows", got=path.suffix, expected=kinds)
+    if shape is not None:
+        raise UsageError(
+            "only a model has a shape to choose", got=f"--shape {shape} for {path.name}", fix="leave --shape out"
+        )
+    return readers[path.suffix](path)
+
+
+def _onnx(path: Path, shape: ImageShape | None) -> dict[str, Any]:
+    from fcn_deploy.graph.layers import list_layers, total_macs
+    from fcn_deploy.graph.model import parse
+    from fcn_deploy.graph.shape_inference import image_shape
+
+    data = read_bytes(path)
+    model = parse(data, str(path))
+    spec = model.metadata_props.get(METADATA_KEY)
+    images = image_shape(model, shape)
+    layers = list_layers(model, images)
+    sidecar = load_sidecar(path) if sidecar_path(path).is_file() else None
+    if sidecar is not None:
+        _check_precisions(path, layers, sidecar)
+    return {
+        "kind": _kind(model.metadata_props.get(ENGINE_KEY)),
+        "bytes": len(data),
+        "sha256": sha256_bytes(data),
+        "opset": model.opset_imports.get(""),
+        "inputs": [f"{value.name}: {value.dtype} {value.shape}" for value in model.graph.inputs],
+        "outputs": [f"{value.name}: {value.dtype} {value.shape}" for value in model.graph.outputs],
+        "nodes": dict(Counter(node.op_type for node in model.graph).most_common()),
+        "parameters": sum(layer.parameters for layer in layers),
+        "shape": None if images is None else [images.batch, images.height, images.width],
+        "macs": total_macs(layers),
+        "layers": [asdict(layer) for layer in layers],
+        "spec": ModelSpec.loads(spec).to_json() if spec else None,
+        "sidecar": sidecar.to_json() if sidecar is not None else None,
+    }
+
+
+def _plan(path: Path) -> dict[str, Any]:
+    sidecar = load_sidecar(path)  # all that can be told without the library and the GPU that the plan is for
+    asked, found = sidecar.precision.layers, sidecar.precision.achieved_layers or {}
+    return {
+        "kind": "plan",
+        "bytes": path.stat().st_size,
+        "sha256": sidecar.engine.sha256,  # which is the file's, or it would not have been loaded
+        "profiles": [dict(profile) for profile in sidecar.profiles],
+        "precisions": {name: {"asked": kind, "achieved": found.get(name)} for name, kind in asked.items()},
+        "spec": sidecar.spec.to_json(),
+        "sidecar": sidecar.to_json(),
+    }
+
+
+def _kind(engine: str | None) -> str:
+    if engine is None:
+        return "ONNX model"
+    return "simulation" if engine.endswith(SIMULATED) else "engine"
+
+
+def _check_precisions(path: Path, layers: Sequence[Layer], sidecar: Sidecar) -> None:
+    """Checks that the graph's layers are in the precisions its sidecar says they are in."""
+    if SIMULATES in sidecar.target:
+        return  # what it says is what it simulates
+    asked = sidecar.precision.layers
+    wrong = [layer for layer in layers if asked.get(layer.name, layer.precision) != layer.precision]
+    if wrong:
+        raise ArtifactError(
+            f"{path} is not in the precisions its sidecar says",
+            got=", ".join(f"{layer.name} in {layer.precision}" for layer in wrong),
+            expected=", ".join(f"{layer.name} in {asked[layer.name]}" for layer in wrong),
+            fix="build the engine again",
+        )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    content = check_format(read_json(path), str(path))
+    if "histograms" in content:
+        return _ranges(path)
+    if "engine" in content:
+        return {"kind": "sidecar", **Sidecar.from_json(content).to_json()}
+    if "engines" in content:
+        return {"kind": "summary", **content}
+    raise InputError(f"{path} is of no kind that inspect knows", expected="ranges, a sidecar or a summary")
+
+
+def _ranges(path: Path) -> dict[str, Any]:
+    from fcn_deploy.artifacts.ranges import Ranges
+
+    ranges = Ranges.load(path)
+    return {
+        "kind": "ranges",
+        "model_sha256": ranges.model_sha256,
+        "data": ranges.to_json()["data"],
+        "tensors": {
+            name: {"min": histogram.min, "max": histogram.max, "bins": len(histogram.counts)}
+            for name, histogram in ranges.histograms.items()
+        },
+    }
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    from fcn_deploy.models.checkpoint import known_layout, read_checkpoint, read_tensors
+
+    tensors, spec = read_tensors(path)
+    # A net of the user's own is described by its tensors alone; one of ours is checked as `export` would check it.
+    checkpoint = read_checkpoint(path) if known_layout(tensors) is not None else None
+    return {
+        "kind": "checkpoint",
+        "bytes": path.stat().st_size,
+        "sha256": sha256_file(path),
+        "layout": checkpoint.info.layout if checkpoint else None,
+        "variant": checkpoint.variant if checkpoint else None,
+        "num_classes": checkpoint.num_classes if checkpoint else None,
+        "width": checkpoint.width if checkpoint else None,
+        "parameters": sum(tensor.numel() for tensor in tensors.values()),
+        "tensors": {
+            name: {
+                "shape": list(tensor.shape),
+                "parameters": tensor.numel(),
+                "dtype": str(tensor.dtype).removeprefix("torch."),
+            }
+            for name, tensor in tensors.items()
+        },
+        "spec": spec.to_json() if spec else None,
+    }

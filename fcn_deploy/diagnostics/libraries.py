@@ -1,0 +1,223 @@
+"""Which libraries are here, what each can do on this machine, and what to install for the rest.
+
+Versions come from the packages' metadata. Loaded are only the small ones whose failures are common, and NVIDIA's where
+there is a GPU: without a driver one of them ends the process with a segmentation fault. PyTorch never is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import ModuleType
+
+from fcn_deploy.diagnostics.machine import Machine, Nvidia
+from fcn_deploy.errors import DependencyError
+from fcn_deploy.runtime.tensorrt.flavor import FLAVORS, Flavor
+
+_PRECISIONS = ("fp32", "fp16", "int8")
+_HOST = "pip install 'fcn-deploy[host]'"
+_CPU = "pip install 'fcn-deploy[cpu]'"
+_GPU = "pip uninstall onnxruntime, then pip install 'fcn-deploy[gpu]'"
+_ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # two packages with one module
+
+# What the extra `host` brings: distribution, module, whether it is loaded, and what it is for. onnxsim is not loaded,
+# for it would load torch.
+_HOST_LIBRARIES = (
+    ("torch", "torch", False, "reads checkpoints, exports, verifies"),
+    ("onnx", "onnx", True, "reads and writes models"),
+    ("onnx-ir", "onnx_ir", False, "rewrites models"),
+    ("onnxscript", "onnxscript", False, "exports"),
+    ("onnxsim", "onnxsim", False, "simplifies models"),
+    ("safetensors", "safetensors", False, "reads .safetensors"),
+)
+_FOR_BUILDING = ("onnx", "onnx-ir", "onnxscript")
+_CUDA_PACKAGES = (
+    ("cuda-core", "cuda.core", "memory and streams of TensorRT engines"),
+    ("cuda-bindings", "cuda.bindings", "asks the driver for its GPUs"),
+)
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library, and what it can do on this machine.
+
+    Attributes:
+        name: Of its package.
+        version: None where it is not installed, or does not say.
+        installed: Whether its module can be found.
+        loaded: Whether it was imported to find this out; what was not may still be broken.
+        builds: Precisions of engines that it can build here.
+        runs: Precisions of engines that it can run here, by device: `cpu`, `gpu`.
+        role: What it is for, in a few words.
+        engines: Suffix of the engines it is for; None for a library that is not for engines.
+        problem: What keeps it from doing more here, or None.
+        fix: What to do about that, or None where nothing can be installed for it.
+        providers: ONNX Runtime's execution providers.
+    """
+
+    name: str
+    version: str | None
+    installed: bool
+    loaded: bool
+    role: str
+    engines: str | None = None
+    builds: tuple[str, ...] = ()
+    runs: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    problem: str | None = None
+    fix: str | None = None
+    providers: tuple[str, ...] = ()
+
+
+def find_libraries(machine: Machine) -> tuple[Library, ...]:
+    """Looks for every library this package can use.
+
+    Args:
+        machine: What it would run on.
+    """
+    host = tuple(_plain(*library) for library in _HOST_LIBRARIES)
+    lacking = [library.name for library in host if library.problem and library.name in _FOR_BUILDING]
+    cuda = tuple(_cuda(*package) for package in _CUDA_PACKAGES)
+    onnxruntime = _onnxruntime(machine.nvidia, lacking)
+    if not onnxruntime.loaded:  # whatever is built for, calibration is its work
+        lacking = [*lacking, _ONNX_RUNTIMES[0]]
+    unable = [library.name for library in cuda if library.problem]
+    flavors = (_flavor(flavor, machine.nvidia, lacking, unable) for flavor in FLAVORS.values())
+    return onnxruntime, *flavors, *cuda, *host
+
+
+def _found(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # a package it lies in is missing; a module half made up by somebody
+        return False
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _load(module: str) -> ModuleType | str:
+    """Imports a module, or returns the words it fails with."""
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # a library that does not fit its neighbours fails in any way there is
+        return _words(error)
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _plain(package: str, module: str, load: bool, role: str) -> Library:
+    """A library of the extra `host`."""
+    version, found = _version(package), _found(module)
+    if not found:
+        return Library(package, None, False, False, role, problem="not installed", fix=_HOST)
+    loaded = _load(module) if load else None
+    if isinstance(loaded, str):
+        return Library(package, version, True, False, role, problem=f"cannot be loaded: {loaded}", fix=_HOST)
+    return Library(package, version, True, loaded is not None, role)
+
+
+def _cuda(package: str, module: str, role: str) -> Library:
+    if _found(module):
+        return Library(package, _version(package), True, False, role)
+    fix = " or ".join(f"'fcn-deploy[{flavor.extra}]'" for flavor in FLAVORS.values())
+    return Library(package, None, False, False, role, problem="not installed", fix=f"pip install {fix}")
+
+
+def _onnxruntime(nvidia: Nvidia, lacking: Sequence[str]) -> Library:
+    packages = [package for package in _ONNX_RUNTIMES if _version(package)]
+    version = _version(packages[0]) if packages else None
+    found = _found("onnxruntime")
+    module = _load("onnxruntime") if found else None
+    library = Library(
+        " and ".join(packages) or _ONNX_RUNTIMES[0],
+        version if found else None,
+        found,
+        isinstance(module, ModuleType),
+        "builds and runs engines",
+        ".onnx",
+    )
+    if module is None:
+        fix = f"{_CPU}, or 'fcn-deploy[gpu]' for the GPU" if nvidia.gpus else _CPU
+        return replace(library, problem="not installed", fix=fix)
+    if isinstance(module, str):
+        again = f"pip install --force-reinstall {' '.join(packages[:1]) or _ONNX_RUNTIMES[0]}"
+        return replace(library, problem=f"cannot be loaded: {module}", fix=again)
+    providers = tuple(module.get_available_providers())
+    cuda = bool(nvidia.gpus) and "CUDAExecutionProvider" in providers
+    library = replace(
+        library,
+        version=version or str(module.__version__),
+        builds=("fp32", "int8"),
+        runs=(("cpu", ("fp32", "int8")), *((("gpu", ("fp32",)),) if cuda else ())),
+        providers=providers,
+    )
+    if len(packages) > 1:
+        both = "both are installed, and overwrite each other's files"
+        fix = f"pip uninstall {' '.join(packages)}, then install one of them"
+        library = replace(library, problem=both, fix=fix)
+    elif nvidia.gpus and not cuda:
+        library = replace(library, problem="has no CUDA provider, so it leaves the GPU alone", fix=_GPU)
+    return _without_host(library, lacking)
+
+
+def _without_host(library: Library, lacking: Sequence[str]) -> Library:
+    """A library that works, with what keeps it from building added."""
+    if not lacking:
+        return library
+    problem = f"builds nothing without {', '.join(lacking)}"
+    problem = f"{library.problem}; {problem}" if library.problem else problem
+    fix = _CPU if list(lacking) == [_ONNX_RUNTIMES[0]] else _HOST
+    return replace(library, builds=(), problem=problem, fix=library.fix or fix)
+
+
+def _flavor(flavor: Flavor, nvidia: Nvidia, lacking: Sequence[str], unable: Sequence[str]) -> Library:
+    """One of NVIDIA's.
+
+    Args:
+        flavor: Which.
+        nvidia: The driver and the GPUs.
+        lacking: What is missing to build with.
+        unable: What is missing to run with.
+    """
+    found = flavor.installed
+    version = _version(flavor.module) if found else None
+    role = "builds and runs engines" if flavor.builds else f"runs version-compatible engines of {flavor.runs[0]}"
+    library = Library(flavor.name, version, found, False, role, ".engine")
+    install = f"pip install 'fcn-deploy[{flavor.extra}]'"
+    if not found:
+        return replace(library, problem="not installed", fix=install)
+    if nvidia.gpus:
+        try:
+            version = str(flavor.load().__version__)
+        except DependencyError as error:
+            problem = f"{error.what.removeprefix(f'{flavor.name} ')}: {error.got}"
+            return replace(library, problem=problem, fix=error.fix)
+        except Exception as error:  # a broken library can fail in any way there is
+            return replace(library, problem=f"cannot be loaded: {_words(error)}", fix=install)
+        library = replace(library, version=version, loaded=True, runs=(("gpu", _PRECISIONS),))
+        if unable:
+            library = replace(library, runs=(), problem=f"runs nothing without {', '.join(unable)}", fix=install)
+        elif unnamed := _unnamed(flavor, nvidia):
+            library = replace(library, problem=f"does not name the architecture of {unnamed}: it may refuse the GPU")
+    else:  # nor is it loaded: see above
+        idle = "builds and runs nothing" if flavor.builds and not flavor.builds_without_gpu else "runs nothing"
+        library = replace(library, problem=f"{idle} without an NVIDIA GPU and its driver")
+    if not flavor.builds or not (nvidia.gpus or flavor.builds_without_gpu):
+        return library
+    return _without_host(replace(library, builds=_PRECISIONS), lacking)
+
+
+def _unnamed(flavor: Flavor, nvidia: Nvidia) -> str:
+    """The GPUs here that a flavor which lists its architectures does not list."""
+    known = flavor.compute_capabilities
+    strange = [gpu for gpu in nvidia.gpus if known and gpu.compute_capability not in known]
+    return ", ".join(f"{gpu.name} ({gpu.compute_capability})" for gpu in strange)

@@ -1,0 +1,144 @@
+"""Runs a reference and several engines over the same images, once each, and says how the engines did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.evaluation.accuracy import Drop, Matrix, confusion_matrix, miou_drop
+from fcn_deploy.evaluation.parity import Parity, ParityTally, run_together
+from fcn_deploy.runtime.segmenter import Segmenter
+
+Truth = NDArray[np.integer[Any]] | None
+Sample = tuple[NDArray[np.uint8], Truth]
+
+
+@dataclass(frozen=True, eq=False)
+class Assessment:
+    """How one engine did.
+
+    Attributes:
+        parity: Against the reference.
+        confusion: int64 [images, C, C] against the ground truth; None where there is none.
+        drop: Of mIoU against the reference; None likewise.
+    """
+
+    parity: Parity
+    confusion: Matrix | None = None
+    drop: Drop | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Assessments:
+    """How several engines did on the same images.
+
+    Attributes:
+        engines: In the order they were given.
+        reference: int64 [images, C, C], the reference against the ground truth; None where there is none.
+    """
+
+    engines: tuple[Assessment, ...]
+    reference: Matrix | None = None
+
+
+def confusions(segmenter: Segmenter, samples: Iterable[Sample], ignore_index: int | None, *, batch: int = 1) -> Matrix:
+    """Compares one engine with the ground truth.
+
+    Args:
+        segmenter: What is measured.
+        samples: An image, uint8 [H, W, 3], and its truth, integer [H, W].
+        ignore_index: Truth that does not count.
+        batch: How many neighbours of equal size go through the engine together, at most.
+
+    Returns:
+        int64 [images, C, C], rows truth, columns labels.
+
+    Raises:
+        InputError: There are no samples, one has no truth, or does not fit.
+        UsageError: `batch` is less than one.
+    """
+    matrices = []
+    for group in _batches(samples, batch):
+        for truth, output in zip(_truths(group), run_together(segmenter, _images(group)), strict=True):
+            if truth is None:
+                raise InputError("an image without ground truth", expected="labels for each")
+            matrices.append(confusion_matrix(truth, output.labels, segmenter.spec.num_classes, ignore_index))
+    if not matrices:
+        raise InputError("no images to evaluate on", expected="at least one")
+    return np.stack(matrices)
+
+
+def assess(
+    reference: Segmenter,
+    engines: Sequence[Segmenter],
+    samples: Iterable[Sample],
+    ignore_index: int | None,
+    *,
+    batch: int = 1,
+) -> Assessments:
+    """Compares engines with a reference, and all of them with the ground truth where there is any.
+
+    Args:
+        reference: Usually PyTorch.
+        engines: What is measured.
+        samples: An image, uint8 [H, W, 3], and its truth, integer [H, W], or None for all of them.
+        ignore_index: Truth that does not count.
+        batch: How many neighbours of equal size go through each net together, at most.
+
+    Raises:
+        InputError: There are no samples, or one does not fit.
+        UsageError: `batch` is less than one.
+    """
+    classes = reference.spec.num_classes
+    tallies = [ParityTally() for _ in engines]
+    reference_matrices: list[Matrix] = []
+    matrices: list[list[Matrix]] = [[] for _ in engines]
+    for group in _batches(samples, batch):
+        images, truths = _images(group), _truths(group)
+        expected = run_together(reference, images)
+        for truth, wanted in zip(truths, expected, strict=True):
+            if truth is not None:
+                reference_matrices.append(confusion_matrix(truth, wanted.labels, classes, ignore_index))
+        for engine, tally, own in zip(engines, tallies, matrices, strict=True):
+            for truth, wanted, found in zip(truths, expected, run_together(engine, images), strict=True):
+                tally.add(wanted, found)
+                if truth is not None:
+                    own.append(confusion_matrix(truth, found.labels, classes, ignore_index))
+    if not reference_matrices:
+        return Assessments(tuple(Assessment(tally.result()) for tally in tallies))
+    stacked = np.stack(reference_matrices)
+    assessments = []
+    for tally, own in zip(tallies, matrices, strict=True):
+        confusion = np.stack(own)
+        assessments.append(Assessment(tally.result(), confusion, miou_drop(stacked, confusion)))
+    return Assessments(tuple(assessments), stacked)
+
+
+def _batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
+    """Groups neighbours of equal size, so that the order stays, and holds no more than `size` images at a time."""
+    if size < 1:
+        raise UsageError("a batch without images", got=size, expected="at least one")
+    group: list[Sample] = []
+    for sample in samples:
+        if group and sample[0].shape != group[0][0].shape:
+            yield group
+            group = []
+        group.append(sample)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _images(group: Sequence[Sample]) -> NDArray[np.uint8]:
+    return np.stack([image for image, _ in group])
+
+
+def _truths(group: Sequence[Sample]) -> list[Truth]:
+    return [truth for _, truth in group]

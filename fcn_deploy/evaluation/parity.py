@@ -1,0 +1,191 @@
+"""Parity: how far one net's results are from another's on the same images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fcn_deploy.errors import InputError
+from fcn_deploy.evaluation.bootstrap import draws, interval
+from fcn_deploy.runtime.backend import Backend
+from fcn_deploy.runtime.segmenter import Segmenter
+
+_SMALLEST_RANGE = 1e-6
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What a comparison found.
+
+    Attributes:
+        images: How many were compared.
+        agreement: Share of pixels labelled alike, 0..1.
+        error: Largest `relative_error` of an image's logits; None where one side gives labels only.
+        sqnr: Signal to quantisation noise ratio of the logits in dB; None likewise, infinite where they are equal.
+        agreement_low: Lower end of the 95% interval of the agreement; NaN for fewer than two images.
+        agreement_high: Upper end of it.
+    """
+
+    images: int
+    agreement: float
+    error: float | None = None
+    sqnr: float | None = None
+    agreement_low: float = math.nan
+    agreement_high: float = math.nan
+
+
+def relative_error(reference: NDArray[np.floating[Any]], candidate: NDArray[np.floating[Any]]) -> float:
+    """Returns `max |a - b| / max(ptp(reference), 1e-6)`: the largest difference as a share of the reference's range.
+
+    Args:
+        reference: float, any shape, not empty.
+        candidate: float, of the same shape.
+
+    Returns:
+        0 or more; infinite where a value is not finite.
+
+    Raises:
+        InputError: The shapes differ.
+    """
+    if reference.shape != candidate.shape:
+        raise InputError("results differ in shape", got=list(candidate.shape), expected=list(reference.shape))
+    with np.errstate(invalid="ignore"):  # the difference of two infinities, which the last line judges
+        difference = float(np.abs(reference.astype(np.float64) - candidate).max())
+        error = difference / max(float(np.ptp(reference)), _SMALLEST_RANGE)
+    return error if math.isfinite(error) else math.inf
+
+
+def compare_backends(reference: Backend, candidate: Backend, feeds: Iterable[Mapping[str, NDArray[Any]]]) -> float:
+    """Returns the largest `relative_error` of the first output over several inputs.
+
+    Raises:
+        InputError: The results differ in shape, or an input does not fit.
+    """
+    name = reference.outputs[0].name
+    return max(relative_error(reference.infer(feed)[name], candidate.infer(feed)[name]) for feed in feeds)
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """What an engine makes of one image.
+
+    Attributes:
+        labels: Integer [H, W].
+        logits: float32 [C, H, W]; None from an engine that gives labels only.
+    """
+
+    labels: NDArray[np.integer[Any]]
+    logits: NDArray[np.float32] | None = None
+
+
+def run(segmenter: Segmenter, image: NDArray[np.uint8]) -> Output:
+    """Runs an engine on one image, whatever it gives, and whatever batch it is fixed to.
+
+    Args:
+        segmenter: Any engine. Where its batch is fixed, every place of it holds the image.
+        image: uint8 [H, W, 3], RGB.
+
+    Raises:
+        InputError: The image does not fit the engine.
+    """
+    return run_together(segmenter, image[np.newaxis])[0]
+
+
+def run_together(segmenter: Segmenter, images: NDArray[np.uint8]) -> list[Output]:
+    """Runs an engine on a batch of images, whatever it gives, and whatever batch it is fixed to.
+
+    Args:
+        segmenter: Any engine. Where its batch is fixed, the images go through in portions of that size, and the last
+            image takes the places that are left over.
+        images: uint8 [N, H, W, 3], RGB, at least one.
+
+    Returns:
+        One output for each image, in their order.
+
+    Raises:
+        InputError: The images do not fit the engine.
+    """
+    size = segmenter.fixed_batch or len(images)
+    outputs: list[Output] = []
+    for start in range(0, len(images), size):
+        portion = images[start : start + size]
+        full = np.concatenate([portion, np.repeat(portion[-1:], size - len(portion), axis=0)])
+        if segmenter.io == "image":
+            outputs += [Output(labels) for labels in segmenter(full)[: len(portion)]]
+        else:
+            outputs += [Output(logits.argmax(0), logits) for logits in segmenter.logits(full)[: len(portion)]]
+    return outputs
+
+
+class ParityTally:
+    """Accumulates the comparison of two engines, image by image."""
+
+    def __init__(self) -> None:
+        self._pixels: list[int] = []
+        self._same: list[int] = []
+        self._error: float | None = 0.0
+        self._signal = self._noise = 0.0
+
+    def add(self, expected: Output, found: Output) -> None:
+        """Adds one image.
+
+        Args:
+            expected: Of the reference.
+            found: Of the engine that is measured.
+
+        Raises:
+            InputError: The two differ in size.
+        """
+        if expected.labels.shape != found.labels.shape:
+            raise InputError(
+                "results differ in size", got=list(found.labels.shape), expected=list(expected.labels.shape)
+            )
+        self._pixels.append(expected.labels.size)
+        self._same.append(int((expected.labels == found.labels).sum()))
+        if expected.logits is None or found.logits is None or self._error is None:
+            self._error = None
+            return
+        self._error = max(self._error, relative_error(expected.logits, found.logits))
+        with np.errstate(invalid="ignore"):
+            self._signal += float(np.square(expected.logits, dtype=np.float64).sum())
+            self._noise += float(np.square(expected.logits.astype(np.float64) - found.logits).sum())
+
+    def result(self) -> Parity:
+        """Returns what the comparison found.
+
+        Raises:
+            InputError: No image has been added.
+        """
+        if not self._pixels:
+            raise InputError("no images to compare on", expected="at least one")
+        agreement = sum(self._same) / sum(self._pixels)
+        sqnr = None if self._error is None else _decibels(self._signal, self._noise)
+        return Parity(len(self._pixels), agreement, self._error, sqnr, *agreement_interval(self._same, self._pixels))
+
+
+def agreement_interval(same: Sequence[int], pixels: Sequence[int]) -> tuple[float, float]:
+    """Returns the ends of the 95% interval of the agreement, by percentile bootstrap over the images.
+
+    Args:
+        same: By image: pixels labelled alike.
+        pixels: By image: all pixels, one or more.
+
+    Returns:
+        Lower and upper end, 0..1; NaN for fewer than two images.
+    """
+    if len(pixels) < 2:
+        return math.nan, math.nan
+    drawn = draws(len(pixels))
+    return interval((drawn @ np.asarray(same)) / (drawn @ np.asarray(pixels)))
+
+
+def _decibels(signal: float, noise: float) -> float:
+    if noise == 0:
+        return math.inf
+    share = signal / noise
+    return 10 * math.log10(share) if math.isfinite(share) and share > 0 else -math.inf

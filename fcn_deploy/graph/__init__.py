@@ -1,0 +1,1 @@
+"""What several rooms ask of an ONNX graph."""

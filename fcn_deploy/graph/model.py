@@ -1,0 +1,91 @@
+"""Reading an ONNX model, and telling whether it is one that `export` writes."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+
+from fcn_deploy.artifacts.sidecar import ENGINE_KEY
+from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
+from fcn_deploy.errors import InputError, UsageError
+
+
+def parse(data: bytes, what: str = "the model") -> ir.Model:
+    """Reads the content of an ONNX file.
+
+    Args:
+        data: The content.
+        what: What to call it in an error.
+
+    Raises:
+        InputError: It is not an ONNX model.
+    """
+    try:
+        proto = onnx.load_model_from_string(data)
+        onnx.checker.check_model(proto)
+        model = ir.from_proto(proto)
+    except Exception as error:
+        # Damaged files bring out nearly every type of exception there is; each means that this cannot be read.
+        raise InputError(f"{what} is not an ONNX model", got=str(error).strip().split("\n")[0]) from error
+    if not len(model.graph):
+        raise InputError(f"{what} is not an ONNX model", got="no nodes")
+    return model
+
+
+def serialize(model: ir.Model) -> bytes:
+    """Returns the content of the ONNX file of a model."""
+    return bytes(ir.to_proto(model).SerializeToString())
+
+
+def exported_spec(model: ir.Model, what: str = "the model", stated: ModelSpec | None = None) -> ModelSpec:
+    """Checks that a model is one that `export` writes, or a tool made of one, and returns its spec.
+
+    Args:
+        model: Any model.
+        what: What to call it in an error.
+        stated: The spec of the model it was made of, for a tool may have left the metadata out.
+
+    Raises:
+        InputError: It has other inputs or outputs than float32 `image` and `logits`, no spec in its metadata and none
+            was stated, the stated one is of another number of classes, or it is an engine.
+        UsageError: It has a spec, and that is another than the one stated.
+    """
+    signature = [(value.name, value.dtype) for value in (*model.graph.inputs, *model.graph.outputs)]
+    if signature != [("image", ir.DataType.FLOAT), ("logits", ir.DataType.FLOAT)]:
+        raise InputError(
+            f"{what} is not an exported segmentation net",
+            got=", ".join(f"{name} {dtype}" for name, dtype in signature) or "no inputs and outputs",
+            expected="input image and output logits, float32",
+            fix="make it with fcn-deploy export",
+        )
+    if ENGINE_KEY in model.metadata_props:
+        raise InputError(
+            f"{what} is an engine",
+            expected="the exported model it was built from",
+            fix="make one with fcn-deploy export",
+        )
+    if METADATA_KEY not in model.metadata_props and stated is not None:
+        return _fitting(stated, model.graph.outputs[0], what)
+    if METADATA_KEY not in model.metadata_props:
+        raise InputError(
+            f"{what} does not say how its images are normalised and what its classes are",
+            expected=f"{METADATA_KEY} in its metadata",
+            fix="make it with fcn-deploy export; or, if another tool made it of an exported model, name that one: "
+            "fcn-deploy build-engine --spec-from",
+        )
+    spec = ModelSpec.loads(model.metadata_props[METADATA_KEY])
+    if stated not in (None, spec):
+        raise UsageError(f"{what} has a spec of its own, which is another", fix="leave out --spec-from")
+    return spec
+
+
+def _fitting(spec: ModelSpec, logits: ir.Value, what: str) -> ModelSpec:
+    channels = logits.shape[1] if logits.shape is not None and logits.shape.rank() == 4 else None
+    if channels != spec.num_classes:
+        raise InputError(
+            f"the spec is not that of {what}",
+            got=f"{spec.num_classes} classes for logits {logits.shape}",
+            expected="logits [N, C, H, W] with a channel for each class",
+            fix="name the exported model that it was made of",
+        )
+    return spec

@@ -1,0 +1,96 @@
+"""How long each layer takes, by ONNX Runtime's own profiler."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import tempfile
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import onnx_ir as ir
+
+from fcn_deploy.errors import UsageError
+from fcn_deploy.graph.model import parse
+from fcn_deploy.quantization.tensors import activation
+from fcn_deploy.runtime.backend import Array
+from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+
+_KERNEL = "_kernel_time"
+# What ONNX Runtime's optimisers add to the names of the nodes they make.
+_SUFFIXES = re.compile(r"(_nchwc|_token_\d+|_nhwc)+$")
+
+
+def time_layers(
+    models: Mapping[str, bytes],
+    layers: Collection[str],
+    feeds: Mapping[str, Array],
+    *,
+    rounds: int = 5,
+    threads: int | None = None,
+) -> dict[str, dict[str, float]]:
+    """Measures each layer of several models on the same input, in turn, round by round, behind one round that warms up.
+
+    A layer's time is that of the kernel its convolution has become, with what was fused into it, or of all nodes where
+    `passes.winograd` has written it; not that of conversions between layouts or types beside it.
+
+    Args:
+        models: Contents of ONNX files of one net, by name.
+        layers: Names of the net's convolutions.
+        feeds: Input of the models.
+        rounds: How many runs count.
+        threads: CPU threads; ONNX Runtime's default where None.
+
+    Returns:
+        For each model the median milliseconds of each layer that the profile tells of.
+
+    Raises:
+        ArtifactError: ONNX Runtime cannot load a model.
+        UsageError: `rounds` is less than one.
+    """
+    if rounds < 1:
+        raise UsageError("bad number of rounds", got=rounds, expected="1 or more")
+    with tempfile.TemporaryDirectory(prefix="fcn-deploy-") as folder:
+        profilers = {
+            name: OnnxRuntimeBackend(data, threads=threads, profile_prefix=Path(folder, f"{index}-"))
+            for index, (name, data) in enumerate(models.items())
+        }
+        for _ in range(1 + rounds):
+            for profiler in profilers.values():
+                profiler.infer(feeds)
+        return {
+            name: _medians(profiler.end_profiling(), _names(parse(models[name]), layers), rounds)
+            for name, profiler in profilers.items()
+        }
+
+
+def _names(model: ir.Model, layers: Collection[str]) -> dict[str, str]:
+    """Layers by what their kernels may be called: after the convolution or what was fused into it, node or tensor."""
+    names = {}
+    for node in model.graph:
+        if node.op_type == "Conv" and node.name in layers:
+            last = activation(node)
+            fused = last.producer()
+            assert fused is not None
+            for called in (node.name, node.outputs[0].name, fused.name, last.name):
+                names[str(called)] = str(node.name)
+        if node.op_type == "MatMul" and node.name in layers:  # the products of Winograd's algorithm
+            layer = str(node.name)
+            parts = (str(other.name) for other in model.graph if str(other.name).startswith(f"{layer}/"))
+            names.update(dict.fromkeys((layer, *parts), layer))
+    return names
+
+
+def _medians(profile: Path, names: Mapping[str, str], rounds: int) -> dict[str, float]:
+    kernels: dict[str, list[float]] = defaultdict(list)
+    for event in json.loads(profile.read_text()):
+        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
+            called = _SUFFIXES.sub("", event["name"].removesuffix(_KERNEL))
+            if called in names:
+                kernels[called].append(event["dur"] / 1000)
+    times: dict[str, float] = defaultdict(float)
+    for called, runs in kernels.items():
+        times[names[called]] += statistics.median(runs[-rounds:])
+    return dict(times)

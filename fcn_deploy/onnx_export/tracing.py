@@ -1,0 +1,163 @@
+"""torch to ONNX: any batch, height and width, or one fixed shape."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from fcn_deploy._version import __version__
+from fcn_deploy.artifacts.receptive_field import ReceptiveField
+from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
+from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.models.adapter import ROOT, WrappedNet
+from fcn_deploy.onnx_export.guards import Assumption, find_assumptions
+from fcn_deploy.passes import pipelines
+from fcn_deploy.receptive_field import receptive_field
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+_log = logging.getLogger(__name__)
+
+# What is traced when the graph is to stay dynamic: more than one image, and odd sizes of which none divides or equals
+# another, so that torch.export has no reason to take any of them for a constant or for one another.
+TRACED = ImageShape(2, 67, 93)
+_DIMS = {0: "batch", 2: "height", 3: "width"}
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """How to export.
+
+    Attributes:
+        opset: ONNX operator set, 18 to 23.
+        shape: Fixes batch, height and width; all three are dynamic where None.
+    """
+
+    opset: int = 18
+    shape: ImageShape | None = None
+
+    def __post_init__(self) -> None:
+        if not 18 <= self.opset <= 23:
+            raise UsageError("unsupported opset", got=self.opset, expected="18 to 23")
+
+
+def export_onnx(
+    model: nn.Module, spec: ModelSpec, config: ExportConfig | None = None
+) -> tuple[onnx.ModelProto, list[Assumption]]:
+    """Exports a net.
+
+    Args:
+        model: float [N, 3, H, W] to float [N, C, H, W], in evaluation mode.
+        spec: What the net is; it goes into the metadata, with the exporter's versions and the receptive field added.
+        config: Opset and shape.
+
+    Returns:
+        A model with input `image` and output `logits`, whose nodes are named after the net's modules; and what torch
+        assumed about sizes to get there, which the caller has to try.
+
+    Raises:
+        InputError: torch cannot export the net, or wrote another opset.
+    """
+    config = config or ExportConfig()
+    import onnx_ir as ir
+
+    traced = config.shape or TRACED
+    with _quiet_exporter():
+        program = _trace(model, traced, dynamic=config.shape is None)
+        exported = _convert(program, config)
+    exported = pipelines.run(exported, pipelines.exported(ROOT if isinstance(model, WrappedNet) else ""))
+    if exported.opset_imports.get("") != config.opset:
+        raise InputError(
+            "torch wrote another opset",
+            got=exported.opset_imports.get(""),
+            expected=config.opset,
+            fix="export with --opset 18",
+        )
+    versions: dict[str, str | int] = {
+        "fcn_deploy": __version__,
+        "torch": str(torch.__version__).split("+")[0],
+        "opset": config.opset,
+    }
+    spec = replace(spec, exporter=versions, receptive_field=_receptive_field(exported, spec, config.shape))
+    exported.metadata_props[METADATA_KEY] = spec.dumps()
+    exported.producer_name, exported.producer_version = "fcn-deploy", __version__
+    return ir.to_proto(exported), find_assumptions(program, traced) if config.shape is None else []
+
+
+def _receptive_field(model: ir.Model, spec: ModelSpec, fixed: ImageShape | None) -> ReceptiveField | None:
+    try:
+        return receptive_field(model, fixed=fixed, divisor=spec.padding.divisor if spec.padding else 1)
+    except InputError as error:
+        _log.debug("%s", error)
+        return None
+
+
+def _trace(model: nn.Module, shape: ImageShape, dynamic: bool) -> torch.export.ExportedProgram:
+    example = torch.zeros(shape.batch, 3, shape.height, shape.width)
+    dims = (dict.fromkeys(_DIMS, torch.export.Dim.DYNAMIC),) if dynamic else None
+    try:
+        with redirect_stdout(sys.stderr):  # the user's code may print
+            return torch.export.export(model, (example,), dynamic_shapes=dims, strict=False)
+    except InputError:
+        raise
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # what torch.export refuses, and whatever the user's code raises on symbolic sizes
+        raise InputError(
+            "torch cannot export this net",
+            got=_message(error),
+            expected="a net that torch.export takes",
+            fix="take conditions on values or sizes out of its Python code"
+            + (", or export for one size with --shape" if dynamic else ""),
+        ) from error
+
+
+def _convert(program: torch.export.ExportedProgram, config: ExportConfig) -> ir.Model:
+    try:
+        converted = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=config.opset,
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_shapes=None if config.shape else (_DIMS,),
+            verbose=False,
+        )
+    except torch.onnx.errors.OnnxExporterError as error:
+        cause = error.__cause__ or error
+        raise InputError("torch cannot export this net to ONNX", got=_message(cause)) from error
+    assert converted is not None
+    return converted.model
+
+
+def _message(error: BaseException) -> str:
+    """The lines of torch's message that speak of this net, guards among them, without its general advice."""
+    lines = [line.strip() for line in str(error).strip().split("\n")]
+    guards = [line.removeprefix("- ") for line in lines if "guard" in line and line.startswith("- ")]
+    return " ".join(guards or lines[:1]) or type(error).__name__
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keeps what torch says about itself, of no use to the user, off the terminal."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")  # "torchvision is not installed"
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

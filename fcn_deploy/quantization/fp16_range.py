@@ -1,0 +1,112 @@
+"""The FP16 audit: which tensors of a graph hold numbers that FP16 does not, by what calibration saw."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcn_deploy.artifacts.ranges import Histogram
+from fcn_deploy.graph.edit import constant_of
+from fcn_deploy.quantization.tensors import activation, passed_on_from
+
+# IEEE 754 binary16: the largest number, and the smallest with all 11 bits.
+LARGEST = 65504.0
+SMALLEST = 2.0**-14
+# Calibration sees some images; others may go further. A factor of 2 costs one bit of the exponent and nothing else.
+MARGIN = 2.0
+_QDQ = ("QuantizeLinear", "DequantizeLinear")
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What must stay FP32.
+
+    Attributes:
+        audited: Whether there were histograms to go by; weights are looked at in any case.
+        tensors: Tensors with a histogram that do not fit, in graph order: what to tell the user.
+        weights: Constants that do not fit, likewise.
+        keep: Names of all tensors that must stay FP32: those, and what shares their values.
+    """
+
+    audited: bool
+    tensors: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+    keep: frozenset[str] = frozenset()
+
+
+def audit_half(graph: ir.Graph, histograms: Mapping[str, Histogram] | None) -> Audit:
+    """Looks for what FP16 cannot hold.
+
+    A tensor fits if the largest absolute value calibration saw is 0, or at least 2**-14 and at most 65504 / 2: FP16
+    loses bits below, and beyond 65504 gives infinity. A constant fits without the margin, for it is known. What lies
+    between a layer and its ReLU has no histogram; it fits if the ReLU's output does, since minus infinity becomes 0 as
+    any negative number does.
+
+    Args:
+        graph: float32, before or after Q/DQ was emitted.
+        histograms: By tensor name; None if nothing was observed.
+    """
+    audited, histograms = histograms is not None, histograms or {}
+    beyond = {name for name, histogram in histograms.items() if not _fits(_largest(histogram), LARGEST / MARGIN)}
+    tensors, weights, keep = [], [], set()
+    for name, value in graph.initializers.items():
+        array = constant_of(value)
+        if array is not None and _is_weight(value) and not _fits(float(np.abs(array).max(initial=0)), LARGEST):
+            weights.append(name)
+    for value in (*graph.inputs, *(output for node in graph for output in node.outputs)):
+        if value.dtype != ir.DataType.FLOAT:
+            continue
+        dequantized = _dequantized_constant(value)
+        if dequantized is not None and not _fits(float(np.abs(dequantized).max(initial=0)), LARGEST):
+            weights.append(str(value.name))
+        source = _source(value, histograms)
+        if source in beyond:
+            keep.add(str(value.name))
+            if value.name == source:
+                tensors.append(source)
+    return Audit(audited, tuple(tensors), tuple(weights), frozenset(keep.union(weights)))
+
+
+def _fits(largest: float, limit: float) -> bool:
+    return largest == 0 or SMALLEST <= largest <= limit
+
+
+def _largest(histogram: Histogram) -> float:
+    return max(abs(histogram.min), abs(histogram.max))
+
+
+def _is_weight(value: ir.Value) -> bool:
+    """Whether a constant is a float that something other than Q/DQ reads; scales are made to fit by emission."""
+    readers = [use.node.op_type for use in value.uses()]
+    return value.dtype == ir.DataType.FLOAT and any(kind not in _QDQ for kind in readers)
+
+
+def _dequantized_constant(value: ir.Value) -> NDArray[np.float32] | None:
+    """The weights that a DequantizeLinear makes of constants; None for anything else."""
+    node = value.producer()
+    if node is None or node.op_type != "DequantizeLinear":
+        return None
+    integers, scale = constant_of(node.inputs[0]), constant_of(node.inputs[1])
+    if integers is None or scale is None:
+        return None
+    axis = node.attributes.get_int("axis", 1)
+    shape = [-1 if index == axis else 1 for index in range(integers.ndim)]
+    return np.asarray(integers * (scale.reshape(shape) if scale.ndim else scale), np.float32)
+
+
+def _source(value: ir.Value, histograms: Container[str]) -> str | None:
+    """The name of the tensor with a histogram whose values `value` holds: through ReLU, pools, crops and Q/DQ."""
+    producer = value.producer()
+    start = value if producer is None or producer.outputs[0] is not value else activation(producer)
+    for current in passed_on_from(start):
+        if str(current.name) in histograms:
+            return str(current.name)
+        last = current
+    node = last.producer()
+    if node is not None and node.op_type in _QDQ and node.inputs[0] is not None:
+        return _source(node.inputs[0], histograms)
+    return None

@@ -1,0 +1,205 @@
+"""The Q/DQ lint: what TensorRT would refuse in a graph, said before a builder runs and in words that help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from fcn_deploy.graph.edit import constant_of
+
+_QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+_QDQ = (_QUANTIZE, _DEQUANTIZE)
+# They move integers without computing on them, so Q and DQ may stand on either side.
+_MOVING = (
+    "MaxPool",
+    "Transpose",
+    "Reshape",
+    "Slice",
+    "Concat",
+    "Squeeze",
+    "Unsqueeze",
+    "Identity",
+    "Flatten",
+    "Gather",
+)
+_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_NO_TYPES = (ir.DataType.UINT16, ir.DataType.INT16, ir.DataType.UINT32, ir.DataType.UINT64, ir.DataType.STRING)
+# Of ONNX's operators those that a quantiser may write and TensorRT's parser has no importer for:
+# https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md
+_NO_OPERATORS = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing TensorRT would refuse.
+
+    Attributes:
+        node: The node's name, or its operator where it has none.
+        tensor: The tensor's name.
+        what: What is wrong with it.
+        fix: What to do.
+    """
+
+    node: str
+    tensor: str
+    what: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.node}, tensor {self.tensor}: {self.what}; fix: {self.fix}"
+
+
+def lint(model: ir.Model) -> tuple[Finding, ...]:
+    """Looks through a typed graph for what TensorRT does not take.
+
+    Most of it TensorRT's parser refuses. Three things it takes, and should not have been given: Q/DQ of uint8, which it
+    reads as int8; a scale for each channel of an activation, and integers that reach something else than a
+    DequantizeLinear, for neither of which it has INT8 convolutions. A scale that is computed from the image makes
+    TensorRT-RTX 1.7.1 end the process.
+
+    Args:
+        model: Any model; types that are not written into it are not judged.
+
+    Returns:
+        One finding for each thing, in graph order.
+    """
+    computed = _computed(model.graph)
+    return tuple(
+        finding
+        for node in model.graph
+        for check in _CHECKS
+        for finding in check(node, computed)
+    )  # fmt: skip
+
+
+def _computed(graph: ir.Graph) -> set[ir.Value]:
+    """What depends on the graph's inputs: all that is not constant when an engine is built."""
+    computed = set(graph.inputs) - set(graph.initializers.values())
+    for node in graph:
+        if any(value in computed for value in node.inputs):
+            computed.update(node.outputs)
+    return computed
+
+
+def _check_operator(node: ir.Node, computed: set[ir.Value]) -> Iterator[Finding]:
+    if node.op_type in _NO_OPERATORS or (node.op_type.startswith("QLinear") and node.domain == "com.microsoft"):
+        yield _finding(
+            node,
+            node.outputs[0],
+            f"TensorRT has no operator {node.op_type}",
+            "quantise with QuantizeLinear and DequantizeLinear around float operators",
+        )
+
+
+def _check_integers(node: ir.Node, computed: set[ir.Value]) -> Iterator[Finding]:
+    if node.op_type == _DEQUANTIZE and node.inputs[0] is not None and node.inputs[0].dtype == ir.DataType.INT32:
+        yield _finding(node, node.inputs[0], "int32 is dequantised", "leave biases float: QuantizeBias off in the tool")
+    elif node.op_type in _QDQ and _integer_type(node) not in (None, ir.DataType.INT8):
+        dtype = _integer_type(node)
+        integers = node.outputs[0] if node.op_type == _QUANTIZE else node.inputs[0]
+        assert integers is not None
+        yield _finding(node, integers, f"Q/DQ of {dtype}", "quantise to int8, with a zero point of int8 that is 0")
+
+
+def _integer_type(node: ir.Node) -> ir.DataType | None:
+    """The integers of a Q or DQ; None if the graph does not say."""
+    zero_point = _input(node, 2)
+    if zero_point is not None and zero_point.dtype is not None:
+        return zero_point.dtype
+    if node.op_type == _DEQUANTIZE:
+        return node.inputs[0].dtype if node.inputs[0] is not None else None
+    written = node.attributes.get_int("output_dtype", 0)
+    return ir.DataType(written) if written else ir.DataType.UINT8  # ONNX's default
+
+
+def _check_zero_point(node: ir.Node, computed: set[ir.Value]) -> Iterator[Finding]:
+    zero_point = _input(node, 2)
+    if node.op_type not in _QDQ or zero_point is None:
+        return
+    array = constant_of(zero_point)
+    if zero_point in computed:
+        yield _finding(node, zero_point, "the zero point is computed", "make it a constant 0")
+    elif array is not None and np.any(array):
+        yield _finding(node, zero_point, f"a zero point of {array.flat[np.flatnonzero(array)[0]]}", _SYMMETRIC)
+
+
+_SYMMETRIC = "quantise symmetrically: int8, zero points 0"
+
+
+def _check_scale(node: ir.Node, computed: set[ir.Value]) -> Iterator[Finding]:
+    scale = _input(node, 1)
+    if node.op_type not in _QDQ or scale is None:
+        return
+    array = constant_of(scale)
+    if scale in computed:
+        yield _finding(node, scale, "the scale is computed from the input", "make it a constant: quantise statically")
+    elif array is not None and not (np.all(np.isfinite(array)) and np.all(array > 0)):
+        yield _finding(node, scale, "a scale that is not positive", "calibrate again; 1 will do for what is always 0")
+    elif array is not None and array.size > 1 and node.inputs[0] in computed:
+        yield _finding(node, scale, "a scale for each channel of an activation", "quantise activations per tensor")
+
+
+def _check_pair(node: ir.Node, computed: set[ir.Value]) -> Iterator[Finding]:
+    if node.op_type != _QUANTIZE:
+        return
+    waiting = [node.outputs[0]]
+    while waiting:
+        value = waiting.pop()
+        readers = [use.node for use in value.uses()]
+        if value.is_graph_output() or not readers:
+            yield _finding(node, value, "integers that no DequantizeLinear reads", _PAIR)
+        for reader in readers:
+            if reader.op_type in _MOVING:
+                waiting.extend(reader.outputs)
+            elif reader.op_type != _DEQUANTIZE:
+                yield _finding(node, value, f"integers that {_name(reader)} reads", _PAIR)
+
+
+_PAIR = "put a DequantizeLinear behind every QuantizeLinear"
+
+
+def _check_types(node: ir.Node, computed: set[ir.Value]) -> Iterator[Finding]:
+    for value in node.outputs:
+        if value.dtype in _NO_TYPES:
+            yield _finding(node, value, f"TensorRT has no tensors of {value.dtype}", "use int32")
+    if node.op_type == "Cast" or node.op_type in _QDQ:
+        return
+    for tensor in (*node.inputs, *node.outputs):
+        if tensor is not None and tensor.dtype == ir.DataType.UINT8 and tensor in computed:
+            fix = "cast it first, then transpose" if node.op_type == "Transpose" else "cast it first"
+            yield _finding(node, tensor, f"{node.op_type} on uint8, which TensorRT takes in casts only", fix)
+
+
+def _check_mixture(node: ir.Node, computed: set[ir.Value]) -> Iterator[Finding]:
+    if node.op_type not in _WEIGHTED:
+        return
+    types = {value.dtype for value in node.inputs if value is not None and value.dtype is not None}
+    if len(types) > 1:
+        found = ", ".join(f"{value.name} {value.dtype}" for value in node.inputs if value is not None)
+        yield _finding(node, node.outputs[0], f"inputs of several types: {found}", "cast them to one")
+
+
+_CHECKS: tuple[Callable[[ir.Node, set[ir.Value]], Iterator[Finding]], ...] = (
+    _check_operator,
+    _check_integers,
+    _check_zero_point,
+    _check_scale,
+    _check_pair,
+    _check_types,
+    _check_mixture,
+)
+
+
+def _input(node: ir.Node, index: int) -> ir.Value | None:
+    return node.inputs[index] if len(node.inputs) > index else None
+
+
+def _name(node: ir.Node) -> str:
+    return f"{node.op_type} {node.name}" if node.name else node.op_type
+
+
+def _finding(node: ir.Node, value: ir.Value, what: str, fix: str) -> Finding:
+    return Finding(_name(node), str(value.name), what, fix)

@@ -1,0 +1,126 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+
+from fcn_deploy.evaluation.accuracy import Matrix, class_iou, mean_iou
+from fcn_deploy.evaluation.latency import Ratio, Timing, ratio
+
+if TYPE_CHECKING:
+    from fcn_deploy.mixed_precision.damage import Sensitivity
+    from fcn_deploy.workflows.summary import EngineResult, Summary
+
+
+def new_table(title: str, *columns: str) -> Table:
+    """Returns an empty table; columns after the first are aligned to the right."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=True)
+    return table
+
+
+def format_ratio(value: Ratio) -> str:
+    """Formats a ratio, with its quartiles below."""
+    return f"{value.median:.2f}x\n{value.low:.2f}-{value.high:.2f}"
+
+
+def benchmark_table(timings: Sequence[Timing], names: Sequence[str], batch: int, percentiles: Sequence[float]) -> Table:
+    """Returns a row for each contestant; ratios are against the first."""
+    shares = [f"p{share:g} ms" for share in percentiles]
+    title = f"image to labels, {len(timings[0].latencies)} rounds; time ratios: median, and quartiles below"
+    table = new_table(title, "engine", "median ms", *shares, "images/s", f"/ {names[0]}")
+    for timing, name in zip(timings, names, strict=True):
+        table.add_row(
+            name,
+            f"{timing.median:.1f}",
+            *(f"{timing.percentile(share):.1f}" for share in percentiles),
+            f"{timing.throughput(batch):.2f}",
+            format_ratio(ratio(timing, timings[0])),
+        )
+    return table
+
+
+def summary_table(summary: Summary) -> Table:
+    """Returns a column for PyTorch and one for each engine of a deployment, few enough for 80 characters."""
+    size = f"{summary.shape[0]}x{summary.shape[1]}"
+    title = f"{summary.variant}, judged on {summary.calibration['judged']} images; image to labels at {size}"
+    table = new_table(title, "", "PyTorch", *(engine.file for engine in summary.engines))
+
+    def row(name: str, pytorch: str, cell: Callable[[EngineResult], str]) -> None:
+        table.add_row(name, pytorch, *map(cell, summary.engines))
+
+    row("MB", "-", lambda engine: f"{engine.size / 1e6:.1f}")
+    row("agreement", "reference", lambda engine: f"{engine.assessment.parity.agreement:.3%}")
+    if summary.pytorch_miou is not None:
+        row("mIoU", f"{summary.pytorch_miou:.2f}", _miou)
+        row("mIoU drop\n95% interval", "-", _drop)
+    row("ms, median", f"{summary.pytorch.median:.1f}", lambda engine: f"{engine.timing.median:.1f}")
+    fp32 = summary.engines[0].timing
+    row("time / PyTorch\nquartiles", "1", lambda engine: format_ratio(ratio(engine.timing, summary.pytorch)))
+    row("time / FP32\nquartiles", "-", lambda engine: format_ratio(ratio(engine.timing, fp32)))
+    row("gate", "-", lambda engine: "passed" if engine.verdict.gate.passed else "FAILED")
+    return table
+
+
+def _miou(engine: EngineResult) -> str:
+    confusion = engine.assessment.confusion
+    return "-" if confusion is None else f"{float(mean_iou(confusion.sum(0))):.2f}"
+
+
+def _drop(engine: EngineResult) -> str:
+    drop = engine.assessment.drop
+    return "-" if drop is None else f"{drop.points:+.2f}\n{drop.low:+.2f} to {drop.high:+.2f}"
+
+
+def accuracy_table(title: str, classes: Sequence[str], matrix: Matrix, reference: Matrix | None = None) -> Table:
+    """Returns a row for each class and the means; with a reference its IoU and the difference.
+
+    Args:
+        title: Of the table.
+        classes: Names, in the order of the labels.
+        matrix: int64 [C, C], rows truth, columns labels.
+        reference: The same of a reference.
+    """
+    columns = ("class", "IoU", "pixels") if reference is None else ("class", "IoU", "pixels", "reference", "drop")
+    table = new_table(title, *columns)
+    scores = [*class_iou(matrix), float(mean_iou(matrix))]
+    against = [None] * len(scores) if reference is None else [*class_iou(reference), float(mean_iou(reference))]
+    shares = [*(f"{share:.1%}" for share in matrix.sum(-1) / max(1, matrix.sum())), ""]
+    for name, score, share, other in zip((*classes, "mean"), scores, shares, against, strict=True):
+        row = [name, _points(score), share]
+        table.add_row(*(row if other is None else [*row, _points(other), _points(other - score)]))
+    return table
+
+
+def _points(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
+
+
+def sensitivity_table(sensitivity: Sensitivity) -> Table:
+    """Returns a row for each layer that can be quantised, few enough columns for 100 characters."""
+    height, width = sensitivity.shape
+    mix = sensitivity.mix
+    title = (
+        f"INT8 ({sensitivity.method}) for {sensitivity.target}, {sensitivity.images} images of {height}x{width}: "
+        f"{mix.agreement:.3%} labelled alike, {mix.sqnr:.1f} dB"
+    )
+    columns = ("GMAC", "float ms", "INT8 ms", "alone", "dB", "all but it", "dB", "damage")
+    table = new_table(title, "layer", *columns)
+    for layer in sensitivity.layers:
+        table.add_row(
+            layer.name,
+            f"{layer.macs / 1e9:.2f}",
+            *("" if time is None else f"{time:.1f}" for time in (layer.float_ms, layer.int8_ms)),
+            f"{layer.alone.agreement:.3%}",
+            f"{layer.alone.sqnr:.1f}",
+            f"{layer.others.agreement:.3%}" if layer.int8 else "float",
+            f"{layer.others.sqnr:.1f}" if layer.int8 else "",
+            f"{sensitivity.damage(layer):.3%}" if layer.int8 else "",
+        )
+    return table

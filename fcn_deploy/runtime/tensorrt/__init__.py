@@ -1,0 +1,1 @@
+"""Plans of TensorRT, TensorRT-RTX and the lean runtime, run on a GPU."""

@@ -1,0 +1,154 @@
+"""Whether a plan, the library and the GPU at hand fit together, asked before the library is given the plan."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+from fcn_deploy.artifacts.sidecar import GIVEN_SCALES, Sidecar, sidecar_path
+from fcn_deploy.errors import ArtifactError
+from fcn_deploy.runtime.tensorrt.driver import Gpu
+from fcn_deploy.runtime.tensorrt.flavor import FLAVORS, Flavor, find_flavor
+
+_log = logging.getLogger(__name__)
+
+
+def choose_flavor(engine: Path, sidecar: Sidecar | None, asked: str | None) -> Flavor:
+    """Returns the library that is to run a plan.
+
+    What was asked for; else the one that built the plan; else, where that one is not installed, one that is and runs
+    the plans of that one. A plan without a sidecar is given to the one library there is, if there is one and no other.
+
+    Args:
+        engine: The plan, for errors.
+        sidecar: What is known of it.
+        asked: Name of a flavor, or None.
+
+    Raises:
+        ArtifactError: The plan is not one of the flavor that was asked for, or of none at all; or nothing says which
+            one built it.
+        UsageError: There is no such flavor.
+    """
+    flavor = find_flavor(asked) if asked is not None else None
+    if sidecar is None:
+        if flavor is None:
+            installed = [each for each in FLAVORS.values() if each.installed]
+            if len(installed) == 1:
+                _log.info("%s has no sidecar; %s runs it, the one library there is", engine, installed[0].name)
+                return installed[0]
+            raise ArtifactError(
+                f"{engine} has no sidecar, and nothing else says which library built it",
+                expected=str(sidecar_path(engine)),
+                got=f"{' and '.join(each.name for each in installed) or 'none of them'} installed",
+                fix="copy the two files together, or name the library, one of "
+                f"{', '.join(FLAVORS)}: Segmenter(open_backend(engine, flavor=...), spec=spec)",
+            )
+        return flavor
+    able = [each for each in FLAVORS.values() if sidecar.backend in each.runs]
+    if not able or (flavor is not None and flavor not in able):
+        runs = flavor.runs if flavor is not None else tuple(each.name for each in FLAVORS.values() if each.builds)
+        raise ArtifactError(
+            f"{engine} is an engine of another library",
+            got=sidecar.backend,
+            expected=" or ".join(runs),
+            fix=rebuild_command(engine, sidecar, backend=runs[0]),
+        )
+    if flavor is not None:
+        return flavor
+    own = next(each for each in able if each.name == sidecar.backend)
+    return own if own.installed else next((each for each in able if each.installed), own)
+
+
+def check_gpu(engine: Path, sidecar: Sidecar, gpu: Gpu) -> None:
+    """Checks that a plan was built for a GPU.
+
+    A sidecar that names no architecture leaves the answer to the library.
+
+    Raises:
+        ArtifactError: It was built for others.
+    """
+    built_for = [str(each) for each in sidecar.target.get("gpu") or ()]
+    if not built_for or gpu.compute_capability in built_for:
+        return
+    newer = _numbers(gpu.compute_capability) >= min(map(_numbers, built_for))
+    if sidecar.target.get("hardware_compatible") and newer:
+        return
+    raise ArtifactError(
+        f"{engine} was built for other GPUs",
+        got=f"{gpu.name}, compute capability {gpu.compute_capability}",
+        expected=", ".join(built_for),
+        fix=rebuild_command(engine, sidecar, gpu=gpu.compute_capability),
+    )
+
+
+def check_version(engine: Path, sidecar: Sidecar, flavor: Flavor, version: str) -> None:
+    """Checks that a plan was built by a version that the installed one can load.
+
+    That is the same major, minor and patch version; or, for plans built with `--version-compatible`, an older one too.
+
+    Raises:
+        ArtifactError: It was built by another.
+    """
+    built, installed = _numbers(sidecar.library)[:3], _numbers(version)[:3]
+    compatible = bool(sidecar.target.get("version_compatible"))
+    if built == installed or (compatible and built <= installed):
+        return
+    raise ArtifactError(
+        f"{engine} was built by another version of {sidecar.backend}",
+        got=f"{flavor.name} {version}",
+        expected=f"{sidecar.library}{' or newer' if compatible else ''}",
+        fix=f"{rebuild_command(engine, sidecar)}, where {sidecar.backend} {version} is installed",
+    )
+
+
+def check_host_code(engine: Path, sidecar: Sidecar, allowed: bool) -> None:
+    """Checks that a plan which brings code for the host is allowed to run it.
+
+    Raises:
+        ArtifactError: It is not.
+    """
+    if sidecar.target.get("version_compatible") and not allowed:
+        raise ArtifactError(
+            f"{engine} brings code that runs on the host, as plans built with --version-compatible do",
+            expected="the word of whoever runs it",
+            fix="allow_host_code=True, or --allow-host-code, if you trust where the engine comes from",
+        )
+
+
+def rebuild_command(engine: Path, sidecar: Sidecar, *, backend: str | None = None, gpu: str | None = None) -> str:
+    """Returns the command that builds a plan again, as far as its sidecar tells.
+
+    Args:
+        engine: The plan.
+        sidecar: What is known of it.
+        backend: What to build it with; as before where None.
+        gpu: The compute capability to build for, where the library can be told.
+    """
+    name = backend or sidecar.backend
+    flavor = FLAVORS.get(name)
+    precision = sidecar.precision
+    words = ["fcn-deploy build-engine", "MODEL.onnx", f"--{precision.requested}"]
+    if precision.requested == "int8" and precision.method != GIVEN_SCALES:
+        words.append("--ranges RANGES.json")
+        if precision.method:
+            words.append(f"--calib-method {precision.method}")
+    words.append(f"--backend {name} --io {sidecar.io}")
+    for profile in sidecar.profiles:
+        words += [
+            f"--{key}-shape {'x'.join(map(str, profile[key]))}" for key in ("min", "opt", "max") if key in profile
+        ]
+    if flavor is not None and flavor.version_compatible and sidecar.target.get("version_compatible"):
+        words.append("--version-compatible")
+    if flavor is not None and flavor.hardware_compatible and sidecar.target.get("hardware_compatible"):
+        words.append("--hardware-compatibility")
+    if gpu is not None and flavor is not None and gpu in flavor.compute_capabilities:
+        words.append(f"--compute-capability {gpu}")
+    words.append(f"-o {engine.name}")
+    return " ".join(words) + f" (MODEL.onnx with sha256 {sidecar.source.onnx_sha256[:12]}...)"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The numbers a version starts with: 10.3.0 of 10.3.0.post1."""
+    found = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in found[0].split(".")) if found else ()

@@ -1,0 +1,153 @@
+"""From what the inspector says to the sidecar, to exit code 4, or to a sentence; tests/gpu asks real inspectors."""
+
+import json
+import sys
+
+import pytest
+
+from fcn_deploy.artifacts.sidecar import Precision, load_sidecar
+from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.tensorrt import achieved
+from fcn_deploy.engines.tensorrt import builder as module
+from fcn_deploy.errors import DependencyError, PrecisionError
+from fcn_deploy.progress import Silent
+from fcn_deploy.runtime.tensorrt.driver import Gpu
+from fcn_deploy.runtime.tensorrt.flavor import FLAVORS
+from fcn_deploy.runtime.tensorrt.log import library_log
+from fcn_deploy.workflows import steps
+from tests.support.fake_builder import fake_tensorrt
+
+TYPES = {"int8": "Int8", "fp16": "Half", "fp32": "Float"}
+ASKED = {"conv1_1": "fp16", "conv1_2": "int8", "conv2_1": "int8"}
+RTX = next(flavor for flavor in FLAVORS.values() if flavor.runtime_config)
+TENSORRT = next(flavor for flavor in FLAVORS.values() if flavor.builds and not flavor.runtime_config)
+
+
+class Listener(Silent):
+    def __init__(self):
+        self.lines = []
+
+    def stage(self, text):
+        self.lines.append(text)
+
+
+def said_of(layers):
+    """What an inspector says of an engine in which layers run in these precisions."""
+    described = [
+        {
+            "Name": f"{name} + {name}/Relu",
+            "LayerType": "CaskConvolution",
+            "Inputs": [{"Name": "in", "Format/Datatype": TYPES[kind]}],
+            "Outputs": [{"Name": "out", "Format/Datatype": "Half"}],
+            "Weights": {"Type": TYPES[kind], "Count": 9},
+        }
+        for name, kind in layers.items()
+    ]
+    return json.dumps({"Layers": described, "Bindings": ["image", "labels"]})
+
+
+@pytest.fixture(autouse=True)
+def gpu(monkeypatch):
+    for place in (achieved, module, steps):
+        monkeypatch.setattr(place, "find_gpus", lambda: (Gpu(0, "a GPU", "8.7", 8 << 30),))
+
+
+def look(inspected, flavor=TENSORRT, method="minmax", **options):
+    library, asked = fake_tensorrt("10.3.0", inspected)
+    progress = Listener()
+    precision = Precision("int8", "fp16", method, ASKED)
+    found = achieved.achieved_precision(
+        flavor, library, library_log(library), b"a plan", precision, progress, **options
+    )
+    return found, progress.lines, asked
+
+
+def test_all_as_asked():
+    found, lines, asked = look(said_of(ASKED))
+    assert (found.achieved, found.achieved_layers, lines) == ("int8", ASKED, [])
+    assert asked == [("load", b"a plan"), ("inspect", "JSON")]
+    assert Precision.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_layers_that_are_not_found_are_listed_and_no_failure():
+    found, lines, _ = look(said_of({"conv1_1": "fp16", "conv1_2": "int8"}))
+    assert (found.achieved, found.achieved_layers["conv2_1"]) == ("partial", None)
+    assert lines == ["The inspector does not tell what these layers run in: conv2_1."]
+    assert look(said_of({}))[0].achieved == "unknown"
+
+
+def test_what_was_asked_and_is_absent_is_exit_4_with_every_layer_named():
+    with pytest.raises(PrecisionError) as caught:
+        look(said_of({"conv1_1": "fp32", "conv1_2": "fp16", "conv2_1": "int8"}))
+    assert caught.value.exit_code == 4
+    assert "tensorrt 10.3.0 does not run every layer in the precision asked for" in str(caught.value)
+    assert caught.value.got == "conv1_1 in fp32, conv1_2 in fp16"
+    assert caught.value.expected == "conv1_1 in fp16, conv1_2 in int8"
+
+
+def test_of_a_graph_with_qdq_of_its_own_what_is_absent_is_said_and_recorded():
+    found, lines, _ = look(said_of({**ASKED, "conv1_2": "fp16"}), method="given")
+    assert (found.achieved, found.achieved_layers["conv1_2"]) == ("mixed", "fp16")
+    assert lines == ["tensorrt does not run all that the graph's Q/DQ ask for: conv1_2 in fp16."]
+
+
+def test_of_a_graph_with_qdq_of_its_own_nothing_in_int8_is_exit_4():
+    with pytest.raises(PrecisionError, match=r"tensorrt 10\.3\.0 runs no layer of the graph in INT8") as caught:
+        look(said_of(dict.fromkeys(ASKED, "fp16")), method="given")
+    assert caught.value.got == "conv1_2 in fp16, conv2_1 in fp16"
+    found, _, _ = look(said_of({"conv1_2": "fp16"}), method="given")  # of conv2_1 nobody knows
+    assert found.achieved == "mixed"
+    found, _, _ = look(said_of(dict.fromkeys(ASKED, "fp16")), RTX, method="given")
+    assert found.achieved == "mixed"
+
+
+def test_a_library_that_decides_at_load_has_its_plan_recorded():
+    found, lines, _ = look(said_of({**ASKED, "conv1_2": "fp16"}), RTX)
+    assert (found.achieved, found.achieved_layers["conv1_2"]) == ("mixed", "fp16")
+    assert lines == [
+        "The plan is not all in the precision asked for, which is decided at load: conv1_2 in fp16.",
+    ]
+
+
+def test_a_plan_that_does_not_load_here_is_unknown_with_the_librarys_words():
+    found, lines, _ = look(None)
+    assert (found.achieved, found.achieved_layers) == ("unknown", None)
+    assert lines == [
+        "What the INT8 engine runs in is not known: tensorrt cannot load it on this machine (not for this GPU)."
+    ]
+
+
+def test_an_answer_that_cannot_be_read_is_unknown_and_said():
+    found, lines, _ = look("no JSON")
+    assert found.achieved == "unknown"
+    assert "inspector's answer cannot be read" in lines[0]
+
+
+def test_without_a_driver_the_library_is_not_given_the_plan(monkeypatch):
+    def none():
+        raise DependencyError("no NVIDIA driver was found")
+
+    monkeypatch.setattr(achieved, "find_gpus", none)
+    found, lines, asked = look(said_of(ASKED))
+    assert (found.achieved, asked) == ("unknown", [])
+    assert lines == ["What the INT8 engine runs in is not known: no NVIDIA driver was found."]
+
+
+def test_code_for_the_host_is_not_run_without_leave():
+    found, lines, asked = look(said_of(ASKED), host_code=True)
+    assert (found.achieved, asked) == ("unknown", [])
+    assert "brings code that runs on the host" in lines[0]
+
+
+@pytest.mark.parametrize("version", ["10.3.0", "11.4.1"])
+def test_a_build_has_it_in_its_sidecar(exported, monkeypatch, version, tmp_path):
+    def build(inspected):
+        monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt(version, said_of(inspected))[0])
+        return steps.build(exported("fcn8s"), BuildConfig("fp16"), backend=TENSORRT.name)
+
+    asked = dict(build({}).sidecar.precision.layers)
+    build(asked).save(tmp_path / "net.engine")
+    written = load_sidecar(tmp_path / "net.engine").precision
+    assert (written.achieved, written.achieved_layers) == ("fp16", asked)
+    with pytest.raises(PrecisionError, match="got conv4_2 in fp32; expected conv4_2 in fp16"):
+        build({**asked, "conv4_2": "fp32"})

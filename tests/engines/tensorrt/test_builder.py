@@ -1,0 +1,331 @@
+"""Plans of the real TensorRT-RTX, which builds without a GPU."""
+
+import logging
+import os
+import signal
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+from onnx import TensorProto, helper
+
+from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.artifacts.sidecar import Precision, load_sidecar, sidecar_path
+from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.tensorrt import achieved
+from fcn_deploy.engines.tensorrt import builder as module
+from fcn_deploy.engines.tensorrt.builder import TensorRTConfig
+from fcn_deploy.engines.tensorrt.profiles import DEFAULT, ImageProfile
+from fcn_deploy.engines.tensorrt.typed_graph import TypedGraph
+from fcn_deploy.errors import DependencyError, InputError, UsageError
+from fcn_deploy.files import sha256_file
+from fcn_deploy.progress import Silent
+from fcn_deploy.runtime.tensorrt.flavor import FLAVORS, find_flavor
+from fcn_deploy.workflows import steps
+
+pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is for Linux and Windows on x86-64")
+
+RTX = "tensorrt-rtx"
+SMALL = TensorRTConfig((ImageProfile(ImageShape(1, 32, 32), ImageShape(1, 64, 64), ImageShape(2, 96, 96)),))
+
+
+class Listener(Silent):
+    def __init__(self):
+        self.lines, self.shares = [], []
+
+    def stage(self, text):
+        self.lines.append(text)
+
+    @contextmanager
+    def advancing(self, text):
+        self.lines.append(text)
+        yield self.shares.append
+
+
+@pytest.fixture(autouse=True)
+def no_driver(monkeypatch):
+    """Wherever these tests run; tests/gpu looks into the plans."""
+
+    def none():
+        raise DependencyError("no NVIDIA driver was found", got="a test", fix="none")
+
+    monkeypatch.setattr(achieved, "find_gpus", none)
+
+
+@pytest.fixture
+def build(exported, ranges_file):
+    def build(precision="fp16", variant="fcn8s", options=SMALL, ranges=None, progress=None, log=None, **config):
+        ranges = ranges_file(variant) if precision == "int8" else ranges
+        return steps.build(
+            *(exported(variant), BuildConfig(precision, **config), ranges),
+            backend=RTX,
+            options=options,
+            progress=progress or Silent(),
+            log=log,
+        )
+
+    return build
+
+
+@pytest.fixture
+def graph_with(monkeypatch):
+    """Puts a graph of one's own in the place of the typed graph."""
+
+    def put(nodes, initializers=()):
+        graph = helper.make_graph(
+            nodes,
+            "net",
+            [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, "height", "width"])],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)],
+            list(initializers),
+        )
+        data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+        typed = TypedGraph(data, Precision("fp32", "fp32"))
+        monkeypatch.setattr(module, "typed_graph", lambda *arguments, **options: typed)
+
+    return put
+
+
+@pytest.mark.parametrize("variant", ["fcn32s", "fcn16s", "fcn8s"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_every_variant_in_every_precision(build, variant, precision):
+    engine = build(precision, variant)
+    sidecar = engine.sidecar
+    assert (sidecar.backend, sidecar.library) == (RTX, find_flavor(RTX).load().__version__)
+    assert (sidecar.precision.requested, sidecar.precision.achieved) == (precision, "unknown")
+    assert sidecar.precision.base == ("fp32" if precision == "fp32" else "fp16")
+    layers = sidecar.precision.layers
+    assert layers["conv4_2"] == precision
+    assert "int8" not in (layers["score_fr"], layers[f"upscore{variant[3:-1]}"])
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_tensor_engine(build, precision):
+    assert build(precision, io="tensor").sidecar.io == "tensor"
+
+
+def test_int8_on_a_base_of_fp32(build):
+    assert build("int8", options=replace(SMALL, base="fp32")).sidecar.precision.base == "fp32"
+
+
+def test_the_sidecar_says_what_the_plan_is_and_comes_back(build, exported, ranges_file, tmp_path):
+    path = tmp_path / "net.int8.engine"
+    second = ImageProfile(*[ImageShape(4, 128, 160)] * 3)
+    options = replace(SMALL, profiles=(*SMALL.profiles, second), compute_capabilities=("8.6", "12.0"))
+    written = build("int8", options=options).save(path)
+    sidecar = load_sidecar(path)
+    assert sidecar == written
+    assert sidecar.engine.sha256 == sha256_file(path)
+    assert sidecar.source.onnx_sha256 == sha256_file(exported("fcn8s"))
+    assert sidecar.source.ranges_sha256 == sha256_file(ranges_file("fcn8s"))
+    assert sidecar.source.calibration["count"] == 10
+    assert sidecar.target == {"cpu": "generic", "gpu": ["8.6", "12.0"]}
+    assert sidecar.profiles == (
+        {"min": [1, 32, 32], "opt": [1, 64, 64], "max": [2, 96, 96]},
+        {"min": [4, 128, 160], "opt": [4, 128, 160], "max": [4, 128, 160]},
+    )
+    assert str(tmp_path) not in sidecar_path(path).read_text()
+
+
+def test_what_is_not_asked_for_is_a_default_that_is_said(build):
+    progress = Listener()
+    sidecar = build(options=None, progress=progress).sidecar
+    assert sidecar.profiles == (DEFAULT.to_json(),)
+    assert sidecar.target["gpu"] == []
+    (line,) = [line for line in progress.lines if line.startswith("profile: ")]
+    assert line.startswith("profile: 1x32x32 to 4x1024x1024, tuned for 1x512x512, the default")
+    assert any("not audited" in line for line in progress.lines)
+
+
+def test_a_model_of_one_shape_has_one_profile(checkpoint_file, tmp_path):
+    from fcn_deploy.onnx_export.tracing import ExportConfig
+
+    model = tmp_path / "fixed.onnx"
+    steps.export(checkpoint_file("fcn32s"), model, config=ExportConfig(shape=ImageShape(2, 48, 64)))
+    for io in ("image", "tensor"):
+        sidecar = steps.build(model, BuildConfig("fp16", io), backend=RTX).sidecar
+        assert sidecar.profiles == ({"min": [2, 48, 64], "opt": [2, 48, 64], "max": [2, 48, 64]},)
+    with pytest.raises(UsageError, match=r"every shape of a profile; got 1x32x32 to 2x96x96.*expected 2x48x64"):
+        steps.build(model, BuildConfig("fp16"), backend=RTX, options=SMALL)
+
+
+def test_ranges_audit_fp16(build, ranges_file):
+    audited = build(ranges=ranges_file("fcn8s")).sidecar
+    assert audited.precision.audited is True
+    assert audited.source.ranges_sha256 == sha256_file(ranges_file("fcn8s"))
+    assert build().sidecar.precision.audited is False
+
+
+def test_ranges_of_another_model_and_none_for_int8_are_refused(build, exported, ranges_file):
+    with pytest.raises(InputError, match="another model"):
+        build(ranges=ranges_file("fcn16s"))
+    with pytest.raises(UsageError, match="needs ranges"):
+        steps.build(exported("fcn8s"), BuildConfig("int8"), backend=RTX)
+
+
+def test_without_a_driver_what_it_runs_in_is_unknown_and_that_is_said_once(build):
+    progress = Listener()
+    precision = build("int8", progress=progress).sidecar.precision
+    assert (precision.achieved, precision.achieved_layers) == ("unknown", None)
+    assert "achieved_layers" not in precision.to_json()
+    (line,) = [line for line in progress.lines if "not known" in line]
+    assert line == "What the INT8 engine runs in is not known: no NVIDIA driver was found (a test)."
+
+
+def test_progress_rises_to_the_end(build):
+    progress = Listener()
+    build(progress=progress)
+    assert progress.shares == sorted(progress.shares)
+    assert 0 < progress.shares[0] < 0.5
+    assert progress.shares[-1] > 0.8
+
+
+def test_what_it_warns_of_for_every_layer_is_passed_on_once(build, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, "fcn_deploy"):
+        build("int8", log=tmp_path / "log")
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == len(set(said))
+    assert (tmp_path / "log").read_text().count("Converting conv weight scales") > 1
+
+
+def test_everything_the_library_says_goes_to_the_log(build, tmp_path, caplog):
+    log = tmp_path / "net.log"
+    build(log=log, options=replace(SMALL, compute_capabilities=("8.6",), builder_optimization_level=0, workspace=512))
+    text = log.read_text()
+    assert "VERBOSE: " in text
+    assert "INFO: ONNX IR version" in text
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    with pytest.raises(InputError, match="cannot write"):
+        build(log=tmp_path / "nowhere" / "net.log")
+
+
+def test_ctrl_c_gives_the_build_up(build, exported, tmp_path):
+    class Interrupting(Listener):
+        @contextmanager
+        def advancing(self, text):
+            yield self.press_once
+
+        def press_once(self, share):
+            if not self.shares:
+                os.kill(os.getpid(), signal.SIGINT)
+            self.shares.append(share)
+
+    log = tmp_path / "net.log"
+    with pytest.raises(KeyboardInterrupt):
+        build(progress=Interrupting(), log=log)
+    assert "BuildCanceled" in log.read_text()
+    assert build().data, "the next build does not hear of it"
+
+
+def test_what_the_parser_refuses_is_listed_node_by_node(build, graph_with):
+    graph_with(
+        [
+            helper.make_node("Det", ["image"], ["a"], name="first"),
+            helper.make_node("Unique", ["image"], ["b"], name="second"),
+            helper.make_node("Add", ["a", "b"], ["logits"], name="third"),
+        ]
+    )
+    with pytest.raises(InputError, match=r"Det first: UNSUPPORTED_NODE.*Unique second: UNSUPPORTED_NODE") as caught:
+        build("fp32")
+    assert "tensorrt_rtx 1." in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_corrupt_graph_is_refused(build, exported, tmp_path, monkeypatch):
+    model = tmp_path / "corrupt.onnx"
+    model.write_bytes(exported("fcn8s").read_bytes()[:1000])
+    with pytest.raises(InputError, match="not an ONNX model"):
+        steps.build(model, BuildConfig("fp16"), backend=RTX)
+    broken = TypedGraph(b"garbage", Precision("fp32", "fp32"))
+    monkeypatch.setattr(module, "typed_graph", lambda *arguments, **options: broken)
+    with pytest.raises(InputError, match=r"does not take the graph; got MODEL_DESERIALIZE_FAILED"):
+        build("fp32")
+
+
+def test_what_the_builder_cannot_do_says_what_it_logged(build):
+    with pytest.raises(InputError, match=r"cannot build the engine; got .*workspace.*--log FILE") as caught:
+        build(options=replace(SMALL, workspace=1))
+    assert caught.value.exit_code == 6
+
+
+def test_an_integer_bias_is_what_the_parser_refuses(build, graph_with):
+    """The reason why no bias is quantised; if a later version takes it, this may go."""
+    bias = [
+        helper.make_tensor("q", TensorProto.INT32, [1], [3]),
+        helper.make_tensor("scale", TensorProto.FLOAT, [], [0.5]),
+        helper.make_tensor("zero", TensorProto.INT32, [], [0]),
+    ]
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["bias"], name="dequantize"),
+        helper.make_node("Add", ["image", "bias"], ["logits"], name="add"),
+    ]
+    graph_with(nodes, bias)
+    with pytest.raises(InputError, match="DequantizeLinear dequantize: INVALID_NODE"):
+        build("fp32")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"timing_cache": "timings"}, "got --timing-cache"),
+        ({"hardware_compatibility": True}, "got --hardware-compatibility"),
+        ({"version_compatible": True, "timing_cache": "t"}, "got --timing-cache, --version-compatible"),
+        ({"compute_capabilities": ("9.0",)}, "got compute capability 9.0; expected 7.5, 8.0"),
+        ({"base": "fp32"}, "--base fp32 with --fp16"),
+    ],
+)
+def test_options_that_the_flavor_cannot_do_are_refused(build, options, message):
+    with pytest.raises(UsageError, match=message):
+        build(options=TensorRTConfig(**options))
+
+
+def test_a_flavor_that_only_runs_engines_and_a_target_cpu_are_refused(build, exported):
+    runs_only = next(flavor.name for flavor in FLAVORS.values() if not flavor.builds)
+    with pytest.raises(UsageError, match="only runs engines"):
+        steps.build(exported("fcn8s"), BuildConfig(), backend=runs_only)
+    with pytest.raises(UsageError, match="target CPU"):
+        build(target_cpu="vnni")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"base": "fp8"},
+        {"workspace": 0},
+        {"builder_optimization_level": 6},
+        {"builder_optimization_level": -1},
+        {"compute_capabilities": ("8.6", "8.6")},
+    ],
+)
+def test_options_are_validated_when_made(options):
+    with pytest.raises(UsageError):
+        TensorRTConfig(**options)
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
+def test_a_missing_library_says_what_to_install(exported, monkeypatch, name):
+    monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
+    with pytest.raises(DependencyError, match=rf"{name} is not installed; fix: pip install 'fcn-deploy\[{name}\]'"):
+        steps.build(exported("fcn8s"), BuildConfig("fp16"), backend=name)
+
+
+@pytest.mark.slow
+def test_plans_of_the_full_width_fcn8s(make_net, photo_folder, tmp_path):
+    """INT8 weights make the plan small, and building takes seconds."""
+    import torch
+
+    from fcn_deploy.data.folders import ImageFolder
+
+    torch.save(make_net(8, classes=21, width=1.0).state_dict(), tmp_path / "net.pth")
+    model = tmp_path / "net.onnx"
+    steps.export(tmp_path / "net.pth", model)
+    ranges = steps.calibrate(model, ImageFolder.open(photo_folder, max_images=2))
+    sizes = {}
+    for precision in ("fp32", "fp16", "int8"):
+        begin = time.perf_counter()
+        engine = steps.build(model, BuildConfig(precision), None if precision == "fp32" else ranges, backend=RTX)
+        assert time.perf_counter() - begin < 20
+        sizes[precision] = len(engine.data)
+    assert sizes["int8"] < 0.35 * sizes["fp32"]
+    assert sizes["fp16"] < 0.55 * sizes["fp32"]

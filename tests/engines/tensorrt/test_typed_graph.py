@@ -1,0 +1,281 @@
+"""Typed graphs for TensorRT: their types and notes, their numbers, and TensorRT-RTX's builder, which takes them all."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+
+from fcn_deploy.artifacts.ranges import Ranges
+from fcn_deploy.artifacts.sidecar import ENGINE_KEY
+from fcn_deploy.calibration.observer import observe
+from fcn_deploy.data.folders import ImageFolder
+from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.tensorrt.typed_graph import simulate, typed_graph
+from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.graph.model import parse, serialize
+from fcn_deploy.models.spec_options import SpecOptions
+from fcn_deploy.passes import pipelines
+from fcn_deploy.passes.simulate_fp16 import widen_half
+from fcn_deploy.runtime import Segmenter
+from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+from fcn_deploy.workflows import steps
+from tests.support import custom_nets, rtx
+
+VARIANTS = ("fcn8s", "fcn16s", "fcn32s")
+KINDS = (("fp32", "fp32"), ("fp16", "fp16"), ("int8", "fp16"), ("int8", "fp32"))
+
+
+@pytest.fixture(scope="module")
+def net(exported, ranges_file):
+    """A variant's exported model and its ranges."""
+
+    def load(variant):
+        return exported(variant).read_bytes(), Ranges.load(ranges_file(variant))
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def own_net(photo_folder, tmp_path_factory):
+    """The same of a net from custom_nets."""
+    made = {}
+
+    def load(name):
+        if name not in made:
+            folder = tmp_path_factory.mktemp(name)
+            torch.save(custom_nets.trained(getattr(custom_nets, name)()).state_dict(), folder / "weights.pth")
+            options = SpecOptions(model=f"tests.support.custom_nets:{name}")
+            steps.export(folder / "weights.pth", folder / "net.onnx", options=options, simplified=False)
+            ranges = steps.calibrate(folder / "net.onnx", ImageFolder.open(photo_folder))
+            made[name] = (folder / "net.onnx").read_bytes(), ranges
+        return made[name]
+
+    return load
+
+
+def make(net, precision, base="fp16", io="tensor", **config):
+    model, ranges = net
+    return typed_graph(model, BuildConfig(precision, io, **config), ranges, base)
+
+
+def sqnr(wanted, found):
+    return 10 * np.log10(np.square(wanted).sum() / np.square(wanted - found).sum())
+
+
+def logits(backend, images):
+    return np.concatenate([Segmenter(backend).logits(image).ravel() for image in images])
+
+
+# Types
+
+
+@pytest.mark.parametrize(("precision", "base"), KINDS)
+def test_the_contract_s_inputs_and_outputs_whatever_is_inside(net, precision, base):
+    tensor, image = (make(net("fcn8s"), precision, base, io) for io in ("tensor", "image"))
+    found = [
+        (str(v.dtype), v.name)
+        for g in (tensor, image)
+        for m in [parse(g.data)]
+        for v in (*m.graph.inputs, *m.graph.outputs)
+    ]
+    assert found == [("FLOAT", "image"), ("FLOAT", "logits"), ("UINT8", "image"), ("UINT8", "labels")]
+    for graph in (tensor, image):
+        assert graph.precision.achieved == "unknown"
+        assert (graph.precision.requested, graph.precision.base) == (precision, base)
+        assert parse(graph.data).metadata_props[ENGINE_KEY] == f"{precision}-{base}"
+        onnx.checker.check_model(onnx.load_model_from_string(graph.data), full_check=True)
+
+
+def test_every_layer_says_its_precision(net):
+    layers = make(net("fcn8s"), "int8").precision.layers
+    kept = {name for name, precision in layers.items() if precision == "fp16"}
+    assert kept == {"conv1_1", "score_fr", "score_pool4_fr", "score_pool3_fr", "upscore2", "upscore2_pool4", "upscore8"}
+    assert Counter(layers.values()) == {"int8": 14, "fp16": 7}
+    assert set(make(net("fcn8s"), "int8", "fp32").precision.layers.values()) == {"int8", "fp32"}
+    assert set(make(net("fcn8s"), "fp16").precision.layers.values()) == {"fp16"}
+    assert set(make(net("fcn8s"), "fp32").precision.layers.values()) == {"fp32"}
+
+
+def test_which_layers_are_quantised_can_be_said(net):
+    layers = make(net("fcn8s"), "int8", int8_layers=("fc6", "conv1_1")).precision.layers
+    assert {name for name, precision in layers.items() if precision == "int8"} == {"conv1_1", "fc6"}
+    with pytest.raises(InputError, match="layers that cannot be quantised; got conv9_9"):
+        make(net("fcn8s"), "int8", int8_layers=("conv9_9",))
+
+
+def test_images_are_normalised_in_float32_and_labels_taken_of_fp16_logits(net):
+    graph = parse(make(net("fcn8s"), "fp16", io="image").data).graph
+    kinds = {node.name: [str(value.dtype) for value in node.inputs if value is not None] for node in graph}
+    assert kinds["image/Mul"][1] == kinds["image/Add"][1] == "FLOAT"
+    assert kinds["labels/ArgMax"] == ["FLOAT16"]
+    casts = [node for node in graph if node.op_type == "Cast" and node.outputs[0].dtype is not None]
+    assert [str(node.outputs[0].dtype) for node in casts] == ["FLOAT16", "UINT8"]
+
+
+def test_a_residual_net_has_its_sums_fused_and_its_depthwise_layers_quantised(own_net):
+    graph = parse(make(own_net("ResNetFCN"), "int8").data).graph
+    sums = [node for node in graph if node.op_type == "Add"]
+    assert len(sums) == 3
+    for node in sums:
+        kinds = [value.producer().op_type for value in node.inputs]
+        assert sorted(kinds) == ["Conv", "DequantizeLinear"]
+    layers = make(own_net("Depthwise"), "int8").precision.layers
+    assert {name for name, precision in layers.items() if precision != "int8"} == {"features.0", "score", "upscore"}
+
+
+def test_biases_are_corrected_by_the_means_of_the_ranges(net):
+    model, ranges = net("fcn8s")
+    corrected = typed_graph(model, BuildConfig("int8"), ranges, "fp32")
+    assert corrected.precision.bias_corrected is True
+    biases = {value for value in parse(corrected.data).graph.initializers if value.endswith(".bias/corrected")}
+    int8 = {name for name, precision in corrected.precision.layers.items() if precision == "int8"}
+    assert biases == {f"{layer}.bias/corrected" for layer in int8}
+    plain = typed_graph(model, BuildConfig("int8", bias_correction=False), ranges, "fp32")
+    assert plain.precision.bias_corrected is False
+    assert not any("no means" in note for graph in (corrected, plain) for note in graph.notes)
+    old = typed_graph(model, BuildConfig("int8"), replace(ranges, means={}), "fp32")
+    assert old.data == plain.data
+    assert old.precision.bias_corrected is False
+    assert any("the ranges hold no means: calibrate again" in note for note in old.notes)
+    audited = typed_graph(model, BuildConfig("fp16"), replace(ranges, means={}))
+    assert audited.precision.bias_corrected is None
+    assert not any("no means" in note for note in audited.notes)
+
+
+def test_weights_are_rounded_to_the_nearest_unless_asked_otherwise(net):
+    model, ranges = net("fcn8s")
+    graphs = {
+        rounding: typed_graph(model, BuildConfig("int8", weight_rounding=rounding), ranges, "fp32")
+        for rounding in (None, "nearest", "correlated")
+    }
+    recorded = {asked: graph.precision.weight_rounding for asked, graph in graphs.items()}
+    assert recorded == {None: "nearest", "nearest": "nearest", "correlated": "correlated"}
+    assert graphs[None].data == graphs["nearest"].data != graphs["correlated"].data
+    assert typed_graph(model, BuildConfig("fp16"), ranges).precision.weight_rounding is None
+
+
+# Numbers
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_fp16_is_within_half_a_percent_of_the_logits_range(net, photos, variant):
+    model, _ = net(variant)
+    wanted = logits(OnnxRuntimeBackend(model), photos[:3])
+    found = logits(simulate(make(net(variant), "fp16")), photos[:3])
+    assert 0 < np.abs(found - wanted).max() <= 5e-3 * np.ptp(wanted)
+
+
+@pytest.mark.parametrize("base", ["fp16", "fp32"])
+def test_int8_is_close_to_float(net, photos, base):
+    model, _ = net("fcn8s")
+    wanted = logits(OnnxRuntimeBackend(model), photos[:3])
+    assert sqnr(wanted, logits(simulate(make(net("fcn8s"), "int8", base)), photos[:3])) >= 20
+
+
+def test_the_simulation_leaves_onnxruntime_nothing_to_fuse_into_integer_kernels(net, tmp_path):
+    graph = parse(make(net("fcn8s"), "int8").data)
+    data = serialize(pipelines.run(graph, (widen_half, *pipelines.FINAL)))
+    path = tmp_path / "optimized.onnx"
+    OnnxRuntimeBackend(data, simulate_quantization=True, optimized_path=path).close()
+    kinds = Counter(node.op_type for node in onnx.load(path).graph.node)
+    assert not any("QLinear" in kind or "Integer" in kind for kind in kinds)
+    assert kinds["QuantizeLinear"] == 14
+    # Casts there and back stay: as many as the graph came with.
+    assert kinds["Cast"] == Counter(node.op_type for node in parse(data).graph)["Cast"]
+
+
+@pytest.mark.parametrize("name", ["ResNetFCN", "Depthwise"])
+def test_nets_of_the_user_s_own_are_close_to_float_too(own_net, photos, name):
+    wanted = logits(OnnxRuntimeBackend(own_net(name)[0]), photos[:3])
+    assert sqnr(wanted, logits(simulate(make(own_net(name), "fp16")), photos[:3])) >= 50
+    assert sqnr(wanted, logits(simulate(make(own_net(name), "int8")), photos[:3])) >= 15
+
+
+@pytest.mark.parametrize(("precision", "base"), KINDS)
+def test_images_to_labels_is_the_argmax_of_the_logits(net, photos, precision, base):
+    tensor, image = (Segmenter(simulate(make(net("fcn8s"), precision, base, io))) for io in ("tensor", "image"))
+    assert image.io == "image"
+    assert np.mean(tensor(photos[0]) == image(photos[0])) >= 0.999
+
+
+# The audit
+
+
+def _scaled(model, layer, factor):
+    """The model with the weights and the bias of one layer multiplied."""
+    graph_model = parse(model)
+    for node in graph_model.graph:
+        if node.name == layer:
+            for value in node.inputs[1:]:
+                value.const_value = ir.tensor(value.const_value.numpy() * np.float32(factor), name=value.name)
+    return serialize(graph_model)
+
+
+def test_a_tensor_that_passes_fp16_s_range_stays_float32_and_is_named(net, photos):
+    model, _ = net("fcn8s")
+    model = _scaled(_scaled(model, "conv2_1", 1e6), "conv2_2", 1e-6)
+    ranges = observe(model, photos[:2])
+    assert ranges.histograms["conv2_1/Relu"].max > 65504
+    blind, audited = (typed_graph(model, BuildConfig("fp16", "tensor"), given) for given in (None, ranges))
+    with np.errstate(invalid="ignore"):
+        assert not np.isfinite(logits(simulate(blind), photos[:1])).all()
+    assert blind.precision.audited is False
+    assert any("not audited" in note for note in blind.notes)
+    wanted = logits(OnnxRuntimeBackend(model), photos[:2])
+    found = logits(simulate(audited), photos[:2])
+    assert sqnr(wanted, found) >= 50
+    assert audited.precision.audited is True
+    assert "conv2_1/Relu" in audited.precision.kept_fp32
+    assert any("conv2_1/Relu" in note for note in audited.notes)
+    layers = audited.precision.layers
+    assert (layers["conv2_1"], layers["conv2_2"], layers["conv3_1"]) == ("fp32", "fp32", "fp16")
+    rtx.build(audited.data, (1, 3, 40, 56))
+    quantized = typed_graph(model, BuildConfig("int8", "tensor"), ranges)
+    assert sqnr(wanted, logits(simulate(quantized), photos[:2])) >= 15
+    rtx.build(quantized.data, (1, 3, 40, 56))
+
+
+def test_fp32_is_not_audited_and_does_not_say_so(net):
+    graph = make(net("fcn8s"), "fp32")
+    assert graph.precision.audited is None
+    assert graph.notes == ()
+
+
+# What is refused
+
+
+def test_options_that_do_not_go_together_are_refused(net):
+    model, ranges = net("fcn8s")
+    with pytest.raises(UsageError, match="INT8 needs ranges"):
+        typed_graph(model, BuildConfig("int8"))
+    with pytest.raises(UsageError, match="an FP16 graph on a base of FP32"):
+        typed_graph(model, BuildConfig("fp16"), ranges, "fp32")
+    with pytest.raises(UsageError, match="unknown base"):
+        typed_graph(model, BuildConfig("int8"), ranges, "bf16")
+    with pytest.raises(UsageError, match="layers to quantise without INT8"):
+        BuildConfig("fp16", int8_layers=("conv1_1",))
+
+
+def test_ranges_of_another_model_are_refused(net):
+    with pytest.raises(InputError, match="belong to another model"):
+        typed_graph(net("fcn8s")[0], BuildConfig("fp16"), net("fcn16s")[1])
+
+
+# The builder
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("precision", "base"), KINDS)
+def test_tensorrt_builds_them_all(net, variant, precision, base):
+    rtx.build(make(net(variant), precision, base, "tensor").data, (2, 3, 65, 97))
+    rtx.build(make(net(variant), precision, base, "image").data, (2, 65, 97, 3))
+
+
+@pytest.mark.parametrize("name", ["ResNetFCN", "Depthwise"])
+def test_tensorrt_builds_nets_of_the_user_s_own(own_net, name):
+    for precision, base in KINDS:
+        rtx.build(make(own_net(name), precision, base, "image").data, (1, 64, 96, 3))

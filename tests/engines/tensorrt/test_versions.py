@@ -1,0 +1,99 @@
+"""What TensorRT 10 and 11 are asked for, written down by a fake; the real calls are made by TensorRT-RTX elsewhere."""
+
+import sys
+
+import pytest
+
+from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.tensorrt import achieved
+from fcn_deploy.engines.tensorrt import builder as module
+from fcn_deploy.engines.tensorrt.builder import TensorRTConfig
+from fcn_deploy.engines.tensorrt.profiles import ImageProfile
+from fcn_deploy.errors import DependencyError, InputError
+from fcn_deploy.runtime.tensorrt.driver import Gpu
+from fcn_deploy.workflows import steps
+from tests.support.fake_builder import fake_tensorrt
+
+SHAPES = (ImageShape(1, 32, 48), ImageShape(2, 64, 64), ImageShape(4, 96, 128))
+GPU = Gpu(0, "a GPU", "8.7", 8 << 30)
+
+
+@pytest.fixture(params=["10.3.0", "11.4.1"])
+def asked(request, monkeypatch):
+    """Puts a version of TensorRT and a GPU in place; what the version is asked for."""
+    fake, asked = fake_tensorrt(request.param)
+    monkeypatch.setitem(sys.modules, "tensorrt", fake)
+    for place in (achieved, module, steps):
+        monkeypatch.setattr(place, "find_gpus", lambda: (GPU,))
+    return asked
+
+
+@pytest.fixture
+def build(exported):
+    def build(precision="fp16", **options):
+        config = TensorRTConfig((ImageProfile(*SHAPES),), **options)
+        return steps.build(exported("fcn8s"), BuildConfig(precision), backend="tensorrt", options=config)
+
+    return build
+
+
+def test_the_network_is_strongly_typed_and_no_builder_flag_says_a_precision(asked, build, caplog):
+    engine = build("fp32")
+    assert engine.data == b"a plan"
+    assert asked[0] == ("network", 2)
+    assert ("clear", "TF32") in asked
+    assert not [each for each in asked if each[0] == "set"]
+    assert ("profile", "image", (1, 32, 48, 3), (2, 64, 64, 3), (4, 96, 128, 3)) in asked
+    assert [value.name for name, value, *_ in asked if name == "profiling_verbosity"] == ["DETAILED"]
+    assert engine.sidecar.target == {"cpu": "generic", "gpu": ["8.7"]}
+    assert "tensorrt: a fake is as fast as it is wrong" in caplog.text
+
+
+def test_every_option_reaches_the_builder(asked, build):
+    sidecar = build(
+        workspace=64, builder_optimization_level=5, hardware_compatibility=True, version_compatible=True
+    ).sidecar
+    assert ("WORKSPACE", 64 << 20) in asked
+    assert ("builder_optimization_level", 5) in asked
+    assert ("set", "VERSION_COMPATIBLE") in asked
+    assert [value.name for name, value, *_ in asked if name == "hardware_compatibility_level"] == ["AMPERE_PLUS"]
+    assert sidecar.target == {
+        "cpu": "generic",
+        "gpu": ["8.0"],
+        "version_compatible": True,
+        "hardware_compatible": True,
+    }
+
+
+def test_a_timing_cache_is_read_written_and_refused_where_it_does_not_fit(asked, build, tmp_path):
+    cache = tmp_path / "timings"
+    build(timing_cache=cache)
+    build(timing_cache=cache)
+    assert cache.read_bytes() == b"+timings+timings"
+    cache.write_bytes(b"of another GPU")
+    with pytest.raises(InputError, match="not of this GPU and library"):
+        build(timing_cache=cache)
+    assert cache.read_bytes() == b"of another GPU"
+
+
+def test_auto_takes_the_first_flavor_that_can_build_here(asked, tmp_path):
+    assert steps.choose_backend("auto", tmp_path / "net.engine") == "tensorrt"
+
+
+def test_without_a_gpu_it_is_not_even_loaded(asked, build, monkeypatch):
+    def none():
+        raise DependencyError("no NVIDIA driver was found")
+
+    monkeypatch.setattr(module, "find_gpus", none)
+    with pytest.raises(DependencyError, match="no NVIDIA driver"):
+        build()
+    assert not asked
+
+
+def test_one_that_is_too_old_is_refused(monkeypatch, build):
+    fake, _ = fake_tensorrt("8.6.1")
+    monkeypatch.setitem(sys.modules, "tensorrt", fake)
+    monkeypatch.setattr(module, "find_gpus", lambda: (GPU,))
+    with pytest.raises(DependencyError, match=r"too old; got 8.6.1; expected 10.3 or newer"):
+        build()

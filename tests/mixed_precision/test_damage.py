@@ -1,0 +1,88 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from fcn_deploy.errors import InputError
+from fcn_deploy.evaluation.parity import Output, ParityTally
+from fcn_deploy.graph.model import parse
+from fcn_deploy.mixed_precision.damage import Fidelity, LayerSensitivity, Sensitivity, measure_sensitivity, without
+from fcn_deploy.mixed_precision.layer_times import time_layers
+from fcn_deploy.runtime import Segmenter
+from fcn_deploy.runtime.image import normalize
+from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+
+
+def fidelity(made, reference, int8, photos):
+    first, second = (Segmenter(OnnxRuntimeBackend(made.make(layers)), spec=made.spec) for layers in (reference, int8))
+    tally = ParityTally()
+    for photo in photos:
+        logits = first.logits(photo), second.logits(photo)
+        tally.add(*(Output(each.argmax(0), each) for each in logits))
+    return tally.result()
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
+def test_every_layer_costs_what_a_run_of_its_own_says(mixer, photos, target):
+    made = mixer(target=target)
+    found = measure_sensitivity(made, photos[:3])
+    assert (found.target, found.method, found.images, found.shape) == (target, "mse", 3, photos[0].shape[:2])
+    assert tuple(layer.name for layer in found.layers) == made.layers
+    assert {layer.name for layer in found.layers if layer.int8} == set(made.start)
+    whole = fidelity(made, (), made.start, photos[:3])
+    assert found.mix.sqnr == pytest.approx(whole.sqnr, abs=0.3)
+    for layer in found.layers:
+        alone = fidelity(made, (), (layer.name,), photos[:3])
+        assert layer.alone.sqnr == pytest.approx(alone.sqnr, abs=0.3)
+        assert layer.alone.agreement == pytest.approx(alone.agreement, abs=5e-3)
+        if layer.int8:
+            others = fidelity(made, (), without(made.start, layer.name), photos[:3])
+            assert layer.others.sqnr == pytest.approx(others.sqnr, abs=0.3)
+        else:
+            assert layer.others == found.mix
+
+
+def test_times_are_of_onnx_runtime_alone_and_macs_of_both(mixer, photos):
+    timed, simulated = (measure_sensitivity(mixer(target=target), photos[:1]) for target in ("onnxruntime", "tensorrt"))
+    for layer in timed.layers:
+        assert layer.float_ms is not None
+        assert layer.int8_ms is not None
+        assert layer.saving == layer.float_ms - layer.int8_ms
+    assert all(layer.float_ms is None and layer.saving == layer.macs / 1e9 > 0 for layer in simulated.layers)
+    assert [layer.macs for layer in timed.layers] == [layer.macs for layer in simulated.layers]
+
+
+def test_no_images_are_refused(mixer):
+    with pytest.raises(InputError, match="no images to measure on"):
+        measure_sensitivity(mixer(), [])
+
+
+def layer(name, alone, others, saving=1.0, int8=True):
+    return LayerSensitivity(name, int8, 10, Fidelity(alone, 30), Fidelity(others, 30), 2.0, 2.0 - saving)
+
+
+def test_damage_is_the_mean_of_a_layer_s_cost_as_the_first_and_as_the_last():
+    first, second = layer("a", alone=0.99, others=0.97), layer("b", alone=0.995, others=0.985)
+    kept = layer("c", alone=0.5, others=0.96, int8=False)
+    found = Sensitivity("onnxruntime", "mse", 1, (8, 8), Fidelity(0.96, 20), (first, second, kept))
+    assert found.damage(first) == pytest.approx((0.01 + 0.01) / 2)
+    assert found.damage(second) == pytest.approx((0.005 + 0.025) / 2)
+    assert [each.name for each in found.by_damage()] == ["b", "a"]
+
+
+def test_json_has_null_for_what_is_infinite():
+    exact = LayerSensitivity("a", True, 10, Fidelity(1.0, math.inf), Fidelity(1.0, 40.0))
+    document = Sensitivity("tensorrt", "mse", 1, (8, 9), Fidelity(1.0, 30.0), (exact,)).to_json()
+    assert json.loads(json.dumps(document, allow_nan=False))["layers"][0]["alone"] == {"agreement": 1.0, "sqnr": None}
+    assert document["format"] == 1
+
+
+def test_every_layer_is_timed_in_float_and_in_int8(mixer, photos):
+    made = mixer()
+    feeds = {"image": normalize(np.repeat(photos[0][np.newaxis], 2, 0), made.spec.normalization)}
+    times = time_layers({"float": made.make(()), "int8": made.make(made.layers)}, made.layers, feeds, rounds=2)
+    for name in ("float", "int8"):
+        assert set(times[name]) == set(made.layers)
+        assert all(milliseconds >= 0 for milliseconds in times[name].values())
+    assert {node.op_type for node in parse(made.make(())).graph} >= {"Conv", "Relu"}

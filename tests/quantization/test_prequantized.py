@@ -1,0 +1,115 @@
+"""Graphs that bring their own Q/DQ: which they are, and what of them a target would not compute as they say."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from fcn_deploy.calibration.observer import observe
+from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.graph.edit import constant_of
+from fcn_deploy.graph.model import parse
+from fcn_deploy.quantization.prequantized import (
+    holds_qdq,
+    integer_weights,
+    require_float,
+    require_half_scales,
+    saturating_weights,
+)
+
+CONVS = 18
+
+
+@pytest.fixture
+def load(quantized):
+    return lambda scheme: parse(quantized(scheme).read_bytes())
+
+
+def test_a_graph_with_qdq_is_told_from_one_without(load, exported):
+    assert holds_qdq(load("reduced"))
+    assert not holds_qdq(parse(exported("fcn8s").read_bytes()))
+
+
+def test_qdq_inside_a_function_counts():
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("local", 1)]
+    pair = [
+        helper.make_node("QuantizeLinear", ["x", "s"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s"], ["y"]),
+    ]
+    image, logits = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 5, 7]) for name in ("image", "logits")
+    )
+    scale = numpy_helper.from_array(np.array(0.1, np.float32), "scale")
+    graph = helper.make_graph(
+        [helper.make_node("Pair", ["image", "scale"], ["logits"], domain="local")], "g", [image], [logits], [scale]
+    )
+    model = helper.make_model(
+        graph,
+        opset_imports=opsets,
+        functions=[helper.make_function("local", "Pair", ["x", "s"], ["y"], pair, opsets[:1])],
+        ir_version=10,
+    )
+    assert holds_qdq(parse(model.SerializeToString()))
+
+
+def test_integer_operators_are_refused_with_the_remedy(load):
+    with pytest.raises(InputError, match=r"got .*QLinearConv.*QuantFormat\.QDQ") as caught:
+        holds_qdq(load("operators"))
+    assert caught.value.exit_code == 6
+
+
+def test_there_is_nothing_to_calibrate_in_it(load, quantized, exported, photos):
+    with pytest.raises(InputError, match="quantised already, with scales of its own") as caught:
+        observe(quantized("reduced").read_bytes(), photos[:1])
+    assert caught.value.exit_code == 6
+    assert "build-engine --int8 takes it as it is" in str(caught.value)
+    require_float(parse(exported("fcn8s").read_bytes()))
+
+
+def test_the_integers_of_each_layer_are_found(load):
+    found = integer_weights(load("tensorrt").graph)
+    assert len(found) == CONVS
+    assert {str(value.dtype) for value in found.values()} == {"INT8"}
+    assert constant_of(found["conv1_2"]).shape == (4, 4, 3, 3)
+    assert len(integer_weights(load("defaults").graph)) == CONVS + 3
+
+
+def test_a_layer_whose_data_is_float_has_none(load):
+    model = load("tensorrt")
+    conv = next(node for node in model.graph if node.name == "conv1_1")
+    conv.replace_input_with(0, model.graph.inputs[0])
+    assert "conv1_1" not in integer_weights(model.graph)
+
+
+def test_weights_of_all_8_bits_saturate_and_those_of_7_do_not(load):
+    assert len(saturating_weights(load("full").graph)) == CONVS
+    assert saturating_weights(load("reduced").graph) == {}
+
+
+def test_weights_without_a_sign_and_transposed_convolutions_do_not_saturate(load):
+    assert saturating_weights(load("unsigned").graph) == {}
+    assert not any(name.startswith("up") for name in saturating_weights(load("defaults").graph))
+
+
+@pytest.mark.parametrize(("largest", "saturates"), [(64, False), (65, True), (-64, False), (-65, True), (-128, True)])
+def test_the_limit_is_what_two_products_in_16_bits_leave(quantized, largest, saturates):
+    proto = onnx.load(quantized("reduced"))
+    weights = next(each for each in proto.graph.initializer if each.name == "conv1_2.0.weight_quantized")
+    array = numpy_helper.to_array(weights).copy()
+    array.flat[7] = largest
+    weights.CopyFrom(numpy_helper.from_array(array, weights.name))
+    assert ("conv1_2" in saturating_weights(parse(proto.SerializeToString()).graph)) == saturates
+
+
+def test_scales_that_fp16_would_round_are_refused_and_named(load):
+    with pytest.raises(UsageError, match=r"got conv1_1.*_scale, .* more; fix: build with --base fp32"):
+        require_half_scales(load("tensorrt").graph)
+
+
+def test_scales_that_fp16_has_are_taken(quantized):
+    proto = onnx.load(quantized("tensorrt"))
+    for each in proto.graph.initializer:
+        if each.name.endswith("_scale"):
+            half = numpy_helper.to_array(each).astype(np.float16).astype(np.float32)
+            each.CopyFrom(numpy_helper.from_array(half, each.name))
+    require_half_scales(parse(proto.SerializeToString()).graph)

@@ -1,0 +1,60 @@
+"""Which of INT8 and FP16 is faster, as one sentence."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fcn_deploy.artifacts.palette import default_palette
+from fcn_deploy.artifacts.sidecar import EngineFile, Precision, Sidecar, Source
+from fcn_deploy.artifacts.spec import ModelSpec
+from fcn_deploy.evaluation.latency import Timing
+from fcn_deploy.reporting.siblings import find_twins
+
+FP16 = Sidecar(
+    engine=EngineFile("net.fp16.engine", "ab" * 32, 7),
+    backend="tensorrt",
+    library="10.3.0",
+    io="image",
+    precision=Precision("fp16", "fp16"),
+    spec=ModelSpec("fcn8s", 8, 1.0, 2, ("sky", "building"), default_palette(2)),
+    source=Source("cd" * 32),
+    target={"cpu": "generic", "gpu": ["8.7"]},
+)
+INT8 = replace(FP16, precision=Precision("int8", "fp16"), source=Source("cd" * 32, "ef" * 32))
+
+
+def measured(int8, fp16, first=INT8, second=FP16):
+    timings = [Timing("a/i", np.array(int8, float)), Timing("a/h", np.array(fp16, float)), Timing("pt", np.ones(4))]
+    return find_twins({"a/i": first, "a/h": second, "pt": None}, timings, ["i", "h", "pt"])
+
+
+@pytest.mark.parametrize(
+    ("int8", "faster", "text"),
+    [
+        ([6, 6, 6, 7], "int8", "INT8 is faster than FP16: i takes 0.60x the time of h (quartiles 0.60-0.62)."),
+        ([12, 12, 12, 12], "fp16", "INT8 is slower than FP16: i takes 1.20x the time of h (quartiles 1.20-1.20)."),
+        (
+            [9, 9.5, 10.5, 11],
+            None,
+            "Neither INT8 nor FP16 is faster: i takes 1.00x the time of h (quartiles 0.94-1.06).",
+        ),
+    ],
+)
+def test_one_sentence_with_the_quartiles(int8, faster, text):
+    (twins,) = measured(int8, [10] * 4)
+    assert (twins.faster, str(twins)) == (faster, text)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(FP16, source=Source("00" * 32)),
+        replace(FP16, backend="tensorrt-rtx"),
+        replace(FP16, precision=Precision("fp32", "fp32")),
+        INT8,
+        None,
+    ],
+)
+def test_others_are_no_twins(other):
+    assert measured([6] * 4, [10] * 4, second=other) == []
