@@ -42,3 +42,55 @@ def constant_of(value: ir.Value | None) -> NDArray[Any] | None:
     if value is None or value.const_value is None:
         return None
     return np.asarray(value.const_value.numpy())
+
+
+def optional_input(node: ir.Node, index: int) -> ir.Value | None:
+    """Returns an input that a node may leave out; None where it does."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def insert_after(graph: ir.Graph, value: ir.Value, nodes: Sequence[ir.Node]) -> None:
+    """Puts nodes right after what makes a value, or at the start of the graph if the value is an input of it."""
+    producer = value.producer()
+    if producer is not None:
+        graph.insert_after(producer, nodes)
+    else:
+        graph.insert_before(graph[0], nodes)
+
+
+class NodeWriter:
+    """Makes nodes and constants whose names begin with that of one layer; `nodes` holds them in order.
+
+    Args:
+        graph: What the constants are added to; where the nodes go is the caller's business.
+        name: Of the layer.
+    """
+
+    def __init__(self, graph: ir.Graph, name: str) -> None:
+        self.nodes: list[ir.Node] = []
+        self._graph, self._name = graph, name
+
+    def add(self, operator: str, *inputs: ir.Value | None, suffix: str | None = None, **attributes: object) -> ir.Value:
+        """Makes a node of one output, which has the name of the node.
+
+        Args:
+            operator: Of ONNX.
+            inputs: None for one that is left out.
+            suffix: What follows the layer's name; the operator where None.
+            attributes: Of the node.
+
+        Returns:
+            The output.
+        """
+        node = ir.node(operator, inputs, attributes, name=f"{self._name}/{suffix or operator}")  # type: ignore[arg-type]
+        node.outputs[0].name = node.name
+        self.nodes.append(node)
+        return node.outputs[0]
+
+    def constant(self, suffix: str, array: NDArray[Any]) -> ir.Value:
+        """Adds a constant to the graph."""
+        return add_constant(self._graph, f"{self._name}/{suffix}", array)
+
+    def sizes(self, suffix: str, *numbers: int) -> ir.Value:
+        """Adds a constant of int64 to the graph, such as a shape."""
+        return self.constant(suffix, np.array(numbers, np.int64))

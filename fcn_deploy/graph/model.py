@@ -1,6 +1,10 @@
-"""Reading an ONNX model, and telling whether it is one that `export` writes."""
+"""Exported models: read, checked for being one that `export` writes, and passed on."""
 
 from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
 
 import onnx
 import onnx_ir as ir
@@ -8,6 +12,7 @@ import onnx_ir as ir
 from fcn_deploy.artifacts.sidecar import ENGINE_KEY
 from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
 from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.files import read_bytes, sha256_bytes, write_bytes
 
 
 def parse(data: bytes, what: str = "the model") -> ir.Model:
@@ -89,3 +94,70 @@ def _fitting(spec: ModelSpec, logits: ir.Value, what: str) -> ModelSpec:
             fix="name the exported model that it was made of",
         )
     return spec
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ExportedModel:
+    """A model as `export` writes it: read and checked once, then handed from room to room.
+
+    Attributes:
+        content: Of its ONNX file.
+        spec: What the net is.
+        sha256: Of the content, in hex; ranges and sidecars know the model by it.
+        graph: To be read. What rewrites it works on a `copy`.
+    """
+
+    content: bytes
+    spec: ModelSpec
+    sha256: str
+    _model: ir.Model
+
+    @classmethod
+    def parse(cls, content: bytes, what: str = "the model", spec: ModelSpec | None = None) -> ExportedModel:
+        """Reads the content of an ONNX file.
+
+        Args:
+            content: Of the file.
+            what: What to call it in an error.
+            spec: Of the model that a tool made this one of, and left out; else None.
+
+        Raises:
+            InputError: It is not an ONNX model, or not one that `export` writes.
+            UsageError: It has a spec, and that is another than `spec`.
+        """
+        model = parse(content, what)
+        return cls(content, exported_spec(model, what, spec), sha256_bytes(content), model)
+
+    def __repr__(self) -> str:
+        return f"ExportedModel({self.spec.variant}, {self.spec.num_classes} classes, sha256 {self.sha256[:12]}...)"
+
+    @property
+    def graph(self) -> ir.Graph:
+        """The graph, to be read."""
+        return self._model.graph
+
+    def copy(self) -> ir.Model:
+        """Returns a model that may be rewritten; it shares the constants of this one."""
+        return self._model.clone()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the ONNX file, atomically.
+
+        Raises:
+            InputError: The path cannot be written.
+        """
+        write_bytes(Path(path), self.content)
+
+
+def load_exported(path: str | os.PathLike[str], *, spec: ModelSpec | None = None) -> ExportedModel:
+    """Reads an exported ONNX file.
+
+    Args:
+        path: The file.
+        spec: Of the model that a tool made this one of, and left out; else None.
+
+    Raises:
+        InputError: It cannot be read, or is not an exported model.
+        UsageError: It has a spec, and that is another than `spec`.
+    """
+    return ExportedModel.parse(read_bytes(Path(path)), str(path), spec)
