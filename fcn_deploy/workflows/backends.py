@@ -1,0 +1,152 @@
+"""Which library an engine is built for, what it can do on this machine, and the builder it stands for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from fcn_deploy.artifacts.ranges import Ranges
+from fcn_deploy.engines.config import BuildConfig
+from fcn_deploy.engines.engine import Engine
+from fcn_deploy.engines.onnxruntime import build_onnxruntime, check_onnxruntime
+from fcn_deploy.engines.simulation import SIMULATION, build_simulation
+from fcn_deploy.engines.tensorrt.builder import TensorRTConfig, build_tensorrt, check_tensorrt
+from fcn_deploy.errors import DependencyError, UsageError
+from fcn_deploy.files import check_writable
+from fcn_deploy.graph.model import ExportedModel
+from fcn_deploy.progress import Progress
+from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+from fcn_deploy.runtime.tensorrt.driver import find_gpus
+from fcn_deploy.runtime.tensorrt.flavor import BUILDERS, Flavor, find_flavor
+from fcn_deploy.workflows.parameters import check_suffix
+
+AUTO = "auto"
+_ONNX = (".onnx",)
+_PLANS = (".engine", ".plan")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One engine to build, and where its files go.
+
+    Attributes:
+        backend: `onnxruntime`, a TensorRT flavor, or `simulation`.
+        config: What to build.
+        tensorrt: What is particular to TensorRT's builders.
+        output: The file of the engine; None if it is not written.
+        log: Where to write what a TensorRT library says; None for nowhere.
+    """
+
+    backend: str
+    config: BuildConfig
+    tensorrt: TensorRTConfig
+    output: Path | None = None
+    log: Path | None = None
+
+    @property
+    def is_onnxruntime(self) -> bool:
+        """Whether the engine is for ONNX Runtime's kernels, not a plan or a simulation of one."""
+        return self.backend == OnnxRuntimeBackend.name
+
+    def check(self) -> None:
+        """Checks, before images are calibrated on, that the backend can build what is asked for on this machine.
+
+        Raises:
+            DependencyError: The backend's library is not installed, or needs a GPU and there is none.
+            InputError: The log cannot be written.
+            UsageError: The backend cannot do what is asked for.
+        """
+        if self.log is not None:
+            check_writable(self.log)
+        if self.backend not in (OnnxRuntimeBackend.name, SIMULATION):
+            check_tensorrt(find_flavor(self.backend), self.config, self.tensorrt)
+            return
+        if self.is_onnxruntime:
+            check_onnxruntime(self.config)
+        elif self.config.target_cpu != "generic":
+            raise UsageError("a target CPU for a simulation", got=self.config.target_cpu, fix="leave it out")
+        asked = [*self._tensorrt_options(), *(["log"] if self.log is not None else [])]
+        if asked:
+            got = ", ".join(f"`{name}`" for name in asked)
+            raise UsageError(f"options of TensorRT's builders for {self.backend}", got=got, fix="leave them out")
+
+    def build(self, model: ExportedModel, ranges: Ranges | None, progress: Progress) -> Engine:
+        """Builds the engine; see the builder of its backend for what is raised."""
+        if self.is_onnxruntime:
+            return build_onnxruntime(model, self.config, ranges)
+        if self.backend == SIMULATION:
+            return build_simulation(model, self.config, self.tensorrt.base, ranges, progress)
+        flavor = find_flavor(self.backend)
+        return build_tensorrt(flavor, model, self.config, self.tensorrt, ranges, progress, self.log)
+
+    def in_fp16(self) -> Job:
+        """Returns the same in FP16 throughout: for `net.int8.engine` and `net.engine`, `net.fp16.engine`."""
+        return replace(
+            self,
+            config=replace(self.config, precision="fp16", bias_correction=True, weight_rounding=None, int8_layers=None),
+            tensorrt=replace(self.tensorrt, base="fp16"),
+            output=_in_fp16(self.output) if self.output else None,
+            log=_in_fp16(self.log) if self.log else None,
+        )
+
+    def _tensorrt_options(self) -> list[str]:
+        """What of TensorRT's options was asked for; an INT8 simulation has a base of its own."""
+        names = [each.name for each in fields(TensorRTConfig) if getattr(self.tensorrt, each.name) != each.default]
+        if self.backend == SIMULATION and self.config.precision == "int8":
+            names = [name for name in names if name != "base"]
+        return names
+
+
+def choose_backend(requested: str, output: Path | None, progress: Progress) -> str:
+    """Returns the backend that an engine is built for.
+
+    Args:
+        requested: `auto`, which goes by the suffix of the output, or a backend.
+        output: Where the engine will be written; `auto` takes ONNX Runtime if it is not written.
+        progress: Told what `auto` took, and why.
+
+    Raises:
+        DependencyError: `auto` met a suffix none of whose backends can build here.
+        UsageError: The suffix does not fit the backend, or the backend is unknown.
+    """
+    if requested in (OnnxRuntimeBackend.name, SIMULATION):
+        suffixes = _ONNX
+    else:
+        suffixes = (*_ONNX, *_PLANS) if requested == AUTO else _PLANS
+    if output is not None:
+        check_suffix(output, *suffixes)
+    if requested in (OnnxRuntimeBackend.name, SIMULATION):
+        return requested
+    if requested != AUTO:
+        return find_flavor(requested).name
+    if output is None or output.suffix in _ONNX:
+        reason = "nothing is written" if output is None else f"{output.name} ends in {output.suffix}"
+        progress.stage(f"backend: {OnnxRuntimeBackend.name}, because {reason}")
+        return OnnxRuntimeBackend.name
+    flavor, passed_over = _first_flavor()
+    reasons = [f"{output.name} ends in {output.suffix}", *passed_over]
+    progress.stage(f"backend: {flavor.name}, because {' and '.join(reasons)}")
+    return flavor.name
+
+
+def _first_flavor() -> tuple[Flavor, list[str]]:
+    """The first flavor that can build here, and why those before it cannot."""
+    passed_over = []
+    for flavor in BUILDERS:
+        try:
+            flavor.check_installed()
+            if not flavor.builds_without_gpu:
+                find_gpus()
+        except DependencyError as error:
+            passed_over.append(f"{flavor.name} cannot build here ({error.what})")
+        else:
+            return flavor, passed_over
+    raise DependencyError(
+        "no TensorRT library can build an engine here",
+        got="; ".join(passed_over),
+        fix=" or ".join(f"pip install 'fcn-deploy[{flavor.extra}]'" for flavor in reversed(BUILDERS)),
+    )
+
+
+def _in_fp16(path: Path) -> Path:
+    return path.with_name(f"{path.stem.removesuffix('.int8')}.fp16{path.suffix}")
