@@ -21,6 +21,7 @@ from fcn_deploy.errors import InputError, PrecisionError, UsageError
 from fcn_deploy.files import sha256_bytes
 from fcn_deploy.graph.model import exported_spec, parse, serialize
 from fcn_deploy.passes import pipelines
+from fcn_deploy.passes.winograd import winograd_layers
 from fcn_deploy.quantization.methods import choose
 from fcn_deploy.quantization.onnxruntime import OrtScheme, emit_onnxruntime
 from fcn_deploy.quantization.prequantized import saturating_weights
@@ -72,7 +73,7 @@ def build_onnxruntime(model: bytes, config: BuildConfig, ranges: Ranges | None =
         spec=exported_spec(parse(model), stated=config.spec),
         source=source,
         target={"cpu": resolve_target(config.target_cpu), "gpu": []},
-        winograd=_winograd(parse(data), precision),
+        winograd=winograd_layers(parse(data).graph),
     )
     return Engine(data, sidecar)
 
@@ -99,16 +100,14 @@ def onnxruntime_graph(model: bytes, config: BuildConfig, ranges: Ranges | None =
     precision = Precision("fp32", "fp32", layers=dict.fromkeys(_layers(graph_model), "fp32"))
     if brings_scales(graph_model, config, ranges):
         check_sizes(model)
-        graph_model = pipelines.run(graph_model, pipelines.GIVEN)
+        graph_model = pipelines.prequantized()(graph_model).model
         precision = given_precision(graph_model, "fp32")
         graph_model = _without_saturation(graph_model, target)
     elif config.precision == "int8" and ranges is not None:
         check_ranges(ranges, sha256_bytes(model))
         precision = _quantize(graph_model, config, ranges, target)
-    graph_model = pipelines.run(graph_model, pipelines.cpu(_floats(config.winograd, precision)))
-    if config.io == "image":
-        graph_model = pipelines.run(graph_model, (*pipelines.image_io(spec), *pipelines.CPU_IMAGES))
-    graph_model = pipelines.run(graph_model, pipelines.FINAL)
+    images = spec.normalization if config.io == "image" else None
+    graph_model = pipelines.onnxruntime_cpu(images, _floats(config.winograd, precision))(graph_model).model
     graph_model.metadata_props[ENGINE_KEY] = f"{config.precision}-{target}"
     graph_model.metadata_props.setdefault(METADATA_KEY, spec.dumps())
     return serialize(graph_model), precision
@@ -163,11 +162,6 @@ def _floats(layers: tuple[str, ...] | None, precision: Precision) -> tuple[str, 
     return layers and tuple(name for name in layers if precision.layers.get(name) != "int8")
 
 
-def _winograd(engine: ir.Model, precision: Precision) -> tuple[str, ...]:
-    """The layers whose products have become a MatMul of the layer's name."""
-    return tuple(str(node.name) for node in engine.graph if node.op_type == "MatMul" and node.name in precision.layers)
-
-
 def _without_saturation(model: ir.Model, target: TargetCpu) -> ir.Model:
     """Stores integers as the target's kernels want them: activations in uint8, and weights that do not saturate."""
     saturating = saturating_weights(model.graph) if target == "generic" else {}
@@ -177,7 +171,8 @@ def _without_saturation(model: ir.Model, target: TargetCpu) -> ir.Model:
             "with the same scales, for kernels that do not and take longer; --target-cpu vnni keeps int8",
             len(saturating),
         )
-    model = pipelines.run(model, pipelines.unsigned({str(weights.name) for weights in saturating.values()}))
+    names = {str(weights.name) for weights in saturating.values()}
+    model = pipelines.onnxruntime_cpu_integers(names)(model).model
     if saturating and (left := saturating_weights(model.graph)):
         raise InputError(
             "weights would saturate on CPUs without VNNI, and cannot be stored as uint8",

@@ -10,9 +10,10 @@ import onnx_ir as ir
 from onnx.inliner import inline_local_functions
 
 from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.graph.edit import optional_input
+from fcn_deploy.graph.ops import DEQUANTIZE, QDQ, REARRANGING, WEIGHTED
 from fcn_deploy.graph.shape_inference import Shape, TensorType, tensor_types
 
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _FLOATS = {
     ir.DataType.FLOAT: "fp32",
     ir.DataType.FLOAT16: "fp16",
@@ -21,7 +22,7 @@ _FLOATS = {
 }
 
 # Between a constant and the layer whose weights it is: what changes how weights are stored, not which they are.
-_STORAGE = ("DequantizeLinear", "QuantizeLinear", "Cast", "Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze")
+_STORAGE = frozenset({*QDQ, "Cast"}) | REARRANGING
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def total_macs(layers: Iterable[Layer]) -> int | None:
 
 
 def _layer(node: ir.Node, types: Mapping[str, TensorType]) -> Layer | None:
-    if node.op_type not in _LAYERS or node.domain:
+    if node.op_type not in WEIGHTED or node.domain:
         return None
     # Only a matrix product may have its weights on the left.
     sides = (1, 0) if node.op_type in ("Gemm", "MatMul") else (1,)
@@ -138,11 +139,11 @@ def _constant(value: ir.Value | None) -> ir.Value | None:
 
 
 def _stored_in(value: ir.Value) -> ir.Value | None:
-    return _behind(value, _STORAGE) or _transformed(value)
+    return _source(value, _STORAGE) or _transformed(value)
 
 
 def _transformed(value: ir.Value) -> ir.Value | None:
-    """Returns the weights that a constant matrix transforms, on its right, as `passes.winograd` writes it."""
+    """Returns the weights that a matrix product transforms by a constant on its left: a product of constants is one."""
     producer = value.producer()
     if producer is None or producer.op_type != "MatMul":
         return None
@@ -151,7 +152,7 @@ def _transformed(value: ir.Value) -> ir.Value | None:
     return weights if constant else None
 
 
-def _behind(value: ir.Value, ops: Collection[str]) -> ir.Value | None:
+def _source(value: ir.Value, ops: Collection[str]) -> ir.Value | None:
     producer = value.producer()
     return producer.inputs[0] if producer is not None and producer.op_type in ops else None
 
@@ -170,7 +171,7 @@ def _stored_shape(constant: ir.Value) -> Shape:
 def _bias(node: ir.Node, side: int, weights: Shape) -> ir.Value | None:
     """Returns the constant that a layer adds to its products, in the node or, behind a MatMul, in the next one."""
     if node.op_type != "MatMul":
-        return _constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        return _constant(optional_input(node, 2))
     uses = list(node.outputs[0].uses())
     if side == 0 or len(uses) != 1 or uses[0].node.op_type != "Add":
         return None
@@ -181,7 +182,7 @@ def _bias(node: ir.Node, side: int, weights: Shape) -> ir.Value | None:
 def _precision(data: ir.Value, read: ir.Value, stored: ir.Value, types: Mapping[str, TensorType]) -> str:
     weights: ir.Value | None = read
     while weights is not None and weights is not stored:
-        integers, activations = (_behind(value, ("DequantizeLinear",)) for value in (weights, data))
+        integers, activations = (_source(value, (DEQUANTIZE,)) for value in (weights, data))
         # Weights that are kept as integers but meet floats are floats again by then.
         if integers is not None and activations is not None:
             return _quantized(_dtype(integers, stored, types), _dtype(activations, stored, types))

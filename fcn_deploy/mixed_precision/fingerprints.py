@@ -10,9 +10,9 @@ import hashlib
 from collections.abc import Mapping
 
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from fcn_deploy.graph.model import serialize
-from fcn_deploy.passes import pipelines
 
 Prints = dict[ir.Value, bytes]
 
@@ -92,7 +92,7 @@ def cut(model: ir.Model, cuts: Mapping[ir.Value, ir.Value]) -> bytes:
         inputs.append(given_value)
     model.graph.inputs.clear()
     model.graph.inputs.extend(inputs)
-    return serialize(pipelines.run(model, pipelines.FINAL))
+    return serialize(RemoveUnusedNodesPass()(model).model)
 
 
 def given(value: ir.Value) -> str:

@@ -16,7 +16,7 @@ from fcn_deploy.evaluation.latency import BenchmarkConfig, benchmark
 from fcn_deploy.graph.model import parse
 from fcn_deploy.mixed_precision.layer_times import time_layers
 from fcn_deploy.passes import pipelines
-from fcn_deploy.passes.winograd import winograd_layers
+from fcn_deploy.passes.winograd import winograd_candidates
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.quantization.selection import int8_layers
 from fcn_deploy.runtime.backend import Array
@@ -104,8 +104,8 @@ def _candidates(
 ) -> dict[str, BuildConfig]:
     """What to time as a whole, by name."""
     graph = parse(model)
-    rewritten = pipelines.run(parse(model), pipelines.cpu(())).graph
-    every, by_channels = winograd_layers(rewritten, least_channels=1), winograd_layers(rewritten)
+    rewritten = pipelines.onnxruntime_cpu(None, winograd=())(parse(model)).model.graph
+    every, by_channels = winograd_candidates(rewritten, least_channels=1), winograd_candidates(rewritten)
     plain = BuildConfig("fp32", spec=config.spec)
     models = {
         "direct": onnxruntime_graph(model, replace(plain, winograd=()))[0],

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from fcn_deploy.errors import UsageError
 from fcn_deploy.graph.model import parse
+from fcn_deploy.passes.winograd import winograd_layers, winograd_nodes
 from fcn_deploy.quantization.tensors import activation
 from fcn_deploy.runtime.backend import Array
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
@@ -76,10 +77,9 @@ def _names(model: ir.Model, layers: Collection[str]) -> dict[str, str]:
             assert fused is not None
             for called in (node.name, node.outputs[0].name, fused.name, last.name):
                 names[str(called)] = str(node.name)
-        if node.op_type == "MatMul" and node.name in layers:  # the products of Winograd's algorithm
-            layer = str(node.name)
-            parts = (str(other.name) for other in model.graph if str(other.name).startswith(f"{layer}/"))
-            names.update(dict.fromkeys((layer, *parts), layer))
+    for layer in winograd_layers(model.graph):
+        if layer in layers:
+            names.update(dict.fromkeys(winograd_nodes(model.graph, layer), layer))
     return names
 
 

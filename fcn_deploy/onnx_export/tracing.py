@@ -76,7 +76,7 @@ def export_onnx(
     with _quiet_exporter():
         program = _trace(model, traced, dynamic=config.shape is None)
         exported = _convert(program, config)
-    exported = pipelines.run(exported, pipelines.exported(ROOT if isinstance(model, WrappedNet) else ""))
+    exported = pipelines.after_torch(ROOT if isinstance(model, WrappedNet) else "")(exported).model
     if exported.opset_imports.get("") != config.opset:
         raise InputError(
             "torch wrote another opset",

@@ -19,6 +19,8 @@ from fcn_deploy.engines.tensorrt.typed_graph import simulate, typed_graph
 from fcn_deploy.errors import InputError, PrecisionError, UsageError
 from fcn_deploy.files import sha256_file
 from fcn_deploy.graph.model import parse
+from fcn_deploy.passes.rewrite import RewriteResult
+from fcn_deploy.passes.to_uint8 import ToUint8
 from fcn_deploy.quantization.prequantized import saturating_weights
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
@@ -107,7 +109,7 @@ def test_weights_stored_without_a_sign_are_told_of(quantized, caplog):
 
 
 def test_weights_that_cannot_be_stored_so_are_refused(quantized, monkeypatch):
-    monkeypatch.setattr("fcn_deploy.passes.store_unsigned", lambda model, weights: (model, False))
+    monkeypatch.setattr(ToUint8, "call", lambda self, model: RewriteResult(model, False))
     with pytest.raises(InputError, match=r"got conv1_1, .*reduce_range=True, or build with --target-cpu vnni"):
         steps.build(quantized("full"), BuildConfig("int8"))
 

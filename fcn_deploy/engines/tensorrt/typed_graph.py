@@ -17,7 +17,6 @@ from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.files import sha256_bytes
 from fcn_deploy.graph.model import exported_spec, parse, serialize
 from fcn_deploy.passes import pipelines
-from fcn_deploy.passes.simulate_fp16 import widen_half
 from fcn_deploy.quantization.fp16_range import LARGEST, MARGIN, SMALLEST, Audit, audit_half
 from fcn_deploy.quantization.methods import choose
 from fcn_deploy.quantization.prequantized import require_half_scales
@@ -82,16 +81,13 @@ def typed_graph(
     scheme = TensorRtScheme(base == "fp16", config.weight_rounding or "nearest")
     if config.precision == "int8" and ranges is not None:
         _quantize(graph_model, config, ranges, scheme)
-    images = config.io == "image"
+    images = spec.normalization if config.io == "image" else None
     audit = None
     if base == "fp16":
         audit = audit_half(graph_model.graph, None if ranges is None else ranges.histograms)
-        graph_model = pipelines.run(
-            graph_model, pipelines.half(spec, audit.keep, images=images, quantized=config.precision == "int8")
-        )
-    elif images:
-        graph_model = pipelines.run(graph_model, pipelines.image_io(spec))
-    graph_model = pipelines.run(graph_model, pipelines.FINAL)
+    keep = audit.keep if audit is not None else ()
+    lowering = pipelines.tensorrt(base, images, quantized=config.precision == "int8", keep_fp32=keep)
+    graph_model = lowering(graph_model).model
     graph_model.metadata_props[ENGINE_KEY] = f"{config.precision}-{base}"
     graph_model.metadata_props.setdefault(METADATA_KEY, spec.dumps())
     _require_clean(graph_model)
@@ -127,7 +123,7 @@ def simulate(graph: TypedGraph, *, threads: int | None = None) -> Backend:
 
 def simulated(graph: TypedGraph) -> bytes:
     """Returns the content of the ONNX file by which ONNX Runtime simulates a typed graph; see `simulate`."""
-    model = pipelines.run(parse(graph.data), (widen_half, *pipelines.FINAL))
+    model = pipelines.simulation()(parse(graph.data)).model
     model.metadata_props[ENGINE_KEY] = f"{graph.precision.requested}{SIMULATED}"
     return serialize(model)
 
@@ -149,7 +145,7 @@ def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, scheme: Tens
 def _with_given_scales(model: ir.Model, config: BuildConfig, base: Base) -> ir.Model:
     if config.int8_layers is not None:
         raise UsageError("layers to quantise in a graph that brings its own Q/DQ", got=", ".join(config.int8_layers))
-    model = pipelines.run(model, pipelines.GIVEN)
+    model = pipelines.prequantized()(model).model
     _require_clean(model)  # first: what is wrong with the graph is wrong on any base
     if base == "fp16":
         require_half_scales(model.graph)

@@ -19,7 +19,6 @@ from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.graph.model import parse, serialize
 from fcn_deploy.models.spec_options import SpecOptions
 from fcn_deploy.passes import pipelines
-from fcn_deploy.passes.simulate_fp16 import widen_half
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.workflows import steps
@@ -178,7 +177,7 @@ def test_int8_is_close_to_float(net, photos, base):
 
 def test_the_simulation_leaves_onnxruntime_nothing_to_fuse_into_integer_kernels(net, tmp_path):
     graph = parse(make(net("fcn8s"), "int8").data)
-    data = serialize(pipelines.run(graph, (widen_half, *pipelines.FINAL)))
+    data = serialize(pipelines.simulation()(graph).model)
     path = tmp_path / "optimized.onnx"
     OnnxRuntimeBackend(data, simulate_quantization=True, optimized_path=path).close()
     kinds = Counter(node.op_type for node in onnx.load(path).graph.node)
