@@ -99,7 +99,8 @@ def dequantize(
     shifted = integers.astype(np.float64)
     if zero_point.any():
         shifted -= _along(zero_point, axis, integers.ndim)
-    return shifted * _along(scale, axis, integers.ndim)
+    values: NDArray[np.float64] = shifted * _along(scale, axis, integers.ndim)
+    return values
 
 
 @dataclass(frozen=True)
@@ -177,9 +178,11 @@ def _check_scale_type(scale_type: str) -> None:
 
 def _rounded(exact: NDArray[np.float64], scale_type: ScaleType) -> NDArray[np.floating]:
     """Rounds scales; those that become 0, of tensors that are always or nearly zero, are 1."""
+    if scale_type == "float64":
+        return np.where(exact > 0, exact, 1.0)
     with np.errstate(under="ignore", over="ignore"):
-        scale = exact.astype(np.float64 if scale_type == "float64" else np.float32)
-        scale = np.where(scale > 0, scale, scale.dtype.type(1))
+        scale = exact.astype(np.float32)
+        scale = np.where(scale > 0, scale, np.float32(1))
         return _up_to_fp16(scale) if scale_type == "float16" else scale
 
 
