@@ -17,7 +17,7 @@ ROOT = "net"
 _LOGITS = "out"
 
 
-class WrappedNet(nn.Module):
+class AdaptedNet(nn.Module):
     """Pads an image for a net and cuts its logits back, and picks them where the net gives more than them.
 
     Args:

@@ -19,7 +19,7 @@ from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import CheckpointInfo, ModelSpec
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.files import sha256_file
-from fcn_deploy.models.adapter import WrappedNet
+from fcn_deploy.models.adapter import AdaptedNet
 from fcn_deploy.models.checkpoint import check_fit, finite_float32, read_tensors, strip_prefixes
 from fcn_deploy.models.probe import probe
 
@@ -27,7 +27,7 @@ _LAYOUT = "own"
 
 
 @dataclass(frozen=True, eq=False)
-class OwnNet:
+class CustomNet:
     """A net of the user's own with its weights, known to be fully convolutional.
 
     Attributes:
@@ -40,7 +40,7 @@ class OwnNet:
     """
 
     name: str
-    module: WrappedNet
+    module: AdaptedNet
     info: CheckpointInfo
     num_classes: int
     padding: Padding | None
@@ -52,7 +52,7 @@ class OwnNet:
         return self.name.rpartition(":")[2].rpartition(".")[2]
 
 
-def load_own(name: str, weights: Path, padding: Padding | None = None, shape: ImageShape | None = None) -> OwnNet:
+def load_custom(name: str, weights: Path, padding: Padding | None = None, shape: ImageShape | None = None) -> CustomNet:
     """Makes a net, loads its weights, and makes sure that it can be deployed.
 
     This runs the user's code: the module that is named, and nothing that stands in a checkpoint or model file.
@@ -70,10 +70,10 @@ def load_own(name: str, weights: Path, padding: Padding | None = None, shape: Im
     """
     net = make_net(name)
     spec = load_strictly(net, weights, name)
-    module = WrappedNet(net, padding).eval()
+    module = AdaptedNet(net, padding).eval()
     with redirect_stdout(sys.stderr):
         num_classes = probe(module, shape)
-    return OwnNet(name, module, CheckpointInfo(sha256_file(weights), _LAYOUT), num_classes, padding, spec)
+    return CustomNet(name, module, CheckpointInfo(sha256_file(weights), _LAYOUT), num_classes, padding, spec)
 
 
 def make_net(name: str) -> nn.Module:

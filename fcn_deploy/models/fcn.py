@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fcn_deploy.artifacts.geometry import Geometry
-from fcn_deploy.models.vgg import BLOCKS, VGG16Trunk, conv_relu, scaled
+from fcn_deploy.models.vgg import BLOCKS, VGG16Trunk, conv_relu, scaled_channels
 
 Stride = Literal[32, 16, 8]
 VARIANTS: dict[str, Stride] = {"fcn32s": 32, "fcn16s": 16, "fcn8s": 8}
@@ -43,13 +43,13 @@ class FCN(VGG16Trunk):
     def __init__(
         self, stride: Stride, num_classes: int, width: float = 1.0, geometry: Geometry = _SIZE_PRESERVING
     ) -> None:
-        width = scaled(FC_CHANNELS, width) / FC_CHANNELS
+        width = scaled_channels(FC_CHANNELS, width) / FC_CHANNELS
         super().__init__(width, geometry.input_padding)
         self.geometry = geometry
         self.stride = stride
         self.num_classes = num_classes
         self.width = width
-        self._add_head(scaled(BLOCKS[-1][0], width), scaled(FC_CHANNELS, width))
+        self._add_head(scaled_channels(BLOCKS[-1][0], width), scaled_channels(FC_CHANNELS, width))
         self._add_upscores()
         self._initialise()
 
@@ -83,7 +83,7 @@ class FCN(VGG16Trunk):
     def _add_upscores(self) -> None:
         for stride, score, upscore in self.skips:
             block = stride.bit_length() - 2  # the pool of stride 2**n closes block n, which is entry n - 1
-            self.add_module(score, nn.Conv2d(scaled(BLOCKS[block][0], self.width), self.num_classes, 1))
+            self.add_module(score, nn.Conv2d(scaled_channels(BLOCKS[block][0], self.width), self.num_classes, 1))
             self.add_module(upscore, self._upscore(2))
         self.add_module(f"upscore{self.stride}", self._upscore(self.stride))
 

@@ -11,8 +11,8 @@ from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.models.checkpoint import load_model, read_checkpoint
-from fcn_deploy.models.custom import load_own
-from fcn_deploy.models.spec_options import SpecOptions, describe
+from fcn_deploy.models.custom import load_custom
+from fcn_deploy.models.spec_options import SpecOptions, make_spec
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,15 +50,15 @@ def load_net(
     options = options or SpecOptions()
     if options.model is None:
         checkpoint = read_checkpoint(weights, variant, options.input_padding)
-        spec = describe(checkpoint, options)
+        spec = make_spec(checkpoint, options)
         return Net(load_model(checkpoint, spec.geometry), spec)
     if variant is not None:
         raise UsageError("a net is one of the published or your own", got="--variant and --model", expected="one")
-    own = load_own(options.model, weights, options.padding, shape)
-    return Net(own.module, describe(own, options))
+    own = load_custom(options.model, weights, options.padding, shape)
+    return Net(own.module, make_spec(own, options))
 
 
-def load_twin(weights: Path, spec: ModelSpec, model: str | None = None, shape: ImageShape | None = None) -> Net:
+def load_reference(weights: Path, spec: ModelSpec, model: str | None = None, shape: ImageShape | None = None) -> Net:
     """Loads the net that an engine was made from, to compare the engine with it.
 
     Args:
@@ -75,7 +75,7 @@ def load_twin(weights: Path, spec: ModelSpec, model: str | None = None, shape: I
     if spec.model is not None and model is None:
         raise UsageError("PyTorch needs the code that makes this engine's net", fix=f"add --model {spec.model}")
     if model is not None:
-        own = load_own(model, weights, spec.padding, shape)
+        own = load_custom(model, weights, spec.padding, shape)
         net, num_classes = Net(own.module, spec), own.num_classes
     else:
         assert spec.geometry is not None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.errors import InputError
-from fcn_deploy.models.adapter import WrappedNet
+from fcn_deploy.models.adapter import AdaptedNet
 
 # Batch, height and width: odd and even sizes, none a multiple of another, and the smallest image. What goes wrong is
 # said of the first, which looks most like an image.
@@ -20,7 +20,7 @@ _FIXED = (224, 256, 512, 320, 384, 448, 299, 128, 64, 32)
 _SAME = 1e-3  # of the logits' range; kernels for other batch sizes sum in another order
 
 
-def probe(module: WrappedNet, shape: ImageShape | None = None) -> int:
+def probe(module: AdaptedNet, shape: ImageShape | None = None) -> int:
     """Checks that a net gives one score a pixel and class at every size, whatever else is in the batch.
 
     Args:
@@ -73,7 +73,7 @@ def _first_misfit(module: nn.Module, shapes: Sequence[tuple[int, int, int]]) -> 
     return None
 
 
-def _refusal(module: WrappedNet, misfit: str, fixed: bool) -> InputError:
+def _refusal(module: AdaptedNet, misfit: str, fixed: bool) -> InputError:
     expected = "float [N, C, H, W] for images [N, 3, H, W], at every size"
     if fixed:
         return InputError("the net does not give one score a pixel and class", got=misfit, expected=expected)
@@ -92,12 +92,12 @@ def _refusal(module: WrappedNet, misfit: str, fixed: bool) -> InputError:
 
 def _works_at_multiples(net: nn.Module, divisor: int) -> bool:
     shapes = [(1, divisor, divisor), (1, 2 * divisor, 5 * divisor), (2, 3 * divisor, divisor)]
-    return _first_misfit(WrappedNet(net), shapes) is None
+    return _first_misfit(AdaptedNet(net), shapes) is None
 
 
 def _advice(net: nn.Module) -> str:
     """What the user can do about a net that no padding helps."""
-    module = WrappedNet(net)
+    module = AdaptedNet(net)
     for side in _FIXED:
         if _first_misfit(module, [(1, side, side)]) is None:
             return (
@@ -112,7 +112,7 @@ def _advice(net: nn.Module) -> str:
     return "give it no layer that needs one size, and let its logits have the size of the image"
 
 
-def _shape_at(module: WrappedNet, side: int) -> list[int]:
+def _shape_at(module: AdaptedNet, side: int) -> list[int]:
     """The shape of the logits of a square image; empty where there are none."""
     try:
         return list(_run(module, 1, side, side).shape)

@@ -15,7 +15,7 @@ from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.files import read_bytes
 from fcn_deploy.models.checkpoint import Checkpoint
-from fcn_deploy.models.custom import OwnNet
+from fcn_deploy.models.custom import CustomNet
 from fcn_deploy.models.layouts import layout_normalization
 
 _log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class SpecOptions:
             )
 
 
-def describe(checkpoint: Checkpoint | OwnNet, options: SpecOptions | None = None) -> ModelSpec:
+def make_spec(checkpoint: Checkpoint | CustomNet, options: SpecOptions | None = None) -> ModelSpec:
     """Puts together the spec of a net.
 
     The user's word comes first, then the spec the checkpoint carries, then what its layout says, then the defaults; a
@@ -98,8 +98,8 @@ def describe(checkpoint: Checkpoint | OwnNet, options: SpecOptions | None = None
     )
 
 
-def _architecture(checkpoint: Checkpoint | OwnNet, options: SpecOptions) -> dict[str, Any]:
-    if isinstance(checkpoint, OwnNet):
+def _architecture(checkpoint: Checkpoint | CustomNet, options: SpecOptions) -> dict[str, Any]:
+    if isinstance(checkpoint, CustomNet):
         own = {"model": checkpoint.name, "padding": checkpoint.padding}
         return {"stride": None, "width": None, "geometry": None, **own}
     geometry = _geometry(checkpoint, options)

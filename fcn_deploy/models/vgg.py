@@ -14,7 +14,7 @@ BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 TRUNK = tuple(f"conv{block}_{conv}" for block, (_, convs) in enumerate(BLOCKS, start=1) for conv in range(1, convs + 1))
 
 
-def scaled(channels: int, width: float) -> int:
+def scaled_channels(channels: int, width: float) -> int:
     """Returns `channels` times the width multiplier, at least 1."""
     return max(1, round(channels * width))
 
@@ -39,7 +39,7 @@ class VGG16Trunk(nn.Module):
         padding = input_padding or None
         for block, (channels, convs) in enumerate(BLOCKS, start=1):
             for conv in range(1, convs + 1):
-                out_channels = scaled(channels, width)
+                out_channels = scaled_channels(channels, width)
                 self.add_module(f"conv{block}_{conv}", conv_relu(in_channels, out_channels, 3, padding))
                 in_channels, padding = out_channels, None
             # Rounding up keeps the last row and column of an odd map, and makes a pool of a 1x1 map possible.

@@ -74,7 +74,7 @@ def open_reference(
         raise UsageError("checkpoints run on the CPU", got="options of the GPU", fix="leave them out")
     # Torch is for whoever names a checkpoint; a device that compares two engines does not have it.
     from fcn_deploy.models.backend import TorchBackend
-    from fcn_deploy.models.load import load_net, load_twin
+    from fcn_deploy.models.load import load_net, load_reference
     from fcn_deploy.models.spec_options import SpecOptions
 
     if spec is not None and padding not in (None, spec.padding):
@@ -83,7 +83,7 @@ def open_reference(
     net = (
         load_net(weights, SpecOptions(model=model, padding=padding))
         if spec is None
-        else load_twin(weights, spec, model, shape)
+        else load_reference(weights, spec, model, shape)
     )
     return Segmenter(TorchBackend(net.module, net.spec.num_classes, threads=threads), spec=net.spec, tile=tile)
 

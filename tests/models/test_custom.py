@@ -6,8 +6,8 @@ from torch import nn
 
 from fcn_deploy.artifacts.geometry import Padding
 from fcn_deploy.errors import InputError, UsageError
-from fcn_deploy.models.custom import load_own, load_strictly, make_net
-from fcn_deploy.models.load import load_net, load_twin
+from fcn_deploy.models.custom import load_custom, load_strictly, make_net
+from fcn_deploy.models.load import load_net, load_reference
 from fcn_deploy.models.spec_options import SpecOptions
 from tests.support import custom_nets
 
@@ -110,7 +110,7 @@ def test_half_precision_and_the_prefixes_of_wrappers_are_taken(weights):
         halves = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
         return {"state_dict": {f"module.{key}": value for key, value in halves.items()}}
 
-    net = load_own("tests.support.custom_nets:Depthwise", weights(custom_nets.Depthwise, wrap))
+    net = load_custom("tests.support.custom_nets:Depthwise", weights(custom_nets.Depthwise, wrap))
     assert {tensor.dtype for tensor in net.module.state_dict().values()} == {torch.float32, torch.int64}
 
 
@@ -135,7 +135,7 @@ def test_a_net_whose_own_module_is_called_module_loads(tmp_path):
 )
 def test_weights_that_do_not_fit_are_refused(weights, change, why):
     with pytest.raises(InputError, match=why):
-        load_own("tests.support.custom_nets:UNet", weights(custom_nets.UNet, change), Padding(8))
+        load_custom("tests.support.custom_nets:UNet", weights(custom_nets.UNet, change), Padding(8))
 
 
 def test_a_checkpoint_of_no_known_layout_is_told_of_the_option(weights):
@@ -166,8 +166,8 @@ def test_a_variant_is_of_the_published_nets(weights):
 def test_the_twin_of_an_engine_is_padded_as_the_engine_and_made_by_code_the_user_names(weights):
     path = weights(custom_nets.UNet)
     spec = load_net(path, SpecOptions(model="tests.support.custom_nets:UNet", padding=Padding(8, "reflect"))).spec
-    twin = load_twin(path, spec, "tests.support.custom_nets:UNet")
+    twin = load_reference(path, spec, "tests.support.custom_nets:UNet")
     assert twin.module(torch.zeros(1, 3, 13, 7)).shape == (1, custom_nets.CLASSES, 13, 7)
     # A model file may name any code; that is no reason to run it.
     with pytest.raises(UsageError, match=r"add --model tests\.support\.custom_nets:UNet"):
-        load_twin(path, spec)
+        load_reference(path, spec)

@@ -5,13 +5,13 @@ from torch import nn
 from fcn_deploy.artifacts.geometry import Padding
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.errors import InputError
-from fcn_deploy.models.adapter import WrappedNet
+from fcn_deploy.models.adapter import AdaptedNet
 from fcn_deploy.models.probe import probe
 from tests.support import custom_nets
 
 
 def _net(kind, padding=None):
-    return WrappedNet(custom_nets.trained(kind()), padding).eval()
+    return AdaptedNet(custom_nets.trained(kind()), padding).eval()
 
 
 @pytest.mark.parametrize("kind", [custom_nets.ResNetFCN, custom_nets.Depthwise])
@@ -64,7 +64,7 @@ def test_a_net_whose_classes_depend_on_the_size_is_refused():
             return x.repeat(1, x.shape[3] % 2 + 1, 1, 1)
 
     with pytest.raises(InputError, match=r"gives 3 classes, for others 6"):
-        probe(WrappedNet(Growing()))
+        probe(AdaptedNet(Growing()))
 
 
 def test_labels_are_no_logits():
@@ -73,7 +73,7 @@ def test_labels_are_no_logits():
             return x.argmax(1, keepdim=True)
 
     with pytest.raises(InputError, match="it gives int64"):
-        probe(WrappedNet(Labels()))
+        probe(AdaptedNet(Labels()))
 
 
 def test_a_net_for_one_batch_is_checked_with_that_batch():
@@ -81,7 +81,7 @@ def test_a_net_for_one_batch_is_checked_with_that_batch():
         def forward(self, x):
             return x.view(2, 3, 32, 32)
 
-    assert probe(WrappedNet(OneBatch()), ImageShape(2, 32, 32)) == 3
+    assert probe(AdaptedNet(OneBatch()), ImageShape(2, 32, 32)) == 3
 
 
 def test_logits_that_are_not_finite_are_called_so():
@@ -90,7 +90,7 @@ def test_logits_that_are_not_finite_are_called_so():
             return x / 0
 
     with pytest.raises(InputError, match="logits that are not finite"):
-        probe(WrappedNet(Infinite()))
+        probe(AdaptedNet(Infinite()))
 
 
 def test_a_net_that_exits_is_refused():
@@ -99,7 +99,7 @@ def test_a_net_that_exits_is_refused():
             raise SystemExit(0)
 
     with pytest.raises(InputError, match="raises SystemExit"):
-        probe(WrappedNet(Leaving()))
+        probe(AdaptedNet(Leaving()))
 
 
 def test_a_net_that_gives_another_result_each_time_is_refused():
@@ -108,4 +108,4 @@ def test_a_net_that_gives_another_result_each_time_is_refused():
             return x + torch.randn_like(x)
 
     with pytest.raises(InputError, match="another result each time"):
-        probe(WrappedNet(Noisy()))
+        probe(AdaptedNet(Noisy()))
