@@ -35,12 +35,12 @@ def test_images_are_padded_as_numpy_pads_and_logits_cut_back(mode, divisor, heig
 
 
 @pytest.mark.parametrize("output", [{"out": 1.0}, {"logits": torch.zeros(1)}, [torch.zeros(1)], None])
-def test_a_net_that_gives_no_logits_is_told_what_to_give(output):
+def test_an_output_without_logits_is_refused_with_what_a_net_has_to_return(output):
     class Odd(nn.Module):
         def forward(self, x):
             return output
 
-    with pytest.raises(InputError, match=r"the net gives no logits.*under 'out'"):
+    with pytest.raises(InputError, match=r"the net returns no logits.*under 'out'"):
         AdaptedNet(Odd())(torch.zeros(1, 3, 4, 4))
 
 

@@ -1,4 +1,4 @@
-"""Published checkpoints: the paper's geometry, against a reference written from its layer table."""
+"""Published checkpoints: the paper's geometry, compared with a reference written from its layer table."""
 
 import logging
 
@@ -61,7 +61,7 @@ def _published_state(stride, classes=4, width=0.0625, seed=0):
 
 
 def _published_forward(state, image, stride, scales=(1.0, 1.0)):
-    """The published nets, layer by layer: pad 100, fc6 without padding, deconvolutions without bias, fixed crops."""
+    """The published nets, layer by layer: pad by 100, fc6 without padding, deconvolutions without bias, fixed crops."""
 
     def conv(name, x, padding=0):
         return F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], padding=padding)
@@ -195,7 +195,7 @@ def test_a_published_checkpoint_that_lacks_a_tensor_is_refused(tmp_path):
         read_checkpoint(tmp_path / "net.pth")
 
 
-def test_a_geometry_nobody_published_is_refused():
+def test_a_geometry_that_was_never_published_is_refused():
     with pytest.raises(InputError, match="geometry"):
         Geometry(fc6_kernel=1, input_padding=100)
 
