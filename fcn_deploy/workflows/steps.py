@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.ranges import Ranges
-from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.calibration.observer import observe
 from fcn_deploy.data.folders import ImageFolder
@@ -19,26 +18,21 @@ from fcn_deploy.engines.engine import BuildConfig, Engine
 from fcn_deploy.engines.onnxruntime import build_onnxruntime, check_onnxruntime
 from fcn_deploy.engines.simulation import SIMULATION, build_simulation
 from fcn_deploy.engines.tensorrt.builder import TensorRTConfig, build_tensorrt, check_tensorrt
-from fcn_deploy.errors import ArtifactError, DependencyError, GateError, InputError, UsageError
-from fcn_deploy.evaluation.gates import THRESHOLDS
-from fcn_deploy.evaluation.parity import compare_backends
+from fcn_deploy.errors import DependencyError, UsageError
 from fcn_deploy.files import check_writable, read_bytes, write_bytes
 from fcn_deploy.graph.model import exported_spec, parse
+from fcn_deploy.onnx_export.comparison import SHAPES, compare_models, comparison_shapes, require_harmless
 from fcn_deploy.onnx_export.simplifier import simplify
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.quantization.prequantized import holds_qdq
-from fcn_deploy.runtime import Backend
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.runtime.tensorrt.driver import find_gpus
 from fcn_deploy.runtime.tensorrt.flavor import BUILDERS, Flavor, find_flavor
 
 if TYPE_CHECKING:
     from fcn_deploy.models.spec_options import SpecOptions
-    from fcn_deploy.onnx_export.guards import Assumption
     from fcn_deploy.onnx_export.tracing import ExportConfig
 
-# Sizes at which a graph is compared: the smallest, odd ones, both orders of height and width, several batches.
-_COMPARED = tuple(ImageShape(*shape) for shape in ((1, 1, 1), (1, 33, 64), (3, 65, 97), (1, 130, 75), (2, 96, 128)))
 _RANDOM_IMAGES = 8
 _SILENT = Silent()
 _ONNX = (".onnx",)
@@ -83,7 +77,7 @@ def export(
     config = config or ExportConfig()
     net = load_net(weights, options, variant=variant, shape=config.shape)
     with progress.working(f"exporting {net.spec.variant}, {net.spec.num_classes} classes"):
-        proto, assumptions = export_onnx(net.module, net.spec, config)
+        proto, guards = export_onnx(net.module, net.spec, config)
     if simplified:
         with progress.working("simplifying"):
             proto = simplify(proto)
@@ -91,32 +85,14 @@ def export(
     del proto  # holds the weights once more
     reference = TorchBackend(net.module, net.spec.num_classes)
     candidate = OnnxRuntimeBackend(data)
-    if assumptions:
-        _compare(reference, candidate, (TRACED,), "PyTorch", _SILENT)  # or else an assumption would be blamed for all
-    for assumption in assumptions:
-        _require_harmless(assumption, reference, candidate)
-    error = _compare(reference, candidate, (config.shape,) if config.shape else _COMPARED, "PyTorch", progress)
+    if guards:
+        # First a shape that meets every guard, so that no guard is blamed for a difference that it did not cause.
+        compare_models(reference, candidate, (TRACED,), "PyTorch", _SILENT)
+    for guard in guards:
+        require_harmless(guard, reference, candidate)
+    error = compare_models(reference, candidate, (config.shape,) if config.shape else SHAPES, "PyTorch", progress)
     write_bytes(output, data)
     return error
-
-
-def _require_harmless(assumption: Assumption, reference: Backend, candidate: Backend) -> None:
-    """Runs a model at a size that violates what torch assumed: it has to give PyTorch's results all the same."""
-    got = "a condition that cannot be evaluated"
-    if assumption.violated_by is not None:
-        try:
-            _compare(reference, candidate, [assumption.violated_by], "PyTorch", _SILENT)
-        except (GateError, ArtifactError) as error:
-            got = f"{error.what} at {assumption.violated_by}: {error.got}"
-        else:
-            return
-    raise InputError(
-        f"the export holds only while {assumption.guard}",
-        got=got,
-        expected="a net that does the same at every size",
-        fix="take conditions on the size, sizes made ints or floats, and adaptive pooling to more than one cell out of "
-        "the net; or export for one size with --shape",
-    )
 
 
 def simplify_file(source: Path, output: Path, progress: Progress = _SILENT) -> tuple[int, int]:
@@ -140,40 +116,9 @@ def simplify_file(source: Path, output: Path, progress: Progress = _SILENT) -> t
         after = simplify(before)
     data = after.SerializeToString()
     reference = OnnxRuntimeBackend(original)
-    _compare(reference, OnnxRuntimeBackend(data), _compared_shapes(reference), "the original", progress)
+    compare_models(reference, OnnxRuntimeBackend(data), comparison_shapes(reference), "the original", progress)
     write_bytes(output, data)
     return len(before.graph.node), len(after.graph.node)
-
-
-def _compared_shapes(backend: Backend) -> list[ImageShape]:
-    """The shapes to compare at, with what the graph fixes put in its place."""
-    batch, _, height, width = (size if isinstance(size, int) else None for size in backend.inputs[0].shape)
-    shapes = (ImageShape(batch or s.batch, height or s.height, width or s.width) for s in _COMPARED)
-    return list(dict.fromkeys(shapes))
-
-
-def _compare(
-    reference: Backend, candidate: Backend, shapes: Sequence[ImageShape], name: str, progress: Progress
-) -> float:
-    """Runs a model beside its reference on normally distributed input; a difference is a GateError."""
-    random = np.random.default_rng(0)
-    feeds = (
-        {"image": random.normal(size=(shape.batch, 3, shape.height, shape.width)).astype(np.float32)}
-        for shape in progress.track(shapes, len(shapes), f"comparing with {name}")
-    )
-    try:
-        error = compare_backends(reference, candidate, feeds)
-    except InputError as mismatch:
-        raise GateError(f"the model does not give the results of {name}", got=str(mismatch)) from mismatch
-    limit = THRESHOLDS["fp32"].error
-    if limit is not None and not error <= limit:
-        raise GateError(
-            f"the model does not give the results of {name}",
-            got=f"an error of {error:.2e} of the logits' range",
-            expected=f"at most {limit:.0e}",
-            fix="nothing was written; try export --no-simplify, another --opset, or one --shape",
-        )
-    return error
 
 
 def brings_scales(model: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Published checkpoints: the paper's geometry, against a reference written from its layer table."""
+"""Published checkpoints: the paper's geometry, compared with a reference written from its layer table."""
 
 import logging
 
@@ -16,8 +16,8 @@ from fcn_deploy.engines.engine import BuildConfig
 from fcn_deploy.errors import InputError
 from fcn_deploy.evaluation.parity import relative_error
 from fcn_deploy.models import FCN, load_model, read_checkpoint
-from fcn_deploy.models.load import load_net, load_twin
-from fcn_deploy.models.spec_options import SpecOptions, describe
+from fcn_deploy.models.load import load_net, load_reference
+from fcn_deploy.models.spec_options import SpecOptions, make_spec
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.image import normalize
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
@@ -61,7 +61,7 @@ def _published_state(stride, classes=4, width=0.0625, seed=0):
 
 
 def _published_forward(state, image, stride, scales=(1.0, 1.0)):
-    """The published nets, layer by layer: pad 100, fc6 without padding, deconvolutions without bias, fixed crops."""
+    """The published nets, layer by layer: pad by 100, fc6 without padding, deconvolutions without bias, fixed crops."""
 
     def conv(name, x, padding=0):
         return F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], padding=padding)
@@ -119,7 +119,7 @@ def test_every_stride_computes_what_the_layer_table_says_at_every_size(published
 
 def test_a_net_trained_at_once_scales_its_skips(published):
     checkpoint = read_checkpoint(published(8))
-    spec = describe(checkpoint, SpecOptions(at_once=True))
+    spec = make_spec(checkpoint, SpecOptions(at_once=True))
     assert spec.geometry.skip_scales == AT_ONCE
     image = torch.randn(1, 3, 70, 50)
     with torch.inference_mode():
@@ -146,7 +146,7 @@ def test_the_export_is_exact_at_every_size(published, tmp_path, stride):
 
 def test_the_layout_says_how_images_are_normalised(published, caplog):
     with caplog.at_level(logging.WARNING):
-        spec = describe(read_checkpoint(published(16)))
+        spec = make_spec(read_checkpoint(published(16)))
     assert spec.normalization == CAFFE
     assert spec.geometry == PAPER
     assert not caplog.records
@@ -184,7 +184,7 @@ def test_the_published_keys_without_the_published_padding_are_loaded_when_told(t
     image = torch.randn(1, 3, 45, 70)
     with torch.inference_mode():
         torch.testing.assert_close(loaded.module(image), net(image))
-        torch.testing.assert_close(load_twin(tmp_path / "net.pth", loaded.spec).module(image), net(image))
+        torch.testing.assert_close(load_reference(tmp_path / "net.pth", loaded.spec).module(image), net(image))
 
 
 def test_a_published_checkpoint_that_lacks_a_tensor_is_refused(tmp_path):
@@ -195,7 +195,7 @@ def test_a_published_checkpoint_that_lacks_a_tensor_is_refused(tmp_path):
         read_checkpoint(tmp_path / "net.pth")
 
 
-def test_a_geometry_nobody_published_is_refused():
+def test_a_geometry_that_was_never_published_is_refused():
     with pytest.raises(InputError, match="geometry"):
         Geometry(fc6_kernel=1, input_padding=100)
 
