@@ -60,8 +60,8 @@ def command(
 
     import numpy as np
 
-    from fcn_deploy.evaluation.latency import BenchmarkConfig, benchmark
-    from fcn_deploy.reporting.siblings import find_twins
+    from fcn_deploy.evaluation.latency import BenchmarkConfig, time_in_turn
+    from fcn_deploy.reporting.siblings import find_siblings
     from fcn_deploy.reporting.tables import benchmark_table
     from fcn_deploy.workflows import references as sources
 
@@ -77,16 +77,16 @@ def command(
         contestants = {name: functools.partial(segmenters[name], images) for name in names}
         text = f"measuring {shape}, {'default' if threads is None else threads} threads"
         with TerminalProgress().measuring(text) as show:
-            timings = benchmark(contestants, config, show)
+            timings = time_in_turn(contestants, config, show)
     labels = _short_names(names)
-    twins = find_twins({name: segmenters[name].sidecar for name in names}, timings, labels)
+    siblings = find_siblings({name: segmenters[name].sidecar for name in names}, timings, labels)
     if as_json:
         rows = _rows(timings, labels, shape, percentile)
-        pairs = [{**asdict(pair), "faster": pair.faster, "text": str(pair)} for pair in twins]
+        pairs = [{**asdict(pair), "faster": pair.faster, "text": str(pair)} for pair in siblings]
         print_json({"shape": str(shape), "threads": threads, "engines": rows, "int8_and_fp16": pairs})
         return
     print_table(benchmark_table(timings, labels, shape.batch, percentile))
-    for pair in twins:
+    for pair in siblings:
         click.echo(pair)
 
 

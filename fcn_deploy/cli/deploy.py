@@ -23,7 +23,7 @@ from fcn_deploy.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fcn_deploy.workflows.summary import Summary
+    from fcn_deploy.artifacts.summary import Summary
 
 
 @click.command("deploy", short_help="All the steps, from checkpoint to engines.")
@@ -74,10 +74,10 @@ def command(
     Writes the exported model, the engines with their sidecars, and summary.json into the folder OUTPUT. If an engine
     misses its gate, nothing is shipped and the exit code is 3.
     """
+    from fcn_deploy.artifacts.summary import Summary
     from fcn_deploy.engines.engine import DEFAULT_METHOD
     from fcn_deploy.errors import GateError, UsageError
     from fcn_deploy.evaluation.latency import BenchmarkConfig
-    from fcn_deploy.workflows.summary import Summary
 
     progress = TerminalProgress()
     with progress.working("loading PyTorch"):

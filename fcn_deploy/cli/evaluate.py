@@ -13,8 +13,8 @@ from fcn_deploy.cli.console import TerminalProgress, print_json, print_table
 from fcn_deploy.cli.options import PATH, gpu_from, gpu_options, json_option, model_from, model_options, threads_option
 
 if TYPE_CHECKING:
-    from fcn_deploy.evaluation.accuracy import Drop, Matrix
-    from fcn_deploy.evaluation.parity import Parity
+    from fcn_deploy.artifacts.measures import Drop, Parity
+    from fcn_deploy.evaluation.accuracy import Matrix
 
 
 @click.command("evaluate", short_help="Accuracy against ground truth.")
@@ -59,7 +59,7 @@ def command(
     the drop of mIoU, each with its 95% interval, by bootstrap over the images.
     """
     from fcn_deploy.data.folders import ImageFolder
-    from fcn_deploy.evaluation.comparison import assess, confusions
+    from fcn_deploy.evaluation.comparison import compare, confusion_matrices
     from fcn_deploy.workflows import references as sources
 
     images = ImageFolder.open(data, max_images=max_images)
@@ -74,11 +74,11 @@ def command(
             images, labels, "evaluating", palette=spec.palette, ignore_index=ignored, progress=TerminalProgress()
         )
         if reference is None:
-            matrices = confusions(segmenter, samples, ignored, batch=batch)
+            matrices = confusion_matrices(segmenter, samples, ignored, batch=batch)
             report = _report(engine, spec.classes, matrices.sum(0), len(images), ignored)
             _show(report, spec.classes, matrices.sum(0), None, as_json)
             return
-        results = assess(segmenters[reference], [segmenter], samples, ignored, batch=batch)
+        results = compare(segmenters[reference], [segmenter], samples, ignored, batch=batch)
     found = results.engines[0]
     assert found.confusion is not None
     assert results.reference is not None

@@ -15,7 +15,7 @@ from fcn_deploy.errors import FcnDeployError, UsageError
 
 if TYPE_CHECKING:
     from fcn_deploy.engines.tensorrt.builder import TensorRTConfig
-    from fcn_deploy.evaluation.gates import AskedGate
+    from fcn_deploy.evaluation.gates import GateOption
     from fcn_deploy.models.spec_options import SpecOptions
     from fcn_deploy.workflows.plan import PlanOptions
 
@@ -86,19 +86,19 @@ class NumbersType(click.ParamType[tuple[float, ...]]):
             self.fail(f"got {value!r}; expected numbers, such as 90,95,99", param, ctx)
 
 
-class GateType(click.ParamType["AskedGate"]):
+class GateType(click.ParamType["GateOption"]):
     """`agreement>=98%`, or `fp32:error<=1e-3` for one precision."""
 
     name = "gate"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> AskedGate:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> GateOption:
         """Parses a gate."""
-        from fcn_deploy.evaluation.gates import AskedGate
+        from fcn_deploy.evaluation.gates import GateOption
 
-        if isinstance(value, AskedGate):
+        if isinstance(value, GateOption):
             return value
         try:
-            return AskedGate.parse(value)
+            return GateOption.parse(value)
         except FcnDeployError as error:
             self.fail(str(error), param, ctx)
 
@@ -275,7 +275,7 @@ def spec_from(options: dict[str, Any]) -> SpecOptions:
 
 def plan_from(options: dict[str, Any], method: str | None) -> PlanOptions:
     """Takes the values of `plan_options` out of a command's keyword arguments."""
-    from fcn_deploy.evaluation.criteria import Criterion
+    from fcn_deploy.evaluation.gates import Criterion
     from fcn_deploy.mixed_precision.method_search import AUTO
     from fcn_deploy.workflows.plan import PlanOptions
 

@@ -22,7 +22,7 @@ from fcn_deploy.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fcn_deploy.evaluation.gates import AskedGate
+    from fcn_deploy.evaluation.gates import GateOption
 
 
 @click.command("verify", short_help="Hold an engine against its gate.")
@@ -48,7 +48,7 @@ def command(
     weights: Path | None,
     data: Path,
     max_images: int | None,
-    gates: tuple[AskedGate, ...],
+    gates: tuple[GateOption, ...],
     threads: int | None,
     as_json: bool,
     **options: Any,
@@ -60,8 +60,8 @@ def command(
     """
     from fcn_deploy.data.folders import ImageFolder
     from fcn_deploy.errors import GateError, UsageError
-    from fcn_deploy.evaluation.comparison import assess
-    from fcn_deploy.evaluation.gates import criteria_by_precision, judge
+    from fcn_deploy.evaluation.comparison import compare
+    from fcn_deploy.evaluation.gates import check_gate, gates_by_precision
     from fcn_deploy.reporting.units import interval_95
     from fcn_deploy.workflows import references as sources
 
@@ -78,13 +78,13 @@ def command(
         not_measured = {"miou_drop": "ask for agreement; evaluate --labels DIR --reference REF measures the drop"}
         if "image" in (candidate.io, both[name].io):
             not_measured["error"] = "compare an engine built with --io tensor with an exported model or a checkpoint"
-        criteria = criteria_by_precision(gates, [precision], not_measured).get(precision, ())
+        criteria = gates_by_precision(gates, [precision], not_measured).get(precision, ())
         samples = sources.samples(images, None, "verifying", progress=TerminalProgress())
-        parity = assess(both[name], [candidate], samples, None).engines[0].parity
+        parity = compare(both[name], [candidate], samples, None).engines[0].parity
         source = candidate.sidecar.source.calibration if candidate.sidecar else None
     if source and source.get("random"):
         click.echo("warning: this engine was calibrated on noise, not on images", err=True)
-    verdict = judge(precision, parity, criteria=criteria)
+    verdict = check_gate(precision, parity, criteria=criteria)
     if as_json:
         print_json(
             {"engine": str(engine), "reference": name, "precision": precision, **asdict(parity), **asdict(verdict)}

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.reporting.tables import new_table
-from fcn_deploy.reporting.units import scaled
+from fcn_deploy.reporting.units import with_prefix
 
 # So that a layer fits into a line of 80 characters.
 _SHORT = {"ConvTranspose": "Deconv"}
@@ -42,14 +42,14 @@ def _layer_table(facts: Mapping[str, Any]) -> Table:
             _SHORT.get(layer["op"], layer["op"]),
             _by(layer["weights"]),
             "?" if output is None else _by(output),
-            scaled(layer["parameters"]),
-            "?" if macs is None else scaled(macs, "MAC"),
+            with_prefix(layer["parameters"]),
+            "?" if macs is None else with_prefix(macs, "MAC"),
             "?" if not total else f"{macs / total:.1%}",
             layer["precision"],
         )
     table.add_section()
-    macs = "?" if facts["macs"] is None else scaled(facts["macs"], "MAC")
-    table.add_row("total", "", "", "", scaled(facts["parameters"]), macs, "", "")
+    macs = "?" if facts["macs"] is None else with_prefix(facts["macs"], "MAC")
+    table.add_row("total", "", "", "", with_prefix(facts["parameters"]), macs, "", "")
     return table
 
 
@@ -125,7 +125,7 @@ def brief(facts: Mapping[str, Any]) -> dict[str, Any]:
         short["layers"] = (
             f"{len(short['layers'])}, {quantized} with Q/DQ for int8" if quantized else len(short["layers"])
         )
-        short["macs"] = "not known" if facts["macs"] is None else scaled(facts["macs"], "MAC")
+        short["macs"] = "not known" if facts["macs"] is None else with_prefix(facts["macs"], "MAC")
     if facts["kind"] in ("ONNX model", "engine", "simulation") and "shape" in short:
         short["shape"] = str(ImageShape(*short["shape"]))
     if facts["kind"] == "plan":

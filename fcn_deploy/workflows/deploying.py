@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import Io, sidecar_path
+from fcn_deploy.artifacts.summary import EngineSummary, Summary
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.data.labels import find_labels
 from fcn_deploy.engines.engine import DEFAULT_METHOD, BuildConfig, Engine, RequestedPrecision, TargetCpu
 from fcn_deploy.errors import ArtifactError, GateError, UsageError
 from fcn_deploy.evaluation.accuracy import mean_iou
-from fcn_deploy.evaluation.comparison import assess
-from fcn_deploy.evaluation.criteria import Criterion
-from fcn_deploy.evaluation.gates import AskedGate, criteria_by_precision, judge
-from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, benchmark
+from fcn_deploy.evaluation.comparison import Comparison, compare
+from fcn_deploy.evaluation.gates import Criterion, GateOption, check_gate, gates_by_precision
+from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, ratio, time_in_turn
 from fcn_deploy.files import check_writable, output_folder, read_bytes, write_json
 from fcn_deploy.graph.model import exported_spec, parse
 from fcn_deploy.mixed_precision.candidates import Mixer
@@ -40,7 +40,6 @@ from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.cpu import has_vnni
 from fcn_deploy.workflows import references as sources
 from fcn_deploy.workflows import steps
-from fcn_deploy.workflows.summary import EngineResult, Summary
 
 _log = logging.getLogger(__name__)
 _FEW_JUDGED = 20
@@ -85,7 +84,7 @@ class DeployConfig:
     max_images: int | None = None
     data: Path | None = None
     labels: Path | None = None
-    gates: tuple[AskedGate, ...] = ()
+    gates: tuple[GateOption, ...] = ()
     threads: int | None = None
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
 
@@ -121,7 +120,7 @@ class DeployConfig:
             not_measured["miou_drop"] = "name images and their ground truth with --data and --labels"
         if self.io == "image":
             not_measured["error"] = "build with --io tensor, for engines that give logits"
-        return criteria_by_precision(self.gates, self.precisions, not_measured)
+        return gates_by_precision(self.gates, self.precisions, not_measured)
 
 
 def deploy(config: DeployConfig, progress: Progress | None = None) -> Summary:
@@ -184,7 +183,7 @@ def deploy(config: DeployConfig, progress: Progress | None = None) -> Summary:
         for precision in engines:
             segmenter = Segmenter(model.with_name(f"{precision}.onnx"), threads=config.threads)
             contestants[precision] = opened.enter_context(segmenter)
-        results = assess(
+        results = compare(
             reference,
             [contestants[precision] for precision in engines],
             sources.samples(
@@ -206,23 +205,15 @@ def deploy(config: DeployConfig, progress: Progress | None = None) -> Summary:
             export_error=export_error,
             calibration={"observed": len(observed) if ranges else 0, "judged": len(judged)},
             engines=tuple(
-                EngineResult(
-                    file=files.engine(precision).name,
-                    size=len(engine.data),
-                    precision=precision,
-                    assessment=assessment,
-                    verdict=judge(precision, assessment.parity, assessment.drop, criteria.get(precision, ())),
-                    timing=timings[precision],
-                )
-                for (precision, engine), assessment in zip(engines.items(), results.engines, strict=True)
+                _engine_summary(files, precision, engine, comparison, criteria.get(precision, ()), timings, config)
+                for (precision, engine), comparison in zip(engines.items(), results.engines, strict=True)
             ),
-            pytorch=timings["pytorch"],
+            pytorch_ms=timings["pytorch"].median,
             pytorch_miou=None if results.reference is None else float(mean_iou(results.reference.sum(0))),
             shape=(image.shape[0], image.shape[1]),
-            percentiles=config.benchmark.percentiles,
         )
         suspects = ""
-        if ranges is not None and any(not e.verdict.gate.passed for e in summary.engines if e.precision == "int8"):
+        if ranges is not None and any(not e.gate.passed for e in summary.engines if e.precision == "int8"):
             suspects = _suspects(
                 Mixer(read_bytes(model), ranges, _int8_config(config, decision)), judged, config, progress
             )
@@ -325,7 +316,34 @@ def _measure(
     runs = {name: functools.partial(segmenter, image) for name, segmenter in contestants.items()}
     text = f"measuring at {image.shape[0]}x{image.shape[1]}, image to labels, in turn"
     with progress.measuring(text) as show:
-        return {timing.name: timing for timing in benchmark(runs, config, show)}
+        return {timing.name: timing for timing in time_in_turn(runs, config, show)}
+
+
+def _engine_summary(
+    files: OutputFiles,
+    precision: RequestedPrecision,
+    engine: Engine,
+    comparison: Comparison,
+    criteria: tuple[Criterion, ...],
+    timings: Mapping[str, Timing],
+    config: DeployConfig,
+) -> EngineSummary:
+    result = check_gate(precision, comparison.parity, comparison.drop, criteria)
+    timing, confusion = timings[precision], comparison.confusion
+    return EngineSummary(
+        file=files.engine(precision).name,
+        bytes=len(engine.data),
+        precision=precision,
+        gate=result.gate,
+        failures=result.failures,
+        parity=comparison.parity,
+        miou=None if confusion is None else float(mean_iou(confusion.sum(0))),
+        miou_drop=comparison.drop,
+        median_ms=timing.median,
+        percentiles_ms={f"{share:g}": timing.percentile(share) for share in config.benchmark.percentiles},
+        vs_pytorch=ratio(timing, timings["pytorch"]),
+        vs_fp32=ratio(timing, timings["fp32"]),
+    )
 
 
 def _publish(
@@ -344,7 +362,7 @@ def _publish(
         written.append(files.ranges)
     if summary.passed:
         for engine, result in zip(engines.values(), summary.engines, strict=True):
-            engine.save(files.folder / result.file, result.verdict.gate)
+            engine.save(files.folder / result.file, result.gate)
             written.append(files.folder / result.file)
     write_json(files.summary, summary.to_json())
     for path in (*written, files.summary):
@@ -367,9 +385,9 @@ def _suspects(mixer: Mixer, judged: ImageFolder, config: DeployConfig, progress:
 
 
 def _require_gates(summary: Summary, suspects: str) -> None:
-    failures = [f"{engine.precision}: {failure}" for engine in summary.engines for failure in engine.verdict.failures]
+    failures = [f"{engine.precision}: {failure}" for engine in summary.engines for failure in engine.failures]
     if failures:
-        only_int8 = all(engine.verdict.gate.passed for engine in summary.engines if engine.precision != "int8")
+        only_int8 = all(engine.gate.passed for engine in summary.engines if engine.precision != "int8")
         error = GateError(
             "no engine was shipped, for a gate was missed",
             got="; ".join(failures) + (f"; most damage is done in INT8 by {suspects}" if suspects else ""),

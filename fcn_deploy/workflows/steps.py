@@ -20,7 +20,7 @@ from fcn_deploy.engines.onnxruntime import build_onnxruntime, check_onnxruntime
 from fcn_deploy.engines.simulation import SIMULATION, build_simulation
 from fcn_deploy.engines.tensorrt.builder import TensorRTConfig, build_tensorrt, check_tensorrt
 from fcn_deploy.errors import ArtifactError, DependencyError, GateError, InputError, UsageError
-from fcn_deploy.evaluation.gates import THRESHOLDS
+from fcn_deploy.evaluation.gates import DEFAULT_GATES
 from fcn_deploy.evaluation.parity import compare_backends
 from fcn_deploy.files import check_writable, read_bytes, write_bytes
 from fcn_deploy.graph.model import exported_spec, parse
@@ -165,7 +165,7 @@ def _compare(
         error = compare_backends(reference, candidate, feeds)
     except InputError as mismatch:
         raise GateError(f"the model does not give the results of {name}", got=str(mismatch)) from mismatch
-    limit = THRESHOLDS["fp32"].error
+    limit = DEFAULT_GATES["fp32"].error
     if limit is not None and not error <= limit:
         raise GateError(
             f"the model does not give the results of {name}",

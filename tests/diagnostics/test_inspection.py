@@ -21,7 +21,7 @@ from fcn_deploy.engines.engine import BuildConfig
 from fcn_deploy.errors import ArtifactError, InputError, UsageError
 from fcn_deploy.files import sha256_file
 from fcn_deploy.reporting.facts import brief, detail_table, facts_table
-from fcn_deploy.reporting.units import scaled
+from fcn_deploy.reporting.units import with_prefix
 from fcn_deploy.workflows import steps
 
 
@@ -270,5 +270,5 @@ def test_long_names_are_folded(tmp_path):
     ],
 )
 def test_counts_have_three_digits_and_a_prefix(count, said):
-    assert scaled(count) == said
-    assert scaled(count, "MAC") == (said if " " in said else f"{said} ") + "MAC"
+    assert with_prefix(count) == said
+    assert with_prefix(count, "MAC") == (said if " " in said else f"{said} ") + "MAC"

@@ -7,7 +7,7 @@ from PIL import Image
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.cli.app import run
 from fcn_deploy.errors import ArtifactError, InputError, UsageError
-from fcn_deploy.evaluation.gates import AskedGate
+from fcn_deploy.evaluation.gates import GateOption
 from fcn_deploy.evaluation.latency import BenchmarkConfig
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.workflows import steps
@@ -63,11 +63,11 @@ def test_the_engines_carry_the_gate_they_met(deployed):
     for result in summary.engines:
         with Segmenter(output / result.file) as segmenter:
             gate = segmenter.sidecar.gate
-        assert gate == result.verdict.gate
+        assert gate == result.gate
         assert gate.passed
     fp32, int8 = summary.engines
-    assert fp32.assessment.parity.agreement >= 0.9999
-    assert int8.assessment.parity.agreement >= 0.97
+    assert fp32.parity.agreement >= 0.9999
+    assert int8.parity.agreement >= 0.97
 
 
 def test_every_fifth_image_is_judged_on_and_never_observed(deployed, scenes):
@@ -165,7 +165,7 @@ def test_gates_asked_for_count_in_place_of_the_defaults_and_are_recorded(scenes,
 )
 def test_a_gate_that_cannot_be_judged_is_refused_at_once(tmp_path, gate, options, message):
     with pytest.raises(UsageError, match=message):
-        DeployConfig(tmp_path, tmp_path, tmp_path, gates=(AskedGate.parse(gate),), **options)
+        DeployConfig(tmp_path, tmp_path, tmp_path, gates=(GateOption.parse(gate),), **options)
 
 
 def test_the_demo_generates_nothing_for_a_gate_that_cannot_be_judged(tmp_path, capsys):
