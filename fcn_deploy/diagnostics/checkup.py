@@ -32,6 +32,6 @@ class Checkup:
 
 
 def check_up() -> Checkup:
-    """Looks at this machine and at what is installed."""
+    """Describes this machine and what is installed on it."""
     machine = this_machine()
     return Checkup(machine, find_libraries(machine))
