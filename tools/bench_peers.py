@@ -36,7 +36,7 @@ from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.demo import CALIBRATION_SEEDS, EVALUATION_SEEDS, make_scene
 from fcn_deploy.diagnostics.checkup import check_up
 from fcn_deploy.engines.engine import BuildConfig
-from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, benchmark, ratio
+from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, ratio, time_in_turn
 from fcn_deploy.files import check_writable, write_bytes, write_json
 from fcn_deploy.graph.layers import list_layers, total_macs
 from fcn_deploy.graph.model import exported_spec, parse
@@ -244,7 +244,7 @@ class Bench:
                 raise click.ClickException(
                     f"{BASELINE}, what all are compared with, refuses: {rows[BASELINE]['refused']}"
                 )
-            timings = benchmark({name: _runs(peer, batch) for name, peer in opened.items()}, config)
+            timings = time_in_turn({name: _runs(peer, batch) for name, peer in opened.items()}, config)
             labels = {name: peer.labels(self.work / "labels.npy") for name, peer in opened.items()}
         whole = {timing.name: timing for timing in timings}
         for name, timing in whole.items():
@@ -311,7 +311,7 @@ def _sgemm_gflops(threads: int) -> float:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     matrix = torch.rand(2048, 2048)
-    (timing,) = benchmark({"sgemm": lambda: matrix @ matrix}, BenchmarkConfig(duration=3))
+    (timing,) = time_in_turn({"sgemm": lambda: matrix @ matrix}, BenchmarkConfig(duration=3))
     torch.set_num_threads(before)
     return float(2 * 2048**3 / timing.latencies.min() / 1e6)
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from fcn_deploy.calibration.observer import Observer
 from fcn_deploy.cli.options import PATH, SizeType
-from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, benchmark, ratio
+from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, ratio, time_in_turn
 from fcn_deploy.runtime import Segmenter
 
 
@@ -56,7 +56,7 @@ def _time(model: Path, size: tuple[int, int], threads: int, rounds: int) -> list
     observer = Observer(model.read_bytes(), threads=threads)
     segmenter = Segmenter(model, threads=threads)
     contestants = {"observe": lambda: observer.add(image), "infer": lambda: segmenter.logits(image)}
-    return benchmark(contestants, BenchmarkConfig(duration=0, iterations=rounds))
+    return time_in_turn(contestants, BenchmarkConfig(duration=0, iterations=rounds))
 
 
 def _peak_megabytes(model: Path, size: tuple[int, int], count: int, threads: int) -> float:

@@ -21,7 +21,7 @@ def command(as_json: bool) -> None:
     if as_json:
         print_json(checkup.to_json())
         return
-    from fcn_deploy.diagnostics.checkup import doctor_tables
+    from fcn_deploy.reporting.doctor import doctor_tables
 
     for table in doctor_tables(checkup):
         print_table(table)

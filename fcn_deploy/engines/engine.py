@@ -8,8 +8,9 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from fcn_deploy.artifacts.gate import Gate
 from fcn_deploy.artifacts.ranges import Ranges
-from fcn_deploy.artifacts.sidecar import EngineFile, Gate, Io, Sidecar, sidecar_path
+from fcn_deploy.artifacts.sidecar import EngineFile, Io, Sidecar, sidecar_path
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.files import check_writable, sha256_bytes, write_bytes, write_json

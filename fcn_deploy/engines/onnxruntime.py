@@ -11,8 +11,9 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from fcn_deploy.artifacts.precision import PREQUANTIZED, Precision
 from fcn_deploy.artifacts.ranges import Ranges
-from fcn_deploy.artifacts.sidecar import ENGINE_KEY, GIVEN_SCALES, EngineFile, Precision, Sidecar, Source
+from fcn_deploy.artifacts.sidecar import ENGINE_KEY, EngineFile, Sidecar, Source
 from fcn_deploy.artifacts.spec import METADATA_KEY
 from fcn_deploy.engines.check_logits_size import check_sizes
 from fcn_deploy.engines.engine import NO_MEANS, BuildConfig, Engine, TargetCpu, brings_scales, check_ranges, means_for
@@ -52,7 +53,7 @@ def build_onnxruntime(model: bytes, config: BuildConfig, ranges: Ranges | None =
             with Q/DQ.
     """
     data, precision = onnxruntime_graph(model, config, ranges)
-    if precision.method == GIVEN_SCALES:
+    if precision.method == PREQUANTIZED:
         precision = _given_achieved(parse(data), data, precision)
     else:
         _check_achieved(data, precision)

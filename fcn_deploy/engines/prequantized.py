@@ -9,7 +9,7 @@ from dataclasses import replace
 import onnx
 import onnx_ir as ir
 
-from fcn_deploy.artifacts.sidecar import GIVEN_SCALES, Precision
+from fcn_deploy.artifacts.precision import PREQUANTIZED, Precision
 from fcn_deploy.errors import InputError, PrecisionError
 from fcn_deploy.graph.layers import list_layers
 from fcn_deploy.quantization.prequantized import integer_weights
@@ -44,7 +44,7 @@ def given_precision(model: ir.Model, base: str) -> Precision:
             expected="layers that read both data and weights by DequantizeLinear, from integers of 8 bits",
             fix="let the tool quantise activations and weights to 8 bits, or calibrate the float model",
         )
-    return Precision("int8", base, GIVEN_SCALES, precisions)
+    return Precision("int8", base, PREQUANTIZED, precisions)
 
 
 def achieved_by_onnxruntime(

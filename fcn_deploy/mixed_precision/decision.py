@@ -6,12 +6,12 @@ import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from fcn_deploy.artifacts.precision import Budget
 from fcn_deploy.artifacts.ranges import Ranges
-from fcn_deploy.artifacts.sidecar import Budget
 from fcn_deploy.engines.engine import BuildConfig, Engine
 from fcn_deploy.engines.tensorrt.typed_graph import Base
 from fcn_deploy.evaluation.comparison import Sample
-from fcn_deploy.evaluation.criteria import Criterion
+from fcn_deploy.evaluation.gates import Criterion
 from fcn_deploy.mixed_precision.candidates import Mixer, Target
 from fcn_deploy.mixed_precision.damage import measure_sensitivity
 from fcn_deploy.mixed_precision.evaluator import Judge

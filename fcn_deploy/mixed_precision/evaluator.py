@@ -10,7 +10,7 @@ import numpy as np
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.errors import InputError
 from fcn_deploy.evaluation.accuracy import confusion_matrix, miou_drop
-from fcn_deploy.evaluation.comparison import Assessment, Sample
+from fcn_deploy.evaluation.comparison import Comparison, Sample
 from fcn_deploy.evaluation.parity import Output, ParityTally, run
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
@@ -51,7 +51,7 @@ class Judge:
         self._references = [Output(output.labels) for output in self._run(reference, lambda: None)]
         self._matrices = self._confusions(self._references)
 
-    def assess(self, graph: bytes, advance: Callable[[], None] = lambda: None) -> Assessment:
+    def assess(self, graph: bytes, advance: Callable[[], None] = lambda: None) -> Comparison:
         """Compares a graph with the reference.
 
         Args:
@@ -63,10 +63,10 @@ class Judge:
         for expected, found in zip(self._references, outputs, strict=True):
             tally.add(expected, found)
         if self._matrices is None:
-            return Assessment(tally.result())
+            return Comparison(tally.result())
         matrices = self._confusions(outputs)
         assert matrices is not None
-        return Assessment(tally.result(), matrices, miou_drop(self._matrices, matrices))
+        return Comparison(tally.result(), matrices, miou_drop(self._matrices, matrices))
 
     def _run(self, graph: bytes, advance: Callable[[], None]) -> list[Output]:
         outputs = []

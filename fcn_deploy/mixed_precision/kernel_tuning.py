@@ -9,10 +9,10 @@ import numpy as np
 
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.shapes import ImageShape
-from fcn_deploy.artifacts.sidecar import Tuning
+from fcn_deploy.artifacts.tuning import Tuning
 from fcn_deploy.engines.engine import BuildConfig, Engine
 from fcn_deploy.engines.onnxruntime import onnxruntime_graph
-from fcn_deploy.evaluation.latency import BenchmarkConfig, benchmark
+from fcn_deploy.evaluation.latency import BenchmarkConfig, time_in_turn
 from fcn_deploy.graph.model import parse
 from fcn_deploy.mixed_precision.layer_times import time_layers
 from fcn_deploy.passes import pipelines
@@ -81,7 +81,7 @@ def tune(
         for name, each in candidates.items()
     }
     with progress.working(f"timing {', '.join(runs)}"):
-        timings = benchmark({name: _run(backend, image) for name, backend in runs.items()}, _ROUNDS)
+        timings = time_in_turn({name: _run(backend, image) for name, backend in runs.items()}, _ROUNDS)
     for backend in runs.values():
         backend.close()
     milliseconds = {timing.name: timing.median for timing in timings}

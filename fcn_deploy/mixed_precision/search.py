@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fcn_deploy.errors import GateError
-from fcn_deploy.evaluation.criteria import Criterion, bound, measured, met
+from fcn_deploy.evaluation.gates import Criterion, bound, measured, met
 from fcn_deploy.mixed_precision.candidates import Mixer
 from fcn_deploy.mixed_precision.damage import LayerSensitivity, Sensitivity, without
 from fcn_deploy.mixed_precision.evaluator import Judge

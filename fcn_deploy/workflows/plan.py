@@ -12,7 +12,7 @@ from fcn_deploy.diagnostics.machine import this_machine
 from fcn_deploy.engines.engine import BuildConfig
 from fcn_deploy.engines.tensorrt.typed_graph import Base
 from fcn_deploy.errors import UsageError
-from fcn_deploy.evaluation.criteria import Criterion
+from fcn_deploy.evaluation.gates import Criterion
 from fcn_deploy.files import read_bytes
 from fcn_deploy.graph.model import exported_spec, parse
 from fcn_deploy.mixed_precision.decision import Decision, decide

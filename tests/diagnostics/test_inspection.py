@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,13 +17,17 @@ from fcn_deploy.artifacts.palette import default_palette
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.sidecar import sidecar_path
 from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
+from fcn_deploy.artifacts.summary import Summary
 from fcn_deploy.diagnostics.inspection import inspect
 from fcn_deploy.engines.engine import BuildConfig
 from fcn_deploy.errors import ArtifactError, InputError, UsageError
 from fcn_deploy.files import sha256_file
 from fcn_deploy.reporting.facts import brief, detail_table, facts_table
-from fcn_deploy.reporting.units import scaled
+from fcn_deploy.reporting.tables import summary_table
+from fcn_deploy.reporting.units import with_prefix
 from fcn_deploy.workflows import steps
+
+SUMMARY = Path(__file__).parents[1] / "artifacts" / "golden" / "summary.json"
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +197,7 @@ def test_a_checkpoint_of_the_users_own_net_is_described_by_its_tensors(tmp_path)
     assert facts["tensors"]["0.weight"] == {"shape": [4, 3, 3, 3], "parameters": 108, "dtype": "float16"}
     assert facts["tensors"]["1.num_batches_tracked"] == {"shape": [], "parameters": 1, "dtype": "int64"}
     assert facts["parameters"] == 108 + 4 + 4 * 4 + 1
-    assert "none of ours" in _printed(facts_table("file", brief(facts)))
+    assert "custom net" in _printed(facts_table("file", brief(facts)))
     assert "scalar" in _printed(detail_table(facts))
 
 
@@ -229,16 +234,28 @@ def test_ranges_are_listed_by_tensor(ranges_file):
     assert "conv1_1/Relu" in _printed(detail_table(facts))
 
 
-def test_the_shape_of_a_summary_is_its_own(tmp_path):
+def test_a_summary_is_listed_with_its_own_shape_and_the_table_that_deploy_printed():
+    content = json.loads(SUMMARY.read_text())
+    facts = inspect(SUMMARY)
+    assert facts == {"kind": "summary", **content}
+    said = _printed(facts_table("file", brief(facts)))
+    assert "1024 2048" in said
+    assert "fcn16s.int8.onnx" not in said
+    table = _printed(detail_table(facts), 80)
+    assert table == _printed(summary_table(Summary.from_json(content)), 80)
+    assert "fcn16s.int8.onnx" in table
+    assert "FAILED" in table
+
+
+def test_a_summary_that_lacks_a_key_is_an_input_error(tmp_path):
     path = tmp_path / "summary.json"
     path.write_text(json.dumps({"format": 1, "engines": [], "shape": [96, 128]}))
-    facts = inspect(path)
-    assert "96 128" in _printed(facts_table("file", brief(facts)))
-    assert detail_table(facts) is None
+    with pytest.raises(InputError, match="the summary is malformed"):
+        inspect(path)
 
 
 def test_only_a_model_has_a_shape_to_choose(checkpoint_file):
-    with pytest.raises(UsageError, match=r"got --shape 1x5x5 for fcn8s\.pth"):
+    with pytest.raises(UsageError, match=r"got `shape` 1x5x5 for fcn8s\.pth"):
         inspect(checkpoint_file("fcn8s"), ImageShape(1, 5, 5))
 
 
@@ -270,5 +287,5 @@ def test_long_names_are_folded(tmp_path):
     ],
 )
 def test_counts_have_three_digits_and_a_prefix(count, said):
-    assert scaled(count) == said
-    assert scaled(count, "MAC") == (said if " " in said else f"{said} ") + "MAC"
+    assert with_prefix(count) == said
+    assert with_prefix(count, "MAC") == (said if " " in said else f"{said} ") + "MAC"

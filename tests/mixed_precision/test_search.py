@@ -3,7 +3,7 @@
 import pytest
 
 from fcn_deploy.errors import GateError, InputError, UsageError
-from fcn_deploy.evaluation.criteria import Criterion
+from fcn_deploy.evaluation.gates import Criterion
 from fcn_deploy.mixed_precision.damage import Fidelity, LayerSensitivity, Sensitivity, measure_sensitivity
 from fcn_deploy.mixed_precision.decision import decide
 from fcn_deploy.mixed_precision.evaluator import Judge

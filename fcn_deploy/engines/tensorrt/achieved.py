@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
-from fcn_deploy.artifacts.sidecar import GIVEN_SCALES, Precision
+from fcn_deploy.artifacts.precision import PREQUANTIZED, Precision
 from fcn_deploy.engines.prequantized import require_int8
 from fcn_deploy.engines.tensorrt.inspector import layer_precisions
 from fcn_deploy.errors import ArtifactError, DependencyError, PrecisionError
@@ -57,7 +57,7 @@ def achieved_precision(
         return precision
     known = replace(precision, achieved=_summarize(precision, found), achieved_layers=found)
     missed = missed_layers(known)
-    given = precision.method == GIVEN_SCALES
+    given = precision.method == PREQUANTIZED
     if missed and not flavor.runtime_config and not given:
         raise _not_achieved(flavor, str(module.__version__), precision, missed)
     if given and not flavor.runtime_config:

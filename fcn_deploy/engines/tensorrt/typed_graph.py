@@ -7,8 +7,9 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from fcn_deploy.artifacts.precision import Precision
 from fcn_deploy.artifacts.ranges import Ranges
-from fcn_deploy.artifacts.sidecar import ENGINE_KEY, SIMULATED, Precision
+from fcn_deploy.artifacts.sidecar import ENGINE_KEY, SIMULATED
 from fcn_deploy.artifacts.spec import METADATA_KEY
 from fcn_deploy.engines.check_logits_size import check_sizes
 from fcn_deploy.engines.engine import NO_MEANS, BuildConfig, brings_scales, check_ranges, means_for

@@ -6,7 +6,8 @@ import logging
 import re
 from pathlib import Path
 
-from fcn_deploy.artifacts.sidecar import GIVEN_SCALES, Sidecar, sidecar_path
+from fcn_deploy.artifacts.precision import PREQUANTIZED
+from fcn_deploy.artifacts.sidecar import Sidecar, sidecar_path
 from fcn_deploy.errors import ArtifactError
 from fcn_deploy.runtime.tensorrt.driver import Gpu
 from fcn_deploy.runtime.tensorrt.flavor import FLAVORS, Flavor, find_flavor
@@ -133,7 +134,7 @@ def rebuild_command(engine: Path, sidecar: Sidecar, *, backend: str | None = Non
     flavor = FLAVORS.get(name)
     precision = sidecar.precision
     words = ["fcn-deploy build-engine", "MODEL.onnx", f"--{precision.requested}"]
-    if precision.requested == "int8" and precision.method != GIVEN_SCALES:
+    if precision.requested == "int8" and precision.method != PREQUANTIZED:
         words.append("--ranges RANGES.json")
         if precision.method:
             words.append(f"--calib-method {precision.method}")

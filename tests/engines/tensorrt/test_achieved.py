@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from fcn_deploy.artifacts.sidecar import Precision, load_sidecar
+from fcn_deploy.artifacts.precision import Precision
+from fcn_deploy.artifacts.sidecar import load_sidecar
 from fcn_deploy.engines.engine import BuildConfig
 from fcn_deploy.engines.tensorrt import achieved
 from fcn_deploy.engines.tensorrt import builder as module

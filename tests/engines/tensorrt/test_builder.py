@@ -10,8 +10,9 @@ from dataclasses import replace
 import pytest
 from onnx import TensorProto, helper
 
+from fcn_deploy.artifacts.precision import Precision
 from fcn_deploy.artifacts.shapes import ImageShape
-from fcn_deploy.artifacts.sidecar import Precision, load_sidecar, sidecar_path
+from fcn_deploy.artifacts.sidecar import load_sidecar, sidecar_path
 from fcn_deploy.engines.engine import BuildConfig
 from fcn_deploy.engines.tensorrt import achieved
 from fcn_deploy.engines.tensorrt import builder as module
