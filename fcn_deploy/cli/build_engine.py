@@ -27,8 +27,8 @@ from fcn_deploy.cli.options import (
 
 if TYPE_CHECKING:
     from fcn_deploy.artifacts.sidecar import Sidecar
-    from fcn_deploy.engines.engine import BuildConfig
-    from fcn_deploy.engines.tensorrt.builder import TensorRTConfig
+    from fcn_deploy.engines.config import BuildConfig
+    from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 
 
 @click.command("build-engine", short_help="ONNX to engine and sidecar.")
@@ -130,7 +130,7 @@ def command(
     from fcn_deploy.artifacts.shapes import ImageShape
     from fcn_deploy.artifacts.sidecar import sidecar_path
     from fcn_deploy.data.folders import ImageFolder
-    from fcn_deploy.engines.engine import DEFAULT_METHOD, BuildConfig
+    from fcn_deploy.engines.config import DEFAULT_METHOD, BuildConfig
     from fcn_deploy.errors import UsageError
     from fcn_deploy.files import check_writable
     from fcn_deploy.mixed_precision.decision import Decision
@@ -165,12 +165,6 @@ def command(
             got="both" if ranges else "neither",
             expected="--calib-data DIR or --ranges FILE",
         )
-    if no_bias_correction and precision != "int8":
-        raise UsageError(
-            "biases are corrected in INT8", got=f"--no-bias-correction with --{precision}", fix="add --int8"
-        )
-    if weight_rounding and precision != "int8":
-        raise UsageError("weights are rounded in INT8", got=f"--weight-rounding with --{precision}", fix="add --int8")
     if threads is not None and calib_data is None and options["data"] is None and tune is None:
         raise UsageError(
             "threads are for calibrating and tuning", got="--threads without --calib-data or --tune", fix="leave it out"
@@ -197,22 +191,19 @@ def command(
         bias_correction=not no_bias_correction,
         weight_rounding=weight_rounding,
         winograd=() if no_winograd else None,
-        spec=spec,
     )
     tensorrt = tensorrt_from(options)
     progress = TerminalProgress()
     backend = steps.choose_backend(backend, output, progress)
-    if no_winograd and backend != "onnxruntime":
-        got = f"--no-winograd for {backend}"
-        raise UsageError("nothing is multiplied by Winograd's algorithm", got=got, fix="leave it out")
     if tune is not None and backend != "onnxruntime":
         raise UsageError("engines of this backend are not tuned", got=f"--tune for {backend}", fix="leave it out")
+    options_cache = None if tensorrt.timing_cache is None else Path(tensorrt.timing_cache)
     jobs = [_Job(output, config, tensorrt, log)]
     if twin:
         jobs.append(_twin(jobs[0]))
     for job in jobs:
-        steps.check_distinct(job.output, model, ranges, spec_from, job.log, tensorrt.timing_cache)
-        for written in (job.log, tensorrt.timing_cache):
+        steps.check_distinct(job.output, model, ranges, spec_from, job.log, options_cache)
+        for written in (job.log, options_cache):
             if written is not None:
                 steps.check_distinct(written, model, ranges, spec_from, job.output, sidecar_path(job.output))
         check_writable(job.output)
@@ -242,7 +233,14 @@ def command(
         )
         jobs[0] = replace(jobs[0], config=decision.config)
     engines = [
-        steps.build(*(model, job.config, source), backend=backend, options=job.tensorrt, progress=progress, log=job.log)
+        steps.build(
+            *(model, job.config, source),
+            backend=backend,
+            options=job.tensorrt,
+            progress=progress,
+            log=job.log,
+            spec=spec,
+        )
         for job in jobs
     ]
     engines[0] = decision.recorded(engines[0])
@@ -290,7 +288,7 @@ def _twin(job: _Job) -> _Job:
     def beside(path: Path) -> Path:
         return path.with_name(f"{path.stem.removesuffix('.int8')}.fp16{path.suffix}")
 
-    config, tensorrt = replace(job.config, precision="fp16"), replace(job.tensorrt, base="fp16")
+    config, tensorrt = job.config.as_float("fp16"), replace(job.tensorrt, base="fp16")
     return _Job(beside(job.output), config, tensorrt, beside(job.log) if job.log else None)
 
 

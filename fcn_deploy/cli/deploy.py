@@ -74,7 +74,7 @@ def command(
     Writes the exported model, the engines with their sidecars, and summary.json into the folder OUTPUT. If an engine
     misses its gate, nothing is shipped and the exit code is 3.
     """
-    from fcn_deploy.engines.engine import DEFAULT_METHOD
+    from fcn_deploy.engines.config import DEFAULT_METHOD
     from fcn_deploy.errors import GateError, UsageError
     from fcn_deploy.evaluation.latency import BenchmarkConfig
     from fcn_deploy.workflows.summary import Summary

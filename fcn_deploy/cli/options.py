@@ -14,7 +14,7 @@ from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.errors import FcnDeployError, UsageError
 
 if TYPE_CHECKING:
-    from fcn_deploy.engines.tensorrt.builder import TensorRTConfig
+    from fcn_deploy.engines.tensorrt.config import TensorRTConfig
     from fcn_deploy.evaluation.gates import AskedGate
     from fcn_deploy.models.spec_options import SpecOptions
     from fcn_deploy.workflows.plan import PlanOptions
@@ -290,7 +290,7 @@ def plan_from(options: dict[str, Any], method: str | None) -> PlanOptions:
 
 def tensorrt_from(options: dict[str, Any]) -> TensorRTConfig:
     """Takes the values of `tensorrt_options` out of a command's keyword arguments."""
-    from fcn_deploy.engines.tensorrt.builder import TensorRTConfig
+    from fcn_deploy.engines.tensorrt.config import TensorRTConfig
     from fcn_deploy.engines.tensorrt.profiles import pair_shapes
 
     profiles = pair_shapes(*(options.pop(name) for name in ("min_shape", "opt_shape", "max_shape")))

@@ -54,12 +54,13 @@ def command(
 
     Each layer is INT8 alone, and then the only one of the engine's INT8 layers that is float.
     """
-    from fcn_deploy.artifacts.ranges import Ranges
+    from fcn_deploy.artifacts.ranges import OBSERVED_ON_NOISE, Ranges
     from fcn_deploy.data.folders import ImageFolder
-    from fcn_deploy.engines.engine import DEFAULT_METHOD, BuildConfig
+    from fcn_deploy.engines.config import DEFAULT_METHOD, BuildConfig
     from fcn_deploy.errors import UsageError
-    from fcn_deploy.files import check_writable, read_bytes, write_bytes, write_json
-    from fcn_deploy.mixed_precision.candidates import Mixer
+    from fcn_deploy.files import check_writable, write_bytes, write_json
+    from fcn_deploy.graph.model import load_exported
+    from fcn_deploy.mixed_precision.candidates import Candidates
     from fcn_deploy.mixed_precision.damage import measure_sensitivity
     from fcn_deploy.reporting.plots import FORMATS, sensitivity_plot
     from fcn_deploy.reporting.tables import sensitivity_table
@@ -80,10 +81,10 @@ def command(
     config = BuildConfig("int8", "tensor", calib_method or DEFAULT_METHOD, target_cpu)
     observed = Ranges.load(ranges)
     if observed.data.random:
-        click.echo("warning: the ranges were observed on noise, not on images", err=True)
-    mixer = Mixer(read_bytes(model), observed, config, backend, base or "fp16")
+        click.echo(f"warning: {OBSERVED_ON_NOISE}", err=True)
+    candidates = Candidates(load_exported(model), observed, config, backend, base or "fp16")
     images = list(ImageFolder.open(data, max_images=max_images))
-    found = measure_sensitivity(mixer, images, threads=threads, progress=TerminalProgress())
+    found = measure_sensitivity(candidates, images, threads=threads, progress=TerminalProgress())
     if output is not None:
         write_json(output, found.to_json())
     if plot is not None:

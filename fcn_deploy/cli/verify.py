@@ -58,6 +58,7 @@ def command(
     Gates: FP32 99.99% of pixels labelled alike and an error of 1e-4 of the logits' range, FP16 99.5%, INT8 97%;
     others with --gate. The interval of the agreement is of 95%, by bootstrap over the images.
     """
+    from fcn_deploy.artifacts.ranges import OBSERVED_ON_NOISE
     from fcn_deploy.data.folders import ImageFolder
     from fcn_deploy.errors import GateError, UsageError
     from fcn_deploy.evaluation.comparison import assess
@@ -83,7 +84,7 @@ def command(
         parity = assess(both[name], [candidate], samples, None).engines[0].parity
         source = candidate.sidecar.source.calibration if candidate.sidecar else None
     if source and source.get("random"):
-        click.echo("warning: this engine was calibrated on noise, not on images", err=True)
+        click.echo(f"warning: {OBSERVED_ON_NOISE}", err=True)
     verdict = judge(precision, parity, criteria=criteria)
     if as_json:
         print_json(

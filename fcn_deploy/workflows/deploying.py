@@ -21,16 +21,17 @@ from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import Io, sidecar_path
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.data.labels import find_labels
-from fcn_deploy.engines.engine import DEFAULT_METHOD, BuildConfig, Engine, RequestedPrecision, TargetCpu
+from fcn_deploy.engines.config import DEFAULT_METHOD, BuildConfig, RequestedPrecision, TargetCpu
+from fcn_deploy.engines.engine import Engine
 from fcn_deploy.errors import ArtifactError, GateError, UsageError
 from fcn_deploy.evaluation.accuracy import mean_iou
 from fcn_deploy.evaluation.comparison import assess
 from fcn_deploy.evaluation.criteria import Criterion
 from fcn_deploy.evaluation.gates import AskedGate, criteria_by_precision, judge
 from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, benchmark
-from fcn_deploy.files import check_writable, output_folder, read_bytes, write_json
-from fcn_deploy.graph.model import exported_spec, parse
-from fcn_deploy.mixed_precision.candidates import Mixer
+from fcn_deploy.files import check_writable, output_folder, write_json
+from fcn_deploy.graph.model import load_exported
+from fcn_deploy.mixed_precision.candidates import Candidates
 from fcn_deploy.mixed_precision.damage import measure_sensitivity
 from fcn_deploy.mixed_precision.decision import Decision, decide
 from fcn_deploy.mixed_precision.method_search import AUTO
@@ -108,7 +109,8 @@ class DeployConfig:
             UsageError: An option is none that it knows.
         """
         method = DEFAULT_METHOD if self.method == AUTO else self.method
-        return BuildConfig(precision, self.io, method, self.target_cpu)
+        int8 = BuildConfig("int8", self.io, method, self.target_cpu)
+        return int8 if precision == "int8" else int8.as_float(precision)
 
     def criteria(self) -> dict[str, tuple[Criterion, ...]]:
         """Returns, for each precision that has gates of its own, what its engine must keep.
@@ -160,16 +162,14 @@ def deploy(config: DeployConfig, progress: Progress | None = None) -> Summary:
         export_error = steps.export(
             config.weights, model, variant=config.variant, options=config.options, progress=progress
         )
-        spec = exported_spec(parse(read_bytes(model)))
+        spec = load_exported(model).spec
         files = OutputFiles(config.output, spec.variant)
         files.check_writable()
         ranges = steps.calibrate(model, observed, threads=config.threads, progress=progress) if config.int8 else None
         decision = None
         if ranges is not None and decided_on is not None:
             decision = decide(
-                read_bytes(model),
-                ranges,
-                config.build_config("int8"),
+                Candidates(load_exported(model), ranges, config.build_config("int8")),
                 [(image, None) for image in decided_on],
                 auto=True,
                 threads=config.threads,
@@ -224,7 +224,7 @@ def deploy(config: DeployConfig, progress: Progress | None = None) -> Summary:
         suspects = ""
         if ranges is not None and any(not e.verdict.gate.passed for e in summary.engines if e.precision == "int8"):
             suspects = _suspects(
-                Mixer(read_bytes(model), ranges, _int8_config(config, decision)), judged, config, progress
+                Candidates(load_exported(model), ranges, _int8_config(config, decision)), judged, config, progress
             )
         _publish(files, model, ranges, engines, summary, progress)
     _require_gates(summary, suspects)
@@ -358,10 +358,10 @@ def _int8_config(config: DeployConfig, decision: Decision | None) -> BuildConfig
     return config.build_config("int8") if decision is None else decision.config
 
 
-def _suspects(mixer: Mixer, judged: ImageFolder, config: DeployConfig, progress: Progress) -> str:
+def _suspects(candidates: Candidates, judged: ImageFolder, config: DeployConfig, progress: Progress) -> str:
     """Says which layers cost the most, on some of the images that were judged."""
     images = list(itertools.islice(judged, _SUSPECTED_ON))
-    found = measure_sensitivity(mixer, images, threads=config.threads, progress=progress)
+    found = measure_sensitivity(candidates, images, threads=config.threads, progress=progress)
     worst = found.by_damage()[:_SUSPECTS]
     return ", ".join(f"{layer.name} ({found.damage(layer):.2%} of pixels)" for layer in worst)
 

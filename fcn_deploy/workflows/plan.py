@@ -9,12 +9,11 @@ from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.diagnostics.machine import this_machine
-from fcn_deploy.engines.engine import BuildConfig
-from fcn_deploy.engines.tensorrt.typed_graph import Base
+from fcn_deploy.engines.config import Base, BuildConfig
 from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluation.criteria import Criterion
-from fcn_deploy.files import read_bytes
-from fcn_deploy.graph.model import exported_spec, parse
+from fcn_deploy.graph.model import load_exported
+from fcn_deploy.mixed_precision.candidates import Candidates
 from fcn_deploy.mixed_precision.decision import Decision, decide
 from fcn_deploy.mixed_precision.kernel_tuning import Tuned
 from fcn_deploy.mixed_precision.kernel_tuning import tune as choose_kernels
@@ -104,25 +103,21 @@ def plan(
         InputError: A file cannot be read or does not fit, or the precision map is of another net.
         UsageError: There are no images to decide on.
     """
-    data = read_bytes(model)
+    exported = load_exported(model)
     if options.precision_map is not None:
-        config = replace(config, int8_layers=read_precision_map(options.precision_map, data))
+        config = replace(config, int8_layers=read_precision_map(options.precision_map, exported))
     if not options.decides:
         return Decision(config)
     images = held_out if options.data is None else ImageFolder.open(options.data)
     if images is None:
         raise UsageError("no images to decide on", got="a ranges file", expected="--data DIR")
-    spec = exported_spec(parse(data))
+    spec = exported.spec
     ignore_index = spec.ignore_index if options.ignore_index is None else options.ignore_index
     return decide(
-        data,
-        ranges,
-        config,
+        Candidates(exported, ranges, config, "onnxruntime" if backend == OnnxRuntimeBackend.name else "tensorrt", base),
         samples(images, options.labels, "reading images", palette=spec.palette, ignore_index=ignore_index),
         auto=options.auto,
         budget=options.budget,
-        target="onnxruntime" if backend == OnnxRuntimeBackend.name else "tensorrt",
-        base=base,
         ignore_index=ignore_index,
         threads=threads,
         progress=progress,
@@ -153,4 +148,4 @@ def tune(
         InputError: The model cannot be read or is not an exported net, or the ranges are not the model's.
     """
     cpu = this_machine().cpu.name
-    return choose_kernels(read_bytes(model), config, ranges, images, cpu, threads=threads, progress=progress)
+    return choose_kernels(load_exported(model), config, ranges, images, cpu, threads=threads, progress=progress)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,15 +14,17 @@ from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.calibration.observer import observe
 from fcn_deploy.data.folders import ImageFolder
-from fcn_deploy.engines.engine import BuildConfig, Engine
+from fcn_deploy.engines.config import BuildConfig
+from fcn_deploy.engines.engine import Engine
 from fcn_deploy.engines.onnxruntime import build_onnxruntime, check_onnxruntime
-from fcn_deploy.engines.simulation import SIMULATION, build_simulation
-from fcn_deploy.engines.tensorrt.builder import TensorRTConfig, build_tensorrt, check_tensorrt
+from fcn_deploy.engines.simulation import SIMULATION, build_simulation, check_simulation
+from fcn_deploy.engines.tensorrt.builder import build_tensorrt, check_tensorrt
+from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.errors import ArtifactError, DependencyError, GateError, InputError, UsageError
 from fcn_deploy.evaluation.gates import THRESHOLDS
 from fcn_deploy.evaluation.parity import compare_backends
 from fcn_deploy.files import check_writable, read_bytes, write_bytes
-from fcn_deploy.graph.model import exported_spec, parse
+from fcn_deploy.graph.model import exported_spec, load_exported, parse
 from fcn_deploy.onnx_export.simplifier import simplify
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.quantization.prequantized import holds_qdq
@@ -206,8 +207,8 @@ def calibrate(model: Path, images: ImageFolder, *, threads: int | None = None, p
     Raises:
         InputError: The model or an image cannot be read, or does not fit.
     """
-    data = read_bytes(model)
-    return observe(data, progress.track(images, len(images), "calibrating"), size=images.size, threads=threads)
+    exported = load_exported(model)
+    return observe(exported, progress.track(images, len(images), "calibrating"), size=images.size, threads=threads)
 
 
 def calibrate_randomly(
@@ -228,9 +229,9 @@ def calibrate_randomly(
     count = count or _RANDOM_IMAGES
     random = np.random.default_rng(0)
     noise: Iterator[NDArray[np.uint8]] = (random.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(count))
-    data = read_bytes(model)
+    exported = load_exported(model)
     images = progress.track(noise, count, "calibrating on noise")
-    return observe(data, images, size=size, random=True, threads=threads)
+    return observe(exported, images, size=size, random=True, threads=threads)
 
 
 def choose_backend(requested: str, output: Path, progress: Progress = _SILENT) -> str:
@@ -322,20 +323,12 @@ def check_build(
     if backend not in (OnnxRuntimeBackend.name, SIMULATION):
         check_tensorrt(find_flavor(backend), config, options or TensorRTConfig())
         return
-    asked = [
-        field.name for field in fields(TensorRTConfig) if options and getattr(options, field.name) != field.default
-    ]
-    if log is not None:
-        asked.append("log")
     if backend == SIMULATION:
-        if config.precision == "int8":
-            asked = [name for name in asked if name != "base"]  # the graph's own
-        if config.target_cpu != "generic":
-            raise UsageError("a target CPU for a simulation", got=config.target_cpu, fix="leave it out")
+        check_simulation(config, options)
     else:
-        check_onnxruntime(config)
-    if asked:
-        raise UsageError(f"options of TensorRT's builders for {backend}", got=", ".join(asked), fix="leave them out")
+        check_onnxruntime(config, options)
+    if log is not None:
+        raise UsageError(f"options of TensorRT's builders for {backend}", got="`log`", fix="leave them out")
 
 
 def build(
@@ -347,6 +340,7 @@ def build(
     options: TensorRTConfig | None = None,
     progress: Progress = _SILENT,
     log: Path | None = None,
+    spec: ModelSpec | None = None,
 ) -> Engine:
     """Builds an engine.
 
@@ -358,6 +352,7 @@ def build(
         options: What is particular to TensorRT's builders; None for ONNX Runtime.
         progress: Told how far a TensorRT builder is, and what it was not asked for.
         log: Where to write what a TensorRT library says; None for ONNX Runtime.
+        spec: Of the model that a tool made this one of, and left out; else None.
 
     Raises:
         ArtifactError: ONNX Runtime cannot load what was built.
@@ -370,9 +365,9 @@ def build(
     check_build(backend, config, options, log)
     if isinstance(ranges, Path):
         ranges = Ranges.load(ranges)
-    data = read_bytes(model)
+    exported = load_exported(model, spec=spec)
     if backend == SIMULATION:
-        return build_simulation(data, config, (options or TensorRTConfig()).base, ranges, progress)
+        return build_simulation(exported, config, (options or TensorRTConfig()).base, ranges, progress)
     if backend != OnnxRuntimeBackend.name:
-        return build_tensorrt(find_flavor(backend), data, config, options, ranges, progress, log)
-    return build_onnxruntime(data, config, ranges)
+        return build_tensorrt(find_flavor(backend), exported, config, options, ranges, progress, log)
+    return build_onnxruntime(exported, config, ranges)

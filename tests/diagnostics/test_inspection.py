@@ -17,7 +17,7 @@ from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.sidecar import sidecar_path
 from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
 from fcn_deploy.diagnostics.inspection import inspect
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.errors import ArtifactError, InputError, UsageError
 from fcn_deploy.files import sha256_file
 from fcn_deploy.reporting.facts import brief, detail_table, facts_table

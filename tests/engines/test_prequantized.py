@@ -6,15 +6,15 @@ from collections import Counter
 import numpy as np
 import onnx
 import pytest
+from fcn_deploy.engines.check_logits_size import check_sizes
 from onnx import numpy_helper
 
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.spec import METADATA_KEY
 from fcn_deploy.diagnostics.inspection import inspect
-from fcn_deploy.engines.check_logits_size import check_sizes
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.engines.prequantized import given_precision
-from fcn_deploy.engines.tensorrt.builder import TensorRTConfig
+from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.typed_graph import simulate, typed_graph
 from fcn_deploy.errors import InputError, PrecisionError, UsageError
 from fcn_deploy.files import sha256_file

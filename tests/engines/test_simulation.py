@@ -7,8 +7,8 @@ import pytest
 
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.diagnostics.inspection import inspect
-from fcn_deploy.engines.engine import BuildConfig
-from fcn_deploy.engines.tensorrt.builder import TensorRTConfig
+from fcn_deploy.engines.config import BuildConfig
+from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.typed_graph import simulate, typed_graph
 from fcn_deploy.errors import UsageError
 from fcn_deploy.runtime import Segmenter

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from fcn_deploy.artifacts.ranges import Ranges
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.mixed_precision.candidates import Mixer
 
 

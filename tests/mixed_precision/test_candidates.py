@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fcn_deploy.artifacts.ranges import Ranges
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.engines.onnxruntime import build_onnxruntime
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.graph.model import parse

@@ -9,7 +9,7 @@ from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.sidecar import Sidecar, load_sidecar
 from fcn_deploy.cli.app import run
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.evaluation.latency import Timing
 from fcn_deploy.files import read_bytes
 from fcn_deploy.mixed_precision import kernel_tuning as module

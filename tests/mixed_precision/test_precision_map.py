@@ -3,7 +3,7 @@ import json
 import pytest
 
 from fcn_deploy.artifacts.sidecar import sidecar_path
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.engines.onnxruntime import build_onnxruntime
 from fcn_deploy.errors import InputError
 from fcn_deploy.mixed_precision.precision_map import read_precision_map

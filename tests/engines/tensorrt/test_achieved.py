@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from fcn_deploy.artifacts.sidecar import Precision, load_sidecar
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.engines.tensorrt import achieved
 from fcn_deploy.engines.tensorrt import builder as module
 from fcn_deploy.errors import DependencyError, PrecisionError

@@ -12,10 +12,10 @@ from onnx import TensorProto, helper
 
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.sidecar import Precision, load_sidecar, sidecar_path
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.engines.tensorrt import achieved
 from fcn_deploy.engines.tensorrt import builder as module
-from fcn_deploy.engines.tensorrt.builder import TensorRTConfig
+from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.profiles import DEFAULT, ImageProfile
 from fcn_deploy.engines.tensorrt.typed_graph import TypedGraph
 from fcn_deploy.errors import DependencyError, InputError, UsageError

@@ -13,7 +13,7 @@ from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import ENGINE_KEY
 from fcn_deploy.calibration.observer import observe
 from fcn_deploy.data.folders import ImageFolder
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.engines.tensorrt.typed_graph import simulate, typed_graph
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.graph.model import parse, serialize

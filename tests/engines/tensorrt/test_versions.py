@@ -5,10 +5,10 @@ import sys
 import pytest
 
 from fcn_deploy.artifacts.shapes import ImageShape
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.engines.tensorrt import achieved
 from fcn_deploy.engines.tensorrt import builder as module
-from fcn_deploy.engines.tensorrt.builder import TensorRTConfig
+from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.profiles import ImageProfile
 from fcn_deploy.errors import DependencyError, InputError
 from fcn_deploy.runtime.tensorrt.driver import Gpu
