@@ -35,7 +35,7 @@ from fcn_deploy.cli.options import PATH, ShapeType
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.demo import CALIBRATION_SEEDS, EVALUATION_SEEDS, make_scene
 from fcn_deploy.diagnostics.checkup import check_up
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, ratio, time_in_turn
 from fcn_deploy.files import check_writable, write_bytes, write_json
 from fcn_deploy.graph.layers import list_layers, total_macs

@@ -20,7 +20,7 @@ import click
 import numpy as np
 
 from fcn_deploy.data.folders import ImageFolder
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.graph.model import exported_spec, parse
 from fcn_deploy.runtime.image import normalize
 from fcn_deploy.workflows import steps

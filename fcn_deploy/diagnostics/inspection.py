@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fcn_deploy.graph.layers import Layer
 
 
-def inspect(path: Path, shape: ImageShape | None = None) -> dict[str, Any]:
+def inspect_file(path: Path, shape: ImageShape | None = None) -> dict[str, Any]:
     """Describes a checkpoint, an ONNX model or engine, a TensorRT plan, ranges, a sidecar or a summary.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.errors import ArtifactError, GateError, InputError
-from fcn_deploy.evaluation.gates import THRESHOLDS
+from fcn_deploy.evaluation.gates import DEFAULT_GATES
 from fcn_deploy.evaluation.parity import compare_backends
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime.backend import Backend
@@ -68,7 +68,7 @@ def compare_models(
         error = compare_backends(reference, candidate, feeds)
     except InputError as mismatch:
         raise GateError(f"the model does not give the results of {name}", got=str(mismatch)) from mismatch
-    limit = THRESHOLDS["fp32"].error
+    limit = DEFAULT_GATES["fp32"].error
     if limit is not None and not error <= limit:
         raise GateError(
             f"the model does not give the results of {name}",

@@ -13,7 +13,7 @@ import onnx
 from fcn_deploy.errors import DependencyError, InputError
 
 
-def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+def run_onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
     """Returns the model with constants folded and redundant nodes removed, by onnxsim.
 
     onnxsim runs as a subprocess, because it can crash the interpreter. Metadata, inputs and outputs stay the same. The

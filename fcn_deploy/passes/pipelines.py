@@ -88,8 +88,8 @@ def onnxruntime_cpu(image_io: Normalization | None, winograd: Collection[str] | 
     steps: list[ir.passes.PassBase] = [
         # After quantisation, which goes by layers. Before Winograd, which also takes 3x3 convolutions that this writes.
         RewriteUpsampling(),
-        # Before the next, which is for convolutions whose maps are stored in blocks of channels; the maps of a layer that
-        # this replaces are not.
+        # Before the next, which is for convolutions whose maps are stored in blocks of channels; the maps of a layer
+        # that this replaces are not.
         Winograd(winograd),
         QuantizeChannelsLast(),
     ]

@@ -39,9 +39,7 @@ class Siblings:
         return f"{outcome}: {self.int8} takes {times}."
 
 
-def find_siblings(
-    sidecars: Mapping[str, Sidecar | None], timings: Sequence[Timing], labels: Sequence[str]
-) -> list[Siblings]:
+def find_siblings(sidecars: Mapping[str, Sidecar | None], timings: Sequence[Timing]) -> list[Siblings]:
     """Returns each pair of an INT8 and an FP16 engine of the same model among the engines of a benchmark.
 
     Engines of different libraries are not siblings: they differ in more than the precision.
@@ -49,17 +47,12 @@ def find_siblings(
     Args:
         sidecars: By name of the timing; None for an engine without a sidecar.
         timings: Of all engines.
-        labels: What to call them, in the order of the timings.
     """
-    known = [
-        (sidecar, timing, label)
-        for timing, label in zip(timings, labels, strict=True)
-        if (sidecar := sidecars[timing.name]) is not None
-    ]
+    known = [(sidecar, timing) for timing in timings if (sidecar := sidecars[timing.name]) is not None]
     return [
-        Siblings(int8_label, fp16_label, ratio(int8_timing, fp16_timing))
-        for int8, int8_timing, int8_label in known
-        for fp16, fp16_timing, fp16_label in known
+        Siblings(int8_timing.name, fp16_timing.name, ratio(int8_timing, fp16_timing))
+        for int8, int8_timing in known
+        for fp16, fp16_timing in known
         if (int8.precision.requested, fp16.precision.requested) == ("int8", "fp16")
         and (int8.backend, int8.source.onnx_sha256) == (fp16.backend, fp16.source.onnx_sha256)
     ]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.engines.onnxruntime import build_onnxruntime, check_onnxruntime
-from fcn_deploy.engines.simulation import SIMULATION, build_simulation
-from fcn_deploy.engines.tensorrt.builder import TensorRTConfig, build_tensorrt, check_tensorrt
+from fcn_deploy.engines.simulation import SIMULATION, build_simulation, check_simulation
+from fcn_deploy.engines.tensorrt.builder import build_tensorrt, check_tensorrt
+from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.errors import DependencyError, UsageError
 from fcn_deploy.files import check_writable
 from fcn_deploy.graph.model import ExportedModel
@@ -56,19 +57,17 @@ class Job:
             InputError: The log cannot be written.
             UsageError: The backend cannot do what is asked for.
         """
+        if self.log is not None and self.backend in (OnnxRuntimeBackend.name, SIMULATION):
+            got = f"`log` for {self.backend}"
+            raise UsageError("only TensorRT's libraries have something to log", got=got, fix="leave it out")
         if self.log is not None:
             check_writable(self.log)
-        if self.backend not in (OnnxRuntimeBackend.name, SIMULATION):
-            check_tensorrt(find_flavor(self.backend), self.config, self.tensorrt)
-            return
         if self.is_onnxruntime:
-            check_onnxruntime(self.config)
-        elif self.config.target_cpu != "generic":
-            raise UsageError("a target CPU for a simulation", got=self.config.target_cpu, fix="leave it out")
-        asked = [*self._tensorrt_options(), *(["log"] if self.log is not None else [])]
-        if asked:
-            got = ", ".join(f"`{name}`" for name in asked)
-            raise UsageError(f"options of TensorRT's builders for {self.backend}", got=got, fix="leave them out")
+            check_onnxruntime(self.config, self.tensorrt)
+        elif self.backend == SIMULATION:
+            check_simulation(self.config, self.tensorrt)
+        else:
+            check_tensorrt(find_flavor(self.backend), self.config, self.tensorrt)
 
     def build(self, model: ExportedModel, ranges: Ranges | None, progress: Progress) -> Engine:
         """Builds the engine; see the builder of its backend for what is raised."""
@@ -83,18 +82,11 @@ class Job:
         """Returns the same in FP16 throughout: for `net.int8.engine` and `net.engine`, `net.fp16.engine`."""
         return replace(
             self,
-            config=replace(self.config, precision="fp16", bias_correction=True, weight_rounding=None, int8_layers=None),
+            config=self.config.as_float("fp16"),
             tensorrt=replace(self.tensorrt, base="fp16"),
             output=_in_fp16(self.output) if self.output else None,
             log=_in_fp16(self.log) if self.log else None,
         )
-
-    def _tensorrt_options(self) -> list[str]:
-        """What of TensorRT's options was asked for; an INT8 simulation has a base of its own."""
-        names = [each.name for each in fields(TensorRTConfig) if getattr(self.tensorrt, each.name) != each.default]
-        if self.backend == SIMULATION and self.config.precision == "int8":
-            names = [name for name in names if name != "base"]
-        return names
 
 
 def choose_backend(requested: str, output: Path | None, progress: Progress) -> str:
@@ -109,12 +101,10 @@ def choose_backend(requested: str, output: Path | None, progress: Progress) -> s
         DependencyError: `auto` met a suffix none of whose backends can build here.
         UsageError: The suffix does not fit the backend, or the backend is unknown.
     """
-    if requested in (OnnxRuntimeBackend.name, SIMULATION):
-        suffixes = _ONNX
-    else:
-        suffixes = (*_ONNX, *_PLANS) if requested == AUTO else _PLANS
+    of_onnx = requested in (OnnxRuntimeBackend.name, SIMULATION, AUTO)
+    of_plans = requested not in (OnnxRuntimeBackend.name, SIMULATION)
     if output is not None:
-        check_suffix(output, *suffixes)
+        check_suffix(output, *(_ONNX if of_onnx else ()), *(_PLANS if of_plans else ()))
     if requested in (OnnxRuntimeBackend.name, SIMULATION):
         return requested
     if requested != AUTO:

@@ -110,8 +110,7 @@ def benchmark(
     """
     config = BenchmarkConfig(warmup, duration, iterations, tuple(percentile))
     wanted = image_shape(shape)
-    listed = [engines] if _is_one(engines) else list(engines)  # type: ignore[arg-type,list-item]
-    contestants = _distinct(([vs] if vs is not None else []) + listed)
+    contestants = _distinct([*([vs] if vs is not None else []), *_listed(engines)])
     code = NetCode(model, padding(model, size_divisor, pad_mode))
     runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
     images = np.random.default_rng(0).integers(0, 256, (*astuple(wanted), 3), dtype=np.uint8)
@@ -127,8 +126,10 @@ def benchmark(
     return Benchmark(wanted, threads, tuple(timings), tuple(siblings), config.percentiles)
 
 
-def _is_one(engines: object) -> bool:
-    return not isinstance(engines, Sequence) or isinstance(engines, str)
+def _listed(engines: Sequence[Runnable] | Runnable) -> Sequence[Runnable]:
+    if isinstance(engines, str) or not isinstance(engines, Sequence):
+        return [engines]
+    return engines
 
 
 def _distinct(runnables: Sequence[Runnable]) -> list[Runnable]:

@@ -12,26 +12,24 @@ from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.sidecar import Io, sidecar_path
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.diagnostics.machine import this_machine
-from fcn_deploy.engines.config import DEFAULT_METHOD, BuildConfig, RequestedPrecision, TargetCpu
+from fcn_deploy.engines.config import DEFAULT_METHOD, Base, BuildConfig, RequestedPrecision, TargetCpu
 from fcn_deploy.engines.engine import Engine
-from fcn_deploy.engines.tensorrt.builder import TensorRTConfig
+from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.profiles import ImageProfile, pair_shapes
-from fcn_deploy.engines.tensorrt.typed_graph import Base
 from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluation.gates import Criterion
-from fcn_deploy.files import check_writable
+from fcn_deploy.files import StrPath, check_writable
 from fcn_deploy.graph.model import ExportedModel, load_exported
 from fcn_deploy.mixed_precision.decision import Decision
 from fcn_deploy.mixed_precision.kernel_tuning import Tuned, tune_kernels
 from fcn_deploy.mixed_precision.method_search import AUTO
 from fcn_deploy.progress import Progress, Silent
-from fcn_deploy.quantization.prequantized import is_prequantized
+from fcn_deploy.quantization.prequantized import holds_qdq
 from fcn_deploy.quantization.rounding import Rounding
 from fcn_deploy.workflows.backends import Job, choose_backend
 from fcn_deploy.workflows.calibrating import calibrate, load_ranges
 from fcn_deploy.workflows.decisions import SearchOptions, decide_precisions
 from fcn_deploy.workflows.parameters import (
-    PathLike,
     Size,
     check_distinct,
     image_folder,
@@ -45,11 +43,11 @@ Shapes = Sequence[str | ImageShape] | str | ImageShape
 
 
 def build_engine(
-    model: PathLike | ExportedModel,
+    model: StrPath | ExportedModel,
     *,
     precision: RequestedPrecision = "fp32",
-    calib_data: PathLike | ImageFolder | None = None,
-    ranges: PathLike | Ranges | None = None,
+    calib_data: StrPath | ImageFolder | None = None,
+    ranges: StrPath | Ranges | None = None,
     calib_method: str | None = None,
     calib_size: str | Size | None = None,
     max_images: int | None = None,
@@ -57,14 +55,14 @@ def build_engine(
     weight_rounding: Rounding | None = None,
     winograd: bool = True,
     tune: str | Size | None = None,
-    spec_from: PathLike | ExportedModel | None = None,
+    spec_from: StrPath | ExportedModel | None = None,
     backend: BackendName = "auto",
     io: Io = "image",
     target_cpu: TargetCpu = "generic",
     accuracy_budget: str | Criterion | None = None,
-    precision_map: PathLike | None = None,
-    data: PathLike | ImageFolder | None = None,
-    labels: PathLike | None = None,
+    precision_map: StrPath | None = None,
+    data: StrPath | ImageFolder | None = None,
+    labels: StrPath | None = None,
     ignore_index: int | None = None,
     min_shape: Shapes = (),
     opt_shape: Shapes = (),
@@ -72,14 +70,14 @@ def build_engine(
     base: Base = "fp16",
     workspace: int | None = None,
     builder_optimization_level: int | None = None,
-    timing_cache: PathLike | None = None,
+    timing_cache: StrPath | None = None,
     hardware_compatibility: bool = False,
     version_compatible: bool = False,
     compute_capability: Sequence[str] = (),
     twin: bool = False,
-    log: PathLike | None = None,
+    log: StrPath | None = None,
     threads: int | None = None,
-    output: PathLike | None = None,
+    output: StrPath | None = None,
     progress: Progress | None = None,
 ) -> Engine:
     """Builds an engine and its sidecar from an exported model.
@@ -191,7 +189,7 @@ def build_engine(
         _check_files(each, (model, ranges, spec_from))
         each.check()
     net = _load(model, spec_from)
-    if is_prequantized(net.graph):
+    if holds_qdq(net.copy()):
         source.refuse_for_prequantized(config, search, twin, tune)
     elif precision == "int8":
         source.require_one()
@@ -203,8 +201,8 @@ class _RangesSource:
     """Where the ranges of a build come from: images to calibrate on, or what calibration found before."""
 
     precision: RequestedPrecision
-    calib_data: PathLike | ImageFolder | None
-    ranges: PathLike | Ranges | None
+    calib_data: StrPath | ImageFolder | None
+    ranges: StrPath | Ranges | None
     method: str | None
     size: Size | None
     max_images: int | None
@@ -337,7 +335,7 @@ def _check_files(job: Job, reads: Sequence[object]) -> None:
             check_distinct(written, *reads, *outputs)
 
 
-def _load(model: PathLike | ExportedModel, spec_from: PathLike | ExportedModel | None) -> ExportedModel:
+def _load(model: StrPath | ExportedModel, spec_from: StrPath | ExportedModel | None) -> ExportedModel:
     if isinstance(model, ExportedModel):
         return model
     stated = spec_from

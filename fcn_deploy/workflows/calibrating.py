@@ -11,22 +11,23 @@ from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.calibration.observer import observe
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.errors import UsageError
+from fcn_deploy.files import StrPath
 from fcn_deploy.graph.model import ExportedModel, load_exported
 from fcn_deploy.progress import Progress, Silent
-from fcn_deploy.workflows.parameters import PathLike, Size, image_folder, image_size, input_file, output_file
+from fcn_deploy.workflows.parameters import Size, image_folder, image_size, input_file, output_file
 
 _RANDOM_IMAGES = 8
 
 
 def calibrate(
-    model: PathLike | ExportedModel,
-    calib_data: PathLike | ImageFolder | None = None,
+    model: StrPath | ExportedModel,
+    calib_data: StrPath | ImageFolder | None = None,
     *,
     calib_size: str | Size | None = None,
     max_images: int | None = None,
     random_calibration: bool = False,
     threads: int | None = None,
-    output: PathLike | None = None,
+    output: StrPath | None = None,
     progress: Progress | None = None,
 ) -> Ranges:
     """Runs an exported model over images and keeps histograms of its tensors.
@@ -73,7 +74,7 @@ def calibrate(
     return ranges
 
 
-def load_ranges(path: PathLike) -> Ranges:
+def load_ranges(path: StrPath) -> Ranges:
     """Reads a ranges file.
 
     Raises:

@@ -10,6 +10,7 @@ from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluation.gates import Criterion
 from fcn_deploy.graph.model import ExportedModel
+from fcn_deploy.mixed_precision.candidates import Candidates, Target
 from fcn_deploy.mixed_precision.decision import Decision, decide
 from fcn_deploy.mixed_precision.precision_map import read_precision_map
 from fcn_deploy.progress import Progress
@@ -103,15 +104,12 @@ def decide_precisions(
         raise UsageError("no images to decide on", got="a ranges file", expected="`data`")
     spec = model.spec
     ignore_index = spec.ignore_index if options.ignore_index is None else options.ignore_index
+    target: Target = "onnxruntime" if job.is_onnxruntime else "tensorrt"
     return decide(
-        model,
-        ranges,
-        config,
+        Candidates(model, ranges, config, target, job.tensorrt.base),
         samples(images, options.labels, "reading images", palette=spec.palette, ignore_index=ignore_index),
         auto=options.auto,
         budget=options.budget,
-        target="onnxruntime" if job.is_onnxruntime else "tensorrt",
-        base=job.tensorrt.base,
         ignore_index=ignore_index,
         threads=threads,
         progress=progress,

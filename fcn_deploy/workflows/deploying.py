@@ -31,7 +31,7 @@ from fcn_deploy.evaluation.accuracy import mean_iou
 from fcn_deploy.evaluation.comparison import Comparison, Comparisons, compare
 from fcn_deploy.evaluation.gates import Criterion, GateOption, GateResult, check_gate, gates_by_precision
 from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, ratio, time_in_turn
-from fcn_deploy.files import output_folder
+from fcn_deploy.files import StrPath, output_folder
 from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.mixed_precision.candidates import Candidates
 from fcn_deploy.mixed_precision.damage import measure_sensitivity
@@ -43,9 +43,9 @@ from fcn_deploy.runtime.options import RuntimeOptions
 from fcn_deploy.workflows.building import build_engine
 from fcn_deploy.workflows.calibrating import calibrate
 from fcn_deploy.workflows.exporting import Variant, export
-from fcn_deploy.workflows.parameters import PathLike, Size, image_folder, image_size, input_file
+from fcn_deploy.workflows.parameters import Size, image_folder, image_size, input_file
 from fcn_deploy.workflows.publishing import OutputFiles, publish, require_gates
-from fcn_deploy.workflows.references import PYTORCH, NetCode, opened
+from fcn_deploy.workflows.references import PYTORCH, NetCode, Runnable, opened
 from fcn_deploy.workflows.samples import samples
 
 _log = logging.getLogger(__name__)
@@ -56,9 +56,9 @@ _SUSPECTED_ON = 4
 
 
 def deploy(
-    weights: PathLike | None,
-    calib_data: PathLike | ImageFolder | None,
-    output: PathLike,
+    weights: StrPath | None,
+    calib_data: StrPath | ImageFolder | None,
+    output: StrPath,
     *,
     demo: bool = False,
     int8: bool = False,
@@ -67,7 +67,7 @@ def deploy(
     size_divisor: int | None = None,
     pad_mode: PadMode | None = None,
     num_classes: int | None = None,
-    class_names: PathLike | None = None,
+    class_names: StrPath | None = None,
     ignore_index: int | None = None,
     mean: Triple | None = None,
     std: Triple | None = None,
@@ -80,8 +80,8 @@ def deploy(
     calib_method: str | None = None,
     io: Io = "image",
     target_cpu: TargetCpu = "generic",
-    data: PathLike | ImageFolder | None = None,
-    labels: PathLike | None = None,
+    data: StrPath | ImageFolder | None = None,
+    labels: StrPath | None = None,
     gate: Sequence[str | GateOption] | str = (),
     threads: int | None = None,
     warmup: float = 200,
@@ -181,7 +181,7 @@ def deploy(
         files.check_writable()
         ranges = calibrate(net, observed, threads=threads, progress=progress) if int8 else None
         engines = _build(net, ranges, decided_on, config, threads, progress)
-        contestants = [*engines.values(), f"{PYTORCH}{checkpoint}"]
+        contestants: list[Runnable] = [*engines.values(), f"{PYTORCH}{checkpoint}"]
         with opened(contestants, RuntimeOptions(threads=threads), NetCode(model)) as (*candidates, reference):
             spec = net.spec
             truth = samples(
@@ -191,7 +191,8 @@ def deploy(
                 progress=progress,
             )
             found = compare(reference, candidates, truth, spec.ignore_index)
-            named = {"pytorch": reference, **dict(zip(engines, candidates, strict=True))}
+            named: dict[str, Segmenter] = {"pytorch": reference}
+            named.update(zip(engines, candidates, strict=True))
             image = next(iter(judged))
             timings = _time(named, image, timing, progress)
         results = {
@@ -291,7 +292,7 @@ def _demo_inputs(output: Path, progress: Progress) -> tuple[Path, Path, Path, Pa
 
 
 def _split(
-    calibration: ImageFolder, data: PathLike | ImageFolder | None, labels: PathLike | None, config: _DeployConfig
+    calibration: ImageFolder, data: StrPath | ImageFolder | None, labels: StrPath | None, config: _DeployConfig
 ) -> tuple[ImageFolder, ImageFolder, ImageFolder | None]:
     """The images to observe, to verify on, and to choose the calibration method on."""
     if data is None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fcn_deploy.artifacts.geometry import PadMode
+from fcn_deploy.artifacts.measures import Drop, Parity
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.evaluation.accuracy import (
-    Drop,
     Matrix,
     class_iou,
     frequency_weighted_iou,
@@ -17,11 +17,11 @@ from fcn_deploy.evaluation.accuracy import (
     pixel_accuracy,
 )
 from fcn_deploy.evaluation.comparison import compare, confusion_matrices
-from fcn_deploy.evaluation.parity import Parity
+from fcn_deploy.files import StrPath
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
-from fcn_deploy.workflows.parameters import PathLike, image_folder, padding
+from fcn_deploy.workflows.parameters import image_folder, padding
 from fcn_deploy.workflows.references import NetCode, Runnable, name_of, opened
 from fcn_deploy.workflows.samples import samples
 
@@ -128,8 +128,8 @@ class Evaluation:
 
 def evaluate(
     engine: Runnable,
-    data: PathLike | ImageFolder,
-    labels: PathLike,
+    data: StrPath | ImageFolder,
+    labels: StrPath,
     *,
     ignore_index: int | None = None,
     reference: Runnable | None = None,

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Literal
 from fcn_deploy.artifacts.geometry import PadMode
 from fcn_deploy.artifacts.normalization import Triple
 from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.files import StrPath
 from fcn_deploy.graph.model import ExportedModel, load_exported
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-from fcn_deploy.workflows.parameters import PathLike, image_shape, input_file, output_file, padding
+from fcn_deploy.workflows.parameters import image_shape, input_file, output_file, padding
 
 if TYPE_CHECKING:
     from fcn_deploy.models.load import Net
@@ -22,14 +23,14 @@ _ONNX = (".onnx",)
 
 
 def export(
-    weights: PathLike,
+    weights: StrPath,
     *,
     variant: Variant | None = None,
     model: str | None = None,
     size_divisor: int | None = None,
     pad_mode: PadMode | None = None,
     num_classes: int | None = None,
-    class_names: PathLike | None = None,
+    class_names: StrPath | None = None,
     ignore_index: int | None = None,
     mean: Triple | None = None,
     std: Triple | None = None,
@@ -40,7 +41,7 @@ def export(
     opset: int = 18,
     shape: str | ImageShape | None = None,
     simplify: bool = True,
-    output: PathLike | None = None,
+    output: StrPath | None = None,
     progress: Progress | None = None,
 ) -> ExportedModel:
     """Exports a checkpoint to ONNX with dynamic batch, height and width, and compares the result with PyTorch.
@@ -136,7 +137,7 @@ def _export_compared(net: Net, config: ExportConfig, simplified: bool, progress:
 
 
 def simplify(
-    model: PathLike | ExportedModel, *, output: PathLike | None = None, progress: Progress | None = None
+    model: StrPath | ExportedModel, *, output: StrPath | None = None, progress: Progress | None = None
 ) -> ExportedModel:
     """Simplifies an exported model with onnxsim, and compares the result with the original.
 

@@ -7,10 +7,11 @@ from typing import Any
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.diagnostics.checkup import Checkup, check_up
 from fcn_deploy.diagnostics.inspection import inspect_file
-from fcn_deploy.workflows.parameters import PathLike, image_shape, input_file
+from fcn_deploy.files import StrPath
+from fcn_deploy.workflows.parameters import image_shape, input_file
 
 
-def inspect(file: PathLike, *, shape: str | ImageShape | None = None) -> dict[str, Any]:
+def inspect(file: StrPath, *, shape: str | ImageShape | None = None) -> dict[str, Any]:
     """Describes a checkpoint, an exported model, an engine, ranges, a sidecar or a summary.
 
     Args:

@@ -8,33 +8,32 @@ from typing import Literal
 
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.data.folders import ImageFolder
-from fcn_deploy.engines.config import DEFAULT_METHOD, BuildConfig, TargetCpu
-from fcn_deploy.engines.tensorrt.typed_graph import Base
+from fcn_deploy.engines.config import DEFAULT_METHOD, Base, BuildConfig, TargetCpu
 from fcn_deploy.errors import UsageError
-from fcn_deploy.files import write_bytes, write_json
+from fcn_deploy.files import StrPath, write_bytes, write_json
 from fcn_deploy.graph.model import ExportedModel, load_exported
 from fcn_deploy.mixed_precision.candidates import Candidates
 from fcn_deploy.mixed_precision.damage import Sensitivity, measure_sensitivity
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.reporting.plots import FORMATS, sensitivity_plot
 from fcn_deploy.workflows.calibrating import load_ranges
-from fcn_deploy.workflows.parameters import PathLike, check_distinct, image_folder, input_file, output_file
+from fcn_deploy.workflows.parameters import check_distinct, image_folder, input_file, output_file
 
 _log = logging.getLogger(__name__)
 
 
 def sensitivity(
-    model: PathLike | ExportedModel,
+    model: StrPath | ExportedModel,
     *,
-    ranges: PathLike | Ranges,
-    data: PathLike | ImageFolder,
+    ranges: StrPath | Ranges,
+    data: StrPath | ImageFolder,
     max_images: int = 8,
     backend: Literal["onnxruntime", "tensorrt"] = "onnxruntime",
     base: Base | None = None,
     calib_method: str | None = None,
     target_cpu: TargetCpu = "generic",
-    plot: PathLike | None = None,
-    output: PathLike | None = None,
+    plot: StrPath | None = None,
+    output: StrPath | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Sensitivity:

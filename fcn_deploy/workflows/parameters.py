@@ -11,13 +11,12 @@ from fcn_deploy.artifacts.geometry import Padding, PadMode
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.errors import InputError, UsageError
-from fcn_deploy.files import check_writable
+from fcn_deploy.files import StrPath, check_writable
 
-PathLike: TypeAlias = str | os.PathLike[str]
 Size: TypeAlias = tuple[int, int]
 
 
-def input_file(path: PathLike) -> Path:
+def input_file(path: StrPath) -> Path:
     """Returns a path that is to be read, checked before work starts.
 
     Raises:
@@ -29,7 +28,7 @@ def input_file(path: PathLike) -> Path:
     return file
 
 
-def output_file(path: PathLike | None, suffixes: Iterable[str], reads: Iterable[object] = ()) -> Path | None:
+def output_file(path: StrPath | None, suffixes: Iterable[str], reads: Iterable[object] = ()) -> Path | None:
     """Returns a path that is to be written, checked before work starts.
 
     Args:
@@ -61,15 +60,15 @@ def check_suffix(path: Path, *suffixes: str) -> None:
         raise UsageError("the output's suffix does not fit", got=str(path), expected=expected)
 
 
-def check_distinct(output: Path, *inputs: object) -> None:
+def check_distinct(output: StrPath, *inputs: object) -> None:
     """Checks that a function does not write over what it reads.
 
     Raises:
         UsageError: It would.
     """
     paths = (Path(each) for each in inputs if isinstance(each, str | os.PathLike))
-    if any(path.resolve() == output.resolve() for path in paths):
-        raise UsageError("the output would replace an input", got=str(output), fix="give it another name")
+    if any(path.resolve() == Path(output).resolve() for path in paths):
+        raise UsageError("the output would replace an input", got=os.fspath(output), fix="give it another name")
 
 
 def image_shape(shape: str | ImageShape) -> ImageShape:
@@ -100,7 +99,7 @@ def image_size(size: str | Size | None) -> Size | None:
 
 
 def image_folder(
-    images: PathLike | ImageFolder, *, max_images: int | None = None, size: Size | None = None
+    images: StrPath | ImageFolder, *, max_images: int | None = None, size: Size | None = None
 ) -> ImageFolder:
     """Returns the images of a folder; an ImageFolder stays what it is.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,12 @@ from fcn_deploy.data.folders import find_images
 from fcn_deploy.data.images import read_image
 from fcn_deploy.errors import FcnDeployError, InputError, UsageError
 from fcn_deploy.evaluation.parity import run
-from fcn_deploy.files import output_folder, write_bytes
+from fcn_deploy.files import StrPath, output_folder, write_bytes
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.reporting.pictures import KINDS, encode_png
 from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
-from fcn_deploy.workflows.parameters import PathLike, Size, image_size, padding
+from fcn_deploy.workflows.parameters import Size, image_size, padding
 from fcn_deploy.workflows.references import NetCode, Runnable, name_of, opened
 
 Kind = Literal["labels", "color", "overlay", "panel"]
@@ -45,8 +44,8 @@ class Predictions:
 
 def predict(
     engine: Runnable,
-    inputs: Sequence[PathLike] | PathLike,
-    output: PathLike,
+    inputs: Sequence[StrPath] | StrPath,
+    output: StrPath,
     *,
     save: Sequence[Kind] | str = ("labels", "overlay"),
     tile: str | Size | None = None,
@@ -91,8 +90,7 @@ def predict(
         >>> fd.predict("fcn8s.int8.onnx", "street/images", "out", save=("panel",))
     """
     kinds = _kinds(save)
-    names = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
-    paths = find_images([os.fspath(name) for name in names])
+    paths = find_images(inputs)
     folder = Path(output)
     targets = _targets(paths, kinds, folder)
     size = image_size(tile)

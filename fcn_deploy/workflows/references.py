@@ -13,24 +13,16 @@ from typing import TypeAlias
 from fcn_deploy.artifacts.geometry import Padding
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.errors import UsageError
+from fcn_deploy.files import StrPath
 from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.runtime import Segmenter
-from fcn_deploy.runtime.backend import PLAN_SUFFIXES
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-from fcn_deploy.runtime.options import RuntimeOptions
-from fcn_deploy.workflows.parameters import PathLike
+from fcn_deploy.runtime.options import Kind, RuntimeOptions, kind_of
 
 # Before the path of a checkpoint that is to run in PyTorch.
 PYTORCH = "pytorch:"
 
-Runnable: TypeAlias = PathLike | Engine | ExportedModel
-
-_TAKERS = {
-    "threads": "an ONNX engine or model, or a checkpoint",
-    "provider": "an ONNX engine or model",
-    "device": 'a TensorRT plan, or `provider="cuda"`',
-    "allow_host_code": "a TensorRT plan",
-}
+Runnable: TypeAlias = StrPath | Engine | ExportedModel
 
 
 @dataclass(frozen=True)
@@ -71,13 +63,13 @@ def opened(
     """
     options, code = options or RuntimeOptions(), code or NetCode()
     _check_code(runnables, code)
-    _check_takers(runnables, options)
+    options.check_taken({name_of(each): _kind(each) for each in runnables})
     segmenters: dict[object, Segmenter] = {}
     with ExitStack() as stack:
         for runnable in sorted(runnables, key=is_checkpoint):
             if _key(runnable) not in segmenters:
                 first = next(iter(segmenters.values()), None)
-                segmenter = _open(runnable, options.only(_takes(runnable, options)), code, first)
+                segmenter = _open(runnable, options.for_kind(_kind(runnable)), code, first)
                 segmenters[_key(runnable)] = stack.enter_context(segmenter)
         yield [segmenters[_key(runnable)] for runnable in runnables]
 
@@ -105,26 +97,12 @@ def _check_code(runnables: Sequence[Runnable], code: NetCode) -> None:
         raise UsageError("`model` makes the net of a checkpoint", got="no pytorch:CHECKPOINT", fix="leave it out")
 
 
-def _check_takers(runnables: Sequence[Runnable], options: RuntimeOptions) -> None:
-    for option in options.asked:
-        if option in _TAKERS and not any(option in _takes(each, options) for each in runnables):
-            names = ", ".join(map(name_of, runnables))
-            raise UsageError(f"nothing here takes `{option}`", got=names, expected=_TAKERS[option])
-
-
-def _takes(runnable: Runnable, options: RuntimeOptions) -> tuple[str, ...]:
-    """Which options are for something: tiles are for everything."""
+def _kind(runnable: Runnable) -> Kind:
     if is_checkpoint(runnable):
-        return "threads", "tile"
-    if _is_plan(runnable):
-        return "device", "allow_host_code", "tile"
-    return ("threads", "provider", "tile", *(("device",) if options.provider == "cuda" else ()))
-
-
-def _is_plan(runnable: Runnable) -> bool:
+        return "checkpoint"
     if isinstance(runnable, Engine):
-        return runnable.sidecar.backend != OnnxRuntimeBackend.name
-    return not isinstance(runnable, ExportedModel) and Path(runnable).suffix in PLAN_SUFFIXES
+        return "onnx" if runnable.sidecar.backend == OnnxRuntimeBackend.name else "plan"
+    return "onnx" if isinstance(runnable, ExportedModel) else kind_of(runnable)
 
 
 def _open(runnable: Runnable, options: RuntimeOptions, code: NetCode, first: Segmenter | None) -> Segmenter:
@@ -138,7 +116,7 @@ def _open(runnable: Runnable, options: RuntimeOptions, code: NetCode, first: Seg
 
 
 def _open_engine(engine: Engine, options: RuntimeOptions) -> Segmenter:
-    if not _is_plan(engine):
+    if _kind(engine) == "onnx":
         segmenter = Segmenter(_backend(engine.data, options), spec=engine.sidecar.spec, tile=options.tile)
         segmenter.sidecar = engine.sidecar
         return segmenter

@@ -8,15 +8,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fcn_deploy.artifacts.geometry import PadMode
+from fcn_deploy.artifacts.measures import Parity
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.errors import GateError, UsageError
 from fcn_deploy.evaluation.comparison import compare
 from fcn_deploy.evaluation.gates import GateOption, GateResult, check_gate, gates_by_precision
-from fcn_deploy.evaluation.parity import Parity
+from fcn_deploy.files import StrPath
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
-from fcn_deploy.workflows.parameters import PathLike, image_folder, padding
+from fcn_deploy.workflows.parameters import image_folder, padding
 from fcn_deploy.workflows.references import PYTORCH, NetCode, Runnable, name_of, opened
 from fcn_deploy.workflows.samples import samples
 
@@ -84,9 +85,9 @@ class Verification:
 def verify(
     engine: Runnable,
     reference: Runnable | None = None,
-    data: PathLike | ImageFolder | None = None,
+    data: StrPath | ImageFolder | None = None,
     *,
-    weights: PathLike | None = None,
+    weights: StrPath | None = None,
     max_images: int | None = None,
     gate: Sequence[str | GateOption] | str = (),
     model: str | None = None,

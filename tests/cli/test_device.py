@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.workflows import steps
 
 BLOCKED = ("torch", "onnx", "onnx_ir", "onnxscript", "onnxsim", "safetensors")

@@ -8,8 +8,8 @@ import pytest
 
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.sidecar import load_sidecar
-from fcn_deploy.engines.engine import BuildConfig
-from fcn_deploy.engines.tensorrt.builder import TensorRTConfig
+from fcn_deploy.engines.config import BuildConfig
+from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.profiles import ImageProfile
 from fcn_deploy.errors import ArtifactError, ClosedError, DependencyError, InputError
 from fcn_deploy.runtime import Segmenter

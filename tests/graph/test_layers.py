@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fcn_deploy.artifacts.shapes import ImageShape
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.graph.layers import Layer, list_layers, total_macs
 from fcn_deploy.graph.model import parse
 from fcn_deploy.graph.shape_inference import image_shape

@@ -16,7 +16,7 @@ from fcn_deploy.artifacts.geometry import PAPER
 from fcn_deploy.artifacts.palette import default_palette
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import ModelSpec
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.graph.model import parse
 from fcn_deploy.graph.shape_inference import DEFAULT_SHAPE, image_shape, tensor_types

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fcn_deploy.artifacts.geometry import AT_ONCE, PAPER, Geometry
 from fcn_deploy.artifacts.normalization import CAFFE
 from fcn_deploy.data.folders import ImageFolder
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.errors import InputError
 from fcn_deploy.evaluation.parity import relative_error
 from fcn_deploy.models import FCN, load_model, read_checkpoint

@@ -6,7 +6,7 @@ import pytest
 
 from fcn_deploy.errors import InputError
 from fcn_deploy.onnx_export import simplifier as module
-from fcn_deploy.onnx_export.simplifier import simplify
+from fcn_deploy.onnx_export.simplifier import run_onnxsim
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
 
@@ -16,7 +16,7 @@ def test_dims_metadata_and_numbers_survive(make_net):
     from fcn_deploy.onnx_export.tracing import export_onnx
 
     before, _ = export_onnx(make_net(8), ModelSpec("fcn8s", 8, 0.0625, 5, tuple("abcde"), default_palette(5)))
-    after = simplify(before)
+    after = run_onnxsim(before)
     assert len(after.graph.node) < len(before.graph.node) + 1
     assert list(after.metadata_props) == list(before.metadata_props)
     assert after.graph.output[0].type == before.graph.output[0].type
@@ -34,7 +34,7 @@ def test_a_crash_of_onnxsim_is_a_failure(exported, monkeypatch):
 
     monkeypatch.setattr(module.subprocess, "run", crash)
     with pytest.raises(InputError, match="exit status -11: Segmentation fault"):
-        simplify(onnx.load(exported("fcn8s")))
+        run_onnxsim(onnx.load(exported("fcn8s")))
 
 
 def test_a_simplifier_that_freezes_a_dimension_is_a_failure(exported, monkeypatch):
@@ -46,4 +46,4 @@ def test_a_simplifier_that_freezes_a_dimension_is_a_failure(exported, monkeypatc
 
     monkeypatch.setattr(module.subprocess, "run", freeze)
     with pytest.raises(InputError, match="onnxsim changed the model's outputs"):
-        simplify(onnx.load(exported("fcn8s")))
+        run_onnxsim(onnx.load(exported("fcn8s")))

@@ -16,7 +16,7 @@ from fcn_deploy.artifacts.palette import default_palette
 from fcn_deploy.artifacts.precision import Precision
 from fcn_deploy.artifacts.sidecar import EngineFile, Sidecar, Source, sidecar_path
 from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.files import sha256_file, write_json
 from fcn_deploy.runtime.tensorrt.driver import Gpu
 from fcn_deploy.runtime.tensorrt.flavor import Flavor

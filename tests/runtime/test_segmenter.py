@@ -8,7 +8,7 @@ import pytest
 import fcn_deploy
 from fcn_deploy.artifacts.normalization import Normalization
 from fcn_deploy.artifacts.sidecar import load_sidecar, sidecar_path
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.errors import (
     ArtifactError,
     ClosedError,
