@@ -31,7 +31,7 @@ from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.runtime.tensorrt.backend import TensorRTBackend
 from fcn_deploy.runtime.tensorrt.flavor import BUILDERS, Flavor
-from fcn_deploy.workflows import steps
+from fcn_deploy.workflows.exporting import export
 from gpu_runners import EngineRunner, Images, Output, PlanRunner, Runner, TorchRunner
 from training import save_net
 
@@ -112,7 +112,7 @@ def make_net(name: str, shape: ImageShape, folder: Path, small: bool) -> Net:
         weights = folder / "random.safetensors"
         write_random_net(float(name), weights)
     # onnxsim changes nothing that matters here, and is one wheel less to carry.
-    steps.export(weights, model, simplified=not small and importlib.util.find_spec("onnxsim") is not None)
+    export(weights, simplify=not small and importlib.util.find_spec("onnxsim") is not None, output=model)
     net, size = load_net(weights), (shape.height, shape.width)
     count = 2 if small else _CALIBRATION_IMAGES
     exported = load_exported(model)

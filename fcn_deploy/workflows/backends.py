@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from fcn_deploy.files import check_writable
 from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.progress import Progress
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-from fcn_deploy.runtime.tensorrt.driver import find_gpus
+from fcn_deploy.runtime.tensorrt.driver import Gpu, find_gpus
 from fcn_deploy.runtime.tensorrt.flavor import BUILDERS, Flavor, find_flavor
 from fcn_deploy.workflows.parameters import check_suffix
 
@@ -89,13 +90,20 @@ class Job:
         )
 
 
-def choose_backend(requested: str, output: Path | None, progress: Progress) -> str:
+def choose_backend(
+    requested: str,
+    output: Path | None,
+    progress: Progress,
+    *,
+    gpus: Callable[[], Sequence[Gpu]] | None = None,
+) -> str:
     """Returns the backend that an engine is built for.
 
     Args:
         requested: `auto`, which goes by the suffix of the output, or a backend.
         output: Where the engine will be written; `auto` takes ONNX Runtime if it is not written.
         progress: Told what `auto` took, and why.
+        gpus: Finds the GPUs of this machine; asks its driver if None.
 
     Raises:
         DependencyError: `auto` met a suffix none of whose backends can build here.
@@ -113,20 +121,20 @@ def choose_backend(requested: str, output: Path | None, progress: Progress) -> s
         reason = "nothing is written" if output is None else f"{output.name} ends in {output.suffix}"
         progress.stage(f"backend: {OnnxRuntimeBackend.name}, because {reason}")
         return OnnxRuntimeBackend.name
-    flavor, passed_over = _first_flavor()
+    flavor, passed_over = _first_flavor(gpus or find_gpus)
     reasons = [f"{output.name} ends in {output.suffix}", *passed_over]
     progress.stage(f"backend: {flavor.name}, because {' and '.join(reasons)}")
     return flavor.name
 
 
-def _first_flavor() -> tuple[Flavor, list[str]]:
+def _first_flavor(gpus: Callable[[], Sequence[Gpu]]) -> tuple[Flavor, list[str]]:
     """The first flavor that can build here, and why those before it cannot."""
     passed_over = []
     for flavor in BUILDERS:
         try:
             flavor.check_installed()
             if not flavor.builds_without_gpu:
-                find_gpus()
+                gpus()
         except DependencyError as error:
             passed_over.append(f"{flavor.name} cannot build here ({error.what})")
         else:

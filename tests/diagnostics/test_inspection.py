@@ -25,7 +25,7 @@ from fcn_deploy.files import sha256_file
 from fcn_deploy.reporting.facts import brief, detail_table, facts_table
 from fcn_deploy.reporting.tables import summary_table
 from fcn_deploy.reporting.units import with_prefix
-from fcn_deploy.workflows import steps
+from tests.support.building import build
 
 SUMMARY = Path(__file__).parents[1] / "artifacts" / "golden" / "summary.json"
 
@@ -33,7 +33,7 @@ SUMMARY = Path(__file__).parents[1] / "artifacts" / "golden" / "summary.json"
 @pytest.fixture(scope="module")
 def engine(exported, ranges_file, tmp_path_factory):
     path = tmp_path_factory.mktemp("engines") / "net.int8.onnx"
-    steps.build(exported("fcn8s"), BuildConfig("int8"), ranges_file("fcn8s")).save(path)
+    build(exported("fcn8s"), BuildConfig("int8"), ranges_file("fcn8s")).save(path)
     return path
 
 

@@ -17,8 +17,8 @@ from fcn_deploy.runtime.tensorrt.backend import TensorRTBackend
 from fcn_deploy.runtime.tensorrt.driver import find_gpus
 from fcn_deploy.runtime.tensorrt.flavor import FLAVORS
 from fcn_deploy.runtime.tensorrt.kernel_cache import kernel_cache_path
-from fcn_deploy.workflows import steps
 from tests.support import tiny_plans
+from tests.support.building import build
 
 pytestmark = pytest.mark.gpu
 
@@ -167,7 +167,7 @@ def test_the_inspector_tells_what_an_engine_runs_in(flavor, gpu, plan, exported,
         (ImageProfile(*[ImageShape(1, 64, 64)] * 3),),
         compute_capabilities=(gpu.compute_capability,) if flavor.compute_capabilities else (),
     )
-    built = steps.build(
+    built = build(
         *(exported("fcn8s"), BuildConfig(precision), ranges_file("fcn8s")), backend=flavor.name, options=options
     )
     path = tmp_path / "net.engine"

@@ -22,7 +22,7 @@ from fcn_deploy.graph.model import parse
 from fcn_deploy.graph.shape_inference import DEFAULT_SHAPE, image_shape, tensor_types
 from fcn_deploy.models import FCN
 from fcn_deploy.onnx_export.tracing import export_onnx
-from fcn_deploy.workflows import steps
+from tests.support.building import build
 
 SPEC = ModelSpec("fcn8s", 8, 0.01, 5, tuple("abcde"), default_palette(5))
 
@@ -88,7 +88,7 @@ def models(exported, ranges_file):
         if kind == "paper":
             return export_onnx(FCN(8, 5, 0.01, PAPER).eval(), SPEC)[0].SerializeToString()
         if kind == "int8":
-            return steps.build(exported("fcn8s"), BuildConfig("int8"), ranges_file("fcn8s")).data
+            return build(exported("fcn8s"), BuildConfig("int8"), ranges_file("fcn8s")).data
         return exported(kind).read_bytes()
 
     def get(kind):

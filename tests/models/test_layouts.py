@@ -21,7 +21,9 @@ from fcn_deploy.models.spec_options import SpecOptions, make_spec
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.image import normalize
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-from fcn_deploy.workflows import steps
+from fcn_deploy.workflows.calibrating import calibrate
+from fcn_deploy.workflows.exporting import export
+from tests.support.building import build
 
 TRUNK = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 FINEST = {32: "upscore", 16: "upscore16", 8: "upscore8"}
@@ -133,7 +135,7 @@ def test_a_net_trained_at_once_scales_its_skips(published):
 @pytest.mark.parametrize("stride", [32, 8])
 def test_the_export_is_exact_at_every_size(published, tmp_path, stride):
     output = tmp_path / "net.onnx"
-    assert steps.export(published(stride), output, options=SpecOptions(at_once=stride == 8)) <= 1e-5
+    assert export(published(stride), at_once=stride == 8, output=output).error <= 1e-5
     backend = OnnxRuntimeBackend(output)
     state = _published_state(stride)
     for batch, height, width in ((1, 1, 1), (2, 33, 50), (1, 120, 97)):
@@ -208,7 +210,7 @@ def test_a_published_net_of_full_width_goes_all_the_way_to_int8(tmp_path):
     state = _published_state(8, classes=21, width=1.0)
     weights, model, engine = tmp_path / "net.pth", tmp_path / "net.onnx", tmp_path / "net.int8.onnx"
     torch.save(state, weights)
-    steps.export(weights, model)
+    export(weights, output=model)
     random = np.random.default_rng(0)
     coarse = Image.fromarray(random.integers(0, 256, (7, 9, 3), dtype=np.uint8))
     image = np.asarray(coarse.resize((375, 500), Image.Resampling.BICUBIC))
@@ -217,8 +219,8 @@ def test_a_published_net_of_full_width_goes_all_the_way_to_int8(tmp_path):
         expected = _published_forward(state, torch.from_numpy(normalize(image[np.newaxis], CAFFE)), 8)[0].numpy()
     assert relative_error(expected, logits) <= 1e-5
     Image.fromarray(image[:160, :160]).save(tmp_path / "crop.png")
-    ranges = steps.calibrate(model, ImageFolder((tmp_path / "crop.png",)))
-    steps.build(model, BuildConfig("int8"), ranges).save(engine)
+    ranges = calibrate(model, ImageFolder((tmp_path / "crop.png",)))
+    build(model, BuildConfig("int8"), ranges).save(engine)
     with Segmenter(engine) as segmenter:
         labels = segmenter(image)
     assert labels.shape == (500, 375)

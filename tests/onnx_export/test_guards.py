@@ -3,9 +3,8 @@ import torch
 
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.errors import DependencyError, InputError
-from fcn_deploy.models.spec_options import SpecOptions
 from fcn_deploy.onnx_export.guards import Guard, find_violated_guards
-from fcn_deploy.workflows import steps
+from fcn_deploy.workflows.exporting import export
 from tests.support import custom_nets
 
 TRACED = ImageShape(2, 67, 93)
@@ -63,8 +62,8 @@ def test_a_torch_without_guards_is_refused_as_too_old():
 )
 def test_a_net_whose_results_depend_on_the_size_is_refused_with_the_condition(tmp_path, kind, condition):
     torch.save(custom_nets.trained(kind()).state_dict(), tmp_path / "w.pth")
-    options = SpecOptions(model=f"tests.support.custom_nets:{kind.__name__}")
+    model = f"tests.support.custom_nets:{kind.__name__}"
     message = f"the exported model is right only if {condition}; got .*; fix: remove from the net: "
     with pytest.raises(InputError, match=message):
-        steps.export(tmp_path / "w.pth", tmp_path / "net.onnx", options=options, simplified=False)
+        export(tmp_path / "w.pth", model=model, simplify=False, output=tmp_path / "net.onnx")
     assert not (tmp_path / "net.onnx").exists()

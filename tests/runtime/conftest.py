@@ -20,7 +20,6 @@ from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.files import sha256_file, write_json
 from fcn_deploy.runtime.tensorrt.driver import Gpu
 from fcn_deploy.runtime.tensorrt.flavor import Flavor
-from fcn_deploy.workflows import steps
 from tests.support import fake_nvidia
 
 
@@ -34,7 +33,7 @@ def engine(exported, ranges_file, tmp_path_factory) -> Callable[..., Path]:
         if not path.exists():
             config = BuildConfig(precision, io, target_cpu=target_cpu)
             ranges = ranges_file("fcn8s") if precision == "int8" else None
-            steps.build(exported("fcn8s"), config, ranges).save(path)
+            build(exported("fcn8s"), config, ranges).save(path)
         return path
 
     return build

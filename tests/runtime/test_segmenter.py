@@ -23,7 +23,7 @@ from fcn_deploy.models import load_model, read_checkpoint
 from fcn_deploy.models.backend import TorchBackend
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-from fcn_deploy.workflows import steps
+from tests.support.building import build
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,8 @@ def segmenter(request, image_segmenter, tensor_segmenter):
     return image_segmenter if request.param == "image" else tensor_segmenter
 
 
-def build(model, path, io):
-    steps.build(model, BuildConfig(io=io)).save(path)
+def written(model, path, io):
+    build(model, BuildConfig(io=io)).save(path)
     return path
 
 
@@ -163,7 +163,7 @@ def test_images_are_normalised_in_the_nets_channel_order(tiny_net, make_spec, tm
     model = tiny_net(np.eye(3), spec=make_spec(3, normalization))
     channels = photos[0] if color == "RGB" else photos[0][..., ::-1]
     wanted = (channels * 0.5 - [50.0, 61.0, 72.0]) / [1.0, 1.5, 2.0]
-    with Segmenter(build(model, tmp_path / "engine.onnx", io)) as segmenter:
+    with Segmenter(written(model, tmp_path / "engine.onnx", io)) as segmenter:
         assert segmenter.io == io
         np.testing.assert_array_equal(segmenter(photos[0]), wanted.argmax(-1))
         if io == "tensor":
@@ -181,7 +181,7 @@ def test_more_than_256_classes_are_int32(tiny_net, make_spec, tmp_path, io, clas
     image = np.zeros((1, 256, 3), np.uint8)
     image[0, :, 0] = np.arange(256)
     image[..., 1] = 255
-    with Segmenter(build(model, tmp_path / "engine.onnx", io)) as segmenter:
+    with Segmenter(written(model, tmp_path / "engine.onnx", io)) as segmenter:
         labels = segmenter(image)
     assert labels.dtype == dtype
     assert labels[0, 0] == 0
@@ -233,7 +233,7 @@ def test_logits_of_an_image_engine_are_a_type_error(image_segmenter, photos):
 def test_a_fixed_engine_refuses_another_size(tiny_net, make_spec, tmp_path):
     model = tiny_net(np.eye(3), spec=make_spec(3), shape=(2, 3, 8, 12))
     for io in ("image", "tensor"):
-        with Segmenter(build(model, tmp_path / f"{io}.onnx", io)) as segmenter:
+        with Segmenter(written(model, tmp_path / f"{io}.onnx", io)) as segmenter:
             assert segmenter.fixed_batch == 2
             assert segmenter(np.zeros((2, 8, 12, 3), np.uint8)).shape == (2, 8, 12)
             for shape in ((8, 12, 3), (2, 9, 12, 3), (3, 8, 12, 3)):

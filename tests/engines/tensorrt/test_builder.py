@@ -25,7 +25,7 @@ from fcn_deploy.files import sha256_file
 from fcn_deploy.graph.model import load_exported
 from fcn_deploy.progress import Silent
 from fcn_deploy.runtime.tensorrt.flavor import FLAVORS, find_flavor
-from fcn_deploy.workflows import steps
+from fcn_deploy.workflows.exporting import export
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is for Linux and Windows on x86-64")
 
@@ -132,9 +132,8 @@ def test_what_is_not_asked_for_is_a_default_that_is_said(build):
 
 
 def test_a_model_of_one_shape_has_one_profile(checkpoint_file, tmp_path):
-    from fcn_deploy.onnx_export.tracing import ExportConfig
 
-    steps.export(checkpoint_file("fcn32s"), tmp_path / "net.onnx", config=ExportConfig(shape=ImageShape(2, 48, 64)))
+    export(checkpoint_file("fcn32s"), shape="2x48x64", output=tmp_path / "net.onnx")
     model = load_exported(tmp_path / "net.onnx")
     for io in ("image", "tensor"):
         sidecar = build_tensorrt(RTX, model, BuildConfig("fp16", io), gpus=no_gpus).sidecar
@@ -312,7 +311,7 @@ def test_plans_of_the_full_width_fcn8s(make_net, photo_folder, tmp_path):
     from fcn_deploy.data.folders import ImageFolder
 
     torch.save(make_net(8, classes=21, width=1.0).state_dict(), tmp_path / "net.pth")
-    steps.export(tmp_path / "net.pth", tmp_path / "net.onnx")
+    export(tmp_path / "net.pth", output=tmp_path / "net.onnx")
     model = load_exported(tmp_path / "net.onnx")
     ranges = observe(model, ImageFolder.open(photo_folder, max_images=2))
     sizes = {}

@@ -17,11 +17,10 @@ from fcn_deploy.engines.simulation import open_simulation
 from fcn_deploy.engines.tensorrt.typed_graph import typed_graph
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.graph.model import ExportedModel, load_exported, parse, serialize
-from fcn_deploy.models.spec_options import SpecOptions
 from fcn_deploy.passes import pipelines
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-from fcn_deploy.workflows import steps
+from fcn_deploy.workflows.exporting import export
 from tests.support import custom_nets, rtx
 
 VARIANTS = ("fcn8s", "fcn16s", "fcn32s")
@@ -43,8 +42,12 @@ def own_net(photo_folder, tmp_path_factory):
         if name not in made:
             folder = tmp_path_factory.mktemp(name)
             torch.save(custom_nets.trained(getattr(custom_nets, name)()).state_dict(), folder / "weights.pth")
-            options = SpecOptions(model=f"tests.support.custom_nets:{name}")
-            steps.export(folder / "weights.pth", folder / "net.onnx", options=options, simplified=False)
+            export(
+                folder / "weights.pth",
+                model=f"tests.support.custom_nets:{name}",
+                simplify=False,
+                output=folder / "net.onnx",
+            )
             model = load_exported(folder / "net.onnx")
             made[name] = model, observe(model, ImageFolder.open(photo_folder))
         return made[name]

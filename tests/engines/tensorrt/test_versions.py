@@ -10,9 +10,10 @@ from fcn_deploy.engines.tensorrt.builder import build_tensorrt
 from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.profiles import ImageProfile
 from fcn_deploy.errors import DependencyError, InputError
+from fcn_deploy.progress import Silent
 from fcn_deploy.runtime.tensorrt.driver import Gpu
 from fcn_deploy.runtime.tensorrt.flavor import find_flavor
-from fcn_deploy.workflows import steps
+from fcn_deploy.workflows.backends import choose_backend
 from tests.support.fake_builder import fake_tensorrt
 
 SHAPES = (ImageShape(1, 32, 48), ImageShape(2, 64, 64), ImageShape(4, 96, 128))
@@ -75,9 +76,8 @@ def test_a_timing_cache_is_read_written_and_refused_where_it_does_not_fit(asked,
     assert cache.read_bytes() == b"of another GPU"
 
 
-def test_auto_takes_the_first_flavor_that_can_build_here(asked, tmp_path, monkeypatch):
-    monkeypatch.setattr(steps, "find_gpus", lambda: (GPU,))
-    assert steps.choose_backend("auto", tmp_path / "net.engine") == "tensorrt"
+def test_auto_takes_the_first_flavor_that_can_build_here(asked, tmp_path):
+    assert choose_backend("auto", tmp_path / "net.engine", Silent(), gpus=lambda: (GPU,)) == "tensorrt"
 
 
 def test_without_a_gpu_the_library_is_not_asked(asked, build):
