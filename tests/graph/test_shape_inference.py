@@ -158,7 +158,7 @@ def test_the_shape_is_the_one_asked_for_or_the_models_own_or_512x512():
 
 def test_another_shape_than_a_fixed_one_is_refused():
     fixed = _model([RELU], {"image": (TensorProto.FLOAT, [2, 3, 40, "width"])})
-    with pytest.raises(UsageError, match="shape is fixed; got --shape 1x40x50; expected 2x40x50"):
+    with pytest.raises(UsageError, match='shape is fixed; got `shape="1x40x50"`; expected 2x40x50'):
         image_shape(fixed, ImageShape(1, 40, 50))
 
 
