@@ -88,8 +88,7 @@ def onnxruntime_cpu(image_io: Normalization | None, winograd: Collection[str] | 
     steps: list[ir.passes.PassBase] = [
         # After quantisation, which goes by layers. Before Winograd, which also takes 3x3 convolutions that this writes.
         RewriteUpsampling(),
-        # Before the next, which is for convolutions whose maps are stored in blocks of channels; the maps of a layer
-        # that this replaces are not.
+        # Before the next, whose gain is in maps stored in blocks of channels: those of a layer replaced here are not.
         Winograd(winograd),
         QuantizeChannelsLast(),
     ]

@@ -45,7 +45,7 @@ class Rewrite(ir.passes.InPlacePass):
     """A small change of a graph, with a promise about the numbers that the graph gives.
 
     Attributes:
-        tolerance: The most by which an output may move, as a share of the largest absolute output. 0: the outputs are
+        tolerance: The most by which an output may move, as a share of the range of its values. 0: the outputs are
             the same, to the last bit. None: there is no bound, because the rewrite changes the precision; what it
             costs must be measured.
     """
@@ -78,6 +78,12 @@ class Lowering(ir.passes.Sequential):
     `Sequential` wraps each error of a pass in a `PassError`; here an error reaches the user as it was raised, with what
     it says of the fix.
     """
+
+    def __call__(self, model_or_result: ir.Model | ir.passes.PassResult, /) -> RewriteResult:
+        """Runs the rewrites in order; see `call`."""
+        result = super().__call__(model_or_result)
+        assert isinstance(result, RewriteResult)
+        return result
 
     def call(self, model: ir.Model) -> RewriteResult:
         """Runs the rewrites in order.

@@ -82,7 +82,7 @@ class Winograd(Rewrite):
         layers: Names of the layers to replace; those of `LEAST_CHANNELS` or more if None.
     """
 
-    # Transformed weights and inputs are rounded: up to 6e-6 was seen, with 512 channels.
+    # Transformed weights and inputs are rounded: up to 5e-6 was measured, on noise, with 128 to 512 channels.
     tolerance: ClassVar[float | None] = 1e-5
 
     def __init__(self, layers: Collection[str] | None = None) -> None:
