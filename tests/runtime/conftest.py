@@ -55,7 +55,7 @@ def moved(tmp_path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def make_spec() -> Callable[..., ModelSpec]:
-    """Makes the spec of a net that nobody trained."""
+    """Makes the spec of an untrained net."""
 
     def make(classes: int = 4, normalization: Normalization | None = None) -> ModelSpec:
         names = tuple(f"class {index}" for index in range(classes))

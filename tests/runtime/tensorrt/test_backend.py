@@ -44,7 +44,7 @@ def check(backend, feeds):
     return labels
 
 
-# What it gives
+# What a plan gives
 
 
 @pytest.mark.parametrize("flavor", ["tensorrt", "tensorrt-rtx"])
@@ -638,6 +638,7 @@ def test_a_capture_that_fails_is_an_error_and_leaves_no_stream_recording(world, 
         ArtifactError, match=r"cannot run .* on image \(1, 16, 24, 3\); got CUDA_ERROR_STREAM_CAPTURE_INV"
     ):
         backend.infer(photo())
+    assert world.streams
     assert all(stream.recording is None for stream in world.streams.values())
     world.fail = None
     for _ in range(3):
@@ -696,14 +697,14 @@ def test_closing_waits_for_the_calls_under_way(world, plan):
     assert outcomes == ["closed", "closed"]
 
 
-# What the library has compiled
+# The cache of compiled kernels
 
 
 def cache_of(path):
     return path.with_name(path.name + ".cache")
 
 
-def test_what_was_compiled_is_kept_beside_the_engine(world, plan):
+def test_compiled_kernels_are_kept_next_to_the_engine(world, plan):
     path = plan("tensorrt-rtx")
     TensorRTBackend(path).close()
     assert cache_of(path).read_bytes() == b"compiled"
