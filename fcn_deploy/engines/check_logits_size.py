@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 import numpy as np
 
 from fcn_deploy.artifacts.shapes import ImageShape
@@ -25,7 +23,7 @@ def check_sizes(model: bytes) -> None:
         InputError: It takes no images, ONNX Runtime does not run it, or the logits are not as large as the image.
     """
     try:
-        with closing(OnnxRuntimeBackend(model, simulate_quantization=True)) as backend:
+        with OnnxRuntimeBackend(model, simulate_quantization=True) as backend:
             for shape in _SIZES:
                 _check_size(backend, shape)
     except ArtifactError as error:  # here the model is the input, not what was made for this machine

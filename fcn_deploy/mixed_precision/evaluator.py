@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import closing
 
 import numpy as np
 
@@ -70,7 +69,7 @@ class Judge:
 
     def _run(self, graph: bytes, advance: Callable[[], None]) -> list[Output]:
         outputs = []
-        with closing(Segmenter(OnnxRuntimeBackend(graph, threads=self._threads), spec=self._spec)) as segmenter:
+        with Segmenter(OnnxRuntimeBackend(graph, threads=self._threads), spec=self._spec) as segmenter:
             for image in self.images:
                 outputs.append(Output(run(segmenter, image).labels))
                 advance()
