@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 import numpy as np
 
 from fcn_deploy.artifacts.shapes import ImageShape
@@ -27,7 +25,7 @@ def check_logits_size(model: ExportedModel) -> None:
         InputError: It takes no images, ONNX Runtime cannot run it, or the logits are not as large as the image.
     """
     try:
-        with closing(OnnxRuntimeBackend(model.content, simulate_quantization=True)) as backend:
+        with OnnxRuntimeBackend(model.content, simulate_quantization=True) as backend:
             for shape in _SIZES:
                 _check_at(backend, shape)
     except ArtifactError as error:  # the model is the user's input, not an artifact built for this machine

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import closing
 
 import numpy as np
 
@@ -71,7 +70,7 @@ class Evaluator:
         return Comparison(tally.result(), matrices, miou_drop(reference, matrices))
 
     def _run(self, graph: bytes) -> list[Output]:
-        with closing(Segmenter(OnnxRuntimeBackend(graph, threads=self._threads), spec=self._spec)) as segmenter:
+        with Segmenter(OnnxRuntimeBackend(graph, threads=self._threads), spec=self._spec) as segmenter:
             return [Output(run(segmenter, image).labels) for image in self.images]
 
     def _confusions(self, outputs: list[Output]) -> Matrix | None:

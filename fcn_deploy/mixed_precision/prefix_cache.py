@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,13 +63,13 @@ def run_variants(
             for index, (name, make) in enumerate(variants.items())
         }
         store = _Store(Path(folder), list(dict.fromkeys(value for tail in tails.values() for value in tail.starts)))
-        with closing(OnnxRuntimeBackend(_with_outputs(model, store.values), threads=threads)) as backend:
+        with OnnxRuntimeBackend(_with_outputs(model, store.values), threads=threads) as backend:
             for image, feed in enumerate(feeds):
                 results = backend.infer(feed)
                 store.save(image, {**feed, **results})
                 yield VariantResult(None, image, results["logits"])
         for name, tail in tails.items():
-            with closing(OnnxRuntimeBackend(tail.file, threads=threads)) as backend:
+            with OnnxRuntimeBackend(tail.file, threads=threads) as backend:
                 for image in range(len(feeds)):
                     feed = {input_name(value): store.load(image, value) for value in tail.starts}
                     yield VariantResult(name, image, backend.infer(feed)["logits"])

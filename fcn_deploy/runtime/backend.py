@@ -89,7 +89,7 @@ def backend_closed() -> ClosedError:
 
 
 class AnyArray(Protocol):
-    """What `check_feeds` asks of an array, whichever library made it."""
+    """What `check_feeds` needs to know of an array, of any library."""
 
     @property
     def dtype(self) -> np.dtype[Any]:

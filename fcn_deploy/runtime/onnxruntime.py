@@ -107,7 +107,7 @@ class OnnxRuntimeBackend(Closable):
             raise DependencyError(
                 f"ONNX Runtime did not start its {provider} provider",
                 got=f"a session on {session.get_providers()[0]}",
-                fix="check the driver, CUDA and cuDNN that onnxruntime-gpu asks for",
+                fix="check that the driver, CUDA and cuDNN are those that onnxruntime-gpu needs",
             )
         kind = session.get_modelmeta().custom_metadata_map.get(ENGINE_KEY, "")
         if kind.endswith(SIMULATED) and not simulate_quantization:

@@ -18,7 +18,7 @@ def open_backend(engine: StrPath, options: RuntimeOptions = _DEFAULTS, *, flavor
     Args:
         engine: An `.onnx` file, or a plan: `.engine` or `.plan`.
         options: How it runs. An option that this kind of file does not take is refused, and so is `tile`: a backend
-            runs an image as it is, only a Segmenter cuts it into tiles.
+            runs whole arrays, and only a Segmenter cuts images into tiles.
         flavor: The TensorRT library that runs a plan; if None, the one that its sidecar names. Refused for ONNX.
 
     Raises:

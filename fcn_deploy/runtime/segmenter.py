@@ -101,7 +101,7 @@ class Segmenter(Closable):
 
     @classmethod
     def open(cls, engine: StrPath | Backend, options: RuntimeOptions, *, spec: ModelSpec | None = None) -> Self:
-        """Opens an engine with options that stand in one object: `Segmenter.open("a.onnx", RuntimeOptions(threads=2))`.
+        """Opens an engine with its options in one object: `Segmenter.open("a.onnx", RuntimeOptions(threads=2))`.
 
         Args:
             engine: As for `Segmenter`.
@@ -267,7 +267,7 @@ def _check_classes(backend: Backend, io: Io, spec: ModelSpec) -> None:
 def _embedded_spec(backend: Backend, path: Path | None) -> ModelSpec:
     """Reads the spec in the metadata of an exported model; an engine needs its sidecar."""
     if path is not None and ENGINE_KEY in backend.metadata:
-        load_sidecar(path)  # raises: there is none
+        load_sidecar(path)  # raises, because the sidecar is missing
     if METADATA_KEY not in backend.metadata:
         raise ArtifactError(
             "nothing says how the engine's images are normalised and what its classes are",

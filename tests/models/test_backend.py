@@ -42,6 +42,7 @@ def test_bad_input_bad_threads_and_use_after_close_are_refused(make_net):
         backend.infer({"image": np.zeros((1, 3, 8, 8), np.float64)})
     with pytest.raises(UsageError):
         TorchBackend(make_net(8), 5, threads=0)
-    backend.close()
+    with backend:
+        pass
     with pytest.raises(ClosedError):
         backend.infer({"image": np.zeros((1, 3, 8, 8), np.float32)})

@@ -128,7 +128,7 @@ def rebuild_command(engine: Path, sidecar: Sidecar, *, backend: str | None = Non
         engine: The plan's file.
         sidecar: The plan's sidecar.
         backend: The library to build it with; the same as before if None.
-        gpu: The compute capability to build for; ignored if the library cannot be told one.
+        gpu: The compute capability to build for; ignored if the library does not take one.
     """
     name = backend or sidecar.backend
     flavor = FLAVORS.get(name)
