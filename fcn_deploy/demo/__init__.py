@@ -1,4 +1,4 @@
-"""What `--demo` ships: a generator of labelled street-like scenes, and a slim FCN-8s trained on them.
+"""The demo: a generator of labelled street-like scenes, and a slim FCN-8s trained on them.
 
 Importing this package imports neither torch nor any other library of the extra `host`.
 """

@@ -9,9 +9,8 @@ from fcn_deploy.demo import CALIBRATION_SEEDS, EVALUATION_SEEDS, checkpoint_path
 from fcn_deploy.files import read_bytes, write_bytes
 
 _CALIBRATION_IMAGES = 32
-_EVALUATION = slice(
-    100, 200
-)  # not the first hundred: the demo net was chosen on them in training, so their figures would be too good
+# Not the first hundred: the demo net was chosen on them in training, so their figures would be too good.
+_EVALUATION = slice(100, 200)
 
 
 @dataclass(frozen=True)
