@@ -1,4 +1,4 @@
-"""The JSON beside an engine: what it is, what it was made from, and where it may run."""
+"""The sidecar, a JSON file beside an engine: what the engine is, what it was made from, and where it may run."""
 
 from __future__ import annotations
 

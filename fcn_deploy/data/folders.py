@@ -110,9 +110,8 @@ def find_images(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
         InputError: One of them names nothing, or a file that is not an image.
     """
     found: dict[Path, None] = {}
-    for named in [inputs] if isinstance(inputs, str | os.PathLike) else inputs:
-        name = os.fspath(named)
-        path = Path(name)
+    for each in [inputs] if isinstance(inputs, str | os.PathLike) else inputs:
+        name, path = os.fspath(each), Path(each)
         if path.is_dir():
             found |= dict.fromkeys(ImageFolder.open(path).paths)
         elif path.exists():
