@@ -1,4 +1,4 @@
-"""A torch module as a Backend: the reference that engines are compared with and timed against."""
+"""A torch module as a Backend, to compare with and to time against."""
 
 from __future__ import annotations
 
@@ -23,19 +23,16 @@ class TorchBackend:
     """A module that maps `image` to `logits`, run eagerly on the CPU.
 
     Args:
-        model: float [N, 3, H, W] to float [N, C, H, W]; it is put into evaluation mode.
+        model: float [N, 3, H, W] to float [N, C, H, W]; put into evaluation mode.
         num_classes: C.
-        threads: torch's threads during an inference, at least 1; None leaves what the process has set.
-
-    Raises:
-        UsageError: `threads` is below 1.
+        threads: torch's threads during an inference; what the process has set where None.
     """
 
     name = "pytorch"
 
     def __init__(self, model: nn.Module, num_classes: int, *, threads: int | None = None) -> None:
         if threads is not None and threads < 1:
-            raise UsageError("bad number of `threads`", got=threads, expected="1 or more")
+            raise UsageError("bad number of threads", got=threads, expected="1 or more")
         self._model: nn.Module | None = model.eval()
         self._threads = threads
         self._inputs = (TensorSpec("image", "float32", ("batch", 3, "height", "width")),)
@@ -53,7 +50,7 @@ class TorchBackend:
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """Empty: a module carries no metadata."""
+        """Nothing: a module carries no metadata."""
         return {}
 
     def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -72,15 +69,15 @@ class TorchBackend:
         if self._model is None:
             raise ClosedError("this backend is closed", fix="make another")
         check_feeds(self._inputs, feeds)
-        # A custom net may print, and stdout is for the output of the command.
+        # Somebody's net may print, and stdout is for what the command has to say.
         with _torch_threads(self._threads), torch.inference_mode(), redirect_stdout(sys.stderr):
-            # This copies a read-only array: torch has no read-only tensors.
+            # A copy where the array is read-only: torch has no tensors that are.
             image = np.require(feeds["image"], requirements=["C", "W"])
             logits: Array = self._model(torch.from_numpy(image)).numpy()
         return {"logits": logits}
 
     def close(self) -> None:
-        """Releases the module."""
+        """Lets go of the module."""
         self._model = None
 
 
