@@ -93,7 +93,7 @@ def test_a_module_that_cannot_be_imported_is_refused_with_the_reason(tmp_path, m
 
 def test_a_custom_net_is_loaded_with_its_weights_and_a_spec(weights):
     path = weights(custom_nets.ResNetFCN)
-    net = load_net(path, SpecOptions(model="tests.support.custom_nets:ResNetFCN"))
+    net = load_net(str(path), SpecOptions(model="tests.support.custom_nets:ResNetFCN"))
     image = torch.randn(1, 3, 37, 51)
     with torch.inference_mode():
         assert torch.equal(net.module(image), custom_nets.trained(custom_nets.ResNetFCN())(image)["out"])
@@ -166,7 +166,7 @@ def test_a_variant_for_a_custom_net_is_refused(weights):
 def test_the_reference_of_an_engine_is_padded_like_the_engine_and_made_by_code_the_user_names(weights):
     path = weights(custom_nets.UNet)
     spec = load_net(path, SpecOptions(model="tests.support.custom_nets:UNet", padding=Padding(8, "reflect"))).spec
-    reference = load_reference(path, spec, "tests.support.custom_nets:UNet")
+    reference = load_reference(str(path), spec, "tests.support.custom_nets:UNet")
     assert reference.module(torch.zeros(1, 3, 13, 7)).shape == (1, custom_nets.CLASSES, 13, 7)
     # A model file may name any code; that is no reason to run it.
     with pytest.raises(UsageError, match=r"add `model=\"tests\.support\.custom_nets:UNet\"`"):

@@ -168,7 +168,7 @@ def test_fc6_of_7x7_in_the_plain_layout_keeps_its_size(tmp_path):
 
 
 @pytest.mark.parametrize("biases", [True, False])
-def test_the_published_keys_without_the_published_padding_are_loaded_when_told(tmp_path, biases):
+def test_published_keys_without_the_published_padding_load_with_input_padding_0(tmp_path, biases):
     net = FCN(8, 3, 0.0625, Geometry(fc6_kernel=7)).eval()
     for name, parameter in net.named_parameters():
         if name.startswith("upscore") and name.endswith("bias"):
@@ -181,7 +181,7 @@ def test_the_published_keys_without_the_published_padding_are_loaded_when_told(t
         if biases or not (key.startswith("upscore") and key.endswith("bias")):
             state[key] = tensor
     torch.save(state, tmp_path / "net.pth")
-    loaded = load_net(tmp_path / "net.pth", SpecOptions(input_padding=0))
+    loaded = load_net(str(tmp_path / "net.pth"), SpecOptions(input_padding=0))
     assert loaded.spec.geometry == Geometry(fc6_kernel=7)
     image = torch.randn(1, 3, 45, 70)
     with torch.inference_mode():

@@ -28,7 +28,7 @@ def engine(exported, ranges_file, tmp_path_factory) -> Callable[..., Path]:
     """Builds an engine of the exported FCN-8s, once a session."""
     folder = tmp_path_factory.mktemp("engines")
 
-    def build(io: str = "image", precision: str = "fp32", target_cpu: str = "generic") -> Path:
+    def path_of(io: str = "image", precision: str = "fp32", target_cpu: str = "generic") -> Path:
         path = folder / f"{io}.{precision}.{target_cpu}.onnx"
         if not path.exists():
             config = BuildConfig(precision, io, target_cpu=target_cpu)
@@ -36,7 +36,7 @@ def engine(exported, ranges_file, tmp_path_factory) -> Callable[..., Path]:
             build(exported("fcn8s"), config, ranges).save(path)
         return path
 
-    return build
+    return path_of
 
 
 @pytest.fixture
