@@ -16,7 +16,7 @@ from fcn_deploy.calibration.histogram import HistogramBuilder
 from fcn_deploy.errors import ArtifactError, InputError
 from fcn_deploy.files import sha256_bytes
 from fcn_deploy.graph.model import exported_spec, parse, serialize
-from fcn_deploy.quantization.prequantized import require_float
+from fcn_deploy.quantization.prequantized import check_not_prequantized
 from fcn_deploy.quantization.selection import quantizable_inputs
 from fcn_deploy.quantization.tensors import observed_tensors, ranged_tensor
 from fcn_deploy.runtime.image import check_images, normalize
@@ -38,7 +38,7 @@ class Observer:
 
     def __init__(self, model: bytes, *, threads: int | None = None) -> None:
         graph_model = parse(model)
-        require_float(graph_model)
+        check_not_prequantized(graph_model)
         self._normalization = exported_spec(graph_model).normalization
         observed = [str(value.name) for value in observed_tensors(graph_model.graph)]
         # Some have no histogram of their own, as what a max-pool gives. What is not computed from the image has neither

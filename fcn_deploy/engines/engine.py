@@ -15,7 +15,7 @@ from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.files import check_writable, sha256_bytes, write_bytes, write_json
 from fcn_deploy.quantization.bias import Means
 from fcn_deploy.quantization.methods import METHODS
-from fcn_deploy.quantization.prequantized import holds_qdq
+from fcn_deploy.quantization.prequantized import is_prequantized
 from fcn_deploy.quantization.rounding import Rounding, check_rounding
 
 RequestedPrecision = Literal["fp32", "fp16", "int8"]
@@ -114,7 +114,7 @@ def brings_scales(model: ir.Model, config: BuildConfig, ranges: Ranges | None) -
         InputError: The model is quantised by integer operators.
         UsageError: INT8 of a float model without ranges; ranges for a model with Q/DQ, or another precision of it.
     """
-    given = holds_qdq(model)
+    given = is_prequantized(model)
     if given and config.precision != "int8":
         raise UsageError(
             "the graph is INT8 already: it holds Q/DQ",

@@ -26,7 +26,7 @@ from fcn_deploy.files import check_writable, read_bytes, write_bytes
 from fcn_deploy.graph.model import exported_spec, parse
 from fcn_deploy.onnx_export.simplifier import simplify
 from fcn_deploy.progress import Progress, Silent
-from fcn_deploy.quantization.prequantized import holds_qdq
+from fcn_deploy.quantization.prequantized import is_prequantized
 from fcn_deploy.runtime import Backend
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.runtime.tensorrt.driver import find_gpus
@@ -182,7 +182,7 @@ def brings_scales(model: Path) -> bool:
     Raises:
         InputError: It cannot be read, or is quantised by integer operators.
     """
-    return holds_qdq(parse(read_bytes(model), str(model)))
+    return is_prequantized(parse(read_bytes(model), str(model)))
 
 
 def read_spec(model: Path) -> ModelSpec:

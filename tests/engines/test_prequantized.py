@@ -298,7 +298,7 @@ def test_a_base_of_fp16_takes_scales_that_it_has_and_says_that_nothing_was_audit
 
 
 def test_a_base_of_fp16_that_would_round_scales_is_refused(quantized):
-    with pytest.raises(UsageError, match="fix: build with --base fp32, which keeps them"):
+    with pytest.raises(UsageError, match='fix: build with `base="fp32"`, which keeps them'):
         steps.build(quantized("tensorrt"), BuildConfig("int8"), backend="simulation")
 
 

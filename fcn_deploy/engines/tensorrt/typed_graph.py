@@ -18,9 +18,9 @@ from fcn_deploy.files import sha256_bytes
 from fcn_deploy.graph.model import exported_spec, parse, serialize
 from fcn_deploy.passes import pipelines
 from fcn_deploy.passes.simulate_fp16 import widen_half
-from fcn_deploy.quantization.fp16_range import LARGEST, MARGIN, SMALLEST, Audit, audit_half
+from fcn_deploy.quantization.fp16_range import LARGEST, MARGIN, SMALLEST, Fp16Audit, audit_fp16_range
 from fcn_deploy.quantization.methods import choose
-from fcn_deploy.quantization.prequantized import require_half_scales
+from fcn_deploy.quantization.prequantized import check_fp16_scales
 from fcn_deploy.quantization.selection import int8_layers
 from fcn_deploy.quantization.tensorrt import TensorRtScheme, emit_tensorrt
 from fcn_deploy.quantization.tensorrt_lint import lint
@@ -85,7 +85,7 @@ def typed_graph(
     images = config.io == "image"
     audit = None
     if base == "fp16":
-        audit = audit_half(graph_model.graph, None if ranges is None else ranges.histograms)
+        audit = audit_fp16_range(graph_model.graph, None if ranges is None else ranges.histograms)
         graph_model = pipelines.run(
             graph_model, pipelines.half(spec, audit.keep, images=images, quantized=config.precision == "int8")
         )
@@ -152,7 +152,7 @@ def _with_given_scales(model: ir.Model, config: BuildConfig, base: Base) -> ir.M
     model = pipelines.run(model, pipelines.GIVEN)
     _require_clean(model)  # first: what is wrong with the graph is wrong on any base
     if base == "fp16":
-        require_half_scales(model.graph)
+        check_fp16_scales(model.graph)
     return model
 
 
@@ -180,7 +180,7 @@ def _require_clean(model: ir.Model) -> None:
         )
 
 
-def _notes(config: BuildConfig, ranges: Ranges | None, audit: Audit | None) -> tuple[str, ...]:
+def _notes(config: BuildConfig, ranges: Ranges | None, audit: Fp16Audit | None) -> tuple[str, ...]:
     notes = []
     if ranges is not None and ranges.data.random:
         notes.append("The ranges were observed on noise: the engine is for timing, not for use.")
