@@ -9,9 +9,9 @@ from fcn_deploy.errors import InputError
 
 
 class MeanBuilder:
-    """Accumulates values; `build` gives the means of all of them, in which every pixel counts alike.
+    """Accumulates values; `build` returns the means of all of them. Every pixel has the same weight.
 
-    Sums are float64, so that neither their length nor the order of the images moves a mean by more than rounding does.
+    Sums are float64, so neither the number of images nor their order changes a mean by more than float64's rounding.
     """
 
     def __init__(self) -> None:
@@ -35,5 +35,5 @@ class MeanBuilder:
             InputError: Nothing has been added.
         """
         if self._sums is None:
-            raise InputError("means of nothing", expected="at least one value")
+            raise InputError("means of nothing", got="no values", expected="at least one value")
         return self._sums / self._pixels

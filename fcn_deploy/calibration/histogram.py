@@ -1,4 +1,4 @@
-"""A histogram that grows with its data, in memory that does not."""
+"""A histogram whose range grows with its data, and whose memory does not."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from numpy.typing import NDArray
 from fcn_deploy.artifacts.ranges import Histogram
 from fcn_deploy.errors import InputError
 
-# Bin widths are powers of two, so scaling a float32 to bins is exact, zero is always an edge, and two bins merge into
-# one of the next width without moving a count. The result is therefore the same in whatever order data comes.
+# Bin widths are powers of two. So scaling a float32 to bins is exact, zero is always an edge, and two bins merge into
+# one of the next width without moving a count. The result therefore does not depend on the order of the data.
 MAX_BINS = 4096
 _MIN_EXPONENT = -60
-# Small enough for a block and its two work arrays to stay in a core's cache.
+# A block of so many values and its two work arrays fit into the cache of a core.
 _BLOCK = 1 << 15
 
 
 class HistogramBuilder:
-    """Accumulates values; `build` gives the histogram of all of them."""
+    """Accumulates values; `build` returns the histogram of all of them."""
 
     def __init__(self) -> None:
         self._min, self._max = math.inf, -math.inf
         self._exponent = _MIN_EXPONENT
-        self._first = 0  # index of the first bin: it begins at first * 2**exponent
+        self._first = 0  # the index of the first bin, which begins at first * 2**exponent
         self._counts = np.zeros(1, np.int64)
         self._indices = np.empty(_BLOCK, np.intp)
 
@@ -52,7 +52,7 @@ class HistogramBuilder:
             InputError: Nothing has been added.
         """
         if self._min > self._max:
-            raise InputError("an empty histogram", expected="at least one value")
+            raise InputError("an empty histogram", got="no values", expected="at least one value")
         width = 2.0**self._exponent
         lo, hi = self._first * width, (self._first + len(self._counts)) * width
         return Histogram(self._min, self._max, lo, hi, self._counts.copy())
@@ -73,7 +73,7 @@ class HistogramBuilder:
 
     def _count(self, flat: NDArray[np.float32]) -> None:
         bins = len(self._counts)
-        # Scaled down in float32, the smallest negative numbers would become zero and change bins.
+        # Scaled down in float32, the smallest negative numbers would become zero and fall into another bin.
         dtype = np.float64 if self._first < 0 and self._exponent > 0 else np.float32
         scale, work = dtype(2.0**-self._exponent), np.empty(_BLOCK, dtype)
         for start in range(0, len(flat), _BLOCK):

@@ -15,7 +15,7 @@ from fcn_deploy.calibration.channel_means import MeanBuilder
 from fcn_deploy.calibration.histogram import HistogramBuilder
 from fcn_deploy.errors import ArtifactError, InputError
 from fcn_deploy.graph.model import ExportedModel, serialize
-from fcn_deploy.quantization.prequantized import require_float
+from fcn_deploy.quantization.prequantized import check_not_prequantized
 from fcn_deploy.quantization.selection import quantizable_inputs
 from fcn_deploy.quantization.tensors import observed_tensors, ranged_tensor
 from fcn_deploy.runtime.image import check_images, normalize
@@ -37,7 +37,7 @@ class Observer:
 
     def __init__(self, model: ExportedModel, *, threads: int | None = None) -> None:
         graph_model = model.copy()
-        require_float(graph_model)
+        check_not_prequantized(graph_model)
         self._normalization = model.spec.normalization
         observed = [str(value.name) for value in observed_tensors(graph_model.graph)]
         # Some of these have no histogram of their own, such as the output of a max-pool. A tensor that is not computed

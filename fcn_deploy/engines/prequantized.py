@@ -14,7 +14,7 @@ from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.errors import InputError, PrecisionError, UsageError
 from fcn_deploy.graph.layers import list_layers
-from fcn_deploy.quantization.prequantized import holds_qdq, integer_weights
+from fcn_deploy.quantization.prequantized import integer_weights, is_prequantized
 
 # What ONNX Runtime's optimiser adds to the name of weights that it stores as uint8.
 _RENAMED = ("", "_s8_2_u8")
@@ -38,7 +38,7 @@ def check_scales(model: ir.Model, config: BuildConfig, ranges: Ranges | None) ->
         InputError: The model is quantised by integer operators.
         UsageError: INT8 of a float model without ranges; of a prequantized model another precision, or ranges for it.
     """
-    prequantized = holds_qdq(model)
+    prequantized = is_prequantized(model)
     if prequantized and config.precision != "int8":
         raise UsageError(
             "the graph is INT8 already: it holds Q/DQ",

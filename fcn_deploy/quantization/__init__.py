@@ -1,4 +1,5 @@
-"""Quantisation: observing ranges once, choosing methods later, emitting Q/DQ graphs for each target.
+"""Quantisation: from what calibration saw to a graph with Q/DQ, for each target.
 
-`observe` and `emit` never meet: what one learns reaches the other as a ranges file.
+Calibration runs once and keeps histograms (`artifacts.ranges`). From these, `methods` chooses ranges, `params` turns
+ranges into scales and zero points, and `onnxruntime` or `tensorrt` emits the graph of its target.
 """

@@ -1,9 +1,9 @@
-"""The entropy method: the range in which the quantised distribution diverges least from the tensor's.
+"""The entropy method: the range in which the quantised distribution diverges least from that of the tensor.
 
-After Migacz, "8-bit Inference with TensorRT", GTC 2017, in the form that ONNX Runtime has given it
-(onnxruntime/quantization/calibrate.py, HistogramCollector.get_entropy_threshold): for each candidate, what lies outside
-is added to the outermost bins, the bins inside are merged into as many as there are levels and spread out again, and
-the Kullback-Leibler divergence between the two is taken.
+Source: Migacz, "8-bit Inference with TensorRT", GTC 2017, as ONNX Runtime implements it
+(onnxruntime/quantization/calibrate.py, HistogramCollector.get_entropy_threshold). For each candidate, the counts
+outside are added to the outermost bins; the bins inside are merged into as many as there are levels and spread out
+again; and the Kullback-Leibler divergence between the two is computed.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.ranges import Histogram, Range
 
-# From end to end, as ONNX Runtime has it by default. By default it also has 128 bins, so one candidate only, and the
-# method becomes min-max; the bins of a histogram here are many more.
+# From end to end, ONNX Runtime's default. Its default for bins is 128 too, which leaves one candidate and makes the
+# method the same as min-max; the histograms here have many more bins.
 LEVELS = 128
-# On either side of zero: neighbours are merged until they are no more, for each is a candidate.
+# On each side of zero. Each bin is a candidate, so neighbours are merged until there are at most so many.
 MAX_HALF_BINS = 1024
 _EPSILON = 1e-4
 
@@ -26,12 +26,12 @@ _EPSILON = 1e-4
 def entropy(histogram: Histogram) -> Range:
     """Returns the range of least divergence, no wider than what was seen.
 
-    A tensor of both signs is searched symmetrically about zero, as in ONNX Runtime. One of one sign, as behind a ReLU,
-    is mirrored first, so that its own side has all the levels; and zeros, which every range represents exactly, do not
-    count, or they would outweigh all else: their bin is made as high as the next one.
+    A tensor of both signs is searched symmetrically about zero, as in ONNX Runtime. A tensor of one sign, as after a
+    ReLU, is mirrored first, so that its own side has all the levels. Its zeros do not count: every range represents
+    them exactly, and they would outweigh everything else. So their bin is made as high as the next one.
 
     Args:
-        histogram: Of the tensor. One of so few bins that levels are not scarce keeps all that was seen.
+        histogram: Of the tensor. If it has too few bins for a search, the range is all that was seen.
     """
     counts, width, levels = searched(histogram)
     half = len(counts) // 2
@@ -44,14 +44,14 @@ def entropy(histogram: Histogram) -> Range:
 
 
 def searched(histogram: Histogram) -> tuple[NDArray[np.int64], float, int]:
-    """Returns what the search for a range goes by.
+    """Returns the counts in which `entropy` searches.
 
     Args:
         histogram: Of the tensor.
 
     Returns:
-        Counts of as many bins below zero as above, at most MAX_HALF_BINS of either; the width of a bin; the number of
-        levels they are merged into.
+        Counts of as many bins below zero as above, at most MAX_HALF_BINS on each side; the width of a bin; the number
+        of levels that the bins are merged into.
     """
     counts, width = two_sided(histogram)
     half = len(counts) // 2
@@ -63,7 +63,7 @@ def searched(histogram: Histogram) -> tuple[NDArray[np.int64], float, int]:
 
 
 def two_sided(histogram: Histogram) -> tuple[NDArray[np.int64], float]:
-    """Returns counts of as many bins below zero as above, at most MAX_HALF_BINS of either, and the width of a bin."""
+    """Returns counts of as many bins below zero as above, at most MAX_HALF_BINS a side, and the width of a bin."""
     below = round(-histogram.lo / histogram.width)
     half = max(below, len(histogram.counts) - below)
     merged = 1
@@ -85,7 +85,7 @@ def _divergence(counts: NDArray[np.int64], start: int, end: int, levels: int) ->
     merged[-1] += inside[levels * size :].sum()
     occupied = (reference[: levels * size] != 0).reshape(levels, size).sum(1)
     candidate = np.zeros(len(inside))
-    # Whole counts, as ONNX Runtime has them: a level of one value in many bins is lost.
+    # Integer division, as in ONNX Runtime: a level with fewer values than bins becomes 0.
     candidate[: levels * size] = np.repeat(np.where(occupied > 0, merged // np.maximum(occupied, 1), 0), size)
     return _kullback_leibler(reference, candidate)
 
@@ -99,7 +99,7 @@ def _kullback_leibler(reference: NDArray[np.float64], candidate: NDArray[np.floa
 
 
 def _smoothed(distribution: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Takes a little off every bin that has some and gives it to those that have none; None where that cannot be."""
+    """Takes a little from every bin with counts and gives it to the empty ones; None if there is too little to take."""
     empty = distribution == 0
     occupied = len(distribution) - int(empty.sum())
     if not occupied:

@@ -1,4 +1,4 @@
-"""The FP16 audit: which tensors of a graph hold numbers that FP16 does not, by what calibration saw."""
+"""The FP16 audit: which tensors of a graph hold numbers outside FP16's range, as far as calibration saw."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.ranges import Histogram
-from fcn_deploy.graph.edit import constant_of
+from fcn_deploy.graph.edit import constant_of, optional_input
+from fcn_deploy.graph.ops import DEQUANTIZE, QDQ
+from fcn_deploy.quantization.params import dequantize
 from fcn_deploy.quantization.tensors import activation, passed_on_from
 
 # IEEE 754 binary16: the largest number, and the smallest with all 11 bits.
 LARGEST = 65504.0
 SMALLEST = 2.0**-14
-# Calibration sees some images; others may go further. A factor of 2 costs one bit of the exponent and nothing else.
+# Calibration sees some images; others may have larger values. A factor of 2 costs one step of the exponent.
 MARGIN = 2.0
-_QDQ = ("QuantizeLinear", "DequantizeLinear")
 
 
 @dataclass(frozen=True)
-class Audit:
+class Fp16Audit:
     """What must stay FP32.
 
     Attributes:
-        audited: Whether there were histograms to go by; weights are looked at in any case.
-        tensors: Tensors with a histogram that do not fit, in graph order: what to tell the user.
-        weights: Constants that do not fit, likewise.
-        keep: Names of all tensors that must stay FP32: those, and what shares their values.
+        audited: Whether there were histograms to look at; constants are always looked at.
+        tensors: The tensors with a histogram that do not fit, in graph order; for messages.
+        weights: The constants that do not fit, in graph order; for messages.
+        keep: The names of all tensors that must stay FP32: these, and the tensors that hold the same values.
     """
 
     audited: bool
@@ -38,17 +39,17 @@ class Audit:
     keep: frozenset[str] = frozenset()
 
 
-def audit_half(graph: ir.Graph, histograms: Mapping[str, Histogram] | None) -> Audit:
-    """Looks for what FP16 cannot hold.
+def audit_fp16_range(graph: ir.Graph, histograms: Mapping[str, Histogram] | None) -> Fp16Audit:
+    """Looks for numbers that FP16 cannot hold.
 
-    A tensor fits if the largest absolute value calibration saw is 0, or at least 2**-14 and at most 65504 / 2: FP16
-    loses bits below, and beyond 65504 gives infinity. A constant fits without the margin, for it is known. What lies
-    between a layer and its ReLU has no histogram; it fits if the ReLU's output does, since minus infinity becomes 0 as
-    any negative number does.
+    A tensor fits if the largest absolute value that calibration saw is 0, or at least 2**-14 and at most 65504 / 2:
+    FP16 loses bits below 2**-14 and is infinite above 65504. A constant needs no margin, so it may reach 65504. The
+    tensor between a layer and its ReLU has no histogram. It fits if the output of the ReLU does, because a ReLU makes
+    minus infinity 0, like every negative number.
 
     Args:
         graph: float32, before or after Q/DQ was emitted.
-        histograms: By tensor name; None if nothing was observed.
+        histograms: By tensor name; None if there was no calibration.
     """
     audited, histograms = histograms is not None, histograms or {}
     beyond = {name for name, histogram in histograms.items() if not _fits(_largest(histogram), LARGEST / MARGIN)}
@@ -68,7 +69,7 @@ def audit_half(graph: ir.Graph, histograms: Mapping[str, Histogram] | None) -> A
             keep.add(str(value.name))
             if value.name == source:
                 tensors.append(source)
-    return Audit(audited, tuple(tensors), tuple(weights), frozenset(keep.union(weights)))
+    return Fp16Audit(audited, tuple(tensors), tuple(weights), frozenset(keep.union(weights)))
 
 
 def _fits(largest: float, limit: float) -> bool:
@@ -80,26 +81,27 @@ def _largest(histogram: Histogram) -> float:
 
 
 def _is_weight(value: ir.Value) -> bool:
-    """Whether a constant is a float that something other than Q/DQ reads; scales are made to fit by emission."""
+    """Whether a constant is a float that a node other than Q/DQ reads; emission makes scales fit."""
     readers = [use.node.op_type for use in value.uses()]
-    return value.dtype == ir.DataType.FLOAT and any(kind not in _QDQ for kind in readers)
+    return value.dtype == ir.DataType.FLOAT and any(kind not in QDQ for kind in readers)
 
 
 def _dequantized_constant(value: ir.Value) -> NDArray[np.float32] | None:
-    """The weights that a DequantizeLinear makes of constants; None for anything else."""
+    """Returns the weights that a DequantizeLinear makes of constants; None for any other tensor."""
     node = value.producer()
-    if node is None or node.op_type != "DequantizeLinear":
+    if node is None or node.op_type != DEQUANTIZE:
         return None
     integers, scale = constant_of(node.inputs[0]), constant_of(node.inputs[1])
     if integers is None or scale is None:
         return None
+    zero_point = constant_of(optional_input(node, 2))
     axis = node.attributes.get_int("axis", 1)
-    shape = [-1 if index == axis else 1 for index in range(integers.ndim)]
-    return np.asarray(integers * (scale.reshape(shape) if scale.ndim else scale), np.float32)
+    shift = np.zeros((), np.int8) if zero_point is None else zero_point
+    return dequantize(integers, scale, shift, axis).astype(np.float32)
 
 
 def _source(value: ir.Value, histograms: Container[str]) -> str | None:
-    """The name of the tensor with a histogram whose values `value` holds: through ReLU, pools, crops and Q/DQ."""
+    """Returns the name of the tensor with a histogram whose values `value` has, after ReLU, pools, crops and Q/DQ."""
     producer = value.producer()
     start = value if producer is None or producer.outputs[0] is not value else activation(producer)
     for current in passed_on_from(start):
@@ -107,6 +109,6 @@ def _source(value: ir.Value, histograms: Container[str]) -> str | None:
             return str(current.name)
         last = current
     node = last.producer()
-    if node is not None and node.op_type in _QDQ and node.inputs[0] is not None:
+    if node is not None and node.op_type in QDQ and node.inputs[0] is not None:
         return _source(node.inputs[0], histograms)
     return None

@@ -16,15 +16,16 @@ PERCENTILE = 99.99
 
 
 def min_max(histogram: Histogram) -> Range:
-    """Returns the range that clips nothing that calibration saw."""
+    """Returns the range that clips no value that calibration saw."""
     return Range(min(0.0, histogram.min), max(0.0, histogram.max))
 
 
 def percentile(histogram: Histogram, share: float = PERCENTILE) -> Range:
     """Returns the range that holds `share` percent of the values.
 
-    Half of what is cut lies at either end, as in ONNX Runtime's PercentileCalibrator
-    (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html); ends are those of bins, outwards.
+    Half of what is cut lies at each end, as in ONNX Runtime's PercentileCalibrator
+    (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html). An end that falls into a bin moves
+    outwards to the edge of that bin.
 
     Args:
         histogram: Of the tensor.
@@ -37,7 +38,7 @@ def percentile(histogram: Histogram, share: float = PERCENTILE) -> Range:
         raise UsageError("bad percentile", got=share, expected="above 0, at most 100")
     cumulative = np.cumsum(histogram.counts)
     cut = (100 - share) / 200 * cumulative[-1]
-    # The first bin up to whose end more than `cut` values lie, and the first with at least all but `cut`.
+    # The first bin whose cumulative count is above `cut`, and the first whose count is at least all except `cut`.
     first = int(np.searchsorted(cumulative, cut, side="right"))
     last = int(np.searchsorted(cumulative, cumulative[-1] - cut, side="left"))
     edges = histogram.edges
@@ -46,7 +47,7 @@ def percentile(histogram: Histogram, share: float = PERCENTILE) -> Range:
     return Range(min(0.0, lo), max(0.0, hi))
 
 
-# A method is told whether integers are symmetric about zero; the first three give the same range for either kind.
+# The second argument says whether the integers are symmetric about zero; only `mse` depends on it.
 METHODS: Mapping[str, Callable[[Histogram, bool], Range]] = {
     "minmax": lambda histogram, symmetric: min_max(histogram),
     "percentile": lambda histogram, symmetric: percentile(histogram),
@@ -61,13 +62,13 @@ def choose(histograms: Mapping[str, Histogram], method: str, *, symmetric: bool)
     Args:
         histograms: By tensor name.
         method: A key of `METHODS`.
-        symmetric: Whether the integers are int8, symmetric about zero, instead of uint8 from end to end of the range.
+        symmetric: True: the integers are int8, symmetric about zero. False: uint8 from end to end of the range.
 
     Returns:
         Ranges by tensor name.
 
     Raises:
-        UsageError: There is no such method.
+        UsageError: The method is unknown.
     """
     if method not in METHODS:
         raise UsageError("unknown calibration method", got=repr(method), expected=" or ".join(METHODS))
@@ -76,5 +77,5 @@ def choose(histograms: Mapping[str, Histogram], method: str, *, symmetric: bool)
 
 @functools.lru_cache(maxsize=1024)
 def _chosen(histogram: Histogram, method: str, symmetric: bool) -> Range:
-    # Planning quantises one net dozens of times, by the same histograms.
+    # The accuracy-aware search quantises one net dozens of times, from the same histograms.
     return METHODS[method](histogram, symmetric)

@@ -1,7 +1,7 @@
-"""Emission: puts Q/DQ pairs into a graph, as ONNX Runtime's CPU kernels want them.
+"""Emission for ONNX Runtime: puts Q/DQ pairs into a graph, as its CPU kernels want them.
 
-Activations are asymmetric uint8 per tensor, weights symmetric int8 per output channel, biases int32: what ONNX Runtime
-fuses into QLinearConv (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
+Activations are asymmetric uint8 per tensor, weights symmetric int8 per output channel, biases int32. ONNX Runtime fuses
+these into QLinearConv (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fcn_deploy.artifacts.ranges import Range
 from fcn_deploy.errors import InputError
 from fcn_deploy.graph.edit import constant_of
+from fcn_deploy.graph.ops import DEQUANTIZE, QUANTIZE
 from fcn_deploy.quantization.bias import Means, bias_of, input_mean, mean_output, mean_shift, set_bias
 from fcn_deploy.quantization.params import AsymmetricUint8, QuantParams, SymmetricInt8
 from fcn_deploy.quantization.qdq import add_dequantized, add_pair, quantized_weights, range_of
@@ -23,8 +24,8 @@ from fcn_deploy.quantization.rounding import Rounding, check_rounding
 from fcn_deploy.quantization.selection import chosen_convolutions
 from fcn_deploy.quantization.tensors import activation, data_input, is_rectifier, passed_on_from
 
-# Half of what 32 bits hold: the other half is for the products the bias is added to, at most 255 * 127 a tap. What
-# `correlated` rounding adds beyond it, at most 255 a tap in a channel of nearly zero weights, is clipped.
+# Half of what 32 bits hold: the other half is for the products that the bias is added to, at most 255 * 127 a tap. In a
+# channel of nearly zero weights, `correlated` rounding may add up to 255 a tap more; that is clipped.
 _BIAS_LIMIT = 2**30
 # The smallest positive float32.
 _LEAST_BIAS_SCALE = 2.0**-149
@@ -36,7 +37,7 @@ class OrtScheme:
 
     Attributes:
         weight_limit: Weights become integers in -limit..limit. 64 is right on every CPU: x86 kernels without VNNI add
-            two products of a uint8 and an int8 in 16 bits, and 2 * 255 * 64 just fits. 127 needs VNNI.
+            two products of a uint8 and an int8 in 16 bits, and 2 * 255 * 64 just fits. On x86, 127 needs VNNI.
         rounding: How weights are rounded: `nearest` or `correlated`; see `fcn_deploy.quantization.rounding`.
 
     Raises:
@@ -77,22 +78,22 @@ def emit_onnxruntime(
         ranges: By tensor name, for the inputs and outputs of the layers.
         layers: Names of the layers to quantise, from `quantizable_layers`.
         scheme: Integer types and limits.
-        means: By tensor name, the mean of each channel of what the layers read, float64 [C], by which their biases are
-            corrected (see `quant.bias`; padding is ignored). None or empty: biases stay what they are.
+        means: By tensor name, the mean of each channel of what the layers read, float64 [C]: biases are corrected by
+            them (see `fcn_deploy.quantization.bias`; padding is ignored). None or empty: biases stay what they are.
 
     Returns:
         The model.
 
     Raises:
-        InputError: A layer is not in the graph or cannot be quantised, or a tensor has no range, or no means
-            where others have.
+        InputError: A layer is not in the graph or cannot be quantised; a tensor has no range; or `means` does not hold
+            a tensor that a layer reads.
     """
     scheme = scheme or OrtScheme()
     graph = model.graph
     convs = chosen_convolutions(graph, layers)
     integer = _integer_tensors(graph, convs)
     params = {value: scheme.activations.of_range(range_of(value, ranges)) for value in integer}
-    # Activations last: all else goes by the tensors that nodes read before Q/DQ comes between.
+    # Activations last: everything else looks at the tensors that nodes read before Q/DQ comes between.
     in_integers = _integer_nodes(graph, set(convs), set(integer))
     for conv in convs:
         _quantize_weights_and_bias(graph, conv, params[data_input(conv)].scale, scheme, means)
@@ -104,9 +105,9 @@ def emit_onnxruntime(
 
 
 def _integer_tensors(graph: ir.Graph, convs: list[ir.Node]) -> list[ir.Value]:
-    """The tensors that exist as integers, in graph order: what quantised convolutions read and write.
+    """Returns the tensors that exist as integers, in graph order: what quantised convolutions read and write.
 
-    A max-pool between two of them runs on integers as well, so its input is one of the tensors.
+    A max-pool between two such tensors runs on integers as well, so its input is one of them.
     """
     wanted = {data_input(conv) for conv in convs} | {activation(conv) for conv in convs}
     for node in reversed(graph):
@@ -142,23 +143,24 @@ def _quantize_activation(graph: ir.Graph, value: ir.Value, params: QuantParams, 
     producer = value.producer()
     dequantized = add_pair(graph, value, params)
     for use in uses:
-        # What was made in integers exists only so; what was made in float stays float for those who read it so.
+        # A tensor made by an integer kernel exists as integers only. One made by a float kernel stays float for the
+        # float kernels that read it.
         if producer in in_integers or use.node in in_integers:
             use.node.replace_input_with(use.idx, dequantized)
 
 
 def _keep_float(graph: ir.Graph, conv: ir.Node) -> None:
-    """Keeps a convolution float that reads what was dequantised and gives what is quantised again.
+    """Keeps a convolution float that reads a dequantised tensor and whose output is quantised again.
 
-    Between a DequantizeLinear and a QuantizeLinear ONNX Runtime quantises the weights of a float convolution by itself,
-    to 8 bits per tensor, which is neither asked for nor right on CPUs without VNNI. The largest of one tensor is that
-    tensor; unlike an Identity no optimiser removes it.
+    ONNX Runtime quantises the weights of a float convolution between a DequantizeLinear and a QuantizeLinear by itself,
+    to 8 bits per tensor. Nobody asked for that, and it is wrong on CPUs without VNNI. A Max of one tensor in between
+    prevents it: its output is that tensor, and no optimiser removes it, as one would remove an Identity.
     """
     value = data_input(conv)
-    # Past a max-pool, say: ONNX Runtime lets it run on integers and dequantises behind it.
+    # Also through a max-pool, for example: ONNX Runtime runs it on integers and dequantises after it.
     makers = [source.producer() for source in passed_on_from(value)]
     readers = [use.node.op_type for use in activation(conv).uses()]
-    if "QuantizeLinear" not in readers or not any(node and node.op_type == "DequantizeLinear" for node in makers):
+    if QUANTIZE not in readers or not any(node and node.op_type == DEQUANTIZE for node in makers):
         return
     copy = ir.node("Max", [value], name=f"{conv.name}/float")
     copy.outputs[0].name = copy.name
@@ -168,14 +170,14 @@ def _keep_float(graph: ir.Graph, conv: ir.Node) -> None:
 
 
 def _integer_nodes(graph: ir.Graph, convs: set[ir.Node], integer: set[ir.Value]) -> set[ir.Node]:
-    """The nodes that ONNX Runtime runs on integers: beside convolutions what stands between them and needs no more."""
+    """Returns the nodes that ONNX Runtime runs on integers: quantised convolutions, and what runs with them."""
     found: set[ir.Node] = set()
     for node in graph:
         if is_rectifier(node):
             runs = node.inputs[0] is not None and node.inputs[0].producer() in found
         elif node.op_type == "MaxPool":
             runs = node.outputs[0] in integer
-        elif node.op_type == "Add":  # of a residual block; a bias is no tensor of the graph's
+        elif node.op_type == "Add":  # of a residual block; a constant is not in `integer`
             runs = activation(node) in integer and all(value in integer for value in node.inputs)
         else:
             runs = node in convs

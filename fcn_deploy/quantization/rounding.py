@@ -1,13 +1,13 @@
 """Rounding of weights: to the nearest integer, or so that the errors of neighbouring taps cancel.
 
-A feature map is smooth: pixels side by side hold similar values. What the rounding errors e of the taps of one kernel
-add to an output has the expected square e' R e, with R[i, j] the correlation of the pixels that taps i and j read. The
-nearest integers are best where R is the identity, that is for noise. `correlated` takes R[i, j] to fall with the
-distance of the two pixels and searches the integers on either side of each weight for less of it.
+A feature map is smooth: neighbouring pixels hold similar values. The rounding errors e of the taps of one kernel add an
+error to an output whose expected square is e' R e, with R[i, j] the correlation of the pixels that taps i and j read.
+The nearest integers are best if R is the identity, that is for noise. `correlated` assumes that R[i, j] falls with the
+distance of the two pixels, and searches the integers on both sides of each weight for the least expected square.
 
-That is the objective of AdaRound (Nagel et al. 2020, https://arxiv.org/abs/2004.10568) with a model of the input in
-place of its measured second moments, and by descent, as SQuant (Guo et al. 2022, https://arxiv.org/abs/2202.07471)
-does it for an R of ones: neither images nor training are needed.
+This is the objective of AdaRound (Nagel et al. 2020, https://arxiv.org/abs/2004.10568), with a model of the input
+instead of its measured second moments. It is solved by descent, as in SQuant (Guo et al. 2022,
+https://arxiv.org/abs/2202.07471), whose R is all ones. Neither images nor training are needed.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from fcn_deploy.errors import UsageError
 Rounding = Literal["nearest", "correlated"]
 ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 
-# Of neighbouring pixels. On the net of docs/results.md 0.7 to 0.9 are all alike, better than SQuant's 1 and than 0.
+# Of neighbouring pixels. On the net of docs/results.md, 0.7 to 0.9 give the same result, better than SQuant's 1 and 0.
 _CORRELATION = 0.8
-# Flipping a weight has to lower the error by more than float64 gets wrong.
+# Flipping a weight must lower the error by more than float64's own rounding.
 _LEAST = 1e-9
-# Kernels worked on at a time, such that what is computed of them stays in the processor's cache.
+# Kernels in one block: few enough that all arrays of a block stay in the processor's cache.
 _BLOCK = 4096
 
 
@@ -35,7 +35,7 @@ def check_rounding(rounding: str) -> None:
     """Checks the name of a rounding.
 
     Raises:
-        UsageError: There is no such.
+        UsageError: It is unknown.
     """
     if rounding not in ROUNDINGS:
         raise UsageError("unknown rounding of weights", got=repr(rounding), expected=" or ".join(ROUNDINGS))
@@ -48,11 +48,11 @@ def round_weights(
 
     Args:
         steps: Weights in units of their scale, [O, C / groups, *kernel].
-        rounding: `nearest`, or `correlated` (see above); equal where the kernel has one tap.
-        dilations: Distance in pixels between taps, along each axis of the kernel; 1 where there are none.
+        rounding: `nearest` or `correlated` (see above); for a kernel of one tap the two are the same.
+        dilations: Distance in pixels between taps, along each axis of the kernel; empty for 1.
 
     Returns:
-        Integers, as float64, of the same shape; each one of the two around its weight.
+        Integers, as float64, of the same shape; each is one of the two around its weight.
     """
     return _ROUNDINGS[rounding](np.asarray(steps, np.float64), dilations)
 
@@ -75,10 +75,10 @@ def _correlated(steps: NDArray[np.float64], dilations: Sequence[int]) -> NDArray
 
 
 def tap_correlation(kernel: Sequence[int], dilations: Sequence[int]) -> NDArray[np.float64]:
-    """Returns the correlation that the pixels under the taps of a kernel are taken to have.
+    """Returns the correlation that is assumed of the pixels under the taps of a kernel.
 
     Args:
-        kernel: Its size along each axis.
+        kernel: The size of the kernel along each axis.
         dilations: Distance in pixels between taps, along each axis.
 
     Returns:
@@ -91,9 +91,9 @@ def tap_correlation(kernel: Sequence[int], dilations: Sequence[int]) -> NDArray[
 
 
 def _descend(steps: NDArray[np.float64], correlation: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rounds kernels, [kernels, taps], by turns: in each the one weight whose other integer helps most takes that."""
+    """Rounds kernels, [kernels, taps], in turns: a turn flips the one weight of a kernel that lowers its error most."""
     rounded = np.rint(steps)
-    # To the other integer around each weight; 0 where the weight is one.
+    # The way to the other integer around each weight; 0 if the weight is an integer.
     flip = np.sign(steps - rounded)
     gradient = (rounded - steps) @ correlation
     active = np.arange(len(steps))

@@ -1,4 +1,4 @@
-"""Which layers of a graph can run in INT8, and which of them do unless asked otherwise."""
+"""Which layers of a graph can run in INT8, and which of them do by default."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fcn_deploy.quantization.tensors import data_input, passed_on_from
 
 
 def quantizable_layers(graph: ir.Graph) -> list[str]:
-    """Returns the names of the layers that can run in INT8: the convolutions of maps whose weights are constant.
+    """Returns the names of the layers that can run in INT8: two-dimensional convolutions with constant weights.
 
-    Those of sequences, as attention over channels has, are too small for INT8 to be of use.
+    One-dimensional convolutions, as in attention over channels, are too small to gain from INT8.
     """
     return [node.name or "" for node in _quantizable(graph)]
 
@@ -25,10 +25,10 @@ def quantizable_inputs(graph: ir.Graph) -> list[ir.Value]:
 
 
 def float_by_default(graph: ir.Graph) -> set[str]:
-    """Returns the layers that stay float unless asked for.
+    """Returns the names of the layers that stay float by default.
 
-    Those are the ones that read the image, where three channels make INT8 slower than float, and the score layers,
-    whose rounding moves labels: the convolutions with no other behind them.
+    These are the convolutions that read the image, whose three channels make INT8 slower than float, and the score
+    layers, whose rounding changes labels: the convolutions that no other convolution follows.
     """
     image = graph.inputs[0]
     convs = [node for node in graph if node.op_type == "Conv"]
@@ -41,10 +41,10 @@ def int8_layers(graph: ir.Graph, asked: Collection[str] | None) -> list[str]:
 
     Args:
         graph: As exported and simplified.
-        asked: Names from `quantizable_layers`; None for all but `float_by_default`.
+        asked: Names from `quantizable_layers`; None for all except `float_by_default`.
 
     Raises:
-        InputError: One of those asked for is none that can be quantised.
+        InputError: A layer that was asked for cannot be quantised.
     """
     known = quantizable_layers(graph)
     if asked is None:
@@ -52,7 +52,7 @@ def int8_layers(graph: ir.Graph, asked: Collection[str] | None) -> list[str]:
         return [name for name in known if name not in kept]
     unknown = sorted(set(asked) - set(known))
     if unknown:
-        raise InputError("layers that cannot be quantised", got=", ".join(unknown), expected=", ".join(known))
+        raise _not_quantizable(unknown, known)
     return [name for name in known if name in asked]
 
 
@@ -68,10 +68,12 @@ def chosen_convolutions(graph: ir.Graph, layers: Collection[str]) -> list[ir.Nod
     """
     known = quantizable_layers(graph)
     if len(set(known)) < len(known) or "" in known:
-        raise InputError("layers cannot be told apart", got=f"names {', '.join(known)}", expected="one for each")
+        raise InputError(
+            "layers cannot be told apart", got=f"names {', '.join(known)}", expected="a name of its own for each"
+        )
     unknown = sorted(set(layers) - set(known))
     if unknown:
-        raise InputError("layers that cannot be quantised", got=unknown, expected=known)
+        raise _not_quantizable(unknown, known)
     return [node for node in graph if node.op_type == "Conv" and node.name in layers]
 
 
@@ -80,10 +82,15 @@ def _quantizable(graph: ir.Graph) -> list[ir.Node]:
     return [node for node, array in weights if array is not None and array.ndim == 4]
 
 
+def _not_quantizable(unknown: list[str], known: list[str]) -> InputError:
+    return InputError("layers that cannot be quantised", got=", ".join(unknown), expected=", ".join(known))
+
+
 def _last(graph: ir.Graph, convs: list[ir.Node]) -> set[ir.Node]:
-    leads_on: set[ir.Node] = set()  # nodes with a convolution behind them
+    """Returns the convolutions that no other convolution follows."""
+    followed: set[ir.Node] = set()  # nodes that a convolution follows, at once or later
     for node in reversed(graph):
         readers = {use.node for value in node.outputs for use in value.uses()}
-        if any(reader.op_type == "Conv" or reader in leads_on for reader in readers):
-            leads_on.add(node)
-    return set(convs) - leads_on
+        if any(reader.op_type == "Conv" or reader in followed for reader in readers):
+            followed.add(node)
+    return set(convs) - followed

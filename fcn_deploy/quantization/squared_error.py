@@ -1,4 +1,4 @@
-"""The mse method: the range that quantises a tensor with the least squared error, of clipping and of rounding."""
+"""The mse method: the range that quantises a tensor with the least squared error, from clipping and from rounding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from fcn_deploy.artifacts.ranges import Histogram, Range
 from fcn_deploy.quantization.params import AsymmetricUint8, SymmetricInt8
 
-# Of what is left of the range: eight steps an octave, down to 1/256 of what was seen, and finer about the best of them.
+# Candidates, as shares of the range that was seen: eight an octave, down to 1/256; then finer ones around the best.
 _COARSE = 2.0 ** -(np.arange(65) / 8)
 _FINE = 2.0 ** np.linspace(-1 / 8, 1 / 8, 33)
 _SWEEPS = 3
@@ -18,13 +18,13 @@ _SYMMETRIC, _ASYMMETRIC = SymmetricInt8(127, "float64"), AsymmetricUint8("float6
 
 
 def squared_error(histogram: Histogram, chosen: Range, *, symmetric: bool) -> float:
-    """Returns the mean squared error of quantising a tensor, each bin standing for values at its centre.
+    """Returns the mean squared error of quantising a tensor; every value of a bin counts as its centre.
 
     Args:
         histogram: Of the tensor.
-        chosen: What is represented; zero exactly.
-        symmetric: Whether to int8, -127..127 about zero, the wider side of the range counting for both; else to uint8,
-            0..255 from end to end.
+        chosen: The values that can be represented; zero is always exact.
+        symmetric: True: to int8, -127..127 about zero, and the wider side of the range counts for both. False: to
+            uint8, 0..255 from end to end of the range.
     """
     values = histogram.lo + histogram.width * (np.arange(len(histogram.counts)) + 0.5)
     if chosen.lo == chosen.hi:  # both are 0
@@ -38,8 +38,8 @@ def squared_error(histogram: Histogram, chosen: Range, *, symmetric: bool) -> fl
 def least_squared_error(histogram: Histogram, symmetric: bool) -> Range:
     """Returns the range of least `squared_error`, no wider than what was seen.
 
-    The ends are searched one after the other, several times over, for where the integers are asymmetric either moves
-    the steps of both; where they are symmetric the two move together.
+    Asymmetric: the two ends are searched in turn, several times, because each of them changes the steps everywhere.
+    Symmetric: both ends move together.
 
     Args:
         histogram: Of the tensor.
@@ -61,7 +61,7 @@ def least_squared_error(histogram: Histogram, symmetric: bool) -> Range:
 
 
 def _least(error: Callable[[float], float], most: float) -> float:
-    """Returns the end, 0 < end <= most, of least error; 0 where most is 0, the largest of several equals."""
+    """Returns the end, 0 < end <= most, of least error; of several, the largest. 0 if `most` is 0."""
     if most == 0:
         return 0.0
     coarse = min(most * _COARSE, key=error)

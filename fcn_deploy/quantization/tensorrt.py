@@ -1,9 +1,9 @@
 """Emission for TensorRT: explicit quantisation by Q/DQ pairs that its builder fuses into INT8 kernels.
 
-Everything is symmetric int8, weights per output channel, activations per tensor, zero points 0, biases float: all that
-TensorRT's INT8 has. The placement follows NVIDIA's rules, "Q/DQ Layer-Placement Recommendations" in
-https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html, and what they come to
-here is told in docs/tensorrt-graphs.md.
+Everything is symmetric int8, weights per output channel, activations per tensor, zero points 0, biases float: TensorRT
+has no other INT8. Q/DQ pairs stand where NVIDIA recommends, see "Q/DQ Layer-Placement Recommendations" in
+https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html;
+docs/tensorrt-graphs.md says what this means for the nets of this package.
 """
 
 from __future__ import annotations
@@ -63,16 +63,16 @@ def emit_tensorrt(
         model: As exported and simplified, with float32 `image` and `logits`.
         ranges: By tensor name, for the inputs of the layers and of the sums that run with them.
         layers: Names of the layers to quantise, from `quantizable_layers`.
-        scheme: What scales have to be, and how weights are rounded.
-        means: By tensor name, the mean of each channel of what the layers read, float64 [C], by which their biases are
-            corrected (see `quant.bias`; padding is ignored). None or empty: biases stay what they are.
+        scheme: Which scales are allowed, and how weights are rounded.
+        means: By tensor name, the mean of each channel of what the layers read, float64 [C]: biases are corrected by
+            them (see `fcn_deploy.quantization.bias`; padding is ignored). None or empty: biases stay what they are.
 
     Returns:
-        The model; its float tensors are float32, to be made FP16 by a pass if they are to be.
+        The model. Its float tensors are float32; a pass makes them FP16 later.
 
     Raises:
-        InputError: A layer is not in the graph or cannot be quantised, or a tensor has no range, or no means
-            where others have.
+        InputError: A layer is not in the graph or cannot be quantised; a tensor has no range; or `means` does not hold
+            a tensor that a layer reads.
     """
     scheme = scheme or TensorRtScheme()
     graph = model.graph
@@ -93,11 +93,11 @@ def emit_tensorrt(
 
 
 def _residual_inputs(graph: ir.Graph, convs: set[ir.Node]) -> list[tuple[ir.Node, int]]:
-    """The inputs of residual sums that have to be INT8 for the sum to become part of a convolution.
+    """Returns the inputs of residual sums that must be INT8, so that the sum becomes part of a convolution.
 
     TensorRT computes Conv, Add and ReLU in one kernel, whose other input has the type of its output. The output is INT8
-    where a quantised convolution reads it; so must be what goes past the block. The convolution's own result is left
-    alone, for a Q/DQ pair between it and the sum would part the two.
+    if a quantised convolution reads it; so the tensor that skips the block must be INT8 too. The convolution's own
+    result gets no Q/DQ pair, which would separate the convolution from the sum.
     """
     read = {value for conv in convs for value in passed_on_from(data_input(conv))}
     order = {node: position for position, node in enumerate(graph)}
@@ -107,14 +107,14 @@ def _residual_inputs(graph: ir.Graph, convs: set[ir.Node]) -> list[tuple[ir.Node
             continue
         own = [index for index, value in enumerate(node.inputs) if value is not None and _fuses(value, convs)]
         if own and all(constant_of(value) is None for value in node.inputs):
-            # Of two convolutions the later one takes the sum in: the other's result is there by then.
+            # Of two convolutions, the later one computes the sum: the result of the other exists by then.
             last = max(own, key=lambda index: order[node.inputs[index].producer()])  # type: ignore[index, union-attr]
             found.append((node, 1 - last))
     return found
 
 
 def _fuses(value: ir.Value, convs: set[ir.Node]) -> bool:
-    """Whether a sum can become part of the node that makes `value`: a quantised convolution nobody else reads."""
+    """Whether a sum can become part of the node that makes `value`: a quantised convolution with no other reader."""
     return value.producer() in convs and len(list(value.uses())) == 1 and not value.is_graph_output()
 
 

@@ -1,4 +1,4 @@
-"""The Q/DQ lint: what TensorRT would refuse in a graph, said before a builder runs and in words that help."""
+"""The Q/DQ lint: what TensorRT would refuse in a graph, found before a builder runs and said in words that help."""
 
 from __future__ import annotations
 
@@ -8,26 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from fcn_deploy.graph.edit import constant_of
+from fcn_deploy.graph.edit import constant_of, optional_input
+from fcn_deploy.graph.ops import DEQUANTIZE, QDQ, QUANTIZE, SELECTING, WEIGHTED
 
-_QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
-_QDQ = (_QUANTIZE, _DEQUANTIZE)
-# They move integers without computing on them, so Q and DQ may stand on either side.
-_MOVING = (
-    "MaxPool",
-    "Transpose",
-    "Reshape",
-    "Slice",
-    "Concat",
-    "Squeeze",
-    "Unsqueeze",
-    "Identity",
-    "Flatten",
-    "Gather",
-)
-_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# They move integers without computing on them, so they may stand between Q and DQ.
+_MOVING = SELECTING | {"Concat"}
+# TensorRT has no tensors of these types.
 _NO_TYPES = (ir.DataType.UINT16, ir.DataType.INT16, ir.DataType.UINT32, ir.DataType.UINT64, ir.DataType.STRING)
-# Of ONNX's operators those that a quantiser may write and TensorRT's parser has no importer for:
+# The operators of ONNX that a quantiser may write and that TensorRT's parser does not import:
 # https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md
 _NO_OPERATORS = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
 
@@ -37,7 +25,7 @@ class Finding:
     """One thing TensorRT would refuse.
 
     Attributes:
-        node: The node's name, or its operator where it has none.
+        node: The node's operator and name, or its operator if it has no name.
         tensor: The tensor's name.
         what: What is wrong with it.
         fix: What to do.
@@ -55,16 +43,16 @@ class Finding:
 def lint(model: ir.Model) -> tuple[Finding, ...]:
     """Looks through a typed graph for what TensorRT does not take.
 
-    Most of it TensorRT's parser refuses. Three things it takes, and should not have been given: Q/DQ of uint8, which it
-    reads as int8; a scale for each channel of an activation, and integers that reach something else than a
-    DequantizeLinear, for neither of which it has INT8 convolutions. A scale that is computed from the image makes
-    TensorRT-RTX 1.7.1 end the process.
+    TensorRT's parser refuses most of it. It takes three things that it should refuse: Q/DQ of uint8, which it reads as
+    int8; a scale for each channel of an activation; and integers that a node other than DequantizeLinear reads. For
+    the last two it has no INT8 convolutions. A scale that is computed from the image makes TensorRT-RTX 1.7.1 end the
+    process.
 
     Args:
-        model: Any model; types that are not written into it are not judged.
+        model: Any model. A tensor whose type the model does not state is not checked for its type.
 
     Returns:
-        One finding for each thing, in graph order.
+        One finding for each problem, in graph order.
     """
     computed = _computed(model.graph)
     return tuple(
@@ -76,7 +64,7 @@ def lint(model: ir.Model) -> tuple[Finding, ...]:
 
 
 def _computed(graph: ir.Graph) -> set[ir.Value]:
-    """What depends on the graph's inputs: all that is not constant when an engine is built."""
+    """Returns the tensors that depend on the graph's inputs: those that are not constant when an engine is built."""
     computed = set(graph.inputs) - set(graph.initializers.values())
     for node in graph:
         if any(value in computed for value in node.inputs):
@@ -95,29 +83,29 @@ def _check_operator(node: ir.Node, computed: set[ir.Value]) -> Iterator[Finding]
 
 
 def _check_integers(node: ir.Node, computed: set[ir.Value]) -> Iterator[Finding]:
-    if node.op_type == _DEQUANTIZE and node.inputs[0] is not None and node.inputs[0].dtype == ir.DataType.INT32:
+    if node.op_type == DEQUANTIZE and node.inputs[0] is not None and node.inputs[0].dtype == ir.DataType.INT32:
         yield _finding(node, node.inputs[0], "int32 is dequantised", "leave biases float: QuantizeBias off in the tool")
-    elif node.op_type in _QDQ and _integer_type(node) not in (None, ir.DataType.INT8):
+    elif node.op_type in QDQ and _integer_type(node) not in (None, ir.DataType.INT8):
         dtype = _integer_type(node)
-        integers = node.outputs[0] if node.op_type == _QUANTIZE else node.inputs[0]
+        integers = node.outputs[0] if node.op_type == QUANTIZE else node.inputs[0]
         assert integers is not None
         yield _finding(node, integers, f"Q/DQ of {dtype}", "quantise to int8, with a zero point of int8 that is 0")
 
 
 def _integer_type(node: ir.Node) -> ir.DataType | None:
-    """The integers of a Q or DQ; None if the graph does not say."""
-    zero_point = _input(node, 2)
+    """Returns the integer type of a Q or DQ; None if the graph does not state it."""
+    zero_point = optional_input(node, 2)
     if zero_point is not None and zero_point.dtype is not None:
         return zero_point.dtype
-    if node.op_type == _DEQUANTIZE:
+    if node.op_type == DEQUANTIZE:
         return node.inputs[0].dtype if node.inputs[0] is not None else None
     written = node.attributes.get_int("output_dtype", 0)
     return ir.DataType(written) if written else ir.DataType.UINT8  # ONNX's default
 
 
 def _check_zero_point(node: ir.Node, computed: set[ir.Value]) -> Iterator[Finding]:
-    zero_point = _input(node, 2)
-    if node.op_type not in _QDQ or zero_point is None:
+    zero_point = optional_input(node, 2)
+    if node.op_type not in QDQ or zero_point is None:
         return
     array = constant_of(zero_point)
     if zero_point in computed:
@@ -130,20 +118,22 @@ _SYMMETRIC = "quantise symmetrically: int8, zero points 0"
 
 
 def _check_scale(node: ir.Node, computed: set[ir.Value]) -> Iterator[Finding]:
-    scale = _input(node, 1)
-    if node.op_type not in _QDQ or scale is None:
+    scale = optional_input(node, 1)
+    if node.op_type not in QDQ or scale is None:
         return
     array = constant_of(scale)
     if scale in computed:
         yield _finding(node, scale, "the scale is computed from the input", "make it a constant: quantise statically")
     elif array is not None and not (np.all(np.isfinite(array)) and np.all(array > 0)):
-        yield _finding(node, scale, "a scale that is not positive", "calibrate again; 1 will do for what is always 0")
+        yield _finding(
+            node, scale, "a scale that is not positive", "calibrate again; for a tensor that is always 0, use 1"
+        )
     elif array is not None and array.size > 1 and node.inputs[0] in computed:
         yield _finding(node, scale, "a scale for each channel of an activation", "quantise activations per tensor")
 
 
 def _check_pair(node: ir.Node, computed: set[ir.Value]) -> Iterator[Finding]:
-    if node.op_type != _QUANTIZE:
+    if node.op_type != QUANTIZE:
         return
     waiting = [node.outputs[0]]
     while waiting:
@@ -154,27 +144,27 @@ def _check_pair(node: ir.Node, computed: set[ir.Value]) -> Iterator[Finding]:
         for reader in readers:
             if reader.op_type in _MOVING:
                 waiting.extend(reader.outputs)
-            elif reader.op_type != _DEQUANTIZE:
+            elif reader.op_type != DEQUANTIZE:
                 yield _finding(node, value, f"integers that {_name(reader)} reads", _PAIR)
 
 
-_PAIR = "put a DequantizeLinear behind every QuantizeLinear"
+_PAIR = "put a DequantizeLinear after every QuantizeLinear"
 
 
 def _check_types(node: ir.Node, computed: set[ir.Value]) -> Iterator[Finding]:
     for value in node.outputs:
         if value.dtype in _NO_TYPES:
             yield _finding(node, value, f"TensorRT has no tensors of {value.dtype}", "use int32")
-    if node.op_type == "Cast" or node.op_type in _QDQ:
+    if node.op_type == "Cast" or node.op_type in QDQ:
         return
     for tensor in (*node.inputs, *node.outputs):
         if tensor is not None and tensor.dtype == ir.DataType.UINT8 and tensor in computed:
             fix = "cast it first, then transpose" if node.op_type == "Transpose" else "cast it first"
-            yield _finding(node, tensor, f"{node.op_type} on uint8, which TensorRT takes in casts only", fix)
+            yield _finding(node, tensor, f"{node.op_type} on uint8, which TensorRT can only cast", fix)
 
 
 def _check_mixture(node: ir.Node, computed: set[ir.Value]) -> Iterator[Finding]:
-    if node.op_type not in _WEIGHTED:
+    if node.op_type not in WEIGHTED:
         return
     types = {value.dtype for value in node.inputs if value is not None and value.dtype is not None}
     if len(types) > 1:
@@ -191,10 +181,6 @@ _CHECKS: tuple[Callable[[ir.Node, set[ir.Value]], Iterator[Finding]], ...] = (
     _check_types,
     _check_mixture,
 )
-
-
-def _input(node: ir.Node, index: int) -> ir.Value | None:
-    return node.inputs[index] if len(node.inputs) > index else None
 
 
 def _name(node: ir.Node) -> str:

@@ -1,4 +1,4 @@
-"""Which tensors of a graph have a range of their own, and whose range the others share."""
+"""Which tensors of a graph have a range of their own, and from which tensor the others take theirs."""
 
 from __future__ import annotations
 
@@ -6,25 +6,21 @@ from collections.abc import Container, Iterator
 
 import onnx_ir as ir
 
-from fcn_deploy.graph.edit import constant_of
+from fcn_deploy.graph.edit import constant_of, optional_input
+from fcn_deploy.graph.ops import SELECTING
 
-# Their output holds values of their first input, and zero, which every range has; so a range of the input is one of the
-# output.
-_PASSING = frozenset(
-    {"MaxPool", "Slice", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Flatten", "Pad", "Gather"}
-)
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 
 def data_input(node: ir.Node) -> ir.Value:
-    """Returns what a layer computes on: its first input."""
+    """Returns the tensor that a layer computes on: its first input."""
     value = node.inputs[0]
     assert value is not None
     return value
 
 
 def activation(node: ir.Node) -> ir.Value:
-    """Returns the output of a layer behind its ReLU or ReLU6, if that is all that reads the layer."""
+    """Returns the output of the ReLU or ReLU6 after a layer, if nothing else reads the layer; else its own output."""
     output = node.outputs[0]
     readers = [use.node for use in output.uses()]
     if len(readers) == 1 and is_rectifier(readers[0]) and not output.is_graph_output():
@@ -33,18 +29,18 @@ def activation(node: ir.Node) -> ir.Value:
 
 
 def is_rectifier(node: ir.Node) -> bool:
-    """Returns whether a node is a ReLU, or a Clip from 0 to a constant such as ReLU6."""
+    """Returns whether a node is a ReLU, or a Clip from 0 to a constant, such as ReLU6."""
     if node.op_type != "Clip":
         return node.op_type == "Relu"
-    lowest, highest = (constant_of(value) for value in (*node.inputs[1:], None, None)[:2])
+    lowest, highest = (constant_of(optional_input(node, index)) for index in (1, 2))
     return lowest is not None and highest is not None and lowest == 0
 
 
 def observed_tensors(graph: ir.Graph) -> list[ir.Value]:
     """Returns the tensors that calibration keeps histograms of.
 
-    Those are the graph's float inputs and whatever is computed from them, less what passes values on (a max-pool shares
-    the range of its input) and less what only a ReLU reads (the two run as one).
+    These are the graph's float inputs and all float tensors computed from them, except the outputs of nodes that pass
+    values on (a max-pool has the range of its input) and what only a ReLU reads (the two run as one kernel).
     """
     values = [value for value in graph.inputs if value.dtype in _FLOATS]
     reached = set(values)
@@ -61,20 +57,23 @@ def observed_tensors(graph: ir.Graph) -> list[ir.Value]:
 
 
 def _passes_on(node: ir.Node) -> bool:
-    if node.op_type == "Pad" and node.attributes.get_string("mode", "constant") == "constant":
-        value = node.inputs[2] if len(node.inputs) > 2 else None
-        filled = constant_of(value)
-        return value is None or (filled is not None and not filled.any())
-    return node.op_type in _PASSING
+    """Whether a node's output has values of its first input only, and 0, which every range holds."""
+    if node.op_type != "Pad":
+        return node.op_type in SELECTING
+    if node.attributes.get_string("mode", "constant") != "constant":
+        return True
+    value = optional_input(node, 2)
+    filled = constant_of(value)
+    return value is None or (filled is not None and not filled.any())
 
 
 def ranged_tensor(value: ir.Value, known: Container[str | None]) -> ir.Value | None:
-    """Returns the tensor whose range `value` shares: itself, or what it was passed on from; None if none is known."""
+    """Returns the tensor whose range `value` has: itself, or one that it was passed on from. None if none is known."""
     return next((source for source in passed_on_from(value) if source.name in known), None)
 
 
 def passed_on_from(value: ir.Value) -> Iterator[ir.Value]:
-    """Yields a tensor, what it was passed on from, and so on up."""
+    """Yields a tensor, the tensor that it was passed on from, and so on towards the graph's inputs."""
     current: ir.Value | None = value
     while current is not None:
         yield current

@@ -1,12 +1,12 @@
-"""The receptive field of a net: which pixels of the image the logits of one pixel depend on, read off the graph.
+"""The receptive field of a net: which pixels of the image the logits of one pixel depend on, read from the graph.
 
 Each tensor with rows and columns is described by an interval: element i of an axis depends on pixels from
-`step * i + low` to `step * i + high`. A convolution, a pooling or an upsampling turns the interval of what it reads
-into that of what it makes (Araujo, Norris and Sim 2019, Computing Receptive Fields of Convolutional Neural Networks,
-https://distill.pub/2019/computing-receptive-fields/, with transposed layers added); behind an addition or a
-concatenation stands the union. What reads an element that a smaller image would not have depends on that image going so
-far, even if the element does not. A net for which that cannot be said, because something in it sees the whole image or
-goes by its size, cannot be run in tiles.
+`step * i + low` to `step * i + high`. A convolution, a pooling or an upsampling turns the interval of its input into
+that of its output (Araujo, Norris and Sim 2019, Computing Receptive Fields of Convolutional Neural Networks,
+https://distill.pub/2019/computing-receptive-fields/, extended to transposed layers); an addition or a concatenation
+gives the union. A node that reads an element which a smaller image would not have also depends on how far the image
+reaches, even if the element depends on no pixel there. If a node sees the whole image, or depends on the size of the
+image, the net has no receptive field and cannot be run in tiles.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def receptive_field(model: ir.Model, *, fixed: ImageShape | None = None, divisor
 
     Args:
         model: Input `image`, float [N, 3, H, W], output `logits`, [N, C, H, W].
-        fixed: The one shape of images it takes; None where it takes any.
-        divisor: To multiples of which the graph pads images.
+        fixed: The one image shape that the net takes; None if it takes any.
+        divisor: The graph pads images to multiples of this.
 
     Raises:
-        InputError: The net cannot be run in tiles; the message says which node stands in the way.
+        InputError: The net cannot be run in tiles; the message names the node that prevents it.
     """
     try:
         unit = lcm(_UNIT, divisor)
@@ -68,9 +68,9 @@ def _alignment(walk: Walk) -> int:
 
 
 def _remainders(alignment: int) -> list[tuple[int, int]]:
-    """Rows and columns that are left over, where a size is no multiple of the alignment: few, many, and about half.
+    """Returns rows and columns beyond a multiple of the alignment: few, many, and about half of it.
 
-    One alone, say 1, would not do: what is halved and rounded is the same for 0 and for 1.
+    One remainder, for example 1, is not enough: a number that is halved and rounded is the same for 0 and for 1.
     """
     half = alignment // 2
     pairs = ((1, alignment - 1), (half, 2), (half + 1, 3))
@@ -88,7 +88,7 @@ def _walk(model: ir.Model, images: ImageShape, *, padded: bool = False, edges: b
     """Walks a graph to its end, for images of one shape.
 
     Raises:
-        WholeImageError: What a tensor depends on cannot be said, or is not what a segmentation net's logits do.
+        WholeImageError: It is unknown what a tensor depends on, or the logits are not those of a segmentation net.
     """
     walk = Walk(model, images, padded, edges)
     for node in model.graph:

@@ -15,8 +15,8 @@ class Span:
 
     Attributes:
         step: Pixels from one element to the next.
-        low: Of the first pixel, from the element's place.
-        high: Of the last.
+        low: The offset of the first pixel from `step * i`.
+        high: The offset of the last pixel from `step * i`.
     """
 
     step: Fraction = Fraction(1)
@@ -24,22 +24,22 @@ class Span:
     high: Fraction = Fraction(0)
 
     def reading(self, stride: Fraction, first: Fraction, last: Fraction) -> Span:
-        """Returns the span of what reads elements `stride * i + first` to `stride * i + last` of this axis."""
+        """Returns the span of an output that reads elements `stride * i + first` to `stride * i + last`."""
         return Span(self.step * stride, self.low + self.step * first, self.high + self.step * last)
 
     def union(self, other: Span) -> Span:
-        """Returns what depends on all that either does."""
+        """Returns the smallest one that depends on everything that either of the two depends on."""
         return Span(self.step, min(self.low, other.low), max(self.high, other.high))
 
 
 @dataclass(frozen=True)
 class Field:
-    """What a tensor depends on, and where its rows and columns stand among its axes.
+    """What a tensor depends on, and which of its axes are rows and columns.
 
     Attributes:
-        rank: How many axes it has.
-        axes: Those of rows and of columns.
-        spans: What their elements depend on.
+        rank: The number of axes.
+        axes: The axis of rows and the axis of columns.
+        spans: What the elements of these two axes depend on.
     """
 
     rank: int
@@ -47,26 +47,26 @@ class Field:
     spans: tuple[Span, Span]
 
     def along(self, change: Callable[[int, int, Span], Span]) -> Field:
-        """Returns it with `change(index, axis, span)` for either span."""
+        """Returns the field with each span replaced by `change(index, axis, span)`."""
         changed = (
             change(index, axis, span) for index, (axis, span) in enumerate(zip(self.axes, self.spans, strict=True))
         )
         return replace(self, spans=tuple(changed))  # type: ignore[arg-type]
 
     def union(self, other: Field) -> Field:
-        """Returns what depends on all that either does."""
+        """Returns the smallest one that depends on everything that either of the two depends on."""
         return self.along(lambda index, axis, span: span.union(other.spans[index]))
 
 
 class WholeImageError(Exception):
-    """A node that keeps a net from being run in tiles; its text says which and why."""
+    """A node prevents a net from being run in tiles; the text names the node and the reason."""
 
 
-def only_if(fits: bool, field: Field, node: ir.Node, why: str = "goes along rows or columns") -> Field:
-    """Returns a field.
+def only_if(fits: bool, field: Field, node: ir.Node, why: str = "works along rows or columns") -> Field:
+    """Returns a field if it fits a node.
 
     Raises:
-        WholeImageError: It does not fit the node.
+        WholeImageError: It does not fit; `why` follows the name of the node in the message.
     """
     if not fits:
         raise WholeImageError(f"{node.op_type} {node.name} {why}")

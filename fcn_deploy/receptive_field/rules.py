@@ -1,4 +1,4 @@
-"""One rule for each kind of operator: from what it reads to what it makes."""
+"""One rule for each kind of operator: from the field of its input to the field of its output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Known(Protocol):
     """What a rule may ask of a walk.
 
     Attributes:
-        padded: Whether that which a Pad repeats or mirrors counts.
+        padded: Whether pixels that a Pad repeats or mirrors count.
     """
 
     padded: bool
@@ -30,7 +30,7 @@ class Known(Protocol):
         """Returns the shape of a tensor, or None."""
 
     def value(self, node: ir.Node, index: int) -> NDArray[Any] | None:
-        """Returns what an input of a node is, or None where it is not given."""
+        """Returns the value of an input of a node; None if the node leaves the input out."""
 
 
 def _ints(node: ir.Node, name: str, default: Sequence[int]) -> list[int]:
@@ -62,14 +62,14 @@ def _window(walk: Known, node: ir.Node, field: Field) -> Field:
 
 
 def _begins(node: ir.Node, extents: Sequence[int], strides: Sequence[int]) -> list[int]:
-    """How much is padded in front of rows and columns."""
+    """Returns how much is padded before the first row and the first column."""
     auto = node.attributes.get_string("auto_pad", "NOTSET")
     if auto == "NOTSET":
         return _ints(node, "pads", (0, 0, 0, 0))[:2]
     if auto == "VALID":
         return [0, 0]
     if any(stride != 1 for stride in strides):
-        raise WholeImageError(f"{node.op_type} {node.name} is padded by as much as the size of the image asks for")
+        raise WholeImageError(f"{node.op_type} {node.name} pads by an amount that depends on the size of the image")
     return [(extent + (auto == "SAME_LOWER")) // 2 for extent in extents]
 
 
@@ -77,7 +77,7 @@ def _transposed(walk: Known, node: ir.Node, field: Field) -> Field:
     """ConvTranspose: element i is written by the j for which `i = stride * j - pad + tap`."""
     only_if(field.axes == (2, 3) and field.rank == 4, field, node)
     plain = node.attributes.get_string("auto_pad", "NOTSET") == "NOTSET" and "output_shape" not in node.attributes
-    only_if(plain, field, node, "is padded by as much as the size of the image asks for")
+    only_if(plain, field, node, "pads by an amount that depends on the size of the image")
     kernel = _kernel(walk, node)
     strides, dilations = _ints(node, "strides", (1, 1)), _ints(node, "dilations", (1, 1))
     begins = _ints(node, "pads", (0, 0, 0, 0))[:2]
@@ -94,8 +94,8 @@ def _transposed(walk: Known, node: ir.Node, field: Field) -> Field:
 def _resize(walk: Known, node: ir.Node, field: Field) -> Field:
     mode = node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
     centred = mode in ("half_pixel", "pytorch_half_pixel")
-    only_if(centred or mode == "asymmetric", field, node, f"goes by the size of the image ({mode})")
-    only_if(not node.attributes.get_int("antialias", 0), field, node, "smooths by the scale")
+    only_if(centred or mode == "asymmetric", field, node, f"depends on the size of the image ({mode})")
+    only_if(not node.attributes.get_int("antialias", 0), field, node, "smooths by an amount that depends on the scale")
     around = 2 if node.attributes.get_string("mode", "nearest") == "cubic" else 1
     before, after = walk.shape(node.inputs[0]), walk.shape(node.outputs[0])
     if before is None or after is None:
@@ -122,7 +122,7 @@ def _slice(walk: Known, node: ir.Node, field: Field) -> Field:
             return span
         start, step = int(starts[cut.index(axis)]), by[cut.index(axis)]
         if step < 1:
-            raise WholeImageError(f"Slice {node.name} turns the image over")
+            raise WholeImageError(f"Slice {node.name} reverses the image")
         first = Fraction(start if start >= 0 else max(0, start + shape[axis]))
         return span.reading(Fraction(step), first, first)
 
@@ -134,7 +134,7 @@ def _pad(walk: Known, node: ir.Node, field: Field) -> Field:
     if pads is None:
         raise WholeImageError(f"Pad {node.name} is of unknown size")
     padded = [int(axis) % field.rank for axis in (axes if axes is not None else range(len(pads) // 2))]
-    # How far from its place a pixel of the padding has its value from, for each that is added.
+    # How many pixels away the value of a padded pixel comes from, per pixel of padding.
     reaches = {"constant": 0, "edge": 1, "reflect": 2}
     mode = node.attributes.get_string("mode", "constant")
     only_if(mode in reaches, field, node, "repeats the image")
@@ -153,7 +153,7 @@ def _pad(walk: Known, node: ir.Node, field: Field) -> Field:
 
 
 def _rearranged(walk: Known, node: ir.Node, field: Field) -> Field:
-    """DepthToSpace and SpaceToDepth: blocks of pixels to channels, or back."""
+    """DepthToSpace and SpaceToDepth: channels to blocks of pixels, or back."""
     block = int(node.attributes.get_int("blocksize", 1) or 1)
     if node.op_type == "SpaceToDepth":
         return field.along(lambda index, axis, span: span.reading(Fraction(block), Fraction(0), Fraction(block - 1)))
@@ -168,7 +168,7 @@ def _transpose(walk: Known, node: ir.Node, field: Field) -> Field:
 
 
 def _reshape(walk: Known, node: ir.Node, field: Field) -> Field:
-    """Axes other than rows and columns may be split and merged, as long as those stand last, before and after."""
+    """Other axes may be split and merged if rows and columns are the last two axes, before and after."""
     before, after = walk.shape(node.inputs[0]), walk.shape(node.outputs[0])
     last = field.axes == (field.rank - 2, field.rank - 1)
     if not last or before is None or after is None or len(after) < 2 or after[-2:] != before[-2:]:
@@ -177,17 +177,17 @@ def _reshape(walk: Known, node: ir.Node, field: Field) -> Field:
 
 
 def _reduction(walk: Known, node: ir.Node, field: Field) -> Field:
-    given = node.attributes.get_ints("axes") if "axes" in node.attributes else walk.value(node, 1)
-    axes = [int(axis) % field.rank for axis in given] if given is not None else []
+    written = node.attributes.get_ints("axes") if "axes" in node.attributes else walk.value(node, 1)
+    axes = [int(axis) % field.rank for axis in written] if written is not None else []
     kept = bool(node.attributes.get_int("keepdims", 1))
-    none_is_none = bool(node.attributes.get_int("noop_with_empty_axes", 0))
-    over = set(axes) if axes or none_is_none else set(field.axes)
+    keeps_all = bool(node.attributes.get_int("noop_with_empty_axes", 0))
+    over = set(axes) if axes or keeps_all else set(field.axes)
     only_if(not over & set(field.axes), field, node)
-    return only_if(kept, field, node, "takes axes away")
+    return only_if(kept, field, node, "removes axes")
 
 
 def _product(walk: Known, node: ir.Node, field: Field) -> Field:
-    """A matrix product over the last axis, which is the channels where they stand last."""
+    """MatMul over the last axis, if that is the axis of channels."""
     constant = walk.shape(node.inputs[1])
     return only_if(field.rank - 1 not in field.axes and constant is not None and len(constant) == 2, field, node)
 

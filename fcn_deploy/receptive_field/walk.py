@@ -1,4 +1,4 @@
-"""A walk through a graph that says of each tensor what it depends on."""
+"""A walk through a graph that finds what each tensor depends on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.graph.edit import optional_input
 from fcn_deploy.graph.shape_inference import Shape, tensor_facts
 from fcn_deploy.receptive_field.field import Field, Span, WholeImageError, only_if
 from fcn_deploy.receptive_field.rules import RULES
@@ -24,9 +25,9 @@ _ELEMENTWISE = frozenset((
     "ThresholdedRelu", "Where",
 ))
 # fmt: on
-# They have an axis they go along, which must not be one of the image's; the default where there is one.
+# They work along an axis, which must not be rows or columns: the default of that axis.
 _ALONG_AXIS = {"Softmax": -1, "LogSoftmax": -1, "Concat": 1, "Split": 0, "LayerNormalization": -1}
-# Their further inputs are of the channels, or say how the first is treated.
+# Their further inputs are one value per channel, or options.
 _BY_CHANNEL = ("BatchNormalization", "LayerNormalization", "QuantizeLinear", "DequantizeLinear", "Split", "Dropout")
 
 
@@ -35,14 +36,14 @@ class Walk:
 
     Args:
         model: The net.
-        images: Their shape.
-        padded: Whether that which a Pad repeats or mirrors counts.
-        edges: Whether it counts how far the image has to go for an element to be there at all.
+        images: The shape of the images.
+        padded: Whether pixels that a Pad repeats or mirrors count.
+        edges: Whether it counts how far the image must reach for an element to exist.
 
     Attributes:
-        name: Of the output.
-        fields: What tensors depend on, as far as the walk has come; those that depend on no pixel are not in it.
-        numbers: What is computed of the size of the image and meets pixels, by node.
+        name: The name of the output.
+        fields: What the tensors met so far depend on, by name; without those that depend on no pixel.
+        numbers: Values that are computed from the size of the image and used with pixels, by node.
     """
 
     def __init__(self, model: ir.Model, images: ImageShape, padded: bool, edges: bool) -> None:
@@ -61,21 +62,21 @@ class Walk:
         return self.fields[self.name]
 
     def same_as(self, other: Walk) -> bool:
-        """Whether tensors depend on the same, and numbers are the same, at another size."""
+        """Returns whether another walk, at another size, found the same fields and numbers."""
         return (self.fields, self.numbers) == (other.fields, other.numbers)
 
     def add(self, node: ir.Node) -> None:
         """Adds the outputs of a node whose inputs have been added."""
         known = [self.fields.get(str(value.name)) if value is not None else None for value in node.inputs]
-        # The sizes of a tensor are no pixels; what is computed of them alone is known already.
+        # A size is no pixel; values computed from sizes alone are known already.
         if node.op_type not in ("Shape", "Size") and any(known):
             field = self._field(node, known)
-            # What else a node gives, such as the places of maxima, is not followed.
+            # Further outputs, such as the indices of maxima, are not followed.
             for output in node.outputs if node.op_type == "Split" else node.outputs[:1]:
                 self.fields[str(output.name)] = self._to_edges(output, field) if self._edges else field
 
     def _to_edges(self, value: ir.Value, field: Field) -> Field:
-        """Returns a field that holds what keeps elements from being missing at the edges of a smaller image."""
+        """Returns a field widened so that a smaller image lacks no element at its edges."""
         shape = self.shape(value)
         if shape is None:
             raise WholeImageError(f"{value.name} is of unknown size")
@@ -104,43 +105,48 @@ class Walk:
         return RULES[node.op_type](self, node, first)
 
     def _union(self, node: ir.Node, known: Sequence[Field | None]) -> Field:
-        """What a node depends on that treats every pixel of all its inputs alike."""
+        """Returns the field of a node that does the same at every pixel of all its inputs."""
         fields = [field for field in known if field is not None]
         first = max(fields, key=lambda field: field.rank)
         same = all((field.rank, field.axes) == (first.rank, first.axes) for field in fields)
         steps = {tuple(span.step for span in field.spans) for field in fields}
-        only_if(same and len(steps) == 1, first, node, "puts together maps of different scales")
+        only_if(same and len(steps) == 1, first, node, "combines maps of different scales")
         for value, field in zip(node.inputs, known, strict=True):
             if value is not None and field is None:
                 self._check_uniform(node, value, first)
         return reduce(Field.union, fields, first)
 
     def _check_uniform(self, node: ir.Node, value: ir.Value, field: Field) -> None:
-        """Refuses what is other for one place of the image than for another, such as an embedding of positions."""
+        """Refuses a value that differs from place to place in the image, such as an embedding of positions."""
         if node.op_type in _BY_CHANNEL:
             return
         shape = self.shape(value)
         if shape is None:
             raise WholeImageError(f"{node.op_type} {node.name} reads a tensor of unknown size")
-        from_behind = [field.rank - axis for axis in field.axes]
-        if any(len(shape) >= axis and shape[-axis] > 1 for axis in from_behind):
-            raise WholeImageError(f"{node.op_type} {node.name} goes by the place in the image")
+        from_last = [field.rank - axis for axis in field.axes]
+        if any(len(shape) >= axis and shape[-axis] > 1 for axis in from_last):
+            raise WholeImageError(f"{node.op_type} {node.name} depends on the place in the image")
         if value.const_value is not None:
             return
         if (number := self._facts.values.get(str(value.name))) is None:
-            raise WholeImageError(f"{node.op_type} {node.name} goes by a value that is not known before the net runs")
+            raise WholeImageError(f"{node.op_type} {node.name} depends on a value that is unknown until the net runs")
         self.numbers[f"{node.name}/{value.name}"] = number.tobytes()
 
     def shape(self, value: ir.Value | None) -> Shape | None:
-        """Returns the shape of a tensor; None where it is not known, or there is no tensor."""
+        """Returns the shape of a tensor; None if it is unknown, or if `value` is None."""
         known = self._facts.types.get(str(value.name)) if value is not None else None
         return known.shape if known else None
 
     def value(self, node: ir.Node, index: int) -> NDArray[Any] | None:
-        """What an input of a node is, where it is given; unknown values raise."""
-        if index >= len(node.inputs) or node.inputs[index] is None:
+        """Returns the value of an input of a node; None if the node leaves the input out.
+
+        Raises:
+            WholeImageError: The value is unknown until the net runs.
+        """
+        source = optional_input(node, index)
+        if source is None:
             return None
-        value = self._facts.values.get(str(node.inputs[index].name))  # type: ignore[union-attr]
+        value = self._facts.values.get(str(source.name))
         if value is None:
-            raise WholeImageError(f"{node.op_type} {node.name} goes by a value that is not known before the net runs")
+            raise WholeImageError(f"{node.op_type} {node.name} depends on a value that is unknown until the net runs")
         return value

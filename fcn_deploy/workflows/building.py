@@ -24,7 +24,7 @@ from fcn_deploy.mixed_precision.decision import Decision
 from fcn_deploy.mixed_precision.kernel_tuning import Tuned, tune_kernels
 from fcn_deploy.mixed_precision.method_search import AUTO
 from fcn_deploy.progress import Progress, Silent
-from fcn_deploy.quantization.prequantized import holds_qdq
+from fcn_deploy.quantization.prequantized import is_prequantized
 from fcn_deploy.quantization.rounding import Rounding
 from fcn_deploy.workflows.backends import Job, choose_backend
 from fcn_deploy.workflows.calibrating import calibrate, load_ranges
@@ -189,7 +189,7 @@ def build_engine(
         _check_files(each, (model, ranges, spec_from))
         each.check()
     net = _load(model, spec_from)
-    if holds_qdq(net.copy()):
+    if is_prequantized(net.copy()):
         source.refuse_for_prequantized(config, search, twin, tune)
     elif precision == "int8":
         source.require_one()

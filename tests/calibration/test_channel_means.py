@@ -21,7 +21,7 @@ def means_of(images):
     seed=st.integers(0, 1000),
     order=st.randoms(),
 )
-def test_every_pixel_counts_alike_whatever_the_size_of_its_image_and_their_order(sizes, channels, seed, order):
+def test_every_pixel_has_the_same_weight_for_images_of_any_size_and_order(sizes, channels, seed, order):
     random = np.random.default_rng(seed)
     images = [random.normal(1, 9, (n, channels, h, w)).astype(np.float32) for n, h, w in sizes]
     pixels = np.concatenate([np.moveaxis(image, 1, 0).reshape(channels, -1) for image in images], axis=1)
@@ -32,11 +32,11 @@ def test_every_pixel_counts_alike_whatever_the_size_of_its_image_and_their_order
     np.testing.assert_allclose(means_of(images), found, rtol=1e-12, atol=1e-12)
 
 
-def test_a_sum_of_many_does_not_lose_the_small():
+def test_the_mean_of_many_small_values_is_exact():
     image = np.full((1, 1, 1000, 1000), 0.1, np.float32)
     np.testing.assert_allclose(means_of([image] * 20), np.float64(np.float32(0.1)), rtol=1e-12)
 
 
-def test_nothing_has_no_means():
+def test_means_of_nothing_are_refused():
     with pytest.raises(InputError, match="means of nothing"):
         MeanBuilder().build()

@@ -84,7 +84,7 @@ def test_every_value_is_counted_in_its_own_bin(values):
 
 
 @pytest.mark.parametrize("values", CASES.values(), ids=CASES)
-def test_every_value_is_counted_in_its_own_bin_also_in(values):
+def test_every_value_of_a_special_case_is_counted_in_its_own_bin(values):
     values = np.array(values, np.float32)
     check(values, build(values))
 
@@ -103,7 +103,7 @@ def test_neither_order_nor_chunks_change_the_histogram(values, seed):
 @example(np.array([-1e-30], np.float32), np.array([1e30], np.float32))
 @example(np.array([1e-30], np.float32), np.array([-1e30], np.float32))
 @example(np.array([0.0], np.float32), np.array([-1e-45], np.float32))
-def test_data_of_another_magnitude_may_come_first_or_last(first, second):
+def test_data_of_another_magnitude_gives_the_same_histogram_first_or_last(first, second):
     assert same(build(first, second), build(second, first))
 
 
@@ -116,7 +116,7 @@ def test_data_seen_twice_counts_twice(values):
 
 
 def test_a_large_array_is_counted_as_its_pieces():
-    values = np.random.default_rng(0).normal(size=(3, 200, 301)).astype(np.float32)  # several blocks, no whole number
+    values = np.random.default_rng(0).normal(size=(3, 200, 301)).astype(np.float32)  # blocks, the last not full
     whole = build(values)
     assert same(whole, build(*values))
     edges = whole.edges
@@ -131,7 +131,7 @@ def test_views_are_counted_as_copies():
         assert same(build(view), build(np.ascontiguousarray(view)))
 
 
-def test_the_data_is_left_as_it_was():
+def test_adding_values_does_not_change_them():
     values = np.linspace(-1, 1, 100, dtype=np.float32)
     values.flags.writeable = False
     build(values)
@@ -200,7 +200,7 @@ def test_a_histogram_of_nothing_is_refused():
         HistogramBuilder().build()
 
 
-# Building on
+# Adding after building
 
 
 def test_a_histogram_that_was_built_does_not_change():
@@ -263,7 +263,7 @@ def test_json_gives_back_the_same_histogram(values):
     ],
     ids=str,
 )
-def test_histograms_that_make_no_sense_are_refused(change):
+def test_inconsistent_histograms_are_refused(change):
     data = {"min": -0.5, "max": 2.0, "lo": -1.0, "hi": 2.0, "counts": [1, 2, 3]}
     Histogram.from_json(data)
     with pytest.raises(InputError, match="bad histogram"):

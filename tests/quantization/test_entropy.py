@@ -11,13 +11,13 @@ from fcn_deploy.quantization.entropy import LEVELS, MAX_HALF_BINS, entropy, sear
 from fcn_deploy.quantization.methods import min_max, percentile
 from tests.support.histograms import VALUES, histogram_of
 
-# Of so many no share of those below cuts a whole number, whose side rounding would decide.
+# So many values that no share below cuts off a whole number of them: rounding would decide its side.
 RANDOM = np.random.default_rng(3)
 DRAWN = {
     "normal": RANDOM.normal(0, 1, 199_993),
     "laplace": RANDOM.laplace(0, 1, 199_993),
     "uniform": RANDOM.uniform(-1, 3, 199_993),
-    "half normal, as behind a ReLU": np.maximum(RANDOM.normal(-0.5, 1, 199_993), 0),
+    "half normal, as after a ReLU": np.maximum(RANDOM.normal(-0.5, 1, 199_993), 0),
     "exponential": RANDOM.exponential(1, 199_993),
     "heavy tails": RANDOM.standard_t(2, 199_993).clip(-200, 200),
     "two humps": np.concatenate([RANDOM.normal(-3, 0.5, 100_000), RANDOM.normal(5, 1, 100_000)]),
@@ -25,7 +25,7 @@ DRAWN = {
 
 
 def histogram_with(values, bins):
-    """A histogram of so many bins on its longer side, so that what takes ONNX Runtime seconds takes less."""
+    """A histogram of at most so many bins on its longer side; ONNX Runtime's search is slow."""
     values = np.asarray(values, np.float32)
     full = histogram_of(values)
     width = full.width * max(1, 2 ** int(np.ceil(np.log2(max(-full.lo, full.hi) / full.width / bins))))
@@ -35,7 +35,7 @@ def histogram_with(values, bins):
 
 
 def collected(histogram):
-    """What is searched, as ONNX Runtime keeps it: edges in float32, and what was seen."""
+    """The counts that are searched, as ONNX Runtime keeps them: with edges in float32, and what was seen."""
     counts, width, _ = searched(histogram)
     half = len(counts) // 2
     edges = (np.arange(-half, half + 1) * width).astype(np.float32)
@@ -73,33 +73,33 @@ def test_percentile_is_onnx_runtimes_within_a_bin(name, share):
     assert ours.hi == pytest.approx(max(0, float(high)), abs=1.001 * histogram.width)
 
 
-def test_zeros_do_not_count_behind_a_relu():
+def test_zeros_after_a_relu_do_not_count():
     values = np.maximum(RANDOM.normal(0, 1, 300_000), 0)
     few, many = histogram_of(values[values > 0]), histogram_of(np.append(values, np.zeros(3_000_000)))
     assert entropy(many).hi == pytest.approx(entropy(few).hi, abs=2 * many.width)
     assert searched(many)[2] == 2 * LEVELS
 
 
-def test_what_is_below_zero_alone_is_the_mirror_image():
+def test_negative_values_give_the_mirror_image_of_positive_ones():
     values = np.abs(RANDOM.normal(0, 1, 100_000)).astype(np.float32) + np.float32(0.01)
     above, below = entropy(histogram_of(values)), entropy(histogram_of(-values))
     assert above.lo == below.hi == 0
     assert below.lo == pytest.approx(-above.hi, abs=2 * histogram_of(values).width)
 
 
-def test_outliers_are_cut_off():
+def test_entropy_cuts_outliers_off():
     values = np.append(np.abs(RANDOM.normal(0, 1, 500_000)), [60.0, 80.0])
     assert 3 < entropy(histogram_of(values)).hi < 40
 
 
-def test_few_bins_keep_all_that_was_seen():
+def test_entropy_of_few_bins_keeps_all_that_was_seen():
     histogram = Histogram(-1.0, 1.5, -2.0, 2.0, np.array([0, 5, 5, 3], np.int64))
     assert entropy(histogram) == min_max(histogram)
 
 
 @settings(max_examples=30, deadline=None)
 @given(VALUES)
-def test_two_sides_have_equally_many_bins_and_lose_no_count(values):
+def test_two_sided_counts_have_equally_many_bins_a_side_and_lose_no_count(values):
     histogram = histogram_of(values)
     counts, width = two_sided(histogram)
     assert len(counts) % 2 == 0
@@ -111,7 +111,7 @@ def test_two_sides_have_equally_many_bins_and_lose_no_count(values):
 
 @settings(max_examples=20, deadline=None)
 @given(values=VALUES, exponent=st.integers(-8, 8))
-def test_scaling_by_powers_of_two_scales_the_range(values, exponent):
+def test_scaling_values_by_powers_of_two_scales_the_entropy_range(values, exponent):
     values = np.round(values, 2).astype(np.float32)
     scaled = entropy(histogram_of(values * np.float32(2.0**exponent)))
     plain = entropy(histogram_of(values))

@@ -32,7 +32,7 @@ def test_every_method_gives_a_range_with_zero_and_nothing_unseen(method, symmetr
 
 @settings(max_examples=50, deadline=None)
 @given(VALUES)
-def test_minmax_is_exactly_what_was_seen(values):
+def test_minmax_is_the_range_of_the_values(values):
     assert min_max(histogram_of(values)) == Range(min(0.0, float(values.min())), max(0.0, float(values.max())))
     assert holds(min_max(histogram_of(values)), values) == len(values)
 
@@ -41,7 +41,7 @@ def test_minmax_is_exactly_what_was_seen(values):
     ("values", "wanted"),
     [([1, 3], (0, 3)), ([-3, -1], (-3, 0)), ([-1, 2], (-1, 2)), ([0], (0, 0)), ([5], (0, 5)), ([-5], (-5, 0))],
 )
-def test_minmax_reaches_to_zero(values, wanted):
+def test_minmax_includes_zero(values, wanted):
     assert min_max(histogram_of(values)) == Range(*wanted)
 
 
@@ -50,7 +50,7 @@ def test_minmax_reaches_to_zero(values, wanted):
 
 @settings(max_examples=50, deadline=None)
 @given(VALUES)
-def test_all_of_the_values_are_minmax(values):
+def test_percentile_100_is_minmax_within_a_bin(values):
     histogram = histogram_of(values)
     everything, seen = percentile(histogram, 100), min_max(histogram)
     assert everything.lo == pytest.approx(seen.lo, abs=histogram.width)
@@ -59,7 +59,7 @@ def test_all_of_the_values_are_minmax(values):
 
 @settings(max_examples=50, deadline=None)
 @given(VALUES, SHARES, SHARES)
-def test_a_larger_share_gives_no_narrower_a_range(values, one, other):
+def test_a_larger_percentile_gives_no_narrower_range(values, one, other):
     histogram = histogram_of(values)
     narrow, wide = percentile(histogram, min(one, other)), percentile(histogram, max(one, other))
     assert wide.lo <= narrow.lo
@@ -68,13 +68,13 @@ def test_a_larger_share_gives_no_narrower_a_range(values, one, other):
 
 @settings(max_examples=50, deadline=None)
 @given(VALUES, SHARES)
-def test_the_range_holds_at_least_the_share(values, share):
+def test_a_percentile_range_holds_at_least_its_share_of_the_values(values, share):
     assert holds(percentile(histogram_of(values), share), values) >= share / 100 * len(values) - 1e-6
 
 
 @settings(max_examples=100, deadline=None)
 @given(VALUES, SHARES)
-def test_ends_are_quantiles_within_a_bin(values, share):
+def test_percentile_ends_are_quantiles_within_a_bin(values, share):
     histogram, ordered = histogram_of(values), np.sort(values).astype(np.float64)
     chosen, tail = percentile(histogram, share), (100 - share) / 200
 
@@ -99,7 +99,7 @@ def test_many_values_give_numpys_quantiles_within_a_bin(share):
     assert chosen.hi == pytest.approx(high, abs=1.01 * histogram.width)
 
 
-def test_an_outlier_is_cut_off():
+def test_percentile_cuts_outliers_off():
     values = np.append(np.linspace(-1, 1, 100_000), [1000, -500]).astype(np.float32)
     histogram = histogram_of(values)
     assert min_max(histogram) == Range(-500, 1000)
@@ -108,20 +108,20 @@ def test_an_outlier_is_cut_off():
     assert 0.99 <= chosen.hi <= 1 + histogram.width
 
 
-def test_a_tensor_behind_a_relu_is_cut_at_its_upper_end_alone():
+def test_percentile_cuts_a_tensor_after_a_relu_at_its_upper_end_only():
     values = np.maximum(np.random.default_rng(0).normal(size=100_000), 0).astype(np.float32)
     chosen = percentile(histogram_of(values), 99)
     assert chosen.lo == 0
     assert chosen.hi == pytest.approx(np.quantile(values, 0.995), abs=0.01)
 
 
-def test_a_constant_keeps_its_value():
+def test_percentile_of_a_constant_keeps_its_value():
     for value in (3.0, -3.0, 0.0, 1e-30, 1e30):
         value = float(np.float32(value))
         assert percentile(histogram_of([value] * 9), 50) == Range(min(0.0, value), max(0.0, value))
 
 
-def test_the_default_share_is_what_the_method_uses():
+def test_the_percentile_method_uses_the_default_share():
     histogram = histogram_of(np.random.default_rng(0).normal(size=100_000))
     assert METHODS["percentile"](histogram, False) == percentile(histogram, PERCENTILE)
     assert PERCENTILE == 99.99

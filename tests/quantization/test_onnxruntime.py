@@ -14,6 +14,7 @@ from fcn_deploy.graph.model import parse, serialize
 from fcn_deploy.quantization.methods import choose
 from fcn_deploy.quantization.onnxruntime import OrtScheme, emit_onnxruntime
 from fcn_deploy.quantization.selection import float_by_default, quantizable_layers
+from tests.support.quantizable_graphs import make_node, model_of, residual, weights
 
 
 def _session(data, **entries):
@@ -25,7 +26,7 @@ def _session(data, **entries):
 
 
 def _conv_model(weight, bias=None, *, relu=True, pool=False):
-    """image -> a -> Conv (-> Relu) (-> MaxPool) -> logits; `a` keeps the convolution from reading the image itself."""
+    """image -> a -> Conv (-> Relu) (-> MaxPool -> Conv) -> logits; the convolution reads `a`, not the image."""
     nodes = [
         helper.make_node("Identity", ["image"], ["a"], "input"),
         helper.make_node("Conv", ["a", "w", "b"] if bias is not None else ["a", "w"], ["c"], "conv", pads=[1] * 4),
@@ -92,7 +93,7 @@ def test_tensors_that_float_layers_read_are_not_rounded(exported, ranges_file):
     )
     readers = {node.name: node.inputs[0].name for node in model.graph if node.inputs}
     assert readers["conv3_1"] == "pool2/MaxPool/DequantizeLinear"
-    # conv2_2 is float and so is what follows its ReLU, save the branch into the integer layer.
+    # conv2_2 is float and so are the readers of its ReLU, except the branch into the integer layer.
     assert readers["pool2/MaxPool"].startswith("conv2_2/Relu")
     assert readers["conv3_2"] == "conv3_1/Relu/DequantizeLinear"
 
@@ -107,9 +108,7 @@ def test_tensors_that_float_layers_read_are_not_rounded(exported, ranges_file):
     with_bias=st.booleans(),
     relu=st.booleans(),
 )
-def test_the_result_is_within_the_rounding_that_eight_and_seven_bits_allow(
-    seed, channels, outputs, lo, hi, with_bias, relu
-):
+def test_the_error_is_at_most_what_rounding_to_8_and_7_bits_allows(seed, channels, outputs, lo, hi, with_bias, relu):
     random = np.random.default_rng(seed)
     weight = random.normal(size=(outputs, channels, 3, 3)).astype(np.float32)
     bias = random.normal(size=outputs).astype(np.float32) if with_bias else None
@@ -193,34 +192,13 @@ def test_unknown_layers_and_missing_ranges_are_refused(exported):
         emit_onnxruntime(model, {}, ["conv1_2"])
 
 
-def test_full_eight_bit_weights_are_for_vnni_only():
+def test_weight_limits_are_64_or_127():
     assert OrtScheme(127).weight_limit == 127
     with pytest.raises(InputError):
         OrtScheme(100)
 
 
-# Nets of other shapes than the FCN's
-
-
-def _graph(nodes, **constants):
-    """A model of `nodes` from image [n, 4, h, w] to logits of as many channels."""
-    dims = ["n", 4, "h", "w_"]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, dims)],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, dims)],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )
-    return parse(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]).SerializeToString())
-
-
-def _node(op, inputs, output, **attributes):
-    return helper.make_node(op, inputs.split(), [output], output, **attributes)
-
-
-def _weights(seed):
-    return np.random.default_rng(seed).normal(size=(4, 4, 1, 1)).astype(np.float32)
+# Other nets than the FCN
 
 
 def _optimized(model, tmp_path):
@@ -231,29 +209,9 @@ def _optimized(model, tmp_path):
     return [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
 
 
-def _residual(identity):
-    """A first layer, a residual block whose sum goes to two convolutions, and what stands in the way past it."""
-    past = [] if identity else [_node("Conv", "r0 w3", "past")]
-    return _graph(
-        [
-            _node("Conv", "image w0", "c0"),
-            _node("Relu", "c0", "r0"),
-            _node("Conv", "r0 w1", "c1"),
-            _node("Relu", "c1", "r1"),
-            _node("Conv", "r1 w2", "c2"),
-            *past,
-            _node("Add", "c2 r0" if identity else "c2 past", "sum"),
-            _node("Relu", "sum", "block"),
-            _node("Conv", "block w4", "c4"),
-            _node("Conv", "c4 w5", "logits"),
-        ],
-        **{f"w{index}": _weights(index) for index in range(6)},
-    )
-
-
 @pytest.mark.parametrize("identity", [True, False])
 def test_the_sum_of_a_residual_block_runs_in_integers(tmp_path, identity):
-    model = _residual(identity)
+    model = residual(identity)
     layers = set(quantizable_layers(model.graph)) - float_by_default(model.graph)
     assert layers == {"c1", "c2", "c4"} | (set() if identity else {"past"})
     image = np.random.default_rng(1).normal(size=(1, 4, 16, 16)).astype(np.float32)
@@ -271,21 +229,21 @@ def test_the_sum_of_a_residual_block_runs_in_integers(tmp_path, identity):
 
 
 def test_a_sum_with_what_stays_float_stays_float(tmp_path):
-    model = _residual(identity=False)
+    model = residual(identity=False)
     quantized = emit_onnxruntime(model, dict.fromkeys(["r0", "r1", "c2"], Range(-30.0, 30.0)), {"c1", "c2"})
     assert "QLinearAdd" not in _optimized(quantized, tmp_path)
 
 
 def _clipped(lowest, highest):
-    return _graph(
+    return model_of(
         [
-            _node("Conv", "image w0", "c0"),
-            _node("Conv", "c0 w1", "c1"),
-            _node("Clip", "c1 lowest highest", "clipped"),
-            _node("Conv", "clipped w2", "c2"),
-            _node("Conv", "c2 w3", "logits"),
+            make_node("Conv", "image w0", "c0"),
+            make_node("Conv", "c0 w1", "c1"),
+            make_node("Clip", "c1 lowest highest", "clipped"),
+            make_node("Conv", "clipped w2", "c2"),
+            make_node("Conv", "c2 w3", "logits"),
         ],
-        **{f"w{index}": _weights(index) for index in range(4)},
+        **{f"w{index}": weights(index) for index in range(4)},
         lowest=np.float32(lowest),
         highest=np.float32(highest),
     )
@@ -298,29 +256,29 @@ def test_a_relu6_is_part_of_its_convolution(tmp_path):
     assert operators.count("QLinearConv") == 2
 
 
-def test_a_clip_that_is_no_rectifier_is_left_alone():
+def test_a_clip_from_below_zero_is_not_fused():
     ranges = {"c0": Range(-9.0, 9.0), "c1": Range(-9.0, 9.0), "clipped": Range(-1.0, 6.0), "c2": Range(-9.0, 9.0)}
     quantized = emit_onnxruntime(_clipped(-1, 6), ranges, {"c1", "c2"})
     assert "Clip" in [node.op_type for node in quantized.graph]
 
 
-def test_the_first_layer_is_found_behind_padding_and_the_last_is_the_one_with_none_behind_it():
-    model = _graph(
+def test_the_first_layer_may_read_the_padded_image_and_the_last_is_followed_by_no_convolution():
+    model = model_of(
         [
-            _node("Pad", "image pads", "padded", mode="edge"),
-            _node("Conv", "padded w0", "first"),
-            _node("Conv", "first w1", "middle"),
-            _node("Conv", "middle w2", "last"),
-            _node("Relu", "last", "logits"),
+            make_node("Pad", "image pads", "padded", mode="edge"),
+            make_node("Conv", "padded w0", "first"),
+            make_node("Conv", "first w1", "middle"),
+            make_node("Conv", "middle w2", "last"),
+            make_node("Relu", "last", "logits"),
         ],
         pads=np.zeros(8, np.int64),
-        **{f"w{index}": _weights(index) for index in range(3)},
+        **{f"w{index}": weights(index) for index in range(3)},
     )
     assert float_by_default(model.graph) == {"first", "last"}
 
 
 def test_layers_of_the_same_name_are_refused():
-    model = _residual(identity=True)
+    model = residual(identity=True)
     for node in model.graph:
         node.name = "conv"
     with pytest.raises(InputError, match="layers cannot be told apart"):

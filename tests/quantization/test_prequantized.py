@@ -1,4 +1,4 @@
-"""Graphs that bring their own Q/DQ: which they are, and what of them a target would not compute as they say."""
+"""Prequantized models: how they are recognised, and which of them a target would compute wrongly."""
 
 import numpy as np
 import onnx
@@ -10,10 +10,10 @@ from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.graph.edit import constant_of
 from fcn_deploy.graph.model import load_exported, parse
 from fcn_deploy.quantization.prequantized import (
-    holds_qdq,
+    check_fp16_scales,
+    check_not_prequantized,
     integer_weights,
-    require_float,
-    require_half_scales,
+    is_prequantized,
     saturating_weights,
 )
 
@@ -25,12 +25,12 @@ def load(quantized):
     return lambda scheme: parse(quantized(scheme).read_bytes())
 
 
-def test_a_graph_with_qdq_is_told_from_one_without(load, exported):
-    assert holds_qdq(load("reduced"))
-    assert not holds_qdq(parse(exported("fcn8s").read_bytes()))
+def test_a_graph_with_qdq_is_prequantized_and_a_float_graph_is_not(load, exported):
+    assert is_prequantized(load("reduced"))
+    assert not is_prequantized(parse(exported("fcn8s").read_bytes()))
 
 
-def test_qdq_inside_a_function_counts():
+def test_a_graph_with_qdq_inside_a_function_is_prequantized():
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("local", 1)]
     pair = [
         helper.make_node("QuantizeLinear", ["x", "s"], ["q"]),
@@ -49,24 +49,24 @@ def test_qdq_inside_a_function_counts():
         functions=[helper.make_function("local", "Pair", ["x", "s"], ["y"], pair, opsets[:1])],
         ir_version=10,
     )
-    assert holds_qdq(parse(model.SerializeToString()))
+    assert is_prequantized(parse(model.SerializeToString()))
 
 
-def test_integer_operators_are_refused_with_the_remedy(load):
+def test_integer_operators_are_refused_with_a_fix(load):
     with pytest.raises(InputError, match=r"got .*QLinearConv.*QuantFormat\.QDQ") as caught:
-        holds_qdq(load("operators"))
+        is_prequantized(load("operators"))
     assert caught.value.exit_code == 6
 
 
-def test_there_is_nothing_to_calibrate_in_it(load, quantized, exported, photos):
+def test_a_prequantized_model_cannot_be_calibrated(load, quantized, exported, photos):
     with pytest.raises(InputError, match="quantised already, with scales of its own") as caught:
         observe(load_exported(quantized("reduced")), photos[:1])
     assert caught.value.exit_code == 6
-    assert "build-engine --int8 takes it as it is" in str(caught.value)
-    require_float(parse(exported("fcn8s").read_bytes()))
+    assert 'build its engine with `precision="int8"`' in str(caught.value)
+    check_not_prequantized(parse(exported("fcn8s").read_bytes()))
 
 
-def test_the_integers_of_each_layer_are_found(load):
+def test_the_integer_weights_of_each_layer_are_found(load):
     found = integer_weights(load("tensorrt").graph)
     assert len(found) == CONVS
     assert {str(value.dtype) for value in found.values()} == {"INT8"}
@@ -74,25 +74,25 @@ def test_the_integers_of_each_layer_are_found(load):
     assert len(integer_weights(load("defaults").graph)) == CONVS + 3
 
 
-def test_a_layer_whose_data_is_float_has_none(load):
+def test_a_layer_that_reads_floats_has_no_integer_weights(load):
     model = load("tensorrt")
     conv = next(node for node in model.graph if node.name == "conv1_1")
     conv.replace_input_with(0, model.graph.inputs[0])
     assert "conv1_1" not in integer_weights(model.graph)
 
 
-def test_weights_of_all_8_bits_saturate_and_those_of_7_do_not(load):
+def test_8_bit_weights_saturate_and_7_bit_weights_do_not(load):
     assert len(saturating_weights(load("full").graph)) == CONVS
     assert saturating_weights(load("reduced").graph) == {}
 
 
-def test_weights_without_a_sign_and_transposed_convolutions_do_not_saturate(load):
+def test_uint8_weights_and_transposed_convolutions_do_not_saturate(load):
     assert saturating_weights(load("unsigned").graph) == {}
     assert not any(name.startswith("up") for name in saturating_weights(load("defaults").graph))
 
 
 @pytest.mark.parametrize(("largest", "saturates"), [(64, False), (65, True), (-64, False), (-65, True), (-128, True)])
-def test_the_limit_is_what_two_products_in_16_bits_leave(quantized, largest, saturates):
+def test_weights_saturate_beyond_64(quantized, largest, saturates):
     proto = onnx.load(quantized("reduced"))
     weights = next(each for each in proto.graph.initializer if each.name == "conv1_2.0.weight_quantized")
     array = numpy_helper.to_array(weights).copy()
@@ -101,15 +101,15 @@ def test_the_limit_is_what_two_products_in_16_bits_leave(quantized, largest, sat
     assert ("conv1_2" in saturating_weights(parse(proto.SerializeToString()).graph)) == saturates
 
 
-def test_scales_that_fp16_would_round_are_refused_and_named(load):
-    with pytest.raises(UsageError, match=r"got conv1_1.*_scale, .* more; fix: build with --base fp32"):
-        require_half_scales(load("tensorrt").graph)
+def test_scales_that_fp16_would_round_are_refused_by_name(load):
+    with pytest.raises(UsageError, match=r'got conv1_1.*_scale, .* more; .*fix: build with `base="fp32"`'):
+        check_fp16_scales(load("tensorrt").graph)
 
 
-def test_scales_that_fp16_has_are_taken(quantized):
+def test_scales_that_fp16_holds_are_accepted(quantized):
     proto = onnx.load(quantized("tensorrt"))
     for each in proto.graph.initializer:
         if each.name.endswith("_scale"):
-            half = numpy_helper.to_array(each).astype(np.float16).astype(np.float32)
-            each.CopyFrom(numpy_helper.from_array(half, each.name))
-    require_half_scales(parse(proto.SerializeToString()).graph)
+            fp16 = numpy_helper.to_array(each).astype(np.float16).astype(np.float32)
+            each.CopyFrom(numpy_helper.from_array(fp16, each.name))
+    check_fp16_scales(parse(proto.SerializeToString()).graph)

@@ -1,4 +1,4 @@
-"""Rounding of weights: what each kind promises, held against every other choice and against smooth and rough inputs."""
+"""Rounding of weights: what each kind promises, against every other choice, and on smooth and rough inputs."""
 
 import itertools
 
@@ -18,7 +18,7 @@ def weights(shape, seed, spread=20.0):
 
 
 def error(rounded, steps, dilations=(1, 1)):
-    """The expected square of what rounding adds to an output, for each kernel."""
+    """The expected square of the error that rounding adds to an output, for each kernel."""
     errors = (rounded - steps).reshape(*steps.shape[:2], -1)
     return np.einsum("oci,ij,ocj->oc", errors, tap_correlation(steps.shape[2:], dilations), errors)
 
@@ -30,9 +30,7 @@ def error(rounded, steps, dilations=(1, 1)):
     spread=st.sampled_from([0.1, 1.0, 30.0]),
     dilations=st.tuples(st.integers(1, 4), st.integers(1, 4)),
 )
-def test_every_weight_goes_to_an_integer_beside_it_and_no_kernel_errs_more_than_by_the_nearest(
-    shape, seed, spread, dilations
-):
+def test_correlated_rounding_takes_neighbouring_integers_and_errs_no_more_than_nearest(shape, seed, spread, dilations):
     steps = weights(shape, seed, spread)
     rounded = round_weights(steps, "correlated", dilations)
     assert rounded.shape == steps.shape
@@ -43,7 +41,7 @@ def test_every_weight_goes_to_an_integer_beside_it_and_no_kernel_errs_more_than_
 
 @settings(max_examples=40, deadline=None)
 @given(shape=SHAPES, seed=st.integers(0, 1000))
-def test_no_single_weight_could_have_gone_the_other_way(shape, seed):
+def test_no_single_flip_improves_correlated_rounding(shape, seed):
     steps = weights(shape, seed)
     rounded = round_weights(steps, "correlated")
     best = error(rounded, steps)
@@ -54,7 +52,7 @@ def test_no_single_weight_could_have_gone_the_other_way(shape, seed):
         assert (error(other, steps) >= best - 1e-6).all()
 
 
-def test_it_comes_close_to_the_best_of_all_choices():
+def test_correlated_rounding_comes_close_to_the_best_of_all_choices():
     steps = weights((1, 50, 2, 3), 0)
     floor = np.floor(steps)
     choices = [error(floor + np.reshape(choice, (2, 3)), steps) for choice in itertools.product([0.0, 1.0], repeat=6)]
@@ -76,14 +74,14 @@ def test_kernels_of_one_tap_and_far_apart_taps_are_rounded_to_the_nearest():
     np.testing.assert_array_equal(round_weights(steps, "nearest"), np.rint(steps))
 
 
-def test_more_kernels_than_are_worked_on_at_a_time_are_rounded_each_by_itself():
+def test_kernels_of_several_blocks_are_rounded_independently():
     steps = weights((70, 130, 3, 3), 0)
     apart = np.stack([round_weights(each[np.newaxis], "correlated")[0] for each in steps])
     np.testing.assert_array_equal(round_weights(steps, "correlated"), apart)
 
 
 def smooth(random, height=64, width=64):
-    """White noise behind two 5x5 means: neighbours correlate by about 0.9."""
+    """White noise after two 5x5 means: neighbours correlate by about 0.9."""
     image = random.normal(size=(8, height + 8, width + 8))
     for _ in range(2):
         image = np.lib.stride_tricks.sliding_window_view(image, (5, 5), axis=(1, 2)).mean(axis=(-1, -2))
@@ -91,7 +89,7 @@ def smooth(random, height=64, width=64):
 
 
 @pytest.mark.parametrize(("rough", "least", "most"), [(False, 0.1, 0.5), (True, 1.0, 1.5)])
-def test_on_smooth_inputs_it_errs_by_less_than_half_the_power_and_on_noise_by_more(rough, least, most):
+def test_correlated_rounding_halves_the_error_power_on_smooth_inputs_and_not_on_noise(rough, least, most):
     random = np.random.default_rng(0)
     image = random.normal(size=(8, 64, 64)) if rough else smooth(random)
     windows = np.lib.stride_tricks.sliding_window_view(image, (3, 3), axis=(1, 2))

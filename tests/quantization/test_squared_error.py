@@ -20,7 +20,7 @@ DRAWN = {
 }
 
 
-def quantised(values, chosen, symmetric):
+def quantized(values, chosen, symmetric):
     if symmetric:
         scale = max(-chosen.lo, chosen.hi) / 127
         return np.rint(values / scale).clip(-127, 127) * scale
@@ -32,18 +32,18 @@ def quantised(values, chosen, symmetric):
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("share", [99, 99.9, 100])
 @pytest.mark.parametrize("name", DRAWN)
-def test_the_error_is_that_of_quantising_the_values(name, share, symmetric):
+def test_the_error_of_a_histogram_is_that_of_quantising_its_values(name, share, symmetric):
     values = DRAWN[name].astype(np.float32)
     histogram = histogram_of(values)
     chosen = percentile(histogram, share)
-    measured = np.square(values - quantised(values, chosen, symmetric)).mean()
+    measured = np.square(values - quantized(values, chosen, symmetric)).mean()
     assert squared_error(histogram, chosen, symmetric=symmetric) == pytest.approx(measured, rel=0.05)
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
 @settings(max_examples=40, deadline=None)
 @given(values=VALUES)
-def test_no_other_method_has_a_smaller_error(symmetric, values):
+def test_minmax_never_has_a_smaller_error_than_mse(symmetric, values):
     histogram = histogram_of(values)
     least = squared_error(histogram, least_squared_error(histogram, symmetric), symmetric=symmetric)
     assert least <= squared_error(histogram, min_max(histogram), symmetric=symmetric)
@@ -51,14 +51,14 @@ def test_no_other_method_has_a_smaller_error(symmetric, values):
 
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("name", DRAWN)
-def test_on_many_values_every_method_is_beaten(name, symmetric):
+def test_on_many_values_mse_has_the_smallest_error_of_all_methods(name, symmetric):
     histogram = histogram_of(DRAWN[name].astype(np.float32))
     least = squared_error(histogram, least_squared_error(histogram, symmetric), symmetric=symmetric)
     for other in (min_max(histogram), percentile(histogram), entropy(histogram)):
         assert least <= 1.001 * squared_error(histogram, other, symmetric=symmetric)
 
 
-def test_a_laplace_distribution_is_cut_where_banner_et_al_have_it():
+def test_a_laplace_distribution_is_cut_where_banner_et_al_cut_it():
     """At 9.89 times its diversity, for 8 bits: "ACIQ", https://arxiv.org/abs/1810.05723, table 1."""
     edges = np.linspace(-32, 32, 4097)
     centres = (edges[1:] + edges[:-1]) / 2
@@ -79,7 +79,7 @@ def test_a_constant_can_be_represented(value, symmetric):
 
 @settings(max_examples=30, deadline=None)
 @given(values=VALUES, exponent=st.integers(-6, 6))
-def test_scaling_by_powers_of_two_scales_the_range(values, exponent):
+def test_scaling_values_by_powers_of_two_scales_the_mse_range(values, exponent):
     values = np.round(values, 2).astype(np.float32)
     assume(np.abs(values).max() > 0)
     factor = 2.0**exponent

@@ -1,4 +1,4 @@
-"""The lint: one hand-made graph for each finding, and TensorRT-RTX's own parser as witness."""
+"""The Q/DQ lint: one small graph for each finding, and TensorRT-RTX's own parser refuses it too."""
 
 import numpy as np
 import onnx
@@ -47,13 +47,13 @@ def model(nodes, *, source=FLOAT, result=FLOAT, output="logits", inner=(), **con
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=10).SerializeToString()
 
 
-def test_explicit_symmetric_quantization_is_clean():
+def test_explicit_symmetric_quantization_has_no_findings():
     data = model([QUANTIZE, DEQUANTIZE, STORED, CONV])
     assert lint(parse(data)) == ()
     assert rtx.parse(data)[2] == []
 
 
-def test_integers_may_be_moved_between_q_and_dq():
+def test_a_max_pool_between_q_and_dq_has_no_findings():
     pool = node("MaxPool", "q", "p", kernel_shape=[2, 2])
     dequantize = node("DequantizeLinear", "p scale zero", "d")
     assert lint(parse(model([QUANTIZE, pool, dequantize, STORED, CONV]))) == ()
@@ -152,11 +152,11 @@ def test_what_tensorrt_refuses_is_found_before_it_does(case):
 
 
 def parse_unchecked(data):
-    """The model as it is; the check of ONNX itself would refuse some of what the lint has to explain."""
+    """The model without ONNX's own check, which would refuse some of what the lint explains."""
     return ir.from_proto(onnx.load_model_from_string(data))
 
 
-# What TensorRT takes and makes something else of, or (a computed scale) ends the process over: no witness.
+# TensorRT accepts these and computes something else, or ends the process (a computed scale): its parser cannot confirm.
 
 MISUNDERSTOOD = {
     "uint8 activations": (

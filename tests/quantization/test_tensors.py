@@ -43,19 +43,19 @@ def test_the_image_and_every_layer_are_observed(net):
     assert {"relu6/Relu", "relu7/Relu", "score_fr/Conv", "score_pool4_fr/Conv", "upscore2/ConvTranspose"} <= set(found)
 
 
-def test_pools_and_crops_are_left_out(net):
+def test_pools_and_crops_are_not_observed(net):
     passing = {node.outputs[0].name for node in net if node.op_type in ("MaxPool", "Slice", "Reshape", "Squeeze")}
     assert len(passing) >= 5 + 3
     assert not passing & set(names(observed_tensors(net)))
 
 
-def test_what_only_a_relu_reads_is_left_out(net):
+def test_what_only_a_relu_reads_is_not_observed(net):
     before = {node.inputs[0].name for node in net if node.op_type == "Relu"}
     assert len(before) == 15
     assert not before & set(names(observed_tensors(net)))
 
 
-def test_sizes_are_no_tensors_to_observe(net):
+def test_sizes_are_not_observed(net):
     shapes = {node.outputs[0].name for node in net if node.op_type in ("Shape", "Concat", "Div", "Squeeze")}
     assert shapes
     assert not shapes & set(names(observed_tensors(net)))
@@ -115,7 +115,7 @@ def test_what_computes_is_not_passed_through():
 
 
 @pytest.mark.parametrize("op", ["AveragePool", "GlobalAveragePool", "Softmax", "Relu"])
-def test_an_average_is_no_passing_on(op):
+def test_what_computes_new_values_is_observed(op):
     graph = graph_of([("Sigmoid", ["image"], "a"), ("Tanh", ["a"], "other"), (op, ["a"], "b")], ["b", "other"])
     assert names(observed_tensors(graph)) == ["image", "a", "other", "b"]
 
@@ -126,12 +126,12 @@ def test_a_relu_that_is_not_alone_leaves_its_input_observed():
     assert activation(value_of(graph, "a").producer()).name == "a"
 
 
-def test_a_relu_behind_an_output_leaves_the_output_observed():
+def test_a_relu_after_an_output_leaves_the_output_observed():
     graph = graph_of([("Tanh", ["image"], "a"), ("Relu", ["a"], "b")], ["a", "b"])
     assert names(observed_tensors(graph)) == ["image", "a", "b"]
 
 
-def test_a_layer_alone_with_its_relu_is_activated_by_it():
+def test_a_relu_that_alone_reads_a_layer_is_its_activation():
     graph = graph_of([("Tanh", ["image"], "a"), ("Relu", ["a"], "b")], ["b"])
     assert names(observed_tensors(graph)) == ["image", "b"]
     assert activation(value_of(graph, "a").producer()).name == "b"
@@ -143,14 +143,14 @@ def test_padding_shares_the_range_of_what_it_pads(op):
     assert ranged_tensor(value_of(graph, "b"), {"a"}).name == "a"
 
 
-def test_integers_and_what_comes_of_them_are_left_out():
+def test_integers_and_what_is_computed_from_them_are_not_observed():
     graph = graph_of([("Shape", ["image"], "size"), ("Tanh", ["image"], "a")], ["a"])
     value_of(graph, "size").type = ir.TensorType(ir.DataType.INT64)
     assert names(observed_tensors(graph)) == ["image", "a"]
 
 
 @pytest.mark.parametrize(("value", "passes"), [(None, True), (0.0, True), (20.0, False)])
-def test_padding_with_a_value_is_observed_for_the_value(value, passes):
+def test_padding_with_another_value_than_zero_is_observed(value, passes):
     inputs = ["a", "pads"] if value is None else ["a", "pads", "value"]
     nodes = [helper.make_node("Tanh", ["image"], ["a"]), helper.make_node("Pad", inputs, ["b"])]
     made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3, "h", "w"]) for name in ("image", "b")]

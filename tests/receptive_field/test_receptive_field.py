@@ -1,4 +1,4 @@
-"""The receptive field, as computed from graphs: what it promises is held against what nets do."""
+"""The receptive field computed from graphs, against what nets do."""
 
 import numpy as np
 import onnxruntime as ort
@@ -90,7 +90,7 @@ def check_tiles(run, field, size, tile):
 
 @st.composite
 def chains(draw):
-    """A chain of convolutions and poolings with an upsampling and a crop behind, and the product of their strides."""
+    """A chain of convolutions and poolings, then an upsampling and a crop; and the product of the strides."""
     graph, total = Graph(), 1
     for _ in range(draw(st.integers(1, 4))):
         stride = draw(st.sampled_from([1, 1, 2, 3] if total <= 4 else [1]))
@@ -120,7 +120,7 @@ def chains(draw):
 
 @settings(max_examples=60, deadline=None)
 @given(chains(), st.tuples(st.integers(20, 90), st.integers(20, 90)), st.tuples(st.integers(1, 40), st.integers(1, 40)))
-def test_tiles_with_that_much_around_them_give_what_the_whole_gives(chain, size, tile):
+def test_tiles_with_their_receptive_field_around_them_give_what_the_whole_image_gives(chain, size, tile):
     graph, total = chain
     field = field_of(graph)
     assert field.alignment == total
@@ -130,7 +130,7 @@ def test_tiles_with_that_much_around_them_give_what_the_whole_gives(chain, size,
 
 @settings(max_examples=30, deadline=None)
 @given(chains(), st.integers(0, 59), st.integers(0, 59))
-def test_no_pixel_outside_of_it_has_a_part_in_the_logits(chain, row, column):
+def test_logits_do_not_depend_on_pixels_outside_the_receptive_field(chain, row, column):
     graph, _ = chain
     field, run = field_of(graph), session(graph.model())
     image = np.zeros((1, 3, 60, 60), np.float32)
@@ -143,7 +143,7 @@ def test_no_pixel_outside_of_it_has_a_part_in_the_logits(chain, row, column):
     assert (column - columns <= field.right).all()
 
 
-def test_that_of_convolutions_is_as_tight_as_can_be():
+def test_the_receptive_field_of_convolutions_is_exact():
     graph = Graph()
     graph.add("Conv", "image", graph.weights(3, 3, 3, 5), pads=[1, 2, 1, 2])
     graph.add("Relu")
@@ -172,7 +172,7 @@ def exported(net, padding=None, shape=None):
 # An element of 32s's deconvolution (kernel 64, stride 32, padding 16) is written by those at (i - 47) / 32 to
 # (i + 16) / 32, so it reads from i - 47 - 90 to i + 16 + 121.
 @pytest.mark.parametrize(("stride", "geometry", "reach"), [(32, Geometry(), 137), (8, PAPER, 245)])
-def test_that_of_the_published_nets_is_known(stride, geometry, reach):
+def test_the_receptive_field_of_the_published_nets_is_the_one_found_by_hand(stride, geometry, reach):
     net = FCN(stride, custom_nets.CLASSES, 0.0625, geometry).eval()
     proto, _ = export_onnx(net, spec())
     field = receptive_field(parse(proto.SerializeToString()))
@@ -180,7 +180,7 @@ def test_that_of_the_published_nets_is_known(stride, geometry, reach):
     assert (field.alignment, field.any_size) == (32, True)
 
 
-def test_a_net_that_resizes_by_the_size_of_the_image_has_it_at_multiples_of_its_stride():
+def test_a_net_that_resizes_to_the_size_of_the_image_has_a_receptive_field_at_multiples_of_its_stride():
     data, found = exported(custom_nets.ResNetFCN())
     field = found.receptive_field
     assert not field.any_size
@@ -189,25 +189,25 @@ def test_a_net_that_resizes_by_the_size_of_the_image_has_it_at_multiples_of_its_
 
 
 @pytest.mark.parametrize("mode", ["edge", "zero"])
-def test_a_net_that_pads_has_it_at_every_size(mode):
+def test_a_net_that_pads_has_a_receptive_field_at_every_size(mode):
     data, found = exported(custom_nets.UNet(), Padding(8, mode))
     assert found.receptive_field.any_size
     assert found.receptive_field.alignment == 8
     check_tiles(session(data), found.receptive_field, (131, 157), (40, 24))
 
 
-def test_a_net_that_mirrors_has_none_for_it_picks_pixels_by_index():
+def test_a_net_that_mirrors_has_no_receptive_field():
     _, found = exported(custom_nets.UNet(), Padding(8, "reflect"))
     assert found.receptive_field is None
 
 
-def test_a_net_of_depthwise_layers_has_it():
+def test_a_net_of_depthwise_layers_has_a_receptive_field():
     data, found = exported(custom_nets.Depthwise())
     assert found.receptive_field.alignment == 4
     check_tiles(session(data), found.receptive_field, (77, 103), (16, 20))
 
 
-def test_a_net_for_one_size_has_it_too():
+def test_a_net_for_one_size_has_a_receptive_field():
     _, found = exported(custom_nets.Depthwise(), shape=ImageShape(1, 64, 96))
     assert found.receptive_field.alignment == 4
     assert not found.receptive_field.any_size
@@ -231,7 +231,7 @@ class Shuffled(torch.nn.Module):
         return self.last(y).softmax(1)
 
 
-def test_axes_are_followed_where_they_go():
+def test_rows_and_columns_are_followed_through_transposes_and_reshapes():
     data, found = exported(Shuffled())
     assert found.receptive_field == ReceptiveField(3, 3, 3, 3, alignment=1)
     check_tiles(session(data), found.receptive_field, (31, 43), (10, 10))
@@ -249,7 +249,7 @@ class Squeezed(torch.nn.Module):
         return y * y.mean((2, 3), keepdim=True).sigmoid()
 
 
-def test_a_net_that_sees_the_whole_image_has_none_and_is_exported_all_the_same(caplog):
+def test_a_net_that_sees_the_whole_image_is_exported_without_a_receptive_field(caplog):
     caplog.set_level("DEBUG", "fcn_deploy")
     _, found = exported(Squeezed())
     assert found.receptive_field is None
@@ -273,23 +273,23 @@ def test_pooling_over_the_image_is_refused():
 
 
 @pytest.mark.parametrize(("axis", "fits"), [(1, True), (2, False), (-1, False)])
-def test_a_softmax_may_go_along_channels_only(axis, fits):
+def test_a_softmax_may_work_along_channels_only(axis, fits):
     graph = Graph()
     graph.add("Softmax", axis=axis)
     if fits:
         assert field_of(graph).top == 0
     else:
-        assert "goes along rows or columns" in refused(graph)
+        assert "works along rows or columns" in refused(graph)
 
 
-def test_what_is_added_by_place_is_refused():
+def test_adding_a_value_per_place_is_refused():
     graph = Graph("height", 3840)
     graph.add("Add", "image", graph.constant(np.zeros((1, 3, 1, 3840), np.float32)))
     with pytest.raises(InputError):
         field_of(graph, fixed=ImageShape(1, 64, 3840))
 
 
-def test_a_crop_to_the_middle_is_refused_for_it_moves_with_the_size():
+def test_a_crop_to_the_middle_is_refused():
     graph = Graph()
     size = graph.size()
     begins = graph.add("Div", size, graph.constant(np.array([4, 4])))
@@ -312,7 +312,7 @@ def test_aligned_corners_are_refused():
     assert "align_corners" in refused(graph)
 
 
-# What the size of the image decides
+# What depends on the size of the image
 
 
 class Shifted(torch.nn.Module):
@@ -350,7 +350,7 @@ def test_a_part_of_a_fixed_size_is_refused():
 
 
 @pytest.mark.parametrize("noop", [0, 1])
-def test_a_reduction_over_no_axes_is_one_over_all_unless_it_says_otherwise(noop):
+def test_a_reduction_over_no_axes_is_over_all_unless_noop_with_empty_axes(noop):
     graph = Graph()
     mean = graph.add("ReduceMean", "image", graph.constant(np.array([], np.int64)), noop_with_empty_axes=noop)
     graph.add("Add", "image", mean)
@@ -361,7 +361,7 @@ def test_a_reduction_over_no_axes_is_one_over_all_unless_it_says_otherwise(noop)
 
 
 class Scaled(torch.nn.Module):
-    """Goes by the number of rows, not by what is in them."""
+    """Multiplies by the number of rows."""
 
     def __init__(self):
         super().__init__()
@@ -371,13 +371,13 @@ class Scaled(torch.nn.Module):
         return self.conv(x) * (x.shape[2] / 64) + x.mean(1, keepdim=True)
 
 
-def test_a_number_that_is_computed_of_the_size_is_refused():
+def test_a_number_computed_from_the_size_is_refused():
     _, found = exported(Scaled())
     assert found.receptive_field is None
 
 
 class Centred(torch.nn.Module):
-    """Crops what is too large in the middle: by how much, goes by what the size leaves over."""
+    """Crops to the middle, by an amount that depends on the remainder of the size."""
 
     def __init__(self):
         super().__init__()
@@ -414,14 +414,14 @@ def test_channels_may_be_split_by_size():
     assert found.receptive_field == ReceptiveField(1, 1, 1, 1, alignment=1)
 
 
-def test_where_a_maximum_is_found_is_not_followed():
+def test_the_indices_of_maxima_are_not_followed():
     graph = Graph()
     graph.nodes.append(helper.make_node("MaxPool", ["image"], ["most", "places"], "pool", kernel_shape=[1, 1]))
     graph.add("Cast", "places", to=TensorProto.FLOAT)
     assert "do not depend on the image" in refused(graph)
 
 
-def test_a_net_padded_to_an_odd_divisor_has_it():
+def test_a_net_padded_to_multiples_of_24_has_a_receptive_field():
     data, found = exported(custom_nets.UNet(), Padding(24, "edge"))
     assert found.receptive_field.alignment == 24
     assert found.receptive_field.any_size

@@ -21,6 +21,7 @@ from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.files import sha256_file, write_json
 from fcn_deploy.runtime import cpu
 from tests.support import fake_nvidia
+from tests.support.building import build
 
 
 @pytest.fixture(scope="session")

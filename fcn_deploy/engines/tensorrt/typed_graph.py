@@ -16,9 +16,9 @@ from fcn_deploy.engines.prequantized import check_scales, prequantized_precision
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.graph.model import ExportedModel, serialize
 from fcn_deploy.passes import pipelines
-from fcn_deploy.quantization.fp16_range import LARGEST, MARGIN, SMALLEST, Audit, audit_half
+from fcn_deploy.quantization.fp16_range import LARGEST, MARGIN, SMALLEST, Fp16Audit, audit_fp16_range
 from fcn_deploy.quantization.methods import choose
-from fcn_deploy.quantization.prequantized import require_half_scales
+from fcn_deploy.quantization.prequantized import check_fp16_scales
 from fcn_deploy.quantization.selection import int8_layers
 from fcn_deploy.quantization.tensorrt import TensorRtScheme, emit_tensorrt
 from fcn_deploy.quantization.tensorrt_lint import lint
@@ -78,7 +78,7 @@ def typed_graph(
     images = spec.normalization if config.io == "image" else None
     audit = None
     if base == "fp16":
-        audit = audit_half(graph_model.graph, None if ranges is None else ranges.histograms)
+        audit = audit_fp16_range(graph_model.graph, None if ranges is None else ranges.histograms)
     keep = audit.keep if audit is not None else ()
     lowering = pipelines.tensorrt(base, images, quantized=config.precision == "int8", keep_fp32=keep)
     graph_model = lowering(graph_model).model
@@ -117,7 +117,7 @@ def _prepare_prequantized(model: ir.Model, config: BuildConfig, base: Base) -> i
     model = pipelines.prequantized()(model).model
     _require_clean(model)  # before the base is looked at: another base does not mend the graph
     if base == "fp16":
-        require_half_scales(model.graph)
+        check_fp16_scales(model.graph)
     return model
 
 
@@ -145,7 +145,7 @@ def _require_clean(model: ir.Model) -> None:
         )
 
 
-def _notes(audit: Audit | None) -> list[str]:
+def _notes(audit: Fp16Audit | None) -> list[str]:
     """What to tell the user about the audit of FP16; nothing if the graph has no FP16."""
     notes: list[str] = []
     if audit is None:
