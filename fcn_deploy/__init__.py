@@ -8,23 +8,126 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from fcn_deploy.artifacts.spec import ModelSpec
-    from fcn_deploy.errors import FcnDeployError
-    from fcn_deploy.runtime import Segmenter
-    from fcn_deploy.workflows.deploying import DeployConfig, deploy
-
 from fcn_deploy._version import __version__
 
-_PUBLIC = {
-    "DeployConfig": "fcn_deploy.workflows.deploying",
-    "FcnDeployError": "fcn_deploy.errors",
-    "ModelSpec": "fcn_deploy.artifacts.spec",
-    "Segmenter": "fcn_deploy.runtime",
-    "deploy": "fcn_deploy.workflows.deploying",
-}
+if TYPE_CHECKING:
+    from fcn_deploy.artifacts.normalization import Normalization
+    from fcn_deploy.artifacts.ranges import Ranges
+    from fcn_deploy.artifacts.shapes import ImageShape
+    from fcn_deploy.artifacts.sidecar import Sidecar
+    from fcn_deploy.artifacts.spec import ModelSpec
+    from fcn_deploy.artifacts.summary import EngineSummary, Summary
+    from fcn_deploy.data.folders import ImageFolder
+    from fcn_deploy.diagnostics.checkup import Checkup
+    from fcn_deploy.engines.engine import Engine, load_engine
+    from fcn_deploy.errors import (
+        ArtifactError,
+        DependencyError,
+        FcnDeployError,
+        GateError,
+        InputError,
+        PrecisionError,
+        UsageError,
+    )
+    from fcn_deploy.evaluation.gates import Criterion, GateOption
+    from fcn_deploy.graph.model import ExportedModel, load_exported
+    from fcn_deploy.mixed_precision.damage import Sensitivity
+    from fcn_deploy.progress import Progress
+    from fcn_deploy.runtime import Segmenter
+    from fcn_deploy.workflows.benchmarking import Benchmark, benchmark
+    from fcn_deploy.workflows.building import build_engine
+    from fcn_deploy.workflows.calibrating import calibrate, load_ranges
+    from fcn_deploy.workflows.deploying import deploy
+    from fcn_deploy.workflows.evaluating import Evaluation, evaluate
+    from fcn_deploy.workflows.exporting import export, simplify
+    from fcn_deploy.workflows.inspecting import doctor, inspect
+    from fcn_deploy.workflows.measuring_sensitivity import sensitivity
+    from fcn_deploy.workflows.predicting import Predictions, predict
+    from fcn_deploy.workflows.verifying import Verification, verify
 
-__all__ = ["DeployConfig", "FcnDeployError", "ModelSpec", "Segmenter", "__version__", "deploy"]
+# By module, relative to this package: the functions, what they give, and what they are given.
+_PUBLIC_BY_MODULE = {
+    "workflows.exporting": ("export", "simplify"),
+    "workflows.calibrating": ("calibrate", "load_ranges"),
+    "workflows.building": ("build_engine",),
+    "workflows.verifying": ("Verification", "verify"),
+    "workflows.evaluating": ("Evaluation", "evaluate"),
+    "workflows.benchmarking": ("Benchmark", "benchmark"),
+    "workflows.predicting": ("Predictions", "predict"),
+    "workflows.measuring_sensitivity": ("sensitivity",),
+    "workflows.inspecting": ("doctor", "inspect"),
+    "workflows.deploying": ("deploy",),
+    "graph.model": ("ExportedModel", "load_exported"),
+    "engines.engine": ("Engine", "load_engine"),
+    "artifacts.ranges": ("Ranges",),
+    "artifacts.sidecar": ("Sidecar",),
+    "artifacts.spec": ("ModelSpec",),
+    "artifacts.normalization": ("Normalization",),
+    "artifacts.shapes": ("ImageShape",),
+    "artifacts.summary": ("EngineSummary", "Summary"),
+    "data.folders": ("ImageFolder",),
+    "diagnostics.checkup": ("Checkup",),
+    "evaluation.gates": ("Criterion", "GateOption"),
+    "mixed_precision.damage": ("Sensitivity",),
+    "progress": ("Progress",),
+    "runtime": ("Segmenter",),
+    "errors": (
+        "ArtifactError",
+        "DependencyError",
+        "FcnDeployError",
+        "GateError",
+        "InputError",
+        "PrecisionError",
+        "UsageError",
+    ),
+}
+_PUBLIC = {name: f"fcn_deploy.{module}" for module, names in _PUBLIC_BY_MODULE.items() for name in names}
+
+__all__ = [
+    "ArtifactError",
+    "Benchmark",
+    "Checkup",
+    "Criterion",
+    "DependencyError",
+    "Engine",
+    "EngineSummary",
+    "Evaluation",
+    "ExportedModel",
+    "FcnDeployError",
+    "GateError",
+    "GateOption",
+    "ImageFolder",
+    "ImageShape",
+    "InputError",
+    "ModelSpec",
+    "Normalization",
+    "PrecisionError",
+    "Predictions",
+    "Progress",
+    "Ranges",
+    "Segmenter",
+    "Sensitivity",
+    "Sidecar",
+    "Summary",
+    "UsageError",
+    "Verification",
+    "__version__",
+    "benchmark",
+    "build_engine",
+    "calibrate",
+    "deploy",
+    "doctor",
+    "evaluate",
+    "export",
+    "inspect",
+    "load_engine",
+    "load_exported",
+    "load_ranges",
+    "predict",
+    "sensitivity",
+    "simplify",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -1,7 +1,7 @@
 """Every error this package raises on purpose.
 
-A message says what went wrong, what was found, what was expected and how to mend it. Each class carries the
-exit code of the command that fails with it; library code raises, only the command line prints and exits.
+A message says what went wrong, what was found, what was expected and how to fix it. Each class has the exit code of
+a command that fails with it. Library code raises; only the command line prints and exits.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ class FcnDeployError(Exception):
     Args:
         what: What went wrong, naming the file, tensor or option.
         got: What was found.
-        expected: What should have been there.
-        fix: What the user can do about it.
+        expected: What was expected instead.
+        fix: What the user can do.
     """
 
     exit_code = 1
@@ -38,13 +38,13 @@ class FcnDeployError(Exception):
 
 
 class UsageError(FcnDeployError):
-    """Options or arguments that do not go together."""
+    """A bad option or argument, or options that do not go together."""
 
     exit_code = 2
 
 
 class WrongIoError(UsageError, TypeError):
-    """A call that the engine's kind of input or output cannot answer."""
+    """A call that this kind of engine cannot answer, such as `logits` of an engine that gives labels."""
 
 
 class ClosedError(UsageError, RuntimeError):
@@ -52,10 +52,10 @@ class ClosedError(UsageError, RuntimeError):
 
 
 class GateError(FcnDeployError):
-    """A measured quality fell short of its gate; nothing was shipped.
+    """A measured value failed its gate.
 
     Attributes:
-        report: What was measured, where there is more of it than the message says.
+        report: Everything that was measured, if that is more than the message says.
     """
 
     exit_code = 3
@@ -63,13 +63,13 @@ class GateError(FcnDeployError):
 
 
 class PrecisionError(FcnDeployError):
-    """The engine does not run in the precision that was asked for."""
+    """The engine does not run in the requested precision."""
 
     exit_code = 4
 
 
 class ArtifactError(FcnDeployError):
-    """An engine and the runtime, machine or sidecar at hand do not fit together."""
+    """An engine does not fit its sidecar, this runtime or this machine."""
 
     exit_code = 5
 

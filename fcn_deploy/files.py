@@ -14,6 +14,8 @@ from typing import Any
 
 from fcn_deploy.errors import InputError
 
+StrPath = str | os.PathLike[str]
+
 _BLOCK = 1 << 20
 
 
@@ -37,7 +39,7 @@ def sha256_file(path: Path) -> str:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns the operating system's refusal to read `path` into an InputError."""
+    """Turns an OSError of the body, which reads `path`, into an InputError."""
     try:
         yield
     except OSError as error:
@@ -70,7 +72,7 @@ def check_writable(path: Path) -> None:
     """Checks, before work starts, that `path` can be created or replaced.
 
     Raises:
-        InputError: It is a folder, or its folder is missing or not writable.
+        InputError: It is a folder, a device or a pipe, or its folder is missing or not writable.
     """
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "a device or pipe"
@@ -83,7 +85,7 @@ def check_writable(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Creates a folder and its parents, if it is not there yet.
+    """Creates a folder and its parents, unless it exists.
 
     Raises:
         InputError: It cannot be created or written to.
@@ -98,25 +100,25 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def output_folder(path: Path) -> Iterator[None]:
-    """Creates a folder for what the body writes; if the body fails, what was created goes again where it is empty.
+    """Creates a folder for what the body writes; if the body fails, the folders created here are removed if empty.
 
     Raises:
         InputError: It cannot be created or written to.
     """
-    # os.access, for Path.exists raises where a folder on the way may not be looked into; make_folder says that better.
+    # os.access, because Path.exists raises if a parent may not be searched; make_folder has a better message for that.
     created = [folder for folder in (path, *path.parents) if not os.access(folder, os.F_OK)]
     try:
         make_folder(path)
         yield
     except BaseException:
-        with suppress(OSError):  # not empty, or not made after all: it stays, and so do its parents
+        with suppress(OSError):  # not empty, or never created: it stays, and so do its parents
             for folder in created:
                 folder.rmdir()
         raise
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes `data` to `path` atomically: temporary file beside it, fsync, rename.
+    """Writes `data` to `path` atomically: a temporary file in the same folder, fsync, rename.
 
     Raises:
         InputError: The path cannot be written.
@@ -130,7 +132,7 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes private files; what a command writes has the permissions any other file would get.
+        # mkstemp makes private files; give this one the permissions that any other new file gets.
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
@@ -150,7 +152,7 @@ def write_json(path: Path, data: Any, *, indent: int | None = 1) -> None:
 
 
 def dumps_json(data: Any, *, indent: int | None = 1) -> str:
-    """Returns `data` as JSON; numbers that JSON does not have (NaN, infinities) become null."""
+    """Returns `data` as JSON; numbers that JSON does not have (NaN and infinities) become null."""
     return json.dumps(_finite(data), indent=indent, allow_nan=False)
 
 

@@ -1,4 +1,4 @@
-"""How long work tells what it is doing, without knowing who listens."""
+"""How long-running work reports its progress, without knowing who listens."""
 
 from __future__ import annotations
 
@@ -10,49 +10,49 @@ T = TypeVar("T")
 
 
 class Progress(Protocol):
-    """Someone who is told of progress."""
+    """A listener to progress."""
 
     def stage(self, text: str) -> None:
-        """A step begins or has ended; `text` says which."""
+        """A step begins or has ended, as `text` says."""
 
     def working(self, text: str) -> AbstractContextManager[None]:
-        """A step of unknown length is under way until the context ends; `text` says which."""
+        """The step that `text` names runs until the context ends; its length is unknown."""
 
     def measuring(self, text: str) -> AbstractContextManager[Callable[[float], None]]:
-        """Latency is measured until the context ends.
+        """Latency is measured until the context ends; `text` says of what.
 
-        Whoever measures calls what the context gives with the share that is done, 0..1; between the calls nothing is
-        drawn, for it would take its time from what is measured.
+        The context gives a function to call with the share that is done, 0..1. Nothing is drawn between these calls,
+        because drawing would take time from what is measured.
         """
 
     def advancing(self, text: str) -> AbstractContextManager[Callable[[float], None]]:
-        """A step that knows how far it is is under way until the context ends; `text` says which.
+        """The step that `text` names runs until the context ends, and reports how far it is.
 
-        Whoever does it calls what the context gives with the share that is done, 0..1, from whatever thread.
+        The context gives a function to call with the share that is done, 0..1, from any thread.
         """
 
     def track(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
-        """Passes `items` on, of which there are `total`, while work of the name `what` is done on each."""
+        """Yields `items`, `total` in number, while the caller does work that `what` names on each."""
 
 
 class Silent:
-    """Nobody listens."""
+    """A listener that does nothing."""
 
     def stage(self, text: str) -> None:
-        """Says nothing."""
+        """Does nothing."""
 
     def working(self, text: str) -> AbstractContextManager[None]:
-        """Says nothing."""
+        """Does nothing."""
         return nullcontext()
 
     def measuring(self, text: str) -> AbstractContextManager[Callable[[float], None]]:
-        """Says nothing."""
+        """Does nothing."""
         return nullcontext(lambda share: None)
 
     def advancing(self, text: str) -> AbstractContextManager[Callable[[float], None]]:
-        """Says nothing."""
+        """Does nothing."""
         return nullcontext(lambda share: None)
 
     def track(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
-        """Passes `items` on."""
+        """Yields `items`."""
         yield from items

@@ -73,17 +73,17 @@ def checkpoint_file(make_net, tmp_path_factory) -> Callable[[str], Path]:  # typ
 @pytest.fixture(scope="session")
 def exported(checkpoint_file, tmp_path_factory) -> Callable[[str], Path]:  # type: ignore[no-untyped-def]
     """Exports the random net of a variant, once a session."""
-    from fcn_deploy.workflows import steps
+    from fcn_deploy.workflows.exporting import export
 
     folder = tmp_path_factory.mktemp("exported")
 
-    def export(variant: str) -> Path:
+    def path_of(variant: str) -> Path:
         path = folder / f"{variant}.onnx"
         if not path.exists():
-            steps.export(checkpoint_file(variant), path)
+            export(checkpoint_file(variant), output=path)
         return path
 
-    return export
+    return path_of
 
 
 @pytest.fixture(scope="session")
@@ -110,18 +110,17 @@ def photo_folder(photos, tmp_path_factory) -> Path:  # type: ignore[no-untyped-d
 @pytest.fixture(scope="session")
 def ranges_file(exported, photo_folder, tmp_path_factory) -> Callable[[str], Path]:  # type: ignore[no-untyped-def]
     """Calibrates the exported net of a variant on the photos, once a session."""
-    from fcn_deploy.data.folders import ImageFolder
-    from fcn_deploy.workflows import steps
+    from fcn_deploy.workflows.calibrating import calibrate
 
     folder = tmp_path_factory.mktemp("ranges")
 
-    def calibrate(variant: str) -> Path:
+    def path_of(variant: str) -> Path:
         path = folder / f"{variant}.json"
         if not path.exists():
-            steps.calibrate(exported(variant), ImageFolder.open(photo_folder)).save(path)
+            calibrate(exported(variant), photo_folder, output=path)
         return path
 
-    return calibrate
+    return path_of
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def test_a_file_and_its_bytes_have_the_same_hash(tmp_path):
 
 
 @pytest.mark.parametrize("read", [sha256_file, read_bytes, read_json])
-def test_what_cannot_be_read_is_an_input_error(read, tmp_path):
+def test_a_path_that_cannot_be_read_is_an_input_error(read, tmp_path):
     with pytest.raises(InputError, match=re.escape(f"cannot read {tmp_path / 'none'}; got No such file")) as caught:
         read(tmp_path / "none")
     assert caught.value.exit_code == 6
@@ -69,13 +69,13 @@ def test_what_cannot_be_read_is_an_input_error(read, tmp_path):
         read(tmp_path)
 
 
-def test_only_the_operating_systems_errors_are_turned(tmp_path):
+def test_reading_turns_only_os_errors_into_input_errors(tmp_path):
     with pytest.raises(KeyError), reading(tmp_path):
         raise KeyError("mine")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"{'a': 1}", b"\xff\xfe\x00", b'{"a": 1} x'])
-def test_what_is_no_json_is_an_input_error(tmp_path, content):
+def test_a_file_that_is_not_json_is_an_input_error(tmp_path, content):
     path = tmp_path / "f.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match=re.escape(f"{path} is not JSON; got ")):
@@ -168,13 +168,13 @@ def test_a_missing_folder_is_an_input_error_that_says_how_to_make_it(tmp_path):
     assert not path.parent.exists()
 
 
-def test_a_folder_is_not_written_over(tmp_path):
+def test_a_folder_is_not_overwritten(tmp_path):
     (tmp_path / "f").mkdir()
     with pytest.raises(InputError, match="got a folder; expected a file name"):
         write_bytes(tmp_path / "f", b"")
 
 
-def test_a_file_is_no_folder_to_write_in(old):
+def test_a_file_in_the_place_of_the_folder_is_an_input_error(old):
     with pytest.raises(InputError, match="no folder"):
         write_bytes(old / "f", b"")
 
@@ -199,7 +199,7 @@ def test_a_relative_name_is_written_in_the_current_folder(tmp_path, monkeypatch)
     assert (tmp_path / "f").read_bytes() == b"x"
 
 
-def test_folders_are_made_with_their_parents_and_may_be_there(tmp_path):
+def test_folders_are_made_with_their_parents_and_may_exist(tmp_path):
     make_folder(tmp_path / "a" / "b")
     make_folder(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").is_dir()
@@ -212,7 +212,7 @@ def test_a_folder_in_the_place_of_a_file_is_an_input_error(old):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, InputError])
-def test_folders_made_for_what_failed_go_again_as_far_as_they_are_empty(tmp_path, error):
+def test_folders_made_for_work_that_failed_are_removed_if_they_are_empty(tmp_path, error):
     def fail(folder, *files):
         with output_folder(folder):
             for file in files:
@@ -229,13 +229,13 @@ def test_folders_made_for_what_failed_go_again_as_far_as_they_are_empty(tmp_path
     assert [path.name for path in (tmp_path / "half").iterdir()] == ["file"]
 
 
-def test_folders_made_for_what_succeeded_stay(tmp_path):
+def test_folders_made_for_work_that_succeeded_stay(tmp_path):
     with output_folder(tmp_path / "a" / "b"):
         pass
     assert (tmp_path / "a" / "b").is_dir()
 
 
-def test_no_output_folder_in_the_place_of_a_file(old):
+def test_an_output_folder_in_the_place_of_a_file_is_an_input_error(old):
     with pytest.raises(InputError, match="cannot make the folder"), output_folder(old / "a"):
         pytest.fail("the work began")
     assert old.read_bytes() == b"old"
@@ -244,7 +244,7 @@ def test_no_output_folder_in_the_place_of_a_file(old):
 # JSON
 
 
-def test_json_comes_back_as_it_was(tmp_path):
+def test_json_is_read_back_unchanged(tmp_path):
     data = {"format": 1, "list": [1, 2.5, None, True], "nested": {"täglich": "→"}}
     write_json(tmp_path / "f.json", data)
     assert read_json(tmp_path / "f.json") == data
@@ -265,7 +265,7 @@ def test_json_can_be_one_line():
     assert dumps_json({"a": [1, 2]}, indent=None) == '{"a": [1, 2]}'
 
 
-def test_what_is_no_json_data_is_not_written(old):
+def test_data_that_json_cannot_hold_is_not_written(old):
     with pytest.raises(TypeError):
         write_json(old, {"a": object()})
     assert old.read_bytes() == b"old"

@@ -35,13 +35,14 @@ from fcn_deploy.cli.options import PATH, ShapeType
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.demo import CALIBRATION_SEEDS, EVALUATION_SEEDS, make_scene
 from fcn_deploy.diagnostics.checkup import check_up
-from fcn_deploy.engines.engine import BuildConfig
-from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, benchmark, ratio
+from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, ratio, time_in_turn
 from fcn_deploy.files import check_writable, write_bytes, write_json
 from fcn_deploy.graph.layers import list_layers, total_macs
 from fcn_deploy.graph.model import exported_spec, parse
 from fcn_deploy.runtime.image import normalize
-from fcn_deploy.workflows import steps
+from fcn_deploy.workflows.building import build_engine
+from fcn_deploy.workflows.calibrating import calibrate
+from fcn_deploy.workflows.exporting import export
 from gpu_cases import write_random_net
 
 BASELINE = "onnxruntime"
@@ -213,10 +214,10 @@ class Bench:
         calibration = ImageFolder.open(calib_data)
         _say("building the project's engines")
         if "ours-fp32" in contestants:
-            steps.build(model, BuildConfig("fp32")).save(self.work / "fp32.onnx")
+            build_engine(model, output=self.work / "fp32.onnx")
         if "ours-int8" in contestants:
-            ranges = steps.calibrate(model, calibration)
-            steps.build(model, BuildConfig("int8"), ranges).save(self.work / "int8.onnx")
+            ranges = calibrate(model, calibration)
+            build_engine(model, precision="int8", ranges=ranges, output=self.work / "int8.onnx")
         planes = {str(index): normalize(image[np.newaxis], normalization) for index, image in enumerate(calibration)}
         np.savez(self.work / "calibration.npz", **planes)  # type: ignore[arg-type]
         names = [name for name in ("openvino-int8", "mnn-fp32") if name in contestants]
@@ -244,7 +245,7 @@ class Bench:
                 raise click.ClickException(
                     f"{BASELINE}, what all are compared with, refuses: {rows[BASELINE]['refused']}"
                 )
-            timings = benchmark({name: _runs(peer, batch) for name, peer in opened.items()}, config)
+            timings = time_in_turn({name: _runs(peer, batch) for name, peer in opened.items()}, config)
             labels = {name: peer.labels(self.work / "labels.npy") for name, peer in opened.items()}
         whole = {timing.name: timing for timing in timings}
         for name, timing in whole.items():
@@ -281,7 +282,7 @@ class Bench:
     def _random_net(self) -> tuple[Path, Path, Path, Path]:
         weights, model = self.work / "random.safetensors", self.work / "random.onnx"
         write_random_net(1.0, weights)
-        steps.export(weights, model)
+        export(weights, output=model)
         folders = [self.work / "calibration", self.work / "images"]
         for folder, seeds in zip(folders, (CALIBRATION_SEEDS[:16], EVALUATION_SEEDS[:4]), strict=True):
             folder.mkdir()
@@ -311,7 +312,7 @@ def _sgemm_gflops(threads: int) -> float:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     matrix = torch.rand(2048, 2048)
-    (timing,) = benchmark({"sgemm": lambda: matrix @ matrix}, BenchmarkConfig(duration=3))
+    (timing,) = time_in_turn({"sgemm": lambda: matrix @ matrix}, BenchmarkConfig(duration=3))
     torch.set_num_threads(before)
     return float(2 * 2048**3 / timing.latencies.min() / 1e6)
 

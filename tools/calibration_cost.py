@@ -21,7 +21,8 @@ import numpy as np
 
 from fcn_deploy.calibration.observer import Observer
 from fcn_deploy.cli.options import PATH, SizeType
-from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, benchmark, ratio
+from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, ratio, time_in_turn
+from fcn_deploy.graph.model import load_exported
 from fcn_deploy.runtime import Segmenter
 
 
@@ -53,10 +54,10 @@ def main(model: Path, size: tuple[int, int], counts: tuple[int, ...], threads: i
 
 def _time(model: Path, size: tuple[int, int], threads: int, rounds: int) -> list[Timing]:
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    observer = Observer(model.read_bytes(), threads=threads)
+    observer = Observer(load_exported(model), threads=threads)
     segmenter = Segmenter(model, threads=threads)
     contestants = {"observe": lambda: observer.add(image), "infer": lambda: segmenter.logits(image)}
-    return benchmark(contestants, BenchmarkConfig(duration=0, iterations=rounds))
+    return time_in_turn(contestants, BenchmarkConfig(duration=0, iterations=rounds))
 
 
 def _peak_megabytes(model: Path, size: tuple[int, int], count: int, threads: int) -> float:

@@ -18,18 +18,20 @@ from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.calibration.observer import observe
 from fcn_deploy.demo import CALIBRATION_SEEDS, EVALUATION_SEEDS, checkpoint_path, make_scene
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.engines.onnxruntime import build_onnxruntime
-from fcn_deploy.engines.tensorrt.builder import TensorRTConfig, build_tensorrt
+from fcn_deploy.engines.tensorrt.builder import build_tensorrt
+from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.profiles import ImageProfile
 from fcn_deploy.evaluation.parity import Output as Result
+from fcn_deploy.graph.model import ExportedModel, load_exported
 from fcn_deploy.models import FCN
 from fcn_deploy.models.load import load_net
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.runtime.tensorrt.backend import TensorRTBackend
 from fcn_deploy.runtime.tensorrt.flavor import BUILDERS, Flavor
-from fcn_deploy.workflows import steps
+from fcn_deploy.workflows.exporting import export
 from gpu_runners import EngineRunner, Images, Output, PlanRunner, Runner, TorchRunner
 from training import save_net
 
@@ -48,7 +50,7 @@ class Net:
         shape: Of a batch of images.
         module: In PyTorch.
         spec: What it is.
-        onnx: Content of the exported model.
+        exported: The exported model.
         ranges: What calibration saw.
         images: To compare on, uint8 [N, H, W, 3].
         expected: What the reference makes of them.
@@ -59,7 +61,7 @@ class Net:
     shape: ImageShape
     module: torch.nn.Module
     spec: ModelSpec
-    onnx: bytes
+    exported: ExportedModel
     ranges: Ranges
     images: Images
     expected: list[Result]
@@ -110,19 +112,18 @@ def make_net(name: str, shape: ImageShape, folder: Path, small: bool) -> Net:
         weights = folder / "random.safetensors"
         write_random_net(float(name), weights)
     # onnxsim changes nothing that matters here, and is one wheel less to carry.
-    steps.export(weights, model, simplified=not small and importlib.util.find_spec("onnxsim") is not None)
+    export(weights, simplify=not small and importlib.util.find_spec("onnxsim") is not None, output=model)
     net, size = load_net(weights), (shape.height, shape.width)
     count = 2 if small else _CALIBRATION_IMAGES
-    ranges = observe(
-        model.read_bytes(), (make_scene(seed, size).image for seed in CALIBRATION_SEEDS[:count]), size=size
-    )
+    exported = load_exported(model)
+    ranges = observe(exported, (make_scene(seed, size).image for seed in CALIBRATION_SEEDS[:count]), size=size)
     batches = math.ceil((2 if small else _PARITY_IMAGES) / shape.batch)  # whole ones: engines are of exactly this shape
     seeds = EVALUATION_SEEDS[: batches * shape.batch]
     images = np.stack([make_scene(seed, size).image for seed in seeds])
     with Segmenter(model) as reference:
         logits = [reference.logits(image) for image in images]
     expected = [Result(scores.argmax(0), scores) for scores in logits]
-    return Net(name, shape, net.module, reference.spec, model.read_bytes(), ranges, images, expected, folder)
+    return Net(name, shape, net.module, reference.spec, exported, ranges, images, expected, folder)
 
 
 def write_random_net(width: float, path: Path) -> None:
@@ -178,7 +179,7 @@ def _onnxruntime_cases(net: Net, smoke: bool) -> Iterator[Case]:
         path = net.folder / f"{precision}.{output}.onnx"
 
         def build() -> None:
-            build_onnxruntime(net.onnx, BuildConfig(precision, _io(output)), net.ranges).save(path)
+            build_onnxruntime(net.exported, BuildConfig(precision, _io(output)), net.ranges).save(path)
 
         def open_engine() -> Runner:
             return EngineRunner(OnnxRuntimeBackend(path, provider="cpu" if smoke else "cuda"), net.spec.normalization)
@@ -200,7 +201,7 @@ def _flavor_cases(net: Net, flavor: Flavor) -> Iterator[Case]:
 
         def build() -> None:
             exactly = TensorRTConfig(profiles=(ImageProfile(net.shape, net.shape, net.shape),))
-            build_tensorrt(flavor, net.onnx, BuildConfig(precision, _io(output)), exactly, net.ranges).save(path)
+            build_tensorrt(flavor, net.exported, BuildConfig(precision, _io(output)), exactly, net.ranges).save(path)
 
         def open_engine() -> Runner:
             kept = {} if graphs else {"graphs": 0}

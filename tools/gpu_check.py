@@ -32,7 +32,7 @@ from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.cli.options import PATH, ShapeType
 from fcn_deploy.diagnostics.checkup import check_up
 from fcn_deploy.errors import DependencyError, FcnDeployError
-from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, benchmark
+from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, time_in_turn
 from fcn_deploy.evaluation.parity import Output as Result
 from fcn_deploy.evaluation.parity import ParityTally
 from fcn_deploy.files import check_writable, write_json
@@ -210,7 +210,7 @@ def _measure(timed: dict[str, Callable[[], object]], config: BenchmarkConfig, ro
     if not timed:
         return
     _say("  measuring")
-    for timing in benchmark({name: guarded(name) for name in timed}, config):
+    for timing in time_in_turn({name: guarded(name) for name in timed}, config):
         name, _, column = timing.name.rpartition("/")
         if rows[name]["refused"] is None:
             rows[name][column] = _latency(timing)

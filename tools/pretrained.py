@@ -1,4 +1,4 @@
-"""Starting a net from another: from an ImageNet classifier, torchvision's VGG16, or from a trained net of this family.
+"""Copies weights into a net before training: from torchvision's VGG16, an ImageNet classifier, or from a trained FCN.
 
 The classifier's fully connected layers become convolutions, and finer nets start from coarser ones, as in sections 3.1
 and 4.2 of https://arxiv.org/abs/1411.4038.
@@ -22,17 +22,17 @@ _FEATURES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 
 
 def load_vgg16(model: FCN, path: Path) -> list[str]:
-    """Copies what torchvision's `vgg16` has into a net of width 1; its score layers and deconvolutions stay.
+    """Copies the layers of torchvision's `vgg16` into a net of width 1; its score layers and deconvolutions stay.
 
     Args:
-        model: To be trained; fc6 is copied if the net's is 7x7, fc7 always.
+        model: The net, changed in place. fc7 is always copied, fc6 if the net's is 7x7.
         path: A `.pth` or `.safetensors` state_dict of `torchvision.models.vgg16`.
 
     Returns:
         The names of the layers that were copied.
 
     Raises:
-        InputError: The file is no such state_dict, or the net is of another width.
+        InputError: The file does not hold such a state_dict, or the net has another width.
     """
     tensors, _ = read_tensors(path)
     sources = {f"{name}.0": f"features.{index}" for name, index in zip(TRUNK, _FEATURES, strict=True)}
@@ -59,25 +59,26 @@ def _copy(model: FCN, target: str, tensors: Mapping[str, Tensor], source: str, p
 
 
 def load_matching(model: FCN, checkpoint: Checkpoint) -> list[str]:
-    """Copies the layers that a trained net and a new one share by name and shape; the others stay.
+    """Copies the layers that have the same name and shape in a trained net and a new one, no others.
 
-    An FCN-8s takes all of an FCN-16s but its last deconvolution; a net of other classes takes the trunk, fc6 and fc7.
+    An FCN-8s takes all layers of an FCN-16s except the last deconvolution. A net with other classes takes the trunk,
+    fc6 and fc7.
 
     Args:
-        model: To be trained.
-        checkpoint: Of any stride and number of classes.
+        model: The net, changed in place.
+        checkpoint: The trained net, of any stride and number of classes.
 
     Returns:
         The names of the layers that were copied.
 
     Raises:
-        InputError: The nets do not even share the trunk.
+        InputError: The trunks have other shapes.
     """
     found = {dense_name(key, model.stride): tensor for key, tensor in checkpoint.state.items()}
     copied = []
     for name, layer in model.named_modules():
         own = {f"{name}.{kind}": parameter for kind, parameter in layer.named_parameters(recurse=False)}
-        # Half a layer is no layer: weights and bias are copied together or not at all.
+        # Weights and bias of a layer are copied together or not at all.
         if own and all(key in found and found[key].shape == own[key].shape for key in own):
             for key, parameter in own.items():
                 parameter.data.copy_(found[key])

@@ -20,10 +20,9 @@ import click
 import numpy as np
 
 from fcn_deploy.data.folders import ImageFolder
-from fcn_deploy.engines.engine import BuildConfig
 from fcn_deploy.graph.model import exported_spec, parse
 from fcn_deploy.runtime.image import normalize
-from fcn_deploy.workflows import steps
+from fcn_deploy.workflows.building import build_engine
 
 _MEBIBYTE = 2**20
 
@@ -50,7 +49,7 @@ def main(
     images = ImageFolder.open(calib_data, max_images=max_images, size=height_width)  # type: ignore[arg-type]
     begin = time.perf_counter()
     if quantizer == "ours":
-        steps.build(model, BuildConfig("int8", "tensor", method), steps.calibrate(model, images)).save(output)
+        build_engine(model, precision="int8", io="tensor", calib_method=method, calib_data=images, output=output)
     else:
         _quantize_static(model, images, method, output)
     seconds = time.perf_counter() - begin

@@ -1,4 +1,4 @@
-"""The net that training starts from, and which of its layers were copied from another."""
+"""The net that training starts from, and which of its layers were copied from a file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Start:
     Attributes:
         model: The net.
         copied: Names of the layers whose weights come from a file; the others are fresh.
-        normalization: What the copied layers were trained with, and the net goes on with.
+        normalization: That of the copied layers, with which training continues.
     """
 
     model: FCN
@@ -44,14 +44,14 @@ class Start:
         Args:
             variant: `fcn32s`, `fcn16s` or `fcn8s`.
             classes: C.
-            width: Channel multiplier; that of `weights`, or 1, where None.
-            fc6_kernel: 1 or 7; that of `weights`, or 1, where None.
+            width: Channel multiplier; None for that of `weights`, or 1 without them.
+            fc6_kernel: 1 or 7; None for that of `weights`, or 1 without them.
             vgg16: torchvision's ImageNet weights, or None.
             weights: A trained net of the family, or None.
 
         Raises:
             InputError: The weights cannot be read or do not fit.
-            UsageError: There are two files to start from.
+            UsageError: Both `vgg16` and `weights` are given.
         """
         if vgg16 and weights:
             raise UsageError("two files to start from", got="--vgg16 and --weights", expected="one of them, or none")
@@ -67,7 +67,7 @@ class Start:
         known = checkpoint.spec.normalization if checkpoint.spec else layout_normalization(checkpoint.info.layout)
         if known is None:
             _log.warning("%s does not say how its images were normalised; torchvision's values are used", weights)
-        # Whatever was assumed of the file, from here on it is what the net is trained with.
+        # Even if it was assumed for the file, the net is trained with it from here on.
         return cls(model, frozenset(copied), replace(known or TORCHVISION, assumed=False))
 
     def parameters(self, *, copied: bool) -> list[nn.Parameter]:
@@ -89,7 +89,7 @@ class Start:
 
 
 def _layer(parameter: str) -> str:
-    """Returns the layer a parameter is of: `conv1_1` of `conv1_1.0.weight`."""
+    """Returns the layer that a parameter belongs to: `conv1_1` for `conv1_1.0.weight`."""
     return parameter.rpartition(".")[0].removesuffix(".0")
 
 

@@ -25,10 +25,10 @@ from fcn_deploy.artifacts.normalization import Normalization
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.cli.console import TerminalProgress, print_table
 from fcn_deploy.cli.options import PATH, SizeType
+from fcn_deploy.data.classes import read_class_names
 from fcn_deploy.errors import FcnDeployError, UsageError
 from fcn_deploy.evaluation.accuracy import Matrix, confusion_matrix, mean_iou, pixel_accuracy
 from fcn_deploy.models.fcn import VARIANTS
-from fcn_deploy.models.spec_options import read_class_names
 from fcn_deploy.progress import Progress
 from fcn_deploy.reporting.tables import accuracy_table
 from fcn_deploy.runtime.image import normalize

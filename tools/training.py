@@ -1,6 +1,6 @@
 """The parts of training that do not depend on what is trained.
 
-The scripts of this folder are run as `python tools/train.py`, and find what they import beside them.
+The scripts in this folder are run as `python tools/train.py` and import each other by name.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def rarity_weights(shares: NDArray[np.float64]) -> Tensor:
     Without it a net learns people and poles, a hundredth of the pixels each, long after everything else.
 
     Args:
-        shares: float64 [C], of the pixels; classes of which there is none do not move the median.
+        shares: float64 [C], the share of each class in all pixels; classes without pixels do not change the median.
 
     Returns:
         float32 [C].
@@ -90,7 +90,7 @@ def descend(loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer, cl
 
 
 def set_dropout(model: nn.Module, share: float) -> None:
-    """Sets the share of channels dropped behind fc6 and fc7."""
+    """Sets the share of channels dropped after fc6 and fc7, 0..1."""
     for module in model.modules():
         if isinstance(module, nn.Dropout2d):
             module.p = share
@@ -123,7 +123,7 @@ def find_device(name: str) -> torch.device:
 
 
 def check_output(output: Path, *inputs: Path | None) -> None:
-    """Checks, before hours are spent, that the output is safetensors, can be written, and is none of the inputs.
+    """Checks, before hours of training, that the output is safetensors, can be written, and is not an input.
 
     Raises:
         InputError: It cannot be written.

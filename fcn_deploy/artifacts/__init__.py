@@ -1,1 +1,1 @@
-"""What is written and read back: plain values, with numpy at most."""
+"""What is written to files and read back: plain values, which need numpy at most."""

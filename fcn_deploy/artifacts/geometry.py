@@ -1,4 +1,4 @@
-"""Where the published FCNs differ in shape, and how images are padded for other nets."""
+"""How the published FCNs differ in shape, and how images are padded for other nets."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ PadMode = Literal["edge", "zero", "reflect"]
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the published FCNs differ in shape.
+    """How one published FCN differs from another in shape.
 
     Attributes:
         fc6_kernel: Kernel size of fc6: 1, or 7 as in VGG16 and the paper.
-        input_padding: Padding of conv1_1: 0 stands for its own 1, where every map keeps its size; the paper has 100,
-            pads nothing else behind the trunk, and crops at fixed offsets.
-        skip_scales: Factors of pool4 and pool3 before their score layers; 0.01 and 0.0001 in nets trained at once.
+        input_padding: 0 if conv1_1 has its usual padding of 1 and every map keeps its size. 100 as in the paper:
+            conv1_1 pads by 100, nothing after the trunk is padded, and maps are cropped at fixed offsets.
+        skip_scales: Factors of pool4 and pool3 before their score layers; 0.01 and 0.0001 in nets that were trained at
+            once.
+
+    Raises:
+        InputError: A value is bad.
     """
 
     fc6_kernel: int = 1
@@ -35,7 +39,7 @@ class Geometry:
         require(positive, "geometry skip_scales", self.skip_scales, "two positive numbers")
 
     def to_json(self) -> dict[str, Any]:
-        """Returns it as JSON data; scales of 1 go without saying."""
+        """Returns it as JSON data, without `skip_scales` if they are 1."""
         data = asdict(self)
         if self.skip_scales == (1.0, 1.0):
             del data["skip_scales"]
@@ -54,25 +58,28 @@ class Geometry:
         return cls(**known)
 
 
-# Of the seed: 1x1 fc6, no padding of the image.
+# The seed's: 1x1 fc6, no padding of the image.
 SEED = Geometry()
 
 # The published nets': https://github.com/shelhamer/fcn.berkeleyvision.org
 PAPER = Geometry(fc6_kernel=7, input_padding=100)
 
-
+# The skip scales of nets that were trained at once, not stage by stage.
 AT_ONCE = (0.01, 0.0001)
 
 
 @dataclass(frozen=True)
 class Padding:
-    """How images are made larger for a net that works at multiples of some size only; what it adds is cut off again.
+    """How images are padded for a net that works only at multiples of some size; the logits are cropped again.
 
     Attributes:
         divisor: Height and width are padded to the next multiple of it, at the bottom and the right; at least 2.
-        mode: `edge` repeats the last row and column, `zero` adds zeros (behind the normalisation, so the mean colour),
-            `reflect` mirrors the image at its last row and column, over and over where it is smaller than the padding:
-            numpy.pad's modes `edge`, `constant` and `reflect`.
+        mode: `edge` repeats the last row and column. `zero` adds zeros after the normalisation, and so the mean colour.
+            `reflect` mirrors the image at its last row and column, again and again if it is smaller than the padding.
+            These are numpy.pad's modes `edge`, `constant` and `reflect`.
+
+    Raises:
+        InputError: A value is bad.
     """
 
     divisor: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import fields as dataclass_fields
 from typing import Any
@@ -13,7 +14,7 @@ FORMAT = 1
 
 
 def check_format(data: object, what: str) -> Mapping[str, Any]:
-    """Returns `data` as a mapping if it is JSON of the format this version reads.
+    """Returns `data` as a mapping if it is a JSON object of the format that this version reads.
 
     Raises:
         InputError: `data` is not a JSON object, or its `format` is not 1.
@@ -31,18 +32,18 @@ def check_format(data: object, what: str) -> Mapping[str, Any]:
 
 
 def require(condition: bool, what: str, got: object, expected: str) -> None:
-    """Raises InputError unless `condition` holds; `got` is shown as Python writes it."""
+    """Raises InputError unless `condition` holds; the message shows `repr(got)`."""
     if not condition:
         raise InputError(what, got=repr(got), expected=expected)
 
 
 def positive(number: float | None, optional: bool) -> bool:
-    """Returns whether a number is above 0; None counts as such where it is optional."""
+    """Returns whether a number is above 0, or is None and optional."""
     return optional if number is None else number > 0
 
 
 def known_fields(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what of `data` the dataclass `kind` has fields for; a later version may have added more."""
+    """Returns the keys of `data` that are fields of the dataclass `kind`; a later version may have added more."""
     names = {field.name for field in dataclass_fields(kind)}
     return {key: value for key, value in data.items() if key in names}
 
@@ -54,8 +55,31 @@ def integer(value: object, what: str) -> int:
     return value
 
 
+def is_number(value: object) -> bool:
+    """Returns whether `value` is an int or a float; True and False are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def number(value: object, what: str) -> float:
+    """Returns `value` if it is a number, NaN for None, else raises InputError.
+
+    JSON has no NaN: it is written as null.
+    """
+    found = optional_number(value, what)
+    return math.nan if found is None else found
+
+
+def optional_number(value: object, what: str) -> float | None:
+    """Returns `value` if it is a number or None, else raises InputError."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(what, got=repr(value), expected="a number or null")
+    return value
+
+
 def strings(values: object, what: str) -> tuple[str, ...]:
-    """Returns `value` as a tuple if it is a list of strings, else raises InputError."""
+    """Returns `values` as a tuple if it is a list of strings, else raises InputError."""
     if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
         raise InputError(what, got=repr(values), expected="a list of strings")
     return tuple(values)

@@ -1,4 +1,4 @@
-"""From pixels in 0..255 to what a net takes."""
+"""Normalisation: from pixels in 0..255 to the input of a net."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from fcn_deploy.artifacts.json import require
 from fcn_deploy.errors import InputError
 
 Color = Literal["RGB", "BGR"]
-
-
 Triple = tuple[float, float, float]
 
 
@@ -33,7 +31,10 @@ class Normalization:
         scale: Factor applied to the 0..255 values.
         mean: Per channel, in the net's order, after scaling.
         std: Per channel, in the net's order, positive.
-        assumed: True where nobody stated these values and a default was taken.
+        assumed: Whether these values are a default, because the user stated none.
+
+    Raises:
+        InputError: A value is bad.
     """
 
     color: Color = "RGB"
@@ -79,6 +80,5 @@ class Normalization:
 # https://docs.pytorch.org/vision/stable/models.html
 TORCHVISION = Normalization()
 
-
-# What the published Caffe nets were trained with: BGR, 0..255, the mean of ILSVRC taken off.
+# Of the published Caffe nets: BGR in 0..255, minus the mean of ILSVRC.
 CAFFE = Normalization("BGR", 1.0, (104.00699, 116.66877, 122.67892), (1.0, 1.0, 1.0))

@@ -1,4 +1,4 @@
-"""Colours for classes that nobody has given any."""
+"""Default colours of classes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""The ranges file: what calibration saw, kept as histograms so that methods are chosen later, without the data."""
+"""The ranges file: histograms of what calibration saw, so that a method is chosen later, without the images."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +14,10 @@ from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.json import FORMAT, check_format, known_fields
 from fcn_deploy.errors import InputError, UsageError
-from fcn_deploy.files import dumps_json, read_json, write_bytes
+from fcn_deploy.files import dumps_json, read_json, sha256_bytes, write_bytes
+
+# Said of every engine and every measurement that rests on such ranges (`CalibrationData.random`).
+OBSERVED_ON_NOISE = "Calibration saw noise instead of images: use the result for timing only."
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,13 @@ class CalibrationData:
     """Which images were observed.
 
     Attributes:
-        count: How many.
-        sha256: Over their shapes and pixels, in order, in hex.
-        size: [height, width] they were resized to, or None where they were taken as they are.
-        random: True where they were noise, made up because there were no images.
+        count: How many images.
+        sha256: Of their shapes and pixels, in order, in hex.
+        size: [height, width] they were resized to; None if they were not resized.
+        random: Whether they were random noise instead of images.
+
+    Raises:
+        InputError: A number is not a positive integer.
     """
 
     count: int
@@ -35,18 +42,23 @@ class CalibrationData:
     def __post_init__(self) -> None:
         whole = [self.count, *(self.size or ())]
         if not all(isinstance(number, int) and number > 0 for number in whole) or len(whole) not in (1, 3):
-            raise InputError("calibration data", got=repr(self), expected="a count, and a height and width or no size")
+            raise InputError(
+                "bad calibration data", got=repr(self), expected="a count, and a size of height and width or no size"
+            )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Ranges:
-    """The histograms of a model's tensors, and the means of what its convolutions read.
+    """The histograms of a model's tensors, and the means of the inputs of its convolutions.
 
     Attributes:
-        model_sha256: Of the ONNX file they belong to, in hex.
-        data: The images.
+        model_sha256: Of the ONNX file that was observed, in hex.
+        data: The images it was observed on.
         histograms: By tensor name.
-        means: By tensor name, the mean of each channel, float64 [C]; empty in ranges of versions that took none.
+        means: By tensor name, the mean of each channel, float64 [C]; empty in files of versions that kept no means.
+
+    Raises:
+        InputError: A mean is not float64 [C], or not finite.
     """
 
     model_sha256: str
@@ -59,38 +71,63 @@ class Ranges:
             if mean.dtype != np.float64 or mean.ndim != 1 or not mean.size or not np.isfinite(mean).all():
                 raise InputError(f"bad means of tensor {name}", got=mean, expected="finite numbers, one a channel")
 
-    def save(self, path: Path) -> None:
+    def __repr__(self) -> str:
+        return f"Ranges({len(self.histograms)} tensors, {self.data.count} images, model {self.model_sha256[:12]}...)"
+
+    @property
+    def sha256(self) -> str:
+        """Of the ranges file, in hex."""
+        return sha256_bytes(self.dumps())
+
+    def require_model(self, sha256: str) -> None:
+        """Checks that the ranges were observed on a model.
+
+        Args:
+            sha256: Of the model's ONNX file, in hex.
+
+        Raises:
+            InputError: They belong to another model.
+        """
+        if self.model_sha256 != sha256:
+            raise InputError(
+                "the ranges belong to another model",
+                got=f"ranges of {self.model_sha256[:12]}...",
+                expected=f"ranges of {sha256[:12]}...",
+                fix="calibrate this model: fcn-deploy calibrate",
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the ranges file, atomically.
 
         Raises:
             InputError: The path cannot be written.
         """
-        write_bytes(path, self.dumps())
+        write_bytes(Path(path), self.dumps())
 
     def dumps(self) -> bytes:
         """Returns the content of the ranges file."""
         return (dumps_json(self.to_json(), indent=None) + "\n").encode()
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the ranges as JSON data, with their format number; without the key `means` where there are none."""
+        """Returns the ranges as JSON data, with their format number; without means there is no key `means`."""
         data = {
             "format": FORMAT,
             "model_sha256": self.model_sha256,
             "data": asdict(self.data),
             "histograms": {name: histogram.to_json() for name, histogram in self.histograms.items()},
         }
-        if self.means:  # a file without them is written back as it was read
+        if self.means:  # a file of an earlier version is written back with the same bytes
             data["means"] = {name: mean.tolist() for name, mean in self.means.items()}
         return data
 
     @classmethod
-    def load(cls, path: Path) -> Ranges:
+    def load(cls, path: str | os.PathLike[str]) -> Ranges:
         """Reads a ranges file.
 
         Raises:
-            InputError: It cannot be read, is of an unknown format, or malformed.
+            InputError: It cannot be read, its format is unknown, or it is malformed.
         """
-        fields = check_format(read_json(path), str(path))
+        fields = check_format(read_json(Path(path)), str(path))
         try:
             data = known_fields(CalibrationData, fields["data"])
             data["size"] = tuple(data["size"]) if data.get("size") else None
@@ -119,7 +156,10 @@ class Histogram:
         max: The largest value seen.
         lo: Lower edge of the first bin, at most 0.
         hi: Upper edge of the last bin, at least 0.
-        counts: int64 [bins].
+        counts: int64 [bins], not all 0.
+
+    Raises:
+        InputError: A number is not finite or does not fit the others.
     """
 
     min: float
@@ -136,19 +176,19 @@ class Histogram:
                 got=f"lo {self.lo}, min {self.min}, max {self.max}, hi {self.hi}",
                 expected="finite numbers in this order, 0 between lo and hi",
             )
-        # The sum is taken in float, which cannot wrap around.
+        # Sum in float: a sum of integers from a hostile file could wrap around.
         good = self.lo < self.hi and self.counts.ndim == 1 and len(self.counts) and self.counts.min() >= 0
         if not good or not 0 < self.counts.sum(dtype=np.float64) < 2**63:
             raise InputError("bad histogram", got=f"counts {self.counts}", expected="counts of 0 or more, not all 0")
 
     @property
     def width(self) -> float:
-        """Of one bin."""
+        """The width of one bin."""
         return (self.hi - self.lo) / len(self.counts)
 
     @property
     def edges(self) -> NDArray[np.float64]:
-        """float64 [bins + 1]."""
+        """The edges of the bins, float64 [bins + 1]."""
         return np.linspace(self.lo, self.hi, len(self.counts) + 1)
 
     def to_json(self) -> dict[str, Any]:
@@ -176,11 +216,14 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Range:
-    """The values that a quantised tensor can represent; what lies outside is clipped.
+    """The values that a quantised tensor can represent; values outside are clipped.
 
     Attributes:
-        lo: At most 0, for zero must be representable.
-        hi: At least 0.
+        lo: Lower end, at most 0: the integers must represent zero exactly.
+        hi: Upper end, at least 0.
+
+    Raises:
+        UsageError: Zero is not between the two.
     """
 
     lo: float

@@ -9,15 +9,18 @@ from fcn_deploy.artifacts.json import integer, require
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """Which pixels of an image the logits of one pixel depend on, as far as they lie inside the image.
+    """Which pixels of an image the logits of one pixel depend on, if they lie inside the image.
 
     Attributes:
         top: Rows above the pixel, 0 or more.
         bottom: Rows below it.
         left: Columns to its left.
         right: Columns to its right.
-        alignment: The net does the same to an image and to a part of it that begins at a multiple of this, at least 1.
-        any_size: Whether it does so at every size of the image, or only where that is a multiple of the alignment.
+        alignment: The net does the same to an image and to a part of it that begins at a multiple of this; at least 1.
+        any_size: Whether that holds at every size of the image, or only if the size is a multiple of the alignment.
+
+    Raises:
+        InputError: A value is bad.
     """
 
     top: int

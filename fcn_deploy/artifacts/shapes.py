@@ -16,7 +16,7 @@ class TensorSpec:
     Attributes:
         name: The tensor's name.
         dtype: A numpy dtype name such as `float32`.
-        shape: An int where the size is fixed, the dimension's name where it is dynamic.
+        shape: An int for each fixed size, a name for each dynamic dimension.
     """
 
     name: str
@@ -32,9 +32,12 @@ class ImageShape:
     """The shape of a batch of images, never of channels.
 
     Attributes:
-        batch: How many images, at least 1.
+        batch: Number of images, at least 1.
         height: In pixels, at least 1.
         width: In pixels, at least 1.
+
+    Raises:
+        InputError: A size is less than 1.
     """
 
     batch: int
@@ -50,7 +53,7 @@ class ImageShape:
         """Reads `NxHxW`, or `HxW` for a batch of one.
 
         Raises:
-            UsageError: `text` is neither.
+            UsageError: `text` is not such a shape.
         """
         if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){1,2}", text):
             raise UsageError("bad shape", got=repr(text), expected="NxHxW or HxW, such as 4x512x512 or 360x480")

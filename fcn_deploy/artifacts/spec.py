@@ -1,4 +1,4 @@
-"""What a net is: the facts every artifact carries, and the JSON they travel in."""
+"""The model spec: the facts about a net that every artifact carries, and their JSON."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from fcn_deploy.errors import InputError
 
 METADATA_KEY = "fcn_deploy.spec"
 
-# Keys of a spec that stand there only where there is something to say.
-_OF_SOME = ("model", "padding", "receptive_field")
+# Keys that stand in a spec only if there is something to say.
+_OPTIONAL = ("model", "padding", "receptive_field")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class CheckpointInfo:
 
     Attributes:
         sha256: Of the checkpoint file, in hex.
-        layout: The key layout it was read as, such as `seed`; `own` where the user's code made the net.
+        layout: The key layout it was read as, such as `seed`; `own` if the user's code made the net.
     """
 
     sha256: str
@@ -43,21 +43,24 @@ class ModelSpec:
     """Everything about a net that its weights do not say.
 
     Attributes:
-        variant: `fcn32s`, `fcn16s` or `fcn8s`; for a net of the user's own the name of what makes it.
-        stride: Stride of the finest score map: 32, 16 or 8; None for a net of the user's own.
-        width: Channel multiplier of the trunk; 1.0 is VGG16; None for a net of the user's own.
+        variant: `fcn32s`, `fcn16s` or `fcn8s`; for a custom net the name of the callable that makes it.
+        stride: Stride of the finest score map: 32, 16 or 8; None for a custom net.
+        width: Channel multiplier of the trunk, 1.0 for VGG16; None for a custom net.
         num_classes: C, the channels of `logits`.
-        classes: One name a class.
-        palette: One RGB colour a class, 0..255.
-        ignore_index: The label that stands for "not labelled", or None.
-        normalization: From 0..255 pixels to what the net takes.
-        geometry: Which published shape the net has; None for a net of the user's own.
-        model: What makes a net of the user's own, `package.module:callable`; None for the published ones.
-        padding: For a net that works at multiples of some size only, else None.
-        receptive_field: What tiles of an image have to overlap by; None for a net that cannot be run in tiles, or of
-            which it was not computed.
+        classes: One name for each class.
+        palette: One RGB colour for each class, 0..255.
+        ignore_index: The label that means "not labelled", or None.
+        normalization: From pixels in 0..255 to the net's input.
+        geometry: Which published shape the net has; None for a custom net.
+        model: What makes a custom net, `package.module:callable`; None for the published nets.
+        padding: For a net that works only at multiples of some size, else None.
+        receptive_field: How far tiles of an image have to overlap; None for a net that cannot be run in tiles, or if it
+            was not computed.
         checkpoint: The weights it was made from, or None.
-        exporter: Versions of what exported it, or empty.
+        exporter: Versions of the libraries that exported it, or empty.
+
+    Raises:
+        InputError: A value is bad, or two values do not fit each other.
     """
 
     variant: str
@@ -80,7 +83,7 @@ class ModelSpec:
         own = self.model is not None
         require(positive(self.stride, own), "spec stride", self.stride, "a positive integer")
         require(positive(self.width, own), "spec width", self.width, "a positive number")
-        require(own or self.geometry is not None, "spec geometry", self.geometry, "that of a published net")
+        require(own or self.geometry is not None, "spec geometry", self.geometry, "the geometry of a published net")
         require(own or self.padding is None, "spec padding", self.padding, "none: the published nets take any size")
         if len(self.classes) != self.num_classes:
             raise InputError(
@@ -103,12 +106,12 @@ class ModelSpec:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the spec as JSON data, with its format number; what only some nets have only there."""
+        """Returns the spec as JSON data, with its format number and without optional keys that are None."""
         data = {"format": FORMAT, **asdict(self), "geometry": self.geometry.to_json() if self.geometry else None}
-        return {key: value for key, value in data.items() if value is not None or key not in _OF_SOME}
+        return {key: value for key, value in data.items() if value is not None or key not in _OPTIONAL}
 
     def dumps(self) -> str:
-        """Returns the spec as one line of JSON, as it stands in `metadata_props`."""
+        """Returns the spec as one line of JSON, for the `metadata_props` of an ONNX model."""
         return json.dumps(self.to_json(), separators=(",", ":"))
 
     @classmethod
@@ -152,7 +155,7 @@ class ModelSpec:
         """Reads what `dumps` wrote.
 
         Raises:
-            InputError: `text` is not JSON, or not a spec.
+            InputError: `text` is not JSON, or is not a spec.
         """
         try:
             data = json.loads(text)

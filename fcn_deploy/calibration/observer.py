@@ -1,4 +1,4 @@
-"""Calibration: runs a model over images and keeps histograms of its tensors, and means of what convolutions read."""
+"""Calibration: runs a model over images, and keeps histograms of its tensors and means of its convolutions' inputs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from fcn_deploy.artifacts.ranges import CalibrationData, Ranges
 from fcn_deploy.calibration.channel_means import MeanBuilder
 from fcn_deploy.calibration.histogram import HistogramBuilder
 from fcn_deploy.errors import ArtifactError, InputError
-from fcn_deploy.files import sha256_bytes
-from fcn_deploy.graph.model import exported_spec, parse, serialize
+from fcn_deploy.graph.model import ExportedModel, serialize
 from fcn_deploy.quantization.prequantized import require_float
 from fcn_deploy.quantization.selection import quantizable_inputs
 from fcn_deploy.quantization.tensors import observed_tensors, ranged_tensor
@@ -24,33 +23,33 @@ from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
 
 class Observer:
-    """Runs a model over images, one at a time, and accumulates; memory does not grow with the images.
+    """Runs a model over images, one at a time, and accumulates; memory does not grow with the number of images.
 
-    Histograms are the same in whatever order the images come, means up to the rounding of their sums in float64.
+    Histograms do not depend on the order of the images; means only by the rounding of their sums in float64.
 
     Args:
-        model: Content of an ONNX file as `export` writes it, with its spec in the metadata.
-        threads: CPU threads; ONNX Runtime's default where None.
+        model: As `export` writes it.
+        threads: CPU threads; None for ONNX Runtime's default.
 
     Raises:
-        InputError: It is no exported model, or quantised already.
+        InputError: The model is quantised already, or ONNX Runtime cannot load it.
     """
 
-    def __init__(self, model: bytes, *, threads: int | None = None) -> None:
-        graph_model = parse(model)
+    def __init__(self, model: ExportedModel, *, threads: int | None = None) -> None:
+        graph_model = model.copy()
         require_float(graph_model)
-        self._normalization = exported_spec(graph_model).normalization
+        self._normalization = model.spec.normalization
         observed = [str(value.name) for value in observed_tensors(graph_model.graph)]
-        # Some have no histogram of their own, as what a max-pool gives. What is not computed from the image has neither
-        # range nor mean.
+        # Some of these have no histogram of their own, such as the output of a max-pool. A tensor that is not computed
+        # from the image has neither range nor mean.
         read = [str(value.name) for value in quantizable_inputs(graph_model.graph) if ranged_tensor(value, observed)]
         self._builders = {name: HistogramBuilder() for name in observed}
         self._means = {name: MeanBuilder() for name in read}
-        self._model_sha256 = sha256_bytes(model)
+        self._model_sha256 = model.sha256
         self._images, self._count = hashlib.sha256(), 0
         try:
             self._backend = OnnxRuntimeBackend(_with_outputs(graph_model, [*observed, *read]), threads=threads)
-        except ArtifactError as error:  # here the model is the input, not what was made for this machine
+        except ArtifactError as error:  # the model is the user's input, not an artifact built for this machine
             raise InputError(error.what, got=error.got) from error
 
     def add(self, image: NDArray[np.uint8]) -> None:
@@ -60,14 +59,14 @@ class Observer:
             image: uint8 [H, W, 3], RGB.
 
         Raises:
-            InputError: It is no such array, does not fit the model, or gives a tensor that is not finite.
+            InputError: It is not such an array, does not fit the model, or gives a tensor that is not finite.
         """
         images = check_images(image)
         if len(image.shape) != 3:
             raise InputError("one image at a time", got=f"a batch, {list(image.shape)}", expected="uint8 [H, W, 3]")
         feed = normalize(images, self._normalization)
         batch = self._backend.inputs[0].shape[0]
-        if isinstance(batch, int):  # a fixed batch: the same image in every place of it, of which the first counts
+        if isinstance(batch, int):  # a fixed batch: it holds the image several times, and only the first counts
             feed = np.repeat(feed, batch, axis=0)
         values = {"image": feed, **self._backend.infer({"image": feed})}
         for name, builder in self._builders.items():
@@ -81,8 +80,8 @@ class Observer:
         """Returns what has been observed so far.
 
         Args:
-            size: [height, width] the caller has resized the images to; recorded.
-            random: Whether the caller has made them up; recorded.
+            size: [height, width] that the caller has resized the images to; recorded.
+            random: Whether the images were random noise; recorded.
 
         Raises:
             InputError: No image has been observed.
@@ -102,7 +101,7 @@ class Observer:
 
 
 def observe(
-    model: bytes,
+    model: ExportedModel,
     images: Iterable[NDArray[np.uint8]],
     *,
     size: tuple[int, int] | None = None,
@@ -112,18 +111,18 @@ def observe(
     """Observes a model over images.
 
     Args:
-        model: Content of an ONNX file as `export` writes it.
-        images: uint8 [H, W, 3], RGB, of any sizes; must yield at least one.
-        size: [height, width] the caller has resized them to; recorded.
-        random: Whether the caller has made them up; recorded.
-        threads: CPU threads; ONNX Runtime's default where None.
+        model: As `export` writes it.
+        images: uint8 [H, W, 3], RGB, of any sizes; at least one.
+        size: [height, width] that the caller has resized them to; recorded.
+        random: Whether they are random noise; recorded.
+        threads: CPU threads; None for ONNX Runtime's default.
 
     Returns:
         The histograms and means, with the hashes of model and images.
 
     Raises:
-        InputError: There are no images, one of them is none, the model has no spec or is quantised already, or a tensor
-            is not finite.
+        InputError: There are no images, one of them is not an image, the model is quantised already, or a tensor is not
+            finite.
     """
     observer = Observer(model, threads=threads)
     with closing(observer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import sys
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import click
 
 from fcn_deploy._version import __version__
+from fcn_deploy.cli.flags import flags_of, render
 from fcn_deploy.errors import DependencyError, FcnDeployError
 
 # In the order of the work. A command's module imports click alone; its body imports what it needs.
@@ -104,7 +106,7 @@ def cli() -> None:
 
 
 class _Handler(logging.Handler):
-    """Writes to what stderr is at the time, for while a spinner turns it is what keeps lines apart from it."""
+    """Writes to what stderr is at the time: while a spinner turns, that keeps lines apart from it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         click.echo(self.format(record), err=True)
@@ -112,7 +114,7 @@ class _Handler(logging.Handler):
 
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = _with_flags(super().format(record))
         return text if record.levelno == logging.INFO else f"{record.levelname.lower()}: {text}"
 
 
@@ -163,7 +165,19 @@ def run(arguments: Sequence[str]) -> int:
 def _report(message: str, settings: Settings) -> None:
     if settings.debug:
         traceback.print_exc()
-    click.echo(" ".join(message.split("\n")), err=True)
+    click.echo(_with_flags(" ".join(message.split("\n"))), err=True)
+
+
+def _with_flags(message: str) -> str:
+    """The library names parameters, which a terminal knows as flags."""
+    return render(message, _flags()) if "`" in message else message
+
+
+@functools.cache
+def _flags() -> dict[str, str]:
+    context = click.Context(cli)
+    commands = (cli.get_command(context, name) for name in _COMMANDS)
+    return flags_of(command for command in commands if command is not None)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from fcn_deploy.cli.console import print_json, print_table
-from fcn_deploy.cli.options import json_option
+from fcn_deploy.cli.options.groups import json_option
 
 
 @click.command("doctor", short_help="Say what this machine can build and run.")
@@ -15,13 +15,13 @@ def command(as_json: bool) -> None:
 
     A library that is missing or broken is reported, and is no failure: the exit code is 0.
     """
-    from fcn_deploy.diagnostics.checkup import check_up
+    from fcn_deploy.workflows.inspecting import doctor
 
-    checkup = check_up()
+    checkup = doctor()
     if as_json:
         print_json(checkup.to_json())
         return
-    from fcn_deploy.diagnostics.checkup import doctor_tables
+    from fcn_deploy.reporting.doctor import doctor_tables
 
     for table in doctor_tables(checkup):
         print_table(table)

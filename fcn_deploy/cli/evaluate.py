@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fcn_deploy.cli.console import TerminalProgress, print_json, print_table
-from fcn_deploy.cli.options import PATH, gpu_from, gpu_options, json_option, model_from, model_options, threads_option
+from fcn_deploy.cli.options.groups import gpu_options, json_option, model_options, threads_option
+from fcn_deploy.cli.options.types import PATH
 
 if TYPE_CHECKING:
-    from fcn_deploy.evaluation.accuracy import Drop, Matrix
-    from fcn_deploy.evaluation.parity import Parity
+    from fcn_deploy.workflows.evaluating import Evaluation
 
 
 @click.command("evaluate", short_help="Accuracy against ground truth.")
@@ -41,102 +38,35 @@ if TYPE_CHECKING:
 @threads_option
 @gpu_options
 @json_option
-def command(
-    engine: str,
-    data: Path,
-    labels: Path,
-    ignore_index: int | None,
-    reference: str | None,
-    max_images: int | None,
-    batch: int,
-    threads: int | None,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def command(as_json: bool, **options: Any) -> None:
     """Measure the accuracy of an ENGINE, an exported model or pytorch:CHECKPOINT against ground truth.
 
     Gives IoU of each class, mIoU, pixel accuracy and frequency-weighted IoU; with a reference also the agreement and
     the drop of mIoU, each with its 95% interval, by bootstrap over the images.
     """
-    from fcn_deploy.data.folders import ImageFolder
-    from fcn_deploy.evaluation.comparison import assess, confusions
-    from fcn_deploy.workflows import references as sources
+    from fcn_deploy.workflows.evaluating import evaluate
 
-    images = ImageFolder.open(data, max_images=max_images)
-    with ExitStack() as opened:
-        names = (engine, reference) if reference else (engine,)
-        segmenters = sources.open_all(names, **model_from(options), **gpu_from(options), threads=threads)
-        for each in segmenters.values():
-            opened.enter_context(each)
-        segmenter, spec = segmenters[engine], segmenters[engine].spec
-        ignored = spec.ignore_index if ignore_index is None else ignore_index
-        samples = sources.samples(
-            images, labels, "evaluating", palette=spec.palette, ignore_index=ignored, progress=TerminalProgress()
-        )
-        if reference is None:
-            matrices = confusions(segmenter, samples, ignored, batch=batch)
-            report = _report(engine, spec.classes, matrices.sum(0), len(images), ignored)
-            _show(report, spec.classes, matrices.sum(0), None, as_json)
-            return
-        results = assess(segmenters[reference], [segmenter], samples, ignored, batch=batch)
-    found = results.engines[0]
-    assert found.confusion is not None
-    assert results.reference is not None
-    total, total_reference = found.confusion.sum(0), results.reference.sum(0)
-    report = _report(engine, spec.classes, total, len(images), ignored)
-    report["reference"] = _comparison(reference, spec.classes, total_reference, found.parity, found.drop)
-    _show(report, spec.classes, total, total_reference, as_json)
+    found = evaluate(**options, progress=TerminalProgress())
+    if as_json:
+        print_json(found.to_json())
+    else:
+        _show(found)
 
 
-def _report(name: str, classes: tuple[str, ...], matrix: Matrix, images: int, ignored: int | None) -> dict[str, Any]:
-    return {"engine": name, "images": images, "ignore_index": ignored, **_scores(classes, matrix)}
-
-
-def _scores(classes: tuple[str, ...], matrix: Matrix) -> dict[str, Any]:
-    from fcn_deploy.evaluation.accuracy import class_iou, frequency_weighted_iou, mean_iou, pixel_accuracy
-
-    return {
-        "miou": float(mean_iou(matrix)),
-        "pixel_accuracy": pixel_accuracy(matrix),
-        "frequency_weighted_iou": frequency_weighted_iou(matrix),
-        "iou": dict(zip(classes, class_iou(matrix).tolist(), strict=True)),
-        "confusion": matrix.tolist(),
-    }
-
-
-def _comparison(
-    name: str, classes: tuple[str, ...], matrix: Matrix, parity: Parity, drop: Drop | None
-) -> dict[str, Any]:
-    return {
-        "name": name,
-        **_scores(classes, matrix),
-        "agreement": parity.agreement,
-        "agreement_low": parity.agreement_low,
-        "agreement_high": parity.agreement_high,
-        "miou_drop": asdict(drop) if drop else None,
-    }
-
-
-def _show(
-    report: dict[str, Any], classes: tuple[str, ...], matrix: Matrix, reference: Matrix | None, as_json: bool
-) -> None:
+def _show(found: Evaluation) -> None:
     from fcn_deploy.reporting.tables import accuracy_table
     from fcn_deploy.reporting.units import interval_95
 
-    if as_json:
-        print_json(report)
-        return
-    title = f"{report['engine']} on {report['images']} images; IoU in points"
-    print_table(accuracy_table(title, classes, matrix, reference))
+    own, against = found.accuracy, found.reference
+    title = f"{found.engine} on {found.images} images; IoU in points"
+    other = None if against is None else against.accuracy.confusion
+    print_table(accuracy_table(title, own.classes, own.confusion, other))
     click.echo(
-        f"mIoU {report['miou']:.2f}, pixel accuracy {report['pixel_accuracy']:.2f}, "
-        f"frequency-weighted IoU {report['frequency_weighted_iou']:.2f}"
+        f"mIoU {own.miou:.2f}, pixel accuracy {own.pixel_accuracy:.2f}, "
+        f"frequency-weighted IoU {own.frequency_weighted_iou:.2f}"
     )
-    if "reference" in report:
-        against = report["reference"]
-        drop = against["miou_drop"]
-        agreement_interval = interval_95(against["agreement_low"], against["agreement_high"], ".3%")
-        click.echo(
-            f"against {against['name']}: agreement {against['agreement']:.3%}{agreement_interval}, "
-            f"mIoU drop {drop['points']:.2f}{interval_95(drop['low'], drop['high'], '.2f')}"
-        )
+    if against is not None:
+        parity, drop = against.parity, against.drop
+        agreement = f"{parity.agreement:.3%}{interval_95(parity.agreement_low, parity.agreement_high, '.3%')}"
+        points = f"{drop.points:.2f}{interval_95(drop.low, drop.high, '.2f')}"
+        click.echo(f"against {against.name}: agreement {agreement}, mIoU drop {points}")

@@ -8,7 +8,8 @@ import click
 
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.cli.console import print_json, print_table
-from fcn_deploy.cli.options import PATH, ShapeType, json_option
+from fcn_deploy.cli.options.groups import json_option
+from fcn_deploy.cli.options.types import PATH, ShapeType
 
 
 @click.command("inspect", short_help="Say what a file is.")
@@ -26,9 +27,9 @@ def command(file: Path, shape: ImageShape | None, as_json: bool) -> None:
     TensorRT engine the precision asked of each layer and achieved; of a checkpoint and of ranges each tensor. --json
     has all of it.
     """
-    from fcn_deploy.diagnostics.inspection import inspect
+    from fcn_deploy.workflows.inspecting import inspect
 
-    facts = inspect(file, shape)
+    facts = inspect(file, shape=shape)
     if as_json:
         print_json(facts)
         return

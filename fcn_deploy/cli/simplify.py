@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from fcn_deploy.cli.console import TerminalProgress, print_json
-from fcn_deploy.cli.options import PATH, json_option, output_option
+from fcn_deploy.cli.options.groups import json_option, output_option
+from fcn_deploy.cli.options.types import PATH
 
 
 @click.command("simplify", short_help="Run onnxsim, checked.")
@@ -16,9 +17,13 @@ from fcn_deploy.cli.options import PATH, json_option, output_option
 @json_option
 def command(model: Path, output: Path, as_json: bool) -> None:
     """Simplify an exported MODEL with onnxsim, and check that it gives the same results."""
-    from fcn_deploy.workflows import steps
+    from fcn_deploy.graph.model import load_exported
+    from fcn_deploy.workflows.exporting import simplify
+    from fcn_deploy.workflows.parameters import input_file
 
-    before, after = steps.simplify_file(model, output, TerminalProgress())
+    original = load_exported(input_file(model))
+    simplified = simplify(original, output=output, progress=TerminalProgress())
+    before, after = len(original.graph), len(simplified.graph)
     if as_json:
         print_json({"file": str(output), "nodes_before": before, "nodes_after": after})
     else:

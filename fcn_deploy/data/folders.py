@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 import logging
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,11 +21,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The images of a folder, in the order of their names, read when asked for.
+    """The images of a folder, in the order of their names; each is read when it is asked for.
 
     Attributes:
         paths: Their files, at least one.
-        size: [height, width] to resize each to, or None for as they are.
+        size: [height, width] to resize each image to; None to keep the size it has.
+
+    Raises:
+        InputError: There are no paths.
     """
 
     paths: tuple[Path, ...]
@@ -35,17 +39,20 @@ class ImageFolder:
             raise InputError("no images", expected="at least one")
 
     @classmethod
-    def open(cls, folder: Path, *, max_images: int | None = None, size: tuple[int, int] | None = None) -> ImageFolder:
-        """Lists a folder, not its sub-folders. What is an image is told by its content.
+    def open(
+        cls, folder: str | os.PathLike[str], *, max_images: int | None = None, size: tuple[int, int] | None = None
+    ) -> ImageFolder:
+        """Lists the images of a folder, not of its sub-folders. The content of a file decides, not its suffix.
 
         Args:
             folder: The folder.
-            max_images: Take that many, evenly spread over the sorted names.
-            size: [height, width] to resize to.
+            max_images: Take at most so many images, evenly spread over the sorted names; None for all.
+            size: [height, width] to resize each image to; None to keep the size it has.
 
         Raises:
-            InputError: There is no such folder, it has no images, or a file with an image's suffix is none.
+            InputError: There is no such folder, it has no images, or a file with the suffix of an image is not one.
         """
+        folder = Path(folder)
         if not folder.is_dir():
             raise InputError(f"{folder} is not a folder", expected="a folder of images")
         with reading(folder):
@@ -57,7 +64,7 @@ class ImageFolder:
             _log.warning("%s: not images, left out: %s", folder, listed(others))
         if not paths:
             folders = sorted(path.name for path in folder.iterdir() if path.is_dir())
-            inside = f", and folders, which are not looked into: {listed(folders)}" if folders else ""
+            inside = f", and folders, which are not searched: {listed(folders)}" if folders else ""
             raise InputError(
                 f"{folder} has no images", got=f"{len(files)} other files{inside}", expected="at least one"
             )
@@ -69,17 +76,17 @@ class ImageFolder:
         return len(self.paths)
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        """Yields uint8 [H, W, 3], RGB."""
+        """Yields each image, uint8 [H, W, 3], RGB."""
         return (read_image(path, self.size) for path in self.paths)
 
     def every_fifth(self) -> tuple[ImageFolder, ImageFolder]:
-        """Splits off every fifth image, to be held out from calibration.
+        """Holds every fifth image out from calibration.
 
         Returns:
-            The images to observe, and those held out.
+            The images to observe, and those that are held out.
 
         Raises:
-            InputError: There are fewer than five.
+            InputError: There are fewer than five images.
         """
         held_out = self.paths[4::5]
         if not held_out:
@@ -87,35 +94,35 @@ class ImageFolder:
                 "too few images to hold one out for the gate",
                 got=len(self),
                 expected="5 or more",
-                fix="add images, or name a folder to judge on with --data",
+                fix="add images, or name a folder of other images with `data`",
             )
         observed = tuple(path for index, path in enumerate(self.paths) if index % 5 != 4)
         return replace(self, paths=observed), replace(self, paths=held_out)
 
 
-def find_images(inputs: Sequence[str]) -> tuple[Path, ...]:
-    """Finds the images that files, folders and patterns name, each once, in the order they are named.
+def find_images(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> tuple[Path, ...]:
+    """Finds the images that files, folders and patterns name, each once, in the order in which they are named.
 
     Args:
-        inputs: Paths of files or folders, or patterns with `*`, `?` or `[`.
+        inputs: Paths of files or folders, or patterns with `*`, `?` or `[`; one or several.
 
     Raises:
-        InputError: One of them names nothing, or a file that is no image.
+        InputError: One of them names nothing, or a file that is not an image.
     """
     found: dict[Path, None] = {}
-    for name in inputs:
-        path = Path(name)
+    for each in [inputs] if isinstance(inputs, str | os.PathLike) else inputs:
+        name, path = os.fspath(each), Path(each)
         if path.is_dir():
             found |= dict.fromkeys(ImageFolder.open(path).paths)
         elif path.exists():
             found[path] = None
         else:
-            # A pattern may begin at the root or above this folder, which Path.glob refuses.
+            # Not Path.glob: it refuses patterns that begin at the root, and patterns with `..`.
             matches = [Path(match) for match in sorted(glob.glob(name)) if Path(match).is_file()]  # noqa: PTH207
             if not matches:
                 raise InputError(f"{name} names no image", expected="a file, a folder, or a pattern that matches files")
             found |= dict.fromkeys(matches)
-    strangers = [path.name for path in found if not is_image(path)]
-    if strangers:
-        raise InputError("not images", got=listed(strangers))
+    others = [path.name for path in found if not is_image(path)]
+    if others:
+        raise InputError("not images", got=listed(others))
     return tuple(found)

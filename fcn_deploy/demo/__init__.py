@@ -1,6 +1,6 @@
-"""What `--demo` ships: a generator of labelled street-like scenes, and a slim FCN-8s trained on them.
+"""The demo: a generator of labelled street-like scenes, and a slim FCN-8s trained on them.
 
-Importing this package imports neither torch nor anything of the host's.
+Importing this package imports neither torch nor any other library of the extra `host`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fcn_deploy.demo.scenes import DEFAULT_SIZE, Scene, make_scene
 from fcn_deploy.files import make_folder, write_bytes
 
 CLASSES = ("sky", "building", "road", "sidewalk", "vegetation", "car", "pedestrian", "pole")
-# Cityscapes' colours: https://github.com/mcordts/cityscapesScripts/blob/master/cityscapesscripts/helpers/labels.py
+# Colours of Cityscapes: https://github.com/mcordts/cityscapesScripts/blob/master/cityscapesscripts/helpers/labels.py
 PALETTE: tuple[Rgb, ...] = (
     (70, 130, 180),
     (70, 70, 70),
@@ -31,7 +31,7 @@ PALETTE: tuple[Rgb, ...] = (
 )
 IGNORE_INDEX = VOID
 
-# No scene serves two purposes: a figure measured on what a net was trained or calibrated on says nothing.
+# Each scene has one purpose: a figure measured on scenes that a net was trained or calibrated on says nothing.
 TRAINING_SEEDS = range(100_000)
 CALIBRATION_SEEDS = range(100_000, 200_000)
 EVALUATION_SEEDS = range(200_000, 300_000)
@@ -52,8 +52,8 @@ __all__ = [
 
 
 def checkpoint_path() -> Path:
-    """Returns where the packaged demo checkpoint lies, a slim FCN-8s that carries its spec."""
-    # Wheels are installed unpacked, so the resource is a file of its own that outlives the context.
+    """Returns the path of the packaged demo checkpoint, a slim FCN-8s with its spec."""
+    # Wheels are installed unpacked, so the resource is a file that is still there after the context.
     with as_file(files(__package__) / "fcn8s_demo.safetensors") as path:
         return path
 
@@ -61,11 +61,11 @@ def checkpoint_path() -> Path:
 def write_scenes(folder: Path, seeds: Iterable[int], size: tuple[int, int] = DEFAULT_SIZE) -> None:
     """Writes scenes as `folder/images/scene_00012.png` and `folder/labels/scene_00012.png`.
 
-    Label images have one 8-bit channel of class indices, 255 where not labelled.
+    Label images have one 8-bit channel of class indices, 255 for pixels that are not labelled.
 
     Args:
-        folder: Created if it is not there; files of the same names are replaced.
-        seeds: One scene each; the number in the file name.
+        folder: Made if it is not there; files of the same names are replaced.
+        seeds: One scene for each; the number in its file name.
         size: Height and width in pixels.
 
     Raises:

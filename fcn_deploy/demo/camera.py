@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 
 from fcn_deploy.demo.textures import SMOOTH, WHITE, Array, Noise
 
-# Nearer than this a projection explodes; what is closer to the lens is cut off there.
+# In metres. Projections of nearer points grow without limit, so everything closer to the lens is cut off here.
 NEAR = 1.2
 FAR = 400.0
 
@@ -95,7 +95,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Lens:
-    """What stands between the light of a scene and its pixels.
+    """What lens and sensor do to the light of a scene.
 
     Attributes:
         exposure: Gain.
@@ -153,7 +153,7 @@ class Lens:
         np.power(light, self.gamma, out=light)
         picture = Image.fromarray((light * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(self.blur))
         pixels = np.asarray(picture, np.float32)
-        # Photons arrive at random, so the noise grows with the root of the light; the floor is the read-out's.
+        # Photons arrive at random, so the noise grows with the root of the light; the constant stands for the read-out.
         amplitude = 255 * self.grain * np.sqrt(0.15 + 0.85 * pixels.mean(-1) / 255)
         grain = np.stack([noise.screen(WHITE, height, width) for _ in range(3)], -1)
         noisy: NDArray[np.uint8] = np.clip(pixels + amplitude[..., None] * grain + 0.5, 0, 255).astype(np.uint8)

@@ -14,7 +14,7 @@ from fcn_deploy.demo.textures import Array
 SKY, BUILDING, ROAD, SIDEWALK, VEGETATION, CAR, PEDESTRIAN, POLE = range(8)
 VOID = 255
 
-# A pixel that two things share has no one label; what covers more than this of it owns it.
+# A pixel that two things share has no label, unless one of them covers more than this share of it.
 _OWNED, _SHARED = 0.7, 0.3
 _SUPERSAMPLING = 3
 
@@ -50,7 +50,7 @@ class Canvas:
             color: float32 [h, w, 3].
             alpha: float32 [h, w], share of the pixel covered, 0..1.
             label: Class of what is painted; None for light alone, such as a shadow.
-            depth: Metres, broadcasting to [h, w]; where a wall is nearer, nothing is painted.
+            depth: Metres, broadcasting to [h, w]; nothing is painted on pixels that show a nearer wall.
         """
         height, width = alpha.shape
         window = np.s_[top : top + height, left : left + width]
@@ -67,7 +67,7 @@ class Canvas:
 
 
 class Sprite:
-    """A few polygons, drawn large and reduced, so that their edges are as soft as a lens makes them.
+    """A few polygons, drawn large and then reduced, so that their edges are as soft as a lens makes them.
 
     Args:
         canvas: What it will be painted on.
@@ -88,7 +88,7 @@ class Sprite:
         self._draw = ImageDraw.Draw(self._image)
 
     def _place(self, points: NDArray[Any]) -> list[tuple[float, float]]:
-        # Far outside the frame Pillow's integers overflow; nothing there is seen anyhow.
+        # Far outside the frame Pillow's integers overflow; nothing there is seen.
         placed = np.clip((np.asarray(points) - (self.left, self.top)) * _SUPERSAMPLING, -20_000, 20_000)
         return [(float(x), float(y)) for x, y in placed]
 

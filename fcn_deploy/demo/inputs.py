@@ -1,4 +1,4 @@
-"""The inputs of `deploy --demo`: what a user would bring, generated."""
+"""The inputs of the demo: what a user would bring to `deploy`, generated."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from fcn_deploy.demo import CALIBRATION_SEEDS, EVALUATION_SEEDS, checkpoint_path
 from fcn_deploy.files import read_bytes, write_bytes
 
 _CALIBRATION_IMAGES = 32
-_EVALUATION = slice(100, 200)  # the first hundred chose among the nets of a training run, so they flatter it
+# Not the first hundred: the demo net was chosen on them in training, so their figures would be too good.
+_EVALUATION = slice(100, 200)
 
 
 @dataclass(frozen=True)
 class DemoInputs:
-    """Where the inputs are, or will be once they are written.
+    """Where the inputs are, or will be after they are written.
 
     Attributes:
-        folder: That all of them are in.
+        folder: The folder that holds all of them.
     """
 
     folder: Path
@@ -34,7 +35,7 @@ class DemoInputs:
 
     @property
     def data(self) -> Path:
-        """Folder of images to judge on; none of them was trained or calibrated on."""
+        """Folder of images to evaluate on; the net was neither trained nor calibrated on them."""
         return self.folder / "evaluation" / "images"
 
     @property

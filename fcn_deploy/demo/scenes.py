@@ -1,6 +1,6 @@
 """Labelled scenes that look like a street from a car: `make_scene(seed)` is an image and the class of each pixel.
 
-They are no photographs, but they ask of a net what photographs ask: surfaces have texture, far things are small and
+They are not photographs, but they ask of a net what photographs ask: surfaces have texture, far things are small and
 hazy, things hide each other, a grey patch may be road, wall or sky, and the light is never the same twice.
 """
 
@@ -32,7 +32,7 @@ class Scene:
 
     Attributes:
         image: uint8 [H, W, 3], RGB.
-        labels: uint8 [H, W]: an index into `fcn_deploy.demo.CLASSES`, or 255 where two things share a pixel.
+        labels: uint8 [H, W]: an index into `fcn_deploy.demo.CLASSES`, or 255 for a pixel that two things share.
     """
 
     image: NDArray[np.uint8]

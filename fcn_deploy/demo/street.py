@@ -1,4 +1,4 @@
-"""The plan of a street, and its ground: road, sidewalks and verges."""
+"""The layout of a street, and its ground: road, sidewalks and verges."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _GROUND_TONES = {
 
 @dataclass(frozen=True)
 class Street:
-    """The plan of a street; metres from the road's middle, left negative.
+    """The layout of a street; metres from the road's middle, left negative.
 
     Attributes:
         road: Where the road's two edges are.

@@ -34,7 +34,7 @@ class Wall:
         facing: Cosine between its normal and the sun.
         label: Its class.
         skin: Gives colours: from metres along and up, [1, w] and [h, w], and what a pixel spans of each, to
-            float32 [h, w, 3], and where the wall is there at all (None: everywhere).
+            float32 [h, w, 3], and a mask of the wall's pixels (None: all).
     """
 
     start: tuple[float, float]
@@ -116,7 +116,7 @@ def facade(noise: Noise, rng: np.random.Generator, height: float, weather: Weath
             value += 0.06 * noise.at(WHITE, u * 4 + np.floor(v * 4) * 0.5, v * 4) - 0.3 * course
         color = value[..., None] * base
         color *= (1 - relief * stripe(v % floor, 0.1, 0.3, span_v))[..., None]
-        # Where a window is smaller than a pixel only its average shade is left.
+        # Of a window that is smaller than a pixel only its average shade is left.
         crisp = np.clip(bay / (2.5 * span_u), 0, 1) * np.clip(floor / (2.5 * span_v), 0, 1)
         for share, shade_of in ((1.22, "frame"), (1.0, "pane")):
             covered = stripe((u + shift) % bay, bay / 2, bay * min(0.97, wide * share), span_u)

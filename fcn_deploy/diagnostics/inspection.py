@@ -1,4 +1,4 @@
-"""What a file of ours holds, as plain facts."""
+"""What a file holds that fcn-deploy reads or writes, as plain facts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from fcn_deploy.artifacts.json import check_format
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.sidecar import ENGINE_KEY, SIMULATED, SIMULATES, Sidecar, load_sidecar, sidecar_path
 from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
+from fcn_deploy.artifacts.summary import Summary
 from fcn_deploy.errors import ArtifactError, InputError, UsageError
 from fcn_deploy.files import read_bytes, read_json, sha256_bytes, sha256_file
 from fcn_deploy.runtime.backend import PLAN_SUFFIXES
@@ -20,21 +21,21 @@ if TYPE_CHECKING:
     from fcn_deploy.graph.layers import Layer
 
 
-def inspect(path: Path, shape: ImageShape | None = None) -> dict[str, Any]:
+def inspect_file(path: Path, shape: ImageShape | None = None) -> dict[str, Any]:
     """Describes a checkpoint, an ONNX model or engine, a TensorRT plan, ranges, a sidecar or a summary.
 
     Args:
         path: The file.
-        shape: Of the images that a model's outputs and multiplications are stated for; the model's own where None,
-            1x512x512 where it takes any.
+        shape: Of the images for which a model's outputs and multiplications are stated. None for the model's own shape,
+            or 1x512x512 for a model that takes any.
 
     Returns:
         JSON data, its `kind` first.
 
     Raises:
-        ArtifactError: An engine does not fit its sidecar, or a plan has none.
-        InputError: The file cannot be read, or is none of these; or the model does not run on such images.
-        UsageError: A shape was given that the model does not take, or for a file that is no model.
+        ArtifactError: An engine does not fit its sidecar, or a plan has no sidecar.
+        InputError: The file cannot be read, or is of another kind, or the model does not run on such images.
+        UsageError: The model does not take this shape, or the file is not a model and has no shape to choose.
     """
     readers = {".json": _json, ".pth": _checkpoint, ".pt": _checkpoint, ".safetensors": _checkpoint}
     readers |= dict.fromkeys(PLAN_SUFFIXES, _plan)
@@ -44,10 +45,10 @@ def inspect(path: Path, shape: ImageShape | None = None) -> dict[str, Any]:
         return _onnx(path, shape)
     if path.suffix not in readers:
         kinds = ", ".join((".onnx", *readers))
-        raise InputError(f"{path} is of no kind that inspect knows", got=path.suffix, expected=kinds)
+        raise InputError(f"{path} is not of a kind that inspect knows", got=path.suffix, expected=kinds)
     if shape is not None:
         raise UsageError(
-            "only a model has a shape to choose", got=f"--shape {shape} for {path.name}", fix="leave --shape out"
+            "only a model has a shape to choose", got=f"`shape` {shape} for {path.name}", fix="leave `shape` out"
         )
     return readers[path.suffix](path)
 
@@ -83,12 +84,12 @@ def _onnx(path: Path, shape: ImageShape | None) -> dict[str, Any]:
 
 
 def _plan(path: Path) -> dict[str, Any]:
-    sidecar = load_sidecar(path)  # all that can be told without the library and the GPU that the plan is for
+    sidecar = load_sidecar(path)  # the plan itself can be read only with its library and its GPU
     asked, found = sidecar.precision.layers, sidecar.precision.achieved_layers or {}
     return {
         "kind": "plan",
         "bytes": path.stat().st_size,
-        "sha256": sidecar.engine.sha256,  # which is the file's, or it would not have been loaded
+        "sha256": sidecar.engine.sha256,  # load_sidecar has checked that it is the file's
         "profiles": [dict(profile) for profile in sidecar.profiles],
         "precisions": {name: {"asked": kind, "achieved": found.get(name)} for name, kind in asked.items()},
         "spec": sidecar.spec.to_json(),
@@ -103,14 +104,14 @@ def _kind(engine: str | None) -> str:
 
 
 def _check_precisions(path: Path, layers: Sequence[Layer], sidecar: Sidecar) -> None:
-    """Checks that the graph's layers are in the precisions its sidecar says they are in."""
+    """Checks that the layers of the graph are in the precisions that the sidecar states."""
     if SIMULATES in sidecar.target:
-        return  # what it says is what it simulates
+        return  # its sidecar states the precisions of the engine that it simulates
     asked = sidecar.precision.layers
     wrong = [layer for layer in layers if asked.get(layer.name, layer.precision) != layer.precision]
     if wrong:
         raise ArtifactError(
-            f"{path} is not in the precisions its sidecar says",
+            f"{path} is not in the precisions that its sidecar states",
             got=", ".join(f"{layer.name} in {layer.precision}" for layer in wrong),
             expected=", ".join(f"{layer.name} in {asked[layer.name]}" for layer in wrong),
             fix="build the engine again",
@@ -124,8 +125,9 @@ def _json(path: Path) -> dict[str, Any]:
     if "engine" in content:
         return {"kind": "sidecar", **Sidecar.from_json(content).to_json()}
     if "engines" in content:
+        Summary.from_json(content)  # refuses what cannot be shown as a table
         return {"kind": "summary", **content}
-    raise InputError(f"{path} is of no kind that inspect knows", expected="ranges, a sidecar or a summary")
+    raise InputError(f"{path} is not of a kind that inspect knows", expected="ranges, a sidecar or a summary")
 
 
 def _ranges(path: Path) -> dict[str, Any]:
@@ -147,7 +149,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     from fcn_deploy.models.checkpoint import known_layout, read_checkpoint, read_tensors
 
     tensors, spec = read_tensors(path)
-    # A net of the user's own is described by its tensors alone; one of ours is checked as `export` would check it.
+    # A custom net is described by its tensors alone; a published net is checked as `export` would check it.
     checkpoint = read_checkpoint(path) if known_layout(tensors) is not None else None
     return {
         "kind": "checkpoint",

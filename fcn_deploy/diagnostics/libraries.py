@@ -1,7 +1,7 @@
-"""Which libraries are here, what each can do on this machine, and what to install for the rest.
+"""Which libraries are installed, what each can do on this machine, and what to install for the rest.
 
-Versions come from the packages' metadata. Loaded are only the small ones whose failures are common, and NVIDIA's where
-there is a GPU: without a driver one of them ends the process with a segmentation fault. PyTorch never is.
+Versions come from the metadata of the packages. Only small libraries that often fail to load are loaded, and NVIDIA's
+if there is a GPU: without a driver one of them ends the process with a segmentation fault. PyTorch is never loaded.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 
@@ -23,8 +23,8 @@ _CPU = "pip install 'fcn-deploy[cpu]'"
 _GPU = "pip uninstall onnxruntime, then pip install 'fcn-deploy[gpu]'"
 _ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # two packages with one module
 
-# What the extra `host` brings: distribution, module, whether it is loaded, and what it is for. onnxsim is not loaded,
-# for it would load torch.
+# What the extra `host` installs: package, module, whether it is loaded, and what it is for. onnxsim is not loaded,
+# because it would load torch.
 _HOST_LIBRARIES = (
     ("torch", "torch", False, "reads checkpoints, exports, verifies"),
     ("onnx", "onnx", True, "reads and writes models"),
@@ -46,15 +46,15 @@ class Library:
 
     Attributes:
         name: Of its package.
-        version: None where it is not installed, or does not say.
+        version: None if it is not installed, or has no metadata.
         installed: Whether its module can be found.
-        loaded: Whether it was imported to find this out; what was not may still be broken.
+        loaded: Whether it was imported; a library that was not may still be broken.
         builds: Precisions of engines that it can build here.
         runs: Precisions of engines that it can run here, by device: `cpu`, `gpu`.
         role: What it is for, in a few words.
         engines: Suffix of the engines it is for; None for a library that is not for engines.
         problem: What keeps it from doing more here, or None.
-        fix: What to do about that, or None where nothing can be installed for it.
+        fix: What to do about that, or None if no installation helps.
         providers: ONNX Runtime's execution providers.
     """
 
@@ -71,27 +71,10 @@ class Library:
     providers: tuple[str, ...] = ()
 
 
-def find_libraries(machine: Machine) -> tuple[Library, ...]:
-    """Looks for every library this package can use.
-
-    Args:
-        machine: What it would run on.
-    """
-    host = tuple(_plain(*library) for library in _HOST_LIBRARIES)
-    lacking = [library.name for library in host if library.problem and library.name in _FOR_BUILDING]
-    cuda = tuple(_cuda(*package) for package in _CUDA_PACKAGES)
-    onnxruntime = _onnxruntime(machine.nvidia, lacking)
-    if not onnxruntime.loaded:  # whatever is built for, calibration is its work
-        lacking = [*lacking, _ONNX_RUNTIMES[0]]
-    unable = [library.name for library in cuda if library.problem]
-    flavors = (_flavor(flavor, machine.nvidia, lacking, unable) for flavor in FLAVORS.values())
-    return onnxruntime, *flavors, *cuda, *host
-
-
 def _found(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):  # a package it lies in is missing; a module half made up by somebody
+    except (ImportError, ValueError):  # a package it lies in is missing, or sys.modules holds it without a spec
         return False
 
 
@@ -102,11 +85,47 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _load(module: str) -> ModuleType | str:
-    """Imports a module, or returns the words it fails with."""
+@dataclass(frozen=True)
+class Packages:
+    """How packages are asked for; tests put their own in its place.
+
+    Attributes:
+        version: Returns the version of an installed package by its metadata, or None.
+        found: Returns whether a module can be found, without importing it.
+        load: Imports a module.
+    """
+
+    version: Callable[[str], str | None] = _version
+    found: Callable[[str], bool] = _found
+    load: Callable[[str], ModuleType] = importlib.import_module
+
+
+_PACKAGES = Packages()
+
+
+def find_libraries(machine: Machine, packages: Packages = _PACKAGES) -> tuple[Library, ...]:
+    """Looks for every library that this package can use.
+
+    Args:
+        machine: The machine it would run on.
+        packages: What is installed.
+    """
+    host = tuple(_plain(packages, *library) for library in _HOST_LIBRARIES)
+    lacking = [library.name for library in host if library.problem and library.name in _FOR_BUILDING]
+    cuda = tuple(_cuda(packages, *package) for package in _CUDA_PACKAGES)
+    onnxruntime = _onnxruntime(packages, machine.nvidia, lacking)
+    if not onnxruntime.loaded:  # every build needs it: calibration runs in it
+        lacking = [*lacking, _ONNX_RUNTIMES[0]]
+    unable = [library.name for library in cuda if library.problem]
+    flavors = (_flavor(packages, flavor, machine.nvidia, lacking, unable) for flavor in FLAVORS.values())
+    return onnxruntime, *flavors, *cuda, *host
+
+
+def _load(packages: Packages, module: str) -> ModuleType | str:
+    """Imports a module, or returns the message with which it fails."""
     try:
-        return importlib.import_module(module)
-    except Exception as error:  # a library that does not fit its neighbours fails in any way there is
+        return packages.load(module)
+    except Exception as error:  # a library that does not fit the others can fail in any way
         return _words(error)
 
 
@@ -114,31 +133,31 @@ def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def _plain(package: str, module: str, load: bool, role: str) -> Library:
-    """A library of the extra `host`."""
-    version, found = _version(package), _found(module)
+def _plain(packages: Packages, package: str, module: str, load: bool, role: str) -> Library:
+    """Describes a library of the extra `host`."""
+    version, found = packages.version(package), packages.found(module)
     if not found:
         return Library(package, None, False, False, role, problem="not installed", fix=_HOST)
-    loaded = _load(module) if load else None
+    loaded = _load(packages, module) if load else None
     if isinstance(loaded, str):
         return Library(package, version, True, False, role, problem=f"cannot be loaded: {loaded}", fix=_HOST)
     return Library(package, version, True, loaded is not None, role)
 
 
-def _cuda(package: str, module: str, role: str) -> Library:
-    if _found(module):
-        return Library(package, _version(package), True, False, role)
+def _cuda(packages: Packages, package: str, module: str, role: str) -> Library:
+    if packages.found(module):
+        return Library(package, packages.version(package), True, False, role)
     fix = " or ".join(f"'fcn-deploy[{flavor.extra}]'" for flavor in FLAVORS.values())
     return Library(package, None, False, False, role, problem="not installed", fix=f"pip install {fix}")
 
 
-def _onnxruntime(nvidia: Nvidia, lacking: Sequence[str]) -> Library:
-    packages = [package for package in _ONNX_RUNTIMES if _version(package)]
-    version = _version(packages[0]) if packages else None
-    found = _found("onnxruntime")
-    module = _load("onnxruntime") if found else None
+def _onnxruntime(packages: Packages, nvidia: Nvidia, lacking: Sequence[str]) -> Library:
+    installed = [package for package in _ONNX_RUNTIMES if packages.version(package)]
+    version = packages.version(installed[0]) if installed else None
+    found = packages.found("onnxruntime")
+    module = _load(packages, "onnxruntime") if found else None
     library = Library(
-        " and ".join(packages) or _ONNX_RUNTIMES[0],
+        " and ".join(installed) or _ONNX_RUNTIMES[0],
         version if found else None,
         found,
         isinstance(module, ModuleType),
@@ -149,7 +168,7 @@ def _onnxruntime(nvidia: Nvidia, lacking: Sequence[str]) -> Library:
         fix = f"{_CPU}, or 'fcn-deploy[gpu]' for the GPU" if nvidia.gpus else _CPU
         return replace(library, problem="not installed", fix=fix)
     if isinstance(module, str):
-        again = f"pip install --force-reinstall {' '.join(packages[:1]) or _ONNX_RUNTIMES[0]}"
+        again = f"pip install --force-reinstall {' '.join(installed[:1]) or _ONNX_RUNTIMES[0]}"
         return replace(library, problem=f"cannot be loaded: {module}", fix=again)
     providers = tuple(module.get_available_providers())
     cuda = bool(nvidia.gpus) and "CUDAExecutionProvider" in providers
@@ -160,17 +179,17 @@ def _onnxruntime(nvidia: Nvidia, lacking: Sequence[str]) -> Library:
         runs=(("cpu", ("fp32", "int8")), *((("gpu", ("fp32",)),) if cuda else ())),
         providers=providers,
     )
-    if len(packages) > 1:
+    if len(installed) > 1:
         both = "both are installed, and overwrite each other's files"
-        fix = f"pip uninstall {' '.join(packages)}, then install one of them"
+        fix = f"pip uninstall {' '.join(installed)}, then install one of them"
         library = replace(library, problem=both, fix=fix)
     elif nvidia.gpus and not cuda:
-        library = replace(library, problem="has no CUDA provider, so it leaves the GPU alone", fix=_GPU)
+        library = replace(library, problem="has no CUDA provider, so it does not use the GPU", fix=_GPU)
     return _without_host(library, lacking)
 
 
 def _without_host(library: Library, lacking: Sequence[str]) -> Library:
-    """A library that works, with what keeps it from building added."""
+    """Adds to a library that works what keeps it from building."""
     if not lacking:
         return library
     problem = f"builds nothing without {', '.join(lacking)}"
@@ -179,17 +198,20 @@ def _without_host(library: Library, lacking: Sequence[str]) -> Library:
     return replace(library, builds=(), problem=problem, fix=library.fix or fix)
 
 
-def _flavor(flavor: Flavor, nvidia: Nvidia, lacking: Sequence[str], unable: Sequence[str]) -> Library:
-    """One of NVIDIA's.
+def _flavor(
+    packages: Packages, flavor: Flavor, nvidia: Nvidia, lacking: Sequence[str], unable: Sequence[str]
+) -> Library:
+    """Describes one of NVIDIA's libraries.
 
     Args:
-        flavor: Which.
+        packages: What is installed.
+        flavor: The library.
         nvidia: The driver and the GPUs.
-        lacking: What is missing to build with.
-        unable: What is missing to run with.
+        lacking: Packages that are missing to build with.
+        unable: Packages that are missing to run with.
     """
     found = flavor.installed
-    version = _version(flavor.module) if found else None
+    version = packages.version(flavor.module) if found else None
     role = "builds and runs engines" if flavor.builds else f"runs version-compatible engines of {flavor.runs[0]}"
     library = Library(flavor.name, version, found, False, role, ".engine")
     install = f"pip install 'fcn-deploy[{flavor.extra}]'"
@@ -201,14 +223,14 @@ def _flavor(flavor: Flavor, nvidia: Nvidia, lacking: Sequence[str], unable: Sequ
         except DependencyError as error:
             problem = f"{error.what.removeprefix(f'{flavor.name} ')}: {error.got}"
             return replace(library, problem=problem, fix=error.fix)
-        except Exception as error:  # a broken library can fail in any way there is
+        except Exception as error:  # a broken library can fail in any way
             return replace(library, problem=f"cannot be loaded: {_words(error)}", fix=install)
         library = replace(library, version=version, loaded=True, runs=(("gpu", _PRECISIONS),))
         if unable:
             library = replace(library, runs=(), problem=f"runs nothing without {', '.join(unable)}", fix=install)
         elif unnamed := _unnamed(flavor, nvidia):
             library = replace(library, problem=f"does not name the architecture of {unnamed}: it may refuse the GPU")
-    else:  # nor is it loaded: see above
+    else:  # and it is not loaded, see the head of this module
         idle = "builds and runs nothing" if flavor.builds and not flavor.builds_without_gpu else "runs nothing"
         library = replace(library, problem=f"{idle} without an NVIDIA GPU and its driver")
     if not flavor.builds or not (nvidia.gpus or flavor.builds_without_gpu):
@@ -217,7 +239,7 @@ def _flavor(flavor: Flavor, nvidia: Nvidia, lacking: Sequence[str], unable: Sequ
 
 
 def _unnamed(flavor: Flavor, nvidia: Nvidia) -> str:
-    """The GPUs here that a flavor which lists its architectures does not list."""
+    """Returns the GPUs here whose architecture the flavor does not list, if it lists any."""
     known = flavor.compute_capabilities
-    strange = [gpu for gpu in nvidia.gpus if known and gpu.compute_capability not in known]
-    return ", ".join(f"{gpu.name} ({gpu.compute_capability})" for gpu in strange)
+    unnamed = [gpu for gpu in nvidia.gpus if known and gpu.compute_capability not in known]
+    return ", ".join(f"{gpu.name} ({gpu.compute_capability})" for gpu in unnamed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +13,6 @@ from fcn_deploy.runtime.cores import CORES
 from fcn_deploy.runtime.cpu import has_vnni
 from fcn_deploy.runtime.tensorrt.driver import Gpu, find_gpus
 
-_CPUINFO = Path("/proc/cpuinfo")
-_BOARD = Path("/proc/device-tree/model")  # boards with a device tree, Jetsons among them, say there what they are
-_NVIDIA = Path("/proc/driver/nvidia/version")
-
 
 @dataclass(frozen=True)
 class Cpu:
@@ -23,8 +20,8 @@ class Cpu:
 
     Attributes:
         name: As the system calls it.
-        cores: That this process may use.
-        vnni: Whether 8-bit products are summed without saturation; None where the system does not say.
+        cores: Number of cores that this process may use.
+        vnni: Whether 8-bit products are summed without saturation; None if the system does not say.
     """
 
     name: str
@@ -35,20 +32,20 @@ class Cpu:
     def int8(self) -> str:
         """Which INT8 engines for ONNX Runtime give right results on it."""
         if self.vnni:
-            return "VNNI: engines for --target-cpu generic and vnni are exact"
+            return "VNNI: engines for the target CPUs generic and vnni are exact"
         if self.vnni is None:
-            return "VNNI unknown: build with --target-cpu generic, which is exact everywhere"
-        return "no VNNI: 8-bit weights would saturate; engines for --target-cpu generic (7-bit weights) are exact"
+            return "VNNI unknown: build for the target CPU generic, which is exact everywhere"
+        return "no VNNI: 8-bit weights would saturate; engines for the target CPU generic (7-bit weights) are exact"
 
 
 @dataclass(frozen=True)
 class Nvidia:
-    """NVIDIA's driver and the GPUs it has.
+    """NVIDIA's driver and its GPUs.
 
     Attributes:
-        driver: Its version; None where the system does not list it.
-        gpus: What it has; empty where it cannot be asked.
-        problem: Why there are none, or None.
+        driver: Version of the driver; None if the system does not list it.
+        gpus: The GPUs; empty if the driver cannot be asked.
+        problem: Why there are no GPUs, or None.
     """
 
     driver: str | None
@@ -63,9 +60,9 @@ class Machine:
     Attributes:
         python: Implementation and version.
         system: Operating system, its release and the architecture.
-        board: What a board with a device tree calls itself, or None.
+        board: The name of a board with a device tree, or None.
         cpu: Its processor.
-        nvidia: Its driver and GPUs.
+        nvidia: NVIDIA's driver and its GPUs.
     """
 
     python: str
@@ -75,39 +72,61 @@ class Machine:
     nvidia: Nvidia
 
 
-def this_machine() -> Machine:
-    """Looks at the machine this runs on; nothing but the driver is loaded."""
+@dataclass(frozen=True)
+class System:
+    """What tells about a machine; tests put their own in its place.
+
+    Attributes:
+        cpuinfo: File that names the processor.
+        board: File that names a board with a device tree, such as a Jetson.
+        nvidia: File that names the version of NVIDIA's driver.
+        gpus: Asks the driver for its GPUs; raises DependencyError without a driver.
+        vnni: Returns whether the processor has VNNI, or None.
+    """
+
+    cpuinfo: Path = Path("/proc/cpuinfo")
+    board: Path = Path("/proc/device-tree/model")
+    nvidia: Path = Path("/proc/driver/nvidia/version")
+    gpus: Callable[[], tuple[Gpu, ...]] = find_gpus
+    vnni: Callable[[], bool | None] = has_vnni
+
+
+_SYSTEM = System()
+
+
+def this_machine(system: System = _SYSTEM) -> Machine:
+    """Describes the machine this runs on; no library but the driver is loaded."""
     return Machine(
         python=f"{platform.python_implementation()} {platform.python_version()}",
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
-        board=_text(_BOARD).rstrip("\0\n") or None,
-        cpu=Cpu(_cpu_name(), CORES.count, has_vnni()),
-        nvidia=_nvidia(),
+        board=_text(system.board).rstrip("\0\n") or None,
+        cpu=Cpu(_cpu_name(system), CORES.count, system.vnni()),
+        nvidia=_nvidia(system),
     )
 
 
 def _text(path: Path) -> str:
-    """The content of a file of the system's, or nothing where it has none for us."""
+    """Returns the content of a file of the system; an empty string if it cannot be read."""
     try:
         return path.read_text(errors="replace")
     except OSError:
         return ""
 
 
-def _cpu_name() -> str:
-    for line in _text(_CPUINFO).splitlines():
+def _cpu_name(system: System) -> str:
+    for line in _text(system.cpuinfo).splitlines():
         key, _, value = line.partition(":")
         if key.strip() == "model name":
             return value.strip()
-    return platform.processor() or platform.machine()  # Arm's list has numbers for a name
+    return platform.processor() or platform.machine()  # on Arm cpuinfo has numbers in place of a name
 
 
-def _nvidia() -> Nvidia:
-    stated = re.search(r"Kernel Module\D.*?\s(\d+\.[\d.]+)", _text(_NVIDIA))
+def _nvidia(system: System) -> Nvidia:
+    stated = re.search(r"Kernel Module\D.*?\s(\d+\.[\d.]+)", _text(system.nvidia))
     driver = stated[1] if stated else None
     try:
-        return Nvidia(driver, find_gpus(), None)
+        return Nvidia(driver, system.gpus(), None)
     except DependencyError as error:
         return Nvidia(driver, (), error.what if error.got is None else f"{error.what}: {error.got}")
-    except Exception as error:  # a broken CUDA package has ways of its own to fail; each is what there is to report
+    except Exception as error:  # a broken CUDA package can fail in any way; doctor reports it
         return Nvidia(driver, (), f"the driver cannot be asked: {type(error).__name__}: {' '.join(str(error).split())}")

@@ -1,1 +1,1 @@
-"""ONNX to engine: the file a device runs and the sidecar that says what it is."""
+"""ONNX to engine: the file that a device runs, and the sidecar that describes it."""

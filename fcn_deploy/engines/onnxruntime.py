@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
+from fcn_deploy.artifacts.precision import PREQUANTIZED, Precision
 from fcn_deploy.artifacts.ranges import Ranges
-from fcn_deploy.artifacts.sidecar import ENGINE_KEY, GIVEN_SCALES, EngineFile, Precision, Sidecar, Source
+from fcn_deploy.artifacts.sidecar import ENGINE_KEY
 from fcn_deploy.artifacts.spec import METADATA_KEY
-from fcn_deploy.engines.check_logits_size import check_sizes
-from fcn_deploy.engines.engine import NO_MEANS, BuildConfig, Engine, TargetCpu, brings_scales, check_ranges, means_for
-from fcn_deploy.engines.prequantized import achieved_by_onnxruntime, given_precision
+from fcn_deploy.engines.config import BuildConfig, TargetCpu
+from fcn_deploy.engines.engine import BuildRecord, Engine, make_engine
+from fcn_deploy.engines.logits_size import check_logits_size
+from fcn_deploy.engines.prequantized import achieved_by_onnxruntime, check_scales, prequantized_precision
+from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.errors import InputError, PrecisionError, UsageError
-from fcn_deploy.files import sha256_bytes
-from fcn_deploy.graph.model import exported_spec, parse, serialize
+from fcn_deploy.graph.model import ExportedModel, serialize
 from fcn_deploy.passes import pipelines
+from fcn_deploy.passes.winograd import winograd_layers
 from fcn_deploy.quantization.methods import choose
 from fcn_deploy.quantization.onnxruntime import OrtScheme, emit_onnxruntime
 from fcn_deploy.quantization.prequantized import saturating_weights
@@ -31,57 +34,54 @@ from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 _log = logging.getLogger(__name__)
 
 
-def build_onnxruntime(model: bytes, config: BuildConfig, ranges: Ranges | None = None) -> Engine:
+def build_onnxruntime(model: ExportedModel, config: BuildConfig, ranges: Ranges | None = None) -> Engine:
     """Builds an engine for ONNX Runtime's CPU provider.
 
     Args:
-        model: Content of an ONNX file as `export` writes it, or with Q/DQ of its own.
+        model: As `export` writes it, or prequantized.
         config: Precision, input and output, target CPU.
-        ranges: What calibration saw, for INT8 of a model without Q/DQ.
+        ranges: What calibration saw, for INT8 of a model without Q/DQ; other builds ignore them.
 
     Returns:
-        The engine; ONNX Runtime has loaded it, and runs in INT8 what was to. Of a model with Q/DQ it may run part in
-        float, which the sidecar says.
+        The engine. ONNX Runtime has loaded it, and runs every INT8 layer in INT8. If the model is prequantized it may
+        run some of them in float, which the sidecar says.
 
     Raises:
         ArtifactError: ONNX Runtime cannot load what was built.
-        InputError: The model is not an exported net, or the ranges are not the model's.
-        PrecisionError: ONNX Runtime would run a layer in float that was to be INT8; of a model with Q/DQ, every one.
-        UsageError: FP16, which ONNX Runtime's CPU has no kernels for; INT8 without ranges; ranges or FP32 for a model
-            with Q/DQ.
+        InputError: The ranges belong to another model, or the layers of the configuration are not the model's.
+        PrecisionError: ONNX Runtime would run an INT8 layer in float; of a prequantized model, all of them.
+        UsageError: FP16, which ONNX Runtime's CPU has no kernels for; INT8 without ranges; ranges for a prequantized
+            model, or another precision than INT8.
     """
-    data, precision = onnxruntime_graph(model, config, ranges)
-    if precision.method == GIVEN_SCALES:
-        precision = _given_achieved(parse(data), data, precision)
+    check_onnxruntime(config)
+    config = replace(config, target_cpu=resolve_target(config.target_cpu))
+    graph_model, precision = _lower(model, config, ranges)
+    data = serialize(graph_model)
+    if precision.method == PREQUANTIZED:
+        precision = _achieved_by_prequantized(graph_model, data, precision)
     else:
         _check_achieved(data, precision)
         precision = replace(precision, achieved=config.precision)
-    source = Source(sha256_bytes(model))
-    if config.precision == "int8" and ranges is not None:
-        source = Source(source.onnx_sha256, sha256_bytes(ranges.dumps()), asdict(ranges.data))
-        if ranges.data.random:
-            _log.warning("these ranges were observed on noise: the engine is for timing, not for use")
-        if config.bias_correction and not ranges.means:
-            _log.warning(NO_MEANS)
-    sidecar = Sidecar(
-        engine=EngineFile("", sha256_bytes(data), len(data)),
+    used = ranges if config.precision == "int8" else None
+    for warning in config.warnings(used):
+        _log.warning(warning)
+    record = BuildRecord(
         backend=OnnxRuntimeBackend.name,
         library=OnnxRuntimeBackend.version,
-        io=config.io,
         precision=precision,
-        spec=exported_spec(parse(model), stated=config.spec),
-        source=source,
-        target={"cpu": resolve_target(config.target_cpu), "gpu": []},
-        winograd=_winograd(parse(data), precision),
+        target={"cpu": config.target_cpu, "gpu": []},
+        winograd=winograd_layers(graph_model.graph),
     )
-    return Engine(data, sidecar)
+    return make_engine(data, model, used, config.io, record)
 
 
-def onnxruntime_graph(model: bytes, config: BuildConfig, ranges: Ranges | None = None) -> tuple[bytes, Precision]:
-    """Makes what `build_onnxruntime` makes an engine of, without looking at what ONNX Runtime does with it.
+def onnxruntime_graph(
+    model: ExportedModel, config: BuildConfig, ranges: Ranges | None = None
+) -> tuple[bytes, Precision]:
+    """Makes the graph of an engine for ONNX Runtime, without looking at what ONNX Runtime makes of it.
 
     Args:
-        model: Content of an ONNX file as `export` writes it.
+        model: As `export` writes it, or prequantized.
         config: Precision, input and output, target CPU.
         ranges: What calibration saw, for INT8.
 
@@ -89,83 +89,91 @@ def onnxruntime_graph(model: bytes, config: BuildConfig, ranges: Ranges | None =
         The content of an ONNX file, and the precision asked of each layer.
 
     Raises:
-        InputError: The model is not an exported net, or the ranges are not the model's.
+        InputError: The ranges belong to another model, or the layers of the configuration are not the model's.
         UsageError: FP16, which ONNX Runtime's CPU has no kernels for; or INT8 without ranges.
     """
     check_onnxruntime(config)
-    graph_model = parse(model)
-    spec = exported_spec(graph_model, stated=config.spec)
-    target = resolve_target(config.target_cpu)
-    precision = Precision("fp32", "fp32", layers=dict.fromkeys(_layers(graph_model), "fp32"))
-    if brings_scales(graph_model, config, ranges):
-        check_sizes(model)
-        graph_model = pipelines.run(graph_model, pipelines.GIVEN)
-        precision = given_precision(graph_model, "fp32")
-        graph_model = _without_saturation(graph_model, target)
-    elif config.precision == "int8" and ranges is not None:
-        check_ranges(ranges, sha256_bytes(model))
-        precision = _quantize(graph_model, config, ranges, target)
-    graph_model = pipelines.run(graph_model, pipelines.cpu(_floats(config.winograd, precision)))
-    if config.io == "image":
-        graph_model = pipelines.run(graph_model, (*pipelines.image_io(spec), *pipelines.CPU_IMAGES))
-    graph_model = pipelines.run(graph_model, pipelines.FINAL)
-    graph_model.metadata_props[ENGINE_KEY] = f"{config.precision}-{target}"
-    graph_model.metadata_props.setdefault(METADATA_KEY, spec.dumps())
+    config = replace(config, target_cpu=resolve_target(config.target_cpu))
+    graph_model, precision = _lower(model, config, ranges)
     return serialize(graph_model), precision
 
 
-def check_onnxruntime(config: BuildConfig) -> None:
+def check_onnxruntime(config: BuildConfig, options: TensorRTConfig | None = None) -> None:
     """Checks what can be checked before work starts.
 
+    Args:
+        config: What is to be built.
+        options: What was asked of TensorRT's builders; all of it has to be the default.
+
     Raises:
-        UsageError: FP16, which ONNX Runtime's CPU has no kernels for.
+        UsageError: FP16, which ONNX Runtime's CPU has no kernels for, or an option for TensorRT.
     """
     if config.precision == "fp16":
         raise UsageError(
             "ONNX Runtime's CPU kernels do not compute in FP16",
-            got="--fp16 for onnxruntime",
-            expected="--fp32 or --int8",
+            got='`precision="fp16"` for onnxruntime',
+            expected='`precision="fp32"` or `precision="int8"`',
         )
+    if options is not None:
+        options.require_defaults(OnnxRuntimeBackend.name)
 
 
-def resolve_target(target: TargetCpu) -> TargetCpu:
-    """Returns `target`, or for `native` what this machine's CPU is: `generic` or `vnni`.
+def resolve_target(target: TargetCpu, detect: Callable[[], bool | None] = has_vnni) -> TargetCpu:
+    """Returns the CPU to build for: `native` becomes what this machine's CPU is, `generic` or `vnni`.
+
+    Args:
+        target: What was asked for.
+        detect: Returns whether this machine's CPU has VNNI; None if the system does not tell.
 
     Raises:
-        UsageError: `native` on a system that does not say what its CPU has.
+        UsageError: `native` on a system that does not tell.
     """
     if target != "native":
         return target
-    vnni = has_vnni()
+    vnni = detect()
     if vnni is None:
         raise UsageError(
-            "this system does not list what its CPU has", got="--target-cpu native", expected="generic or vnni"
+            "this system does not tell what its CPU has", got='`target_cpu="native"`', expected="generic or vnni"
         )
-    _log.info("target CPU: this machine's, %s", "vnni" if vnni else "generic, for it has no VNNI")
+    _log.info("target CPU: this machine's, %s", "vnni" if vnni else "generic: it has no VNNI")
     return "vnni" if vnni else "generic"
+
+
+def _lower(model: ExportedModel, config: BuildConfig, ranges: Ranges | None) -> tuple[ir.Model, Precision]:
+    graph_model, spec = model.copy(), model.spec
+    precision = Precision("fp32", "fp32", layers=dict.fromkeys(_layers(graph_model), "fp32"))
+    if check_scales(graph_model, config, ranges):
+        check_logits_size(model)
+        graph_model = pipelines.prequantized()(graph_model).model
+        precision = prequantized_precision(graph_model, "fp32")
+        graph_model = _without_saturation(graph_model, config.target_cpu)
+    elif config.precision == "int8" and ranges is not None:
+        ranges.require_model(model.sha256)
+        precision = _quantize(graph_model, config, ranges)
+    images = spec.normalization if config.io == "image" else None
+    graph_model = pipelines.onnxruntime_cpu(images, _floats(config.winograd, precision))(graph_model).model
+    graph_model.metadata_props[ENGINE_KEY] = f"{config.precision}-{config.target_cpu}"
+    graph_model.metadata_props.setdefault(METADATA_KEY, spec.dumps())
+    return graph_model, precision
 
 
 def _layers(model: ir.Model) -> list[str]:
     return [str(node.name) for node in model.graph if node.op_type in ("Conv", "ConvTranspose")]
 
 
-def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, target: TargetCpu) -> Precision:
+def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges) -> Precision:
     layers = int8_layers(model.graph, config.int8_layers)
     precisions = {name: "int8" if name in layers else "fp32" for name in _layers(model)}
-    means = means_for(config, ranges)
+    means = config.bias_means(ranges)
     rounding = config.weight_rounding or "correlated"
-    scheme = OrtScheme(127 if target == "vnni" else 64, rounding)
+    scheme = OrtScheme(127 if config.target_cpu == "vnni" else 64, rounding)
     emit_onnxruntime(model, choose(ranges.histograms, config.method, symmetric=False), layers, scheme, means)
     return Precision("int8", "fp32", config.method, precisions, bias_corrected=bool(means), weight_rounding=rounding)
 
 
 def _floats(layers: tuple[str, ...] | None, precision: Precision) -> tuple[str, ...] | None:
+    """The layers that are not INT8; None, which leaves the choice to the pass, stays None."""
     return layers and tuple(name for name in layers if precision.layers.get(name) != "int8")
-
-
-def _winograd(engine: ir.Model, precision: Precision) -> tuple[str, ...]:
-    """The layers whose products have become a MatMul of the layer's name."""
-    return tuple(str(node.name) for node in engine.graph if node.op_type == "MatMul" and node.name in precision.layers)
 
 
 def _without_saturation(model: ir.Model, target: TargetCpu) -> ir.Model:
@@ -173,33 +181,34 @@ def _without_saturation(model: ir.Model, target: TargetCpu) -> ir.Model:
     saturating = saturating_weights(model.graph) if target == "generic" else {}
     if saturating:
         _log.info(
-            "weights of %d layers use all 8 bits, which would saturate on CPUs without VNNI: they are stored as uint8, "
-            "with the same scales, for kernels that do not and take longer; --target-cpu vnni keeps int8",
+            "weights of %d layers use all 8 bits, which would saturate on CPUs without VNNI: they are stored as uint8 "
+            'with the same scales, whose kernels do not saturate but take longer; `target_cpu="vnni"` keeps int8',
             len(saturating),
         )
-    model = pipelines.run(model, pipelines.unsigned({str(weights.name) for weights in saturating.values()}))
+    names = {str(weights.name) for weights in saturating.values()}
+    model = pipelines.onnxruntime_cpu_integers(names)(model).model
     if saturating and (left := saturating_weights(model.graph)):
         raise InputError(
             "weights would saturate on CPUs without VNNI, and cannot be stored as uint8",
             got=", ".join(left),
             expected="constant scales and zero points",
-            fix="quantise with reduce_range=True, or build with --target-cpu vnni",
+            fix='quantise with reduce_range=True, or build with `target_cpu="vnni"`',
         )
     return model
 
 
-def _given_achieved(model: ir.Model, data: bytes, precision: Precision) -> Precision:
+def _achieved_by_prequantized(model: ir.Model, data: bytes, precision: Precision) -> Precision:
     precision, in_float = achieved_by_onnxruntime(model, _optimized(data), precision)
     if in_float:
         _log.warning(
-            "ONNX Runtime has no integer kernel for %s as their Q/DQ stand: they run in float, between Q/DQ",
+            "ONNX Runtime has no integer kernel for %s with the Q/DQ that they have: they run in float, between Q/DQ",
             ", ".join(in_float),
         )
     return precision
 
 
 def _optimized(data: bytes) -> Sequence[onnx.NodeProto]:
-    """Loads the engine and returns the graph ONNX Runtime makes of it."""
+    """Loads the engine and returns the graph that ONNX Runtime makes of it."""
     with tempfile.TemporaryDirectory(prefix="fcn-deploy-") as folder:
         optimized = Path(folder, "optimized.onnx")
         OnnxRuntimeBackend(data, optimized_path=optimized).close()
@@ -209,7 +218,7 @@ def _optimized(data: bytes) -> Sequence[onnx.NodeProto]:
 def _check_achieved(data: bytes, precision: Precision) -> None:
     asked = {name for name, layer in precision.layers.items() if layer == "int8"}
     nodes = _optimized(data)
-    # A fused convolution writes a tensor called as the layer, with a suffix where the name was taken.
+    # Count them: a fused convolution has the layer's name, but with a suffix if the name was taken.
     fused = [node.name for node in nodes if node.op_type == "QLinearConv"]
     in_float = [node.name for node in nodes if node.op_type in ("Conv", "FusedConv")]
     if len(fused) != len(asked):

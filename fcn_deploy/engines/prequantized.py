@@ -1,4 +1,4 @@
-"""What engines make of a graph that brings its own Q/DQ: it is built as it is, so what came of it can only be said."""
+"""Engines of prequantized models, which bring Q/DQ: their scales are kept, and what came of each layer is recorded."""
 
 from __future__ import annotations
 
@@ -9,23 +9,58 @@ from dataclasses import replace
 import onnx
 import onnx_ir as ir
 
-from fcn_deploy.artifacts.sidecar import GIVEN_SCALES, Precision
-from fcn_deploy.errors import InputError, PrecisionError
+from fcn_deploy.artifacts.precision import PREQUANTIZED, Precision
+from fcn_deploy.artifacts.ranges import Ranges
+from fcn_deploy.engines.config import BuildConfig
+from fcn_deploy.errors import InputError, PrecisionError, UsageError
 from fcn_deploy.graph.layers import list_layers
-from fcn_deploy.quantization.prequantized import integer_weights
+from fcn_deploy.quantization.prequantized import holds_qdq, integer_weights
 
-# What ONNX Runtime's optimiser adds to the name of weights that it stores without a sign.
+# What ONNX Runtime's optimiser adds to the name of weights that it stores as uint8.
 _RENAMED = ("", "_s8_2_u8")
 
-# How the precision of a layer with Q/DQ is called: int8, int16, float8e4m3fn.
+# What the precision of a layer with Q/DQ begins with: int8, int16, float8e4m3fn.
 _QUANTIZED = ("int", "float")
 
 
-def given_precision(model: ir.Model, base: str) -> Precision:
-    """Returns what a graph's Q/DQ ask for: INT8 for each layer that reads its data and its weights by way of it.
+def check_scales(model: ir.Model, config: BuildConfig, ranges: Ranges | None) -> bool:
+    """Checks that an INT8 engine gets its scales from exactly one source: ranges, or the model's own Q/DQ.
 
     Args:
-        model: With Q/DQ, typed as the engine is to be.
+        model: As exported, or with Q/DQ.
+        config: What is to be built of it.
+        ranges: What calibration saw, or None.
+
+    Returns:
+        Whether the model is prequantized.
+
+    Raises:
+        InputError: The model is quantised by integer operators.
+        UsageError: INT8 of a float model without ranges; of a prequantized model another precision, or ranges for it.
+    """
+    prequantized = holds_qdq(model)
+    if prequantized and config.precision != "int8":
+        raise UsageError(
+            "the graph is INT8 already: it holds Q/DQ",
+            got=f'`precision="{config.precision}"`',
+            fix='build it with `precision="int8"`, or build the float model it was made from',
+        )
+    if prequantized and ranges is not None:
+        raise UsageError(
+            "the graph brings its own scales",
+            got="`ranges`",
+            fix="leave them out, or quantise the float model by them",
+        )
+    if config.precision == "int8" and not prequantized and ranges is None:
+        raise UsageError("INT8 needs ranges", fix="name calibration images or a ranges file")
+    return prequantized
+
+
+def prequantized_precision(model: ir.Model, base: str) -> Precision:
+    """Returns what the Q/DQ of a graph ask for: INT8 for each layer whose data and weights are both dequantised.
+
+    Args:
+        model: With Q/DQ, and with the types that the engine will have.
         base: What the other layers run in.
 
     Raises:
@@ -35,7 +70,9 @@ def given_precision(model: ir.Model, base: str) -> Precision:
     layers = list_layers(model, None)
     twice = [name for name, count in Counter(layer.name for layer in layers).items() if count > 1]
     if twice:
-        raise InputError("layers cannot be told apart", got=f"several called {', '.join(twice)}", expected="names")
+        raise InputError(
+            "layers cannot be told apart", got=f"several called {', '.join(twice)}", expected="a name for each"
+        )
     precisions = {layer.name: layer.precision for layer in layers}
     if "int8" not in precisions.values():
         raise PrecisionError(
@@ -44,13 +81,13 @@ def given_precision(model: ir.Model, base: str) -> Precision:
             expected="layers that read both data and weights by DequantizeLinear, from integers of 8 bits",
             fix="let the tool quantise activations and weights to 8 bits, or calibrate the float model",
         )
-    return Precision("int8", base, GIVEN_SCALES, precisions)
+    return Precision("int8", base, PREQUANTIZED, precisions)
 
 
 def achieved_by_onnxruntime(
     model: ir.Model, optimized: Sequence[onnx.NodeProto], precision: Precision
 ) -> tuple[Precision, list[str]]:
-    """Looks which layers of a graph with Q/DQ ONNX Runtime runs on integers.
+    """Finds which layers of a graph with Q/DQ ONNX Runtime runs on integers.
 
     Args:
         model: The engine's.
@@ -61,9 +98,9 @@ def achieved_by_onnxruntime(
         The precision with what was achieved, and the names of the layers that run in float instead of INT8.
 
     Raises:
-        PrecisionError: All of them do.
+        PrecisionError: Every layer runs in float.
     """
-    # A fused node keeps nothing of a layer for certain but its integers.
+    # A fused node has neither the layer's name nor its output's for certain, but it reads the layer's integers.
     read = {name for node in optimized if _is_integer(node) for name in node.input}
     found = {
         name
@@ -79,17 +116,22 @@ def achieved_by_onnxruntime(
     require_int8(
         known,
         "ONNX Runtime",
-        fix="let the tool quantise what convolutions give as well, in uint8 with a zero point of 0 behind a ReLU; or "
+        fix="let the tool also quantise the outputs of convolutions, after a ReLU in uint8 with a zero point of 0; or "
         "build for TensorRT, or calibrate the float model",
     )
     return known, in_float
 
 
 def require_int8(precision: Precision, library: str, fix: str) -> None:
-    """Checks that an engine of a graph with Q/DQ has something of INT8.
+    """Checks that an engine of a prequantized model runs at least one layer in INT8.
+
+    Args:
+        precision: Asked and achieved; a layer whose achieved precision is not known may be INT8.
+        library: Name of the library that built it, for the error.
+        fix: What the user can do about it, for the error.
 
     Raises:
-        PrecisionError: It is known of every layer that was to be INT8 that it is not.
+        PrecisionError: No layer that was to be INT8 is.
     """
     found: Mapping[str, str | None] = precision.achieved_layers or {}
     kinds = {name: found.get(name) for name, asked in precision.layers.items() if asked == "int8"}

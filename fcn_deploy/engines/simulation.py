@@ -1,20 +1,26 @@
-"""Simulations of TensorRT engines: ONNX models that compute on a CPU what a typed graph says, to see what it costs.
+"""Simulations of TensorRT engines: ONNX models that compute on a CPU what a typed graph gives on a GPU.
 
-A plan runs on its GPU alone. What FP16 and INT8 do to the labels can be seen anywhere: by these, `verify` and
-`evaluate` hold a typed graph against its gates before there is a GPU. Of speed they say nothing.
+A TensorRT engine runs on its GPU alone, but what FP16 and INT8 do to the labels can be seen on any machine: `verify`
+and `evaluate` hold a simulation against the gates before there is a GPU. It says nothing about speed.
+
+Q/DQ is computed in float: on a CPU without VNNI, integer kernels would saturate. The results of FP16 nodes are rounded
+to FP16, infinity included. Two things are not reproduced: the order and precision in which a GPU adds up within a node,
+here float32; and which nodes a builder fuses, whose intermediate results it does not round.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from fcn_deploy.artifacts.ranges import Ranges
-from fcn_deploy.artifacts.sidecar import SIMULATES, EngineFile, Sidecar, Source
-from fcn_deploy.engines.engine import BuildConfig, Engine
-from fcn_deploy.engines.tensorrt.typed_graph import Base, simulated, typed_graph
-from fcn_deploy.files import sha256_bytes
-from fcn_deploy.graph.model import exported_spec, parse
+from fcn_deploy.artifacts.sidecar import ENGINE_KEY, SIMULATED, SIMULATES
+from fcn_deploy.engines.config import Base, BuildConfig, refused_winograd
+from fcn_deploy.engines.engine import BuildRecord, Engine, make_engine
+from fcn_deploy.engines.tensorrt.config import TensorRTConfig
+from fcn_deploy.engines.tensorrt.typed_graph import TypedGraph, typed_graph
+from fcn_deploy.errors import UsageError
+from fcn_deploy.graph.model import ExportedModel, parse, serialize
+from fcn_deploy.passes import pipelines
 from fcn_deploy.progress import Progress, Silent
+from fcn_deploy.runtime import Backend
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
 SIMULATION = "simulation"
@@ -23,44 +29,80 @@ _SILENT = Silent()
 
 
 def build_simulation(
-    model: bytes,
+    model: ExportedModel,
     config: BuildConfig,
     base: Base = "fp16",
     ranges: Ranges | None = None,
     progress: Progress = _SILENT,
 ) -> Engine:
-    """Builds an engine for ONNX Runtime that gives what TensorRT's typed graph of a model says.
-
-    `build.typed.simulate` says what is not reproduced.
+    """Builds an engine for ONNX Runtime that gives what TensorRT's typed graph of a model gives.
 
     Args:
-        model: Content of an ONNX file as `export` writes it, or with Q/DQ of its own.
+        model: As `export` writes it, or prequantized.
         config: Precision, input and output.
         base: What INT8 computes in where it is not quantised.
-        ranges: What calibration saw: needed for INT8 of a model without Q/DQ; for FP16, what it is audited by.
+        ranges: What calibration saw: needed for INT8 of a model without Q/DQ; FP16 is audited by them.
         progress: Told what stays in another precision.
 
     Raises:
         ArtifactError: ONNX Runtime cannot load what was built.
-        InputError: The model is not an exported net, or the ranges are not the model's.
-        UsageError: As `build.typed.typed_graph`.
+        InputError: The ranges belong to another model, or what else `typed_graph` refuses.
+        PrecisionError: The model is prequantized, and none of its layers is INT8.
+        UsageError: An option that a simulation has no use for, or as `typed_graph`.
     """
-    typed = typed_graph(model, config, ranges, base)
-    for note in typed.notes:
+    check_simulation(config)
+    graph = typed_graph(model, config, ranges, base)
+    for note in graph.notes:
         progress.stage(note)
-    data = simulated(typed)
+    data = simulation_graph(graph)
     OnnxRuntimeBackend(data).close()
-    source = Source(sha256_bytes(model))
-    if ranges is not None:
-        source = Source(source.onnx_sha256, sha256_bytes(ranges.dumps()), asdict(ranges.data))
-    sidecar = Sidecar(
-        engine=EngineFile("", sha256_bytes(data), len(data)),
+    record = BuildRecord(
         backend=OnnxRuntimeBackend.name,
         library=OnnxRuntimeBackend.version,
-        io=config.io,
-        precision=typed.precision,
-        spec=exported_spec(parse(model), stated=config.spec),
-        source=source,
+        precision=graph.precision,
         target={"cpu": "generic", "gpu": [], SIMULATES: "tensorrt"},
     )
-    return Engine(data, sidecar)
+    return make_engine(data, model, ranges, config.io, record)
+
+
+def check_simulation(config: BuildConfig, options: TensorRTConfig | None = None) -> None:
+    """Checks what can be checked before work starts.
+
+    Args:
+        config: What is to be built.
+        options: What was asked of TensorRT's builders; all of it has to be the default, but for the base of INT8.
+
+    Raises:
+        UsageError: An option that a simulation has no use for.
+    """
+    if config.target_cpu != "generic":
+        got = f'`target_cpu="{config.target_cpu}"`'
+        raise UsageError("a target CPU for a simulation", got=got, fix="leave it out")
+    if config.winograd is not None:
+        raise refused_winograd(config.winograd, SIMULATION)
+    if options is not None:
+        options.require_defaults(SIMULATION, ("base",) if config.precision == "int8" else ())
+
+
+def simulation_graph(graph: TypedGraph) -> bytes:
+    """Returns the content of the ONNX file that simulates a typed graph in ONNX Runtime.
+
+    Args:
+        graph: Of any precision.
+    """
+    model = pipelines.simulation()(parse(graph.data)).model
+    model.metadata_props[ENGINE_KEY] = f"{graph.precision.requested}{SIMULATED}"
+    return serialize(model)
+
+
+def open_simulation(graph: TypedGraph, *, threads: int | None = None) -> Backend:
+    """Opens the simulation of a typed graph on ONNX Runtime's CPU provider.
+
+    Args:
+        graph: Of any precision.
+        threads: CPU threads; None for ONNX Runtime's default.
+
+    Raises:
+        ArtifactError: ONNX Runtime cannot load it.
+    """
+    return OnnxRuntimeBackend(simulation_graph(graph), threads=threads)

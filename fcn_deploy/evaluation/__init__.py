@@ -1,1 +1,1 @@
-"""What an engine costs: parity, latency and accuracy, measured on Backends with numpy alone."""
+"""How an engine compares with a reference: parity, accuracy and latency, measured on Backends with numpy alone."""

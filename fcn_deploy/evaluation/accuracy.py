@@ -1,15 +1,14 @@
-"""Accuracy against ground truth: confusion matrices, intersection over union, and the drop between two engines.
+"""Accuracy against ground truth: confusion matrices, intersection over union (IoU), and the drop between two engines.
 
 Definitions as in section 5 of Long et al., https://arxiv.org/abs/1411.4038. All figures are in points, 0..100.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
+from fcn_deploy.artifacts.measures import Drop
 from fcn_deploy.errors import InputError
 from fcn_deploy.evaluation.bootstrap import RESAMPLES, draws, interval
 
@@ -25,13 +24,13 @@ def confusion_matrix(
         truth: Integer [H, W] (or any shape), 0..C-1 or `ignore_index`.
         labels: Integer, of the same shape, 0..C-1.
         num_classes: C.
-        ignore_index: Pixels with this truth do not count.
+        ignore_index: Pixels with this truth do not count; None if all do.
 
     Returns:
         int64 [C, C], rows truth, columns labels.
 
     Raises:
-        InputError: The shapes differ, a truth value is neither a class nor ignored, or a label is no class.
+        InputError: The shapes differ, a truth value is neither a class nor ignored, or a label is not a class.
     """
     if truth.shape != labels.shape:
         raise InputError("labels and ground truth differ in shape", got=list(labels.shape), expected=list(truth.shape))
@@ -40,14 +39,16 @@ def confusion_matrix(
     if not _all_classes(truth, num_classes):
         stray = sorted(set(np.unique(truth).tolist()) - set(range(num_classes)))
         raise InputError(
-            "the ground truth holds values that are no class",
+            "the ground truth holds values that are not classes",
             got=stray,
-            expected=f"0..{num_classes - 1}" + (f" or {ignore_index}, ignored" if ignore_index is not None else ""),
-            fix="name the value that means 'not labelled' with --ignore-index",
+            expected=f"0..{num_classes - 1}{'' if ignore_index is None else f', or {ignore_index}, which is ignored'}",
+            fix="name the value that means 'not labelled' with `ignore_index`",
         )
     if not _all_classes(labels, num_classes):
         raise InputError(
-            "labels that are no class", got=f"{labels.min()} to {labels.max()}", expected=f"0..{num_classes - 1}"
+            "the net gives labels that are not classes",
+            got=f"{labels.min()} to {labels.max()}",
+            expected=f"0..{num_classes - 1}",
         )
     counts = np.bincount(truth * num_classes + labels, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
@@ -58,7 +59,7 @@ def _all_classes(values: NDArray[np.integer], num_classes: int) -> bool:
 
 
 def class_iou(matrix: Matrix) -> NDArray[np.float64]:
-    """Returns the intersection over union of each class in points; NaN where a class occurs in neither.
+    """Returns the intersection over union of each class in points; NaN for a class that occurs in neither.
 
     Args:
         matrix: int64 [..., C, C].
@@ -73,7 +74,7 @@ def class_iou(matrix: Matrix) -> NDArray[np.float64]:
 
 
 def mean_iou(matrix: Matrix) -> NDArray[np.float64]:
-    """Returns the mean of `class_iou` over the classes that occur, in points; NaN where none does.
+    """Returns the mean of `class_iou` over the classes that occur, in points; NaN if none does.
 
     Args:
         matrix: int64 [..., C, C].
@@ -89,51 +90,36 @@ def mean_iou(matrix: Matrix) -> NDArray[np.float64]:
 
 
 def pixel_accuracy(matrix: Matrix) -> float:
-    """Returns the share of counted pixels that were labelled right, in points; NaN where none was counted."""
+    """Returns the share of counted pixels that were labelled right, in points; NaN if none was counted."""
     total = matrix.sum()
     return float(100 * np.trace(matrix) / total) if total else float("nan")
 
 
 def frequency_weighted_iou(matrix: Matrix) -> float:
-    """Returns the mean of `class_iou` weighted by how many pixels are of each class; NaN where none was counted.
+    """Returns the mean of `class_iou` weighted by the pixels of each class, in points; NaN if none was counted.
 
     Args:
         matrix: int64 [C, C].
     """
     pixels = matrix.sum(-1)
     total = pixels.sum()
-    # A class without a pixel has no weight, whether its IoU is 0 or undefined.
+    # A class without pixels has the weight 0, whether its IoU is 0 or NaN; nansum leaves the NaN out.
     return float(np.nansum(class_iou(matrix) * pixels) / total) if total else float("nan")
-
-
-@dataclass(frozen=True)
-class Drop:
-    """How much mIoU an engine loses against a reference.
-
-    Attributes:
-        points: mIoU of the reference minus that of the engine, over all images.
-        low: Lower end of the 95% interval.
-        high: Upper end of the 95% interval.
-    """
-
-    points: float
-    low: float
-    high: float
 
 
 def miou_drop(reference: Matrix, engine: Matrix, *, resamples: int = RESAMPLES, seed: int = 0) -> Drop:
     """Compares two nets on the same images, with a paired percentile bootstrap over the images.
 
-    Each draw of images is the same for both nets, and the interval is that of the differences.
+    Each draw takes the same images for both nets, and the interval is that of the differences.
 
     Args:
-        reference: int64 [images, C, C], one confusion matrix an image.
+        reference: int64 [images, C, C], one confusion matrix an image, of the reference.
         engine: The same of the engine.
-        resamples: How many draws.
-        seed: Of the draws; the interval is reproducible.
+        resamples: Number of draws.
+        seed: Of the draws, so that the interval is reproducible.
 
     Returns:
-        The drop in points; NaN where nothing was counted. The interval is NaN for fewer than two images.
+        The drop in points; NaN if no pixel was counted. The interval is NaN for fewer than two images.
     """
     images = len(reference)
     points = float(mean_iou(reference.sum(0)) - mean_iou(engine.sum(0)))

@@ -1,7 +1,8 @@
-"""Intervals of a figure that is measured on a sample of images, by percentile bootstrap.
+"""The 95% interval of a figure that is measured on a sample of images, by percentile bootstrap.
 
-Efron and Tibshirani, "An Introduction to the Bootstrap", chapter 13: images are drawn with replacement, as many as
-there are; the figure of each draw is computed, and the interval lies between the 2.5th and the 97.5th percentile.
+Efron and Tibshirani, "An Introduction to the Bootstrap", chapter 13: as many images as the sample has are drawn with
+replacement, again and again. The figure is computed for each draw; the interval goes from the 2.5th to the 97.5th
+percentile of these figures.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ def draws(images: int, *, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[
     """Draws images with replacement.
 
     Args:
-        images: How many there are.
-        resamples: How many draws.
-        seed: The same draws come of the same seed.
+        images: Number of images in the sample.
+        resamples: Number of draws.
+        seed: The same seed gives the same draws.
 
     Returns:
-        int64 [resamples, images]: how often each image is in a draw; rows add up to `images`.
+        int64 [resamples, images]: how often each image is in a draw; each row adds up to `images`.
     """
     return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
 
@@ -31,7 +32,7 @@ def interval(figures: NDArray[np.float64]) -> tuple[float, float]:
     """Returns the lower and the upper end of the 95% interval.
 
     Args:
-        figures: float64 [resamples], of each draw; NaN for one on which it is not defined.
+        figures: float64 [resamples], one of each draw; NaN for a draw on which the figure is not defined.
     """
     low, high = np.nanpercentile(figures, _PERCENTILES)
     return float(low), float(high)

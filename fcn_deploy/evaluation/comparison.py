@@ -1,4 +1,4 @@
-"""Runs a reference and several engines over the same images, once each, and says how the engines did."""
+"""Runs a reference and several engines on the same images, each image once, and compares what they give."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fcn_deploy.artifacts.measures import Drop, Parity
 from fcn_deploy.errors import InputError, UsageError
-from fcn_deploy.evaluation.accuracy import Drop, Matrix, confusion_matrix, miou_drop
-from fcn_deploy.evaluation.parity import Parity, ParityTally, run_together
+from fcn_deploy.evaluation.accuracy import Matrix, confusion_matrix, miou_drop
+from fcn_deploy.evaluation.parity import ParityTally, run_together
 from fcn_deploy.runtime.segmenter import Segmenter
 
 Truth = NDArray[np.integer[Any]] | None
@@ -19,13 +20,13 @@ Sample = tuple[NDArray[np.uint8], Truth]
 
 
 @dataclass(frozen=True, eq=False)
-class Assessment:
-    """How one engine did.
+class Comparison:
+    """One engine, compared with the reference and the ground truth.
 
     Attributes:
         parity: Against the reference.
-        confusion: int64 [images, C, C] against the ground truth; None where there is none.
-        drop: Of mIoU against the reference; None likewise.
+        confusion: int64 [images, C, C] against the ground truth, rows truth, columns labels; None without labels.
+        drop: Of mIoU against the reference; None without labels.
     """
 
     parity: Parity
@@ -34,64 +35,66 @@ class Assessment:
 
 
 @dataclass(frozen=True, eq=False)
-class Assessments:
-    """How several engines did on the same images.
+class Comparisons:
+    """Several engines, compared on the same images.
 
     Attributes:
-        engines: In the order they were given.
-        reference: int64 [images, C, C], the reference against the ground truth; None where there is none.
+        engines: In the order in which they were passed.
+        reference: int64 [images, C, C], the reference against the ground truth; None without labels.
     """
 
-    engines: tuple[Assessment, ...]
+    engines: tuple[Comparison, ...]
     reference: Matrix | None = None
 
 
-def confusions(segmenter: Segmenter, samples: Iterable[Sample], ignore_index: int | None, *, batch: int = 1) -> Matrix:
+def confusion_matrices(
+    segmenter: Segmenter, samples: Iterable[Sample], ignore_index: int | None, *, batch: int = 1
+) -> Matrix:
     """Compares one engine with the ground truth.
 
     Args:
-        segmenter: What is measured.
-        samples: An image, uint8 [H, W, 3], and its truth, integer [H, W].
-        ignore_index: Truth that does not count.
-        batch: How many neighbours of equal size go through the engine together, at most.
+        segmenter: The engine.
+        samples: Images, uint8 [H, W, 3], each with its truth, integer [H, W].
+        ignore_index: The truth of pixels that do not count; None if all count.
+        batch: At most so many neighbours of equal size run together.
 
     Returns:
         int64 [images, C, C], rows truth, columns labels.
 
     Raises:
-        InputError: There are no samples, one has no truth, or does not fit.
+        InputError: There are no samples, or one has no truth or does not fit the engine.
         UsageError: `batch` is less than one.
     """
     matrices = []
     for group in _batches(samples, batch):
         for truth, output in zip(_truths(group), run_together(segmenter, _images(group)), strict=True):
             if truth is None:
-                raise InputError("an image without ground truth", expected="labels for each")
+                raise InputError("an image without ground truth", expected="labels for each image")
             matrices.append(confusion_matrix(truth, output.labels, segmenter.spec.num_classes, ignore_index))
     if not matrices:
         raise InputError("no images to evaluate on", expected="at least one")
     return np.stack(matrices)
 
 
-def assess(
+def compare(
     reference: Segmenter,
     engines: Sequence[Segmenter],
     samples: Iterable[Sample],
     ignore_index: int | None,
     *,
     batch: int = 1,
-) -> Assessments:
-    """Compares engines with a reference, and all of them with the ground truth where there is any.
+) -> Comparisons:
+    """Compares engines with a reference, and all of them with the ground truth if there is any.
 
     Args:
-        reference: Usually PyTorch.
-        engines: What is measured.
-        samples: An image, uint8 [H, W, 3], and its truth, integer [H, W], or None for all of them.
-        ignore_index: Truth that does not count.
-        batch: How many neighbours of equal size go through each net together, at most.
+        reference: What the engines should agree with, usually PyTorch.
+        engines: The engines; there may be none.
+        samples: Images, uint8 [H, W, 3], each with its truth, integer [H, W]; or all with None.
+        ignore_index: The truth of pixels that do not count; None if all count.
+        batch: At most so many neighbours of equal size run together.
 
     Raises:
-        InputError: There are no samples, or one does not fit.
+        InputError: There are no samples, or one does not fit an engine.
         UsageError: `batch` is less than one.
     """
     classes = reference.spec.num_classes
@@ -110,19 +113,19 @@ def assess(
                 if truth is not None:
                     own.append(confusion_matrix(truth, found.labels, classes, ignore_index))
     if not reference_matrices:
-        return Assessments(tuple(Assessment(tally.result()) for tally in tallies))
+        return Comparisons(tuple(Comparison(tally.result()) for tally in tallies))
     stacked = np.stack(reference_matrices)
-    assessments = []
+    comparisons = []
     for tally, own in zip(tallies, matrices, strict=True):
         confusion = np.stack(own)
-        assessments.append(Assessment(tally.result(), confusion, miou_drop(stacked, confusion)))
-    return Assessments(tuple(assessments), stacked)
+        comparisons.append(Comparison(tally.result(), confusion, miou_drop(stacked, confusion)))
+    return Comparisons(tuple(comparisons), stacked)
 
 
 def _batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
-    """Groups neighbours of equal size, so that the order stays, and holds no more than `size` images at a time."""
+    """Groups neighbours of equal size: the order stays, and no more than `size` images are held at a time."""
     if size < 1:
-        raise UsageError("a batch without images", got=size, expected="at least one")
+        raise UsageError("`batch` is too small", got=size, expected="at least one image")
     group: list[Sample] = []
     for sample in samples:
         if group and sample[0].shape != group[0][0].shape:

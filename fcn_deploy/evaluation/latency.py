@@ -1,4 +1,4 @@
-"""Latency, measured so that a noisy machine cannot favour anyone: in turn, round by round."""
+"""Latency, measured so that a noisy machine favours no contestant: in turn, round by round."""
 
 from __future__ import annotations
 
@@ -10,22 +10,26 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fcn_deploy.artifacts.measures import Ratio
 from fcn_deploy.errors import UsageError
 
-# Thread pools spin for a while after a run, in case of another; the next contestant must not have to share the cores
-# with its predecessor's.
+# In seconds. The threads of a pool wait busily for a while after a run, in case there is another. The next contestant
+# must not have to share the cores with them.
 _SETTLE = 0.02
 
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """How long to measure; the names and defaults of time are trtexec's.
+    """How long to measure; names and defaults of the times are those of trtexec.
 
     Attributes:
-        warmup: Milliseconds each contestant runs before anything counts; at least one run.
+        warmup: Milliseconds that each contestant runs before anything counts; at least one run.
         duration: Seconds of measuring, over all contestants together.
         iterations: Least number of rounds, whatever the duration.
         percentiles: Of latency, to report.
+
+    Raises:
+        UsageError: A value is out of range.
     """
 
     warmup: float = 200
@@ -37,8 +41,8 @@ class BenchmarkConfig:
         if not (0 <= self.warmup < math.inf and 0 <= self.duration < math.inf and self.iterations >= 1):
             raise UsageError(
                 "bad benchmark settings",
-                got=f"warmup {self.warmup}, duration {self.duration}, iterations {self.iterations}",
-                expected="warmup and duration of 0 or more, at least one iteration",
+                got=f"`warmup` {self.warmup}, `duration` {self.duration}, `iterations` {self.iterations}",
+                expected="`warmup` and `duration` of 0 or more, at least one iteration",
             )
         if not all(0 < percentile <= 100 for percentile in self.percentiles):
             raise UsageError("bad percentiles", got=self.percentiles, expected="above 0, at most 100")
@@ -50,7 +54,7 @@ class Timing:
 
     Attributes:
         name: Of the contestant.
-        latencies: float64 [rounds], in milliseconds, in the order they were measured.
+        latencies: float64 [rounds], in milliseconds, in the order in which they were measured.
     """
 
     name: str
@@ -66,76 +70,80 @@ class Timing:
         return float(np.percentile(self.latencies, share))
 
     def throughput(self, batch: int) -> float:
-        """Returns images per second, at a batch of `batch` a run."""
+        """Returns images per second, for runs of `batch` images each."""
         return 1000 * batch / float(self.latencies.mean())
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """Time of one contestant over that of another, round by round.
-
-    Attributes:
-        median: Of the rounds' ratios.
-        low: Their first quartile.
-        high: Their third quartile.
-    """
-
-    median: float
-    low: float
-    high: float
-
-
 def ratio(timing: Timing, baseline: Timing) -> Ratio:
-    """Compares two contestants of one benchmark.
+    """Compares two contestants that were timed together.
 
-    The ratio is taken within each round, where both met the same machine, so a drift of its speed cancels out.
+    The ratio is taken within each round, in which both met the same machine, so a drift of its speed cancels out.
     """
     low, median, high = np.percentile(timing.latencies / baseline.latencies, [25, 50, 75])
     return Ratio(float(median), float(low), float(high))
 
 
-def benchmark(
+@dataclass(frozen=True)
+class Clock:
+    """What time is told by and passed with; tests put their own in its place.
+
+    Attributes:
+        now: Returns a time in seconds, which never goes back.
+        sleep: Waits for so many seconds.
+    """
+
+    now: Callable[[], float] = time.perf_counter
+    sleep: Callable[[float], None] = time.sleep
+
+    def milliseconds(self, run: Callable[[], object]) -> float:
+        """Returns how long a call takes."""
+        begin = self.now()
+        run()
+        return 1000 * (self.now() - begin)
+
+
+_CLOCK = Clock()
+
+
+def time_in_turn(
     contestants: Mapping[str, Callable[[], object]],
     config: BenchmarkConfig | None = None,
     on_round: Callable[[float], None] = lambda share: None,
+    *,
+    clock: Clock = _CLOCK,
 ) -> list[Timing]:
     """Times functions in turn.
 
-    Every round runs each contestant once, in an order drawn anew, so that nobody always follows the same predecessor.
+    Each round runs each contestant once, in a new random order, so that no contestant always follows the same one.
 
     Args:
         contestants: Functions by name; at least one.
         config: How long.
-        on_round: Called between the rounds, when nobody is timed, with the share that is done, 0..1.
+        on_round: Called after each round, while nothing is timed, with the share that is done, 0..1.
+        clock: What the functions are timed by.
 
     Returns:
         One timing for each contestant, in their order.
     """
     config = config or BenchmarkConfig()
     for contestant in contestants.values():
-        _warm_up(contestant, config.warmup)
+        _warm_up(contestant, config.warmup, clock)
     names = list(contestants)
     latencies: dict[str, list[float]] = {name: [] for name in names}
     order = np.random.default_rng(0)
-    rounds, begin = 0, time.perf_counter()
-    while rounds < config.iterations or time.perf_counter() - begin < config.duration:
+    rounds, begin = 0, clock.now()
+    while rounds < config.iterations or clock.now() - begin < config.duration:
         for name in order.permutation(names).tolist():
             if len(names) > 1:
-                time.sleep(_SETTLE)
-            latencies[name].append(_time(contestants[name]))
+                clock.sleep(_SETTLE)
+            latencies[name].append(clock.milliseconds(contestants[name]))
         rounds += 1
-        spent = (time.perf_counter() - begin) / config.duration if config.duration else 1.0
+        spent = (clock.now() - begin) / config.duration if config.duration else 1.0
         on_round(min(rounds / config.iterations, spent, 1.0))
     return [Timing(name, np.array(latencies[name])) for name in names]
 
 
-def _warm_up(contestant: Callable[[], object], milliseconds: float) -> None:
-    spent = _time(contestant)
+def _warm_up(contestant: Callable[[], object], milliseconds: float, clock: Clock) -> None:
+    spent = clock.milliseconds(contestant)
     while spent < milliseconds:
-        spent += _time(contestant)
-
-
-def _time(contestant: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    contestant()
-    return 1000 * (time.perf_counter() - begin)
+        spent += clock.milliseconds(contestant)

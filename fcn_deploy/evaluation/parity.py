@@ -1,4 +1,4 @@
-"""Parity: how far one net's results are from another's on the same images."""
+"""Parity: how far an engine's results are from those of a reference on the same images."""
 
 from __future__ import annotations
 
@@ -10,33 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fcn_deploy.artifacts.measures import Parity
 from fcn_deploy.errors import InputError
 from fcn_deploy.evaluation.bootstrap import draws, interval
 from fcn_deploy.runtime.backend import Backend
 from fcn_deploy.runtime.segmenter import Segmenter
 
 _SMALLEST_RANGE = 1e-6
-
-
-@dataclass(frozen=True)
-class Parity:
-    """What a comparison found.
-
-    Attributes:
-        images: How many were compared.
-        agreement: Share of pixels labelled alike, 0..1.
-        error: Largest `relative_error` of an image's logits; None where one side gives labels only.
-        sqnr: Signal to quantisation noise ratio of the logits in dB; None likewise, infinite where they are equal.
-        agreement_low: Lower end of the 95% interval of the agreement; NaN for fewer than two images.
-        agreement_high: Upper end of it.
-    """
-
-    images: int
-    agreement: float
-    error: float | None = None
-    sqnr: float | None = None
-    agreement_low: float = math.nan
-    agreement_high: float = math.nan
 
 
 def relative_error(reference: NDArray[np.floating[Any]], candidate: NDArray[np.floating[Any]]) -> float:
@@ -47,14 +27,14 @@ def relative_error(reference: NDArray[np.floating[Any]], candidate: NDArray[np.f
         candidate: float, of the same shape.
 
     Returns:
-        0 or more; infinite where a value is not finite.
+        0 or more; infinite if a value is not finite.
 
     Raises:
         InputError: The shapes differ.
     """
     if reference.shape != candidate.shape:
         raise InputError("results differ in shape", got=list(candidate.shape), expected=list(reference.shape))
-    with np.errstate(invalid="ignore"):  # the difference of two infinities, which the last line judges
+    with np.errstate(invalid="ignore"):  # inf - inf is NaN, which the last line turns into inf
         difference = float(np.abs(reference.astype(np.float64) - candidate).max())
         error = difference / max(float(np.ptp(reference)), _SMALLEST_RANGE)
     return error if math.isfinite(error) else math.inf
@@ -62,6 +42,11 @@ def relative_error(reference: NDArray[np.floating[Any]], candidate: NDArray[np.f
 
 def compare_backends(reference: Backend, candidate: Backend, feeds: Iterable[Mapping[str, NDArray[Any]]]) -> float:
     """Returns the largest `relative_error` of the first output over several inputs.
+
+    Args:
+        reference: What the candidate is compared with.
+        candidate: A backend with an output of the same name.
+        feeds: Inputs by name, at least one set.
 
     Raises:
         InputError: The results differ in shape, or an input does not fit.
@@ -72,10 +57,10 @@ def compare_backends(reference: Backend, candidate: Backend, feeds: Iterable[Map
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """What an engine makes of one image.
+    """What an engine gives for one image.
 
     Attributes:
-        labels: Integer [H, W].
+        labels: Integer [H, W], 0..C-1.
         logits: float32 [C, H, W]; None from an engine that gives labels only.
     """
 
@@ -84,10 +69,10 @@ class Output:
 
 
 def run(segmenter: Segmenter, image: NDArray[np.uint8]) -> Output:
-    """Runs an engine on one image, whatever it gives, and whatever batch it is fixed to.
+    """Runs an engine on one image, whether it gives labels or logits, and whether or not its batch is fixed.
 
     Args:
-        segmenter: Any engine. Where its batch is fixed, every place of it holds the image.
+        segmenter: Any engine. If its batch is fixed, the image fills every place of the batch.
         image: uint8 [H, W, 3], RGB.
 
     Raises:
@@ -97,11 +82,11 @@ def run(segmenter: Segmenter, image: NDArray[np.uint8]) -> Output:
 
 
 def run_together(segmenter: Segmenter, images: NDArray[np.uint8]) -> list[Output]:
-    """Runs an engine on a batch of images, whatever it gives, and whatever batch it is fixed to.
+    """Runs an engine on a batch of images, whether it gives labels or logits, and whether or not its batch is fixed.
 
     Args:
-        segmenter: Any engine. Where its batch is fixed, the images go through in portions of that size, and the last
-            image takes the places that are left over.
+        segmenter: Any engine. If its batch is fixed, the images run in portions of that size, and the last image fills
+            the places that are left over.
         images: uint8 [N, H, W, 3], RGB, at least one.
 
     Returns:
@@ -136,7 +121,7 @@ class ParityTally:
 
         Args:
             expected: Of the reference.
-            found: Of the engine that is measured.
+            found: Of the engine that is compared with it.
 
         Raises:
             InputError: The two differ in size.
@@ -172,8 +157,8 @@ def agreement_interval(same: Sequence[int], pixels: Sequence[int]) -> tuple[floa
     """Returns the ends of the 95% interval of the agreement, by percentile bootstrap over the images.
 
     Args:
-        same: By image: pixels labelled alike.
-        pixels: By image: all pixels, one or more.
+        same: Number of pixels with the same label, by image.
+        pixels: Number of all pixels, by image; one or more.
 
     Returns:
         Lower and upper end, 0..1; NaN for fewer than two images.

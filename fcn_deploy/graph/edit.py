@@ -1,4 +1,4 @@
-"""The few things every rewrite of a graph needs."""
+"""What every rewrite of a graph needs: constants, inputs that may be left out, nodes in a place."""
 
 from __future__ import annotations
 
@@ -23,9 +23,15 @@ def add_constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
 
 
 def replace_node(graph: ir.Graph, node: ir.Node, nodes: Sequence[ir.Node]) -> None:
-    """Puts nodes in the place of one of a single output, which the last of them makes, under its name.
+    """Puts nodes in the place of a node of one output.
 
-    What the others make is called after them where it has no name.
+    The last of them makes the output, which keeps its name, type and shape. An output of the others that has no name is
+    named after its node.
+
+    Args:
+        graph: The graph of `node`.
+        node: Is removed.
+        nodes: In order, one or more.
     """
     old, new = node.outputs[0], nodes[-1].outputs[0]
     for each in nodes[:-1]:
@@ -45,12 +51,12 @@ def constant_of(value: ir.Value | None) -> NDArray[Any] | None:
 
 
 def optional_input(node: ir.Node, index: int) -> ir.Value | None:
-    """Returns an input that a node may leave out; None where it does."""
+    """Returns an input that a node may leave out; None if it is left out."""
     return node.inputs[index] if index < len(node.inputs) else None
 
 
 def insert_after(graph: ir.Graph, value: ir.Value, nodes: Sequence[ir.Node]) -> None:
-    """Puts nodes right after what makes a value, or at the start of the graph if the value is an input of it."""
+    """Puts nodes right after the node that makes a value, or at the start of the graph if the value is its input."""
     producer = value.producer()
     if producer is not None:
         graph.insert_after(producer, nodes)
@@ -58,12 +64,36 @@ def insert_after(graph: ir.Graph, value: ir.Value, nodes: Sequence[ir.Node]) -> 
         graph.insert_before(graph[0], nodes)
 
 
-class NodeWriter:
-    """Makes nodes and constants whose names begin with that of one layer; `nodes` holds them in order.
+def insert_cast(graph: ir.Graph, value: ir.Value, dtype: ir.DataType, name: str) -> ir.Value:
+    """Puts a Cast right after the node that makes a value.
 
     Args:
-        graph: What the constants are added to; where the nodes go is the caller's business.
-        name: Of the layer.
+        graph: The graph of the value.
+        value: Of any type; its readers stay its readers.
+        dtype: The type to cast to.
+        name: Name of the node and of its output.
+
+    Returns:
+        The output of the Cast, with the shape of the value.
+    """
+    node = ir.node("Cast", [value], {"to": dtype}, name=name)
+    output = node.outputs[0]
+    output.name, output.type, output.shape = name, ir.TensorType(dtype), value.shape
+    insert_after(graph, value, [node])
+    return output
+
+
+class NodeWriter:
+    """Makes nodes and constants whose names begin with the name of one layer.
+
+    It adds the constants to the graph; the caller puts `nodes` where they belong.
+
+    Args:
+        graph: The graph that gets the constants.
+        name: Name of the layer.
+
+    Attributes:
+        nodes: The nodes so far, in order.
     """
 
     def __init__(self, graph: ir.Graph, name: str) -> None:
@@ -71,13 +101,13 @@ class NodeWriter:
         self._graph, self._name = graph, name
 
     def add(self, operator: str, *inputs: ir.Value | None, suffix: str | None = None, **attributes: object) -> ir.Value:
-        """Makes a node of one output, which has the name of the node.
+        """Makes a node of one output; node and output have the same name.
 
         Args:
-            operator: Of ONNX.
-            inputs: None for one that is left out.
-            suffix: What follows the layer's name; the operator where None.
-            attributes: Of the node.
+            operator: An operator of ONNX.
+            inputs: None for an input that is left out.
+            suffix: What follows the layer's name; the operator if None. A constant of the layer must have another.
+            attributes: The node's attributes.
 
         Returns:
             The output.
@@ -87,10 +117,14 @@ class NodeWriter:
         self.nodes.append(node)
         return node.outputs[0]
 
+    def name_last_as_layer(self) -> None:
+        """Gives the last node the name of the layer: it multiplies with the layer's weights."""
+        self.nodes[-1].name = self._name
+
     def constant(self, suffix: str, array: NDArray[Any]) -> ir.Value:
-        """Adds a constant to the graph."""
+        """Adds a constant to the graph and returns it."""
         return add_constant(self._graph, f"{self._name}/{suffix}", array)
 
     def sizes(self, suffix: str, *numbers: int) -> ir.Value:
-        """Adds a constant of int64 to the graph, such as a shape."""
+        """Adds a constant of int64, such as a shape, to the graph and returns it."""
         return self.constant(suffix, np.array(numbers, np.int64))

@@ -1,4 +1,4 @@
-"""The layers of a graph: what each multiplies with, how often, and in which precision."""
+"""The layers of a graph: their weights, their cost, and their precision."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import onnx_ir as ir
 from onnx.inliner import inline_local_functions
 
 from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.graph.edit import optional_input
+from fcn_deploy.graph.ops import DEQUANTIZE, QDQ, REARRANGING, WEIGHTED
 from fcn_deploy.graph.shape_inference import Shape, TensorType, tensor_types
 
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _FLOATS = {
     ir.DataType.FLOAT: "fp32",
     ir.DataType.FLOAT16: "fp16",
@@ -20,8 +21,8 @@ _FLOATS = {
     ir.DataType.DOUBLE: "fp64",
 }
 
-# Between a constant and the layer whose weights it is: what changes how weights are stored, not which they are.
-_STORAGE = ("DequantizeLinear", "QuantizeLinear", "Cast", "Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze")
+# These may stand between a constant and the layer that reads it as weights: they change how weights are stored only.
+_STORAGE = frozenset({*QDQ, "Cast"}) | REARRANGING
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,16 @@ class Layer:
     """A node with weights.
 
     Attributes:
-        name: The node's.
+        name: Name of the node.
         op: `Conv`, `ConvTranspose`, `Gemm` or `MatMul`.
         weights: Their shape as the node reads them: [out, in / groups, kernel...] of a Conv, [in, out / groups,
             kernel...] of a ConvTranspose.
-        output: Shape of what it makes, batch first; None where that is not known.
-        parameters: How many weights and biases it reads; scales and zero points are none. A tensor that two layers read
-            counts for each, for exporters also merge tensors that merely happen to be equal.
-        macs: How often it multiplies and adds for a batch; None where that is not known.
-        precision: What it computes in: `fp32`, `fp16`, `bf16`, `fp64`; or, where it reads both its input and its
-            weights by way of Q/DQ, the wider of the two types, which is `int8` for integers of 8 bits.
+        output: Shape of its output, batch first; None if it is not known.
+        parameters: Number of its weights and biases, without scales and zero points. A tensor that two layers read
+            counts for each, because exporters also merge tensors that happen to be equal.
+        macs: Number of multiply-adds for a batch; None if it is not known.
+        precision: `fp32`, `fp16`, `bf16`, `fp64`; or, if it reads both its input and its weights by way of Q/DQ, the
+            wider of the two types, which is `int8` for integers of 8 bits.
     """
 
     name: str
@@ -53,8 +54,8 @@ class Layer:
 def list_layers(model: ir.Model, images: ImageShape | None) -> tuple[Layer, ...]:
     """Returns the layers of a model: each Conv, ConvTranspose, Gemm and MatMul whose weights are constant.
 
-    A layer's multiplications are those that its weights take part in, those with the zeros of the padding among them,
-    and not the additions of its bias: half of what `torch.utils.flop_counter` counts.
+    The cost counts the products with weights, also with the zeros of the padding, and not the additions of the bias:
+    half of what `torch.utils.flop_counter` counts.
 
     - Conv: elements of the output x in channels / groups x kernel. Each element is a sum over that many products.
     - ConvTranspose: elements of the input x out channels / groups x kernel. Each element is spread over that many.
@@ -62,7 +63,7 @@ def list_layers(model: ir.Model, images: ImageShape | None) -> tuple[Layer, ...]
 
     Args:
         model: Any model; an exported net, an engine, or another.
-        images: What the model is fed, from `shapes.image_shape`; None leaves outputs and multiplications unknown.
+        images: Shape of its input, from `shape_inference.image_shape`; with None, `output` and `macs` are unknown.
 
     Returns:
         In the order of the graph, those inside the branches of If and the bodies of loops included.
@@ -78,19 +79,19 @@ def list_layers(model: ir.Model, images: ImageShape | None) -> tuple[Layer, ...]
 
 
 def total_macs(layers: Iterable[Layer]) -> int | None:
-    """Returns how often all layers multiply and add; None if that is not known of one of them."""
+    """Returns the multiply-adds of all layers; None if those of one of them are not known."""
     macs = [layer.macs for layer in layers]
     known = [count for count in macs if count is not None]
     return sum(known) if len(known) == len(macs) else None
 
 
 def _layer(node: ir.Node, types: Mapping[str, TensorType]) -> Layer | None:
-    if node.op_type not in _LAYERS or node.domain:
+    if node.op_type not in WEIGHTED or node.domain:
         return None
     # Only a matrix product may have its weights on the left.
     sides = (1, 0) if node.op_type in ("Gemm", "MatMul") else (1,)
     side = next((side for side in sides if _constant(node.inputs[side]) is not None), None)
-    # A product of two constants is one itself: it is computed once, not for an image.
+    # A product of two constants is itself constant: it is computed once, not for each image.
     if side is None or _constant(node.inputs[1 - side]) is not None:
         return None
     data, read = node.inputs[1 - side], node.inputs[side]
@@ -123,7 +124,7 @@ def _macs(node: ir.Node, side: int, weights: Shape, data: Shape | None, output: 
 
 
 def _summed_axis(node: ir.Node, side: int, weights: Shape) -> int:
-    """The axis of a matrix of weights that a product sums over: the columns on the left, the rows on the right."""
+    """The axis of a matrix of weights over which a product sums: the columns on the left, the rows on the right."""
     if node.op_type == "MatMul":
         return -1 if side == 0 or len(weights) == 1 else -2
     transposed = bool(node.attributes.get_int("transB" if side else "transA", 0))
@@ -131,18 +132,18 @@ def _summed_axis(node: ir.Node, side: int, weights: Shape) -> int:
 
 
 def _constant(value: ir.Value | None) -> ir.Value | None:
-    """Returns the constant that a value is, or is stored as; None where it is computed from the input."""
+    """Returns the constant that a value is, or is stored as; None if it is computed from the input."""
     while value is not None and ir.convenience.get_const_tensor(value) is None:
         value = _stored_in(value)
     return value
 
 
 def _stored_in(value: ir.Value) -> ir.Value | None:
-    return _behind(value, _STORAGE) or _transformed(value)
+    return _source(value, _STORAGE) or _transformed(value)
 
 
 def _transformed(value: ir.Value) -> ir.Value | None:
-    """Returns the weights that a constant matrix transforms, on its right, as `passes.winograd` writes it."""
+    """Returns the weights that a matrix product transforms by a constant on its left: a product of constants is one."""
     producer = value.producer()
     if producer is None or producer.op_type != "MatMul":
         return None
@@ -151,7 +152,7 @@ def _transformed(value: ir.Value) -> ir.Value | None:
     return weights if constant else None
 
 
-def _behind(value: ir.Value, ops: Collection[str]) -> ir.Value | None:
+def _source(value: ir.Value, ops: Collection[str]) -> ir.Value | None:
     producer = value.producer()
     return producer.inputs[0] if producer is not None and producer.op_type in ops else None
 
@@ -168,9 +169,9 @@ def _stored_shape(constant: ir.Value) -> Shape:
 
 
 def _bias(node: ir.Node, side: int, weights: Shape) -> ir.Value | None:
-    """Returns the constant that a layer adds to its products, in the node or, behind a MatMul, in the next one."""
+    """Returns the constant that a layer adds to its products, in the node or, after a MatMul, in the next node."""
     if node.op_type != "MatMul":
-        return _constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        return _constant(optional_input(node, 2))
     uses = list(node.outputs[0].uses())
     if side == 0 or len(uses) != 1 or uses[0].node.op_type != "Add":
         return None
@@ -181,8 +182,8 @@ def _bias(node: ir.Node, side: int, weights: Shape) -> ir.Value | None:
 def _precision(data: ir.Value, read: ir.Value, stored: ir.Value, types: Mapping[str, TensorType]) -> str:
     weights: ir.Value | None = read
     while weights is not None and weights is not stored:
-        integers, activations = (_behind(value, ("DequantizeLinear",)) for value in (weights, data))
-        # Weights that are kept as integers but meet floats are floats again by then.
+        integers, activations = (_source(value, (DEQUANTIZE,)) for value in (weights, data))
+        # Integers on both sides make an integer layer. Integer weights that meet float data are computed in float.
         if integers is not None and activations is not None:
             return _quantized(_dtype(integers, stored, types), _dtype(activations, stored, types))
         weights = _stored_in(weights)
@@ -197,7 +198,7 @@ def _quantized(weights: ir.DataType, activations: ir.DataType) -> str:
 
 
 def _dtype(value: ir.Value, stored: ir.Value, types: Mapping[str, TensorType]) -> ir.DataType:
-    """The type of weights; inside branches and loops, where types are not inferred, that of what is stored."""
+    """The type of weights; inside branches and loops, where types are not inferred, the type of the stored constant."""
     known = types.get(str(value.name))
     if known is not None:
         return known.dtype

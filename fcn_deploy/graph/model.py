@@ -104,6 +104,8 @@ class ExportedModel:
         content: Of its ONNX file.
         spec: What the net is.
         sha256: Of the content, in hex; ranges and sidecars know the model by it.
+        error: Largest difference from what it was made of, over its range, as the comparison that followed found it;
+            None for a model that was read from a file.
         graph: To be read. What rewrites it works on a `copy`.
     """
 
@@ -111,6 +113,7 @@ class ExportedModel:
     spec: ModelSpec
     sha256: str
     _model: ir.Model
+    error: float | None = None
 
     @classmethod
     def parse(cls, content: bytes, what: str = "the model", spec: ModelSpec | None = None) -> ExportedModel:

@@ -7,8 +7,13 @@ QDQ = (QUANTIZE, DEQUANTIZE)
 
 # Layers: they multiply with weights.
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+CONVOLUTIONS = ("Conv", "ConvTranspose")
 
-# What these give holds values of their first input and no others: it needs no range and no rounding of its own.
-SELECTING = frozenset(
-    {"MaxPool", "Slice", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Flatten", "Gather"}
-)
+# Their output holds all elements of their first input and nothing else, in another shape or order.
+REARRANGING = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten"})
+
+# Their output holds values of their first input and nothing else: it needs no range and no rounding of its own.
+SELECTING = REARRANGING | {"MaxPool", "Slice", "Gather"}
+
+# They read the shape of their input, not its values.
+MEASURING = frozenset({"Shape", "Size"})

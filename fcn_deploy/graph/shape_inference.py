@@ -23,23 +23,23 @@ Shape = tuple[int, ...]
 
 DEFAULT_SHAPE = ImageShape(1, 512, 512)
 
-# What a graph computes of shapes are a few integers; whatever is longer is data, whose values no shape depends on.
+# A graph computes a few integers from shapes; a longer tensor is data, whose values no shape depends on.
 _LONGEST = 1024
 
 
 def image_shape(model: ir.Model, asked: ImageShape | None = None) -> ImageShape | None:
-    """Returns the shape of the images that a model is to be described for.
+    """Returns the shape of the images for which a model is to be described.
 
     Args:
         model: Any model.
-        asked: What the user wants, or None.
+        asked: The shape that the user wants, or None.
 
     Returns:
-        What was asked for, else the model's own shape with 1x512x512 where that is dynamic; None if the model takes no
-        images: its one input is neither float [N, 3, H, W] nor uint8 [N, H, W, 3].
+        The shape that was asked for; else the model's own, with 1x512x512 for what is dynamic in it. None if the model
+        takes no images: its one input is neither float [N, 3, H, W] nor uint8 [N, H, W, 3].
 
     Raises:
-        UsageError: A shape was asked for that the model does not take.
+        UsageError: The model does not take the shape that was asked for.
     """
     image = _image_input(model)
     if image is None:
@@ -48,7 +48,7 @@ def image_shape(model: ir.Model, asked: ImageShape | None = None) -> ImageShape 
                 "the model takes no images, so it has no shape to choose",
                 got=", ".join(f"{value.name} {value.dtype} {value.shape}" for value in _inputs(model)) or "no inputs",
                 expected="one input, float [N, 3, H, W] or uint8 [N, H, W, 3]",
-                fix="leave --shape out",
+                fix="leave out `shape`",
             )
         return None
     assert image.shape is not None
@@ -61,7 +61,7 @@ def image_shape(model: ir.Model, asked: ImageShape | None = None) -> ImageShape 
     shape = ImageShape(*own)
     if asked is not None and asked != shape:
         raise UsageError(
-            "the model's shape is fixed", got=f"--shape {asked}", expected=str(shape), fix="leave --shape out"
+            "the model's shape is fixed", got=f'`shape="{asked}"`', expected=str(shape), fix="leave out `shape`"
         )
     return shape
 
@@ -71,8 +71,8 @@ class TensorType:
     """What is known of a tensor before the graph runs.
 
     Attributes:
-        dtype: Of its elements.
-        shape: None where it is not known.
+        dtype: Type of its elements.
+        shape: Its sizes; None if not all of them are known.
     """
 
     dtype: ir.DataType
@@ -85,7 +85,7 @@ class TensorFacts:
 
     Attributes:
         types: By name.
-        values: Of the short ones that no pixel of the image has a part in, by name.
+        values: Values of the short tensors that do not depend on the pixels of the image, by name.
     """
 
     types: Mapping[str, TensorType]
@@ -100,17 +100,17 @@ def tensor_types(model: ir.Model, images: ImageShape | None) -> dict[str, Tensor
 def tensor_facts(model: ir.Model, images: ImageShape | None) -> TensorFacts:
     """Returns what is known of the graph's tensors.
 
-    Walks the graph once. Each node's output gets the shape that ONNX's inference gives it, and what the graph computes
-    of shapes (the ends of a crop, the size of a Resize) is computed by ONNX's reference implementation, so that the
-    next node's inference knows it. Inference of the whole graph leaves such tensors unknown.
+    Walks the graph once. ONNX's inference gives each node's output its shape. What the graph computes from shapes (the
+    ends of a crop, the size of a Resize) is computed by ONNX's reference implementation, so that the inference of the
+    next node knows it. ONNX's inference of a whole graph leaves such tensors unknown.
 
     Args:
         model: Any model, without local functions.
-        images: What it is fed; None where nothing is known of the input.
+        images: Shape of its input; None if it is not known.
 
     Returns:
-        What is certain. Not known are shapes that depend on values, such as the output of NonZero, what is behind
-        operators ONNX does not define, and what is inside the branches of If and the bodies of loops.
+        What is certain. Not known are shapes that depend on values, such as the output of NonZero, what comes after
+        operators that ONNX does not define, and what is inside the branches of If and the bodies of loops.
 
     Raises:
         InputError: The model does not run on such images.
@@ -152,7 +152,7 @@ def _channel_axis(image: ir.Value) -> int:
 
 
 def _axes(image: ir.Value) -> list[int]:
-    """Where batch, height and width stand."""
+    """The axes of batch, height and width."""
     return [axis for axis in range(4) if axis != _channel_axis(image)]
 
 
@@ -175,9 +175,9 @@ class _Known:
 
     Attributes:
         opsets: Versions by domain.
-        images: What the model is fed, for errors.
-        types: By tensor name.
-        values: By tensor name.
+        images: Shape of the model's input, for errors; None if it is not known.
+        types: Types by tensor name.
+        values: Values by tensor name.
     """
 
     opsets: Mapping[str, int]
@@ -213,7 +213,7 @@ class _Known:
                 f"{node.op_type} {node.name} does not fit its inputs",
                 got=", ".join(str(_static(self.types[name])) for name in inputs),
                 expected=None if self.images is None else f"a model that takes images of {self.images}",
-                fix=None if self.images is None else "name a shape that it takes, with --shape",
+                fix=None if self.images is None else "give a `shape` that it takes",
             ) from error
         self.types.update({name: outputs[name] for name in node.output if name in outputs})
 
@@ -224,7 +224,7 @@ class _Known:
                 ends = {attribute.name: attribute.i for attribute in node.attribute}
                 self._keep(node.output[0], np.array(shape[ends.get("start", 0) : ends.get("end")], np.int64))
             return
-        # Without inputs only Constant always gives the same.
+        # Of the operators without inputs only Constant always gives the same.
         if not all(name in self.values for name in inputs) or not (inputs or node.op_type == "Constant"):
             return
         sizes = (_static(self.types[name]) for name in node.output if name in self.types)
@@ -237,14 +237,14 @@ class _Known:
             [onnx.helper.make_empty_tensor_value_info(name) for name in node.output],
         )
         try:
-            # numpy need not warn of a division by zero in a net that nobody runs.
+            # No warning of a division by zero: the net is not run, and the user has no use for it.
             with np.errstate(all="ignore"):
                 results = ReferenceEvaluator(graph, dict(self.opsets)).run(
                     None, {name: self.values[name] for name in inputs}
                 )
         except Exception as error:
-            # It fails in as many ways as operators can; what it cannot compute stays unknown, and so does its shape.
-            _log.debug("%s %s cannot be computed: %s", node.op_type, node.name, error)
+            # Each operator can fail in its own way; what cannot be computed stays unknown, and so do shapes made of it.
+            _log.debug("cannot compute %s %s: %s", node.op_type, node.name, error)
             return
         for name, result in zip(node.output, results, strict=True):
             if isinstance(result, np.ndarray | np.generic) and result.dtype.kind in "biuf":

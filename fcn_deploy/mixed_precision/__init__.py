@@ -1,1 +1,1 @@
-"""Which layer gets which precision, from what each costs on the user's images; above quant, build and evaluate."""
+"""Mixed precision: which layer runs in what, decided by accuracy and time on the user's images."""

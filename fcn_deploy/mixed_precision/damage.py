@@ -1,4 +1,4 @@
-"""Sensitivity: what each layer costs in INT8, alone, and as the last one to be given back."""
+"""Sensitivity: what INT8 costs in each layer, as the only INT8 layer and as the last one to become INT8."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.errors import InputError
 from fcn_deploy.evaluation.parity import Output, ParityTally
 from fcn_deploy.graph.layers import list_layers
-from fcn_deploy.graph.model import parse
-from fcn_deploy.mixed_precision.candidates import Mixer
+from fcn_deploy.mixed_precision.candidates import Candidates
 from fcn_deploy.mixed_precision.layer_times import time_layers
-from fcn_deploy.mixed_precision.prefix_cache import Result, rerun
+from fcn_deploy.mixed_precision.prefix_cache import VariantResult, run_variants
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime.image import normalize
 
@@ -29,8 +28,8 @@ class Fidelity:
     """How far logits are from those of the net without INT8.
 
     Attributes:
-        agreement: Share of pixels labelled alike, 0..1.
-        sqnr: Signal to quantisation noise ratio of the logits in dB; infinite where they are equal.
+        agreement: Share of pixels with the same label, 0..1.
+        sqnr: Signal to quantisation noise ratio of the logits in dB; infinite if they are equal.
     """
 
     agreement: float
@@ -43,12 +42,12 @@ class LayerSensitivity:
 
     Attributes:
         name: Of the layer.
-        int8: Whether the mix that is looked at runs it in INT8.
-        macs: How often it multiplies and adds for one of the images.
+        int8: Whether the mix runs it in INT8.
+        macs: How often it multiplies and adds for the first image.
         alone: The net with INT8 in this layer alone.
-        others: The mix with this layer given back; the mix itself where it is not INT8 there.
-        float_ms: Milliseconds of the layer in float, for one of the images; None where they cannot be told.
-        int8_ms: Likewise in INT8.
+        others: The mix with this layer in float; the mix itself if the layer is float there.
+        float_ms: Milliseconds of the layer in float, for the first image; None if they are not known.
+        int8_ms: The same in INT8.
     """
 
     name: str
@@ -61,7 +60,7 @@ class LayerSensitivity:
 
     @property
     def saving(self) -> float:
-        """What INT8 saves in this layer: milliseconds where they were measured, else GMACs."""
+        """What INT8 saves in this layer: milliseconds if they were measured, else GMACs."""
         if self.float_ms is None or self.int8_ms is None:
             return self.macs / 1e9
         return self.float_ms - self.int8_ms
@@ -75,9 +74,9 @@ class Sensitivity:
         target: What the graphs were made for: `onnxruntime` or `tensorrt`.
         method: How ranges were chosen.
         images: How many images it was measured on.
-        shape: [height, width] of the image that multiplications and times are of.
-        mix: The mix that is looked at, as a whole.
-        layers: In graph order, every one that can be quantised.
+        shape: [height, width] of the first image, for which `macs` and times are.
+        mix: The net with all its INT8 layers: the mix of precisions that is examined.
+        layers: Every layer that can be quantised, in graph order.
     """
 
     target: str
@@ -88,23 +87,23 @@ class Sensitivity:
     layers: tuple[LayerSensitivity, ...]
 
     def damage(self, layer: LayerSensitivity) -> float:
-        """Returns the share of pixels, 0..1, that INT8 in a layer moves to another label; negative where it helps.
+        """Returns the share of pixels, 0..1, whose label INT8 in a layer changes; negative if it helps.
 
         The mean of the agreement that the layer costs as the only INT8 layer and as the last one of the mix: the first
-        and the last of the places over which its Shapley value (https://arxiv.org/abs/1705.07874) would average.
-        Neither alone will do, for rounding errors of several layers add up and cancel: the sum of what each costs alone
-        is not what they cost together.
+        and the last of the positions that its Shapley value (https://arxiv.org/abs/1705.07874) averages over. One of
+        them is not enough: the rounding errors of several layers add up and cancel, so the costs of single layers do
+        not sum to what the layers cost together.
         """
         first = 1 - layer.alone.agreement
         last = layer.others.agreement - self.mix.agreement
         return (first + last) / 2
 
     def by_damage(self) -> list[LayerSensitivity]:
-        """Returns the INT8 layers of the mix, the one of most damage first."""
+        """Returns the INT8 layers of the mix, the most damaging first."""
         return sorted((layer for layer in self.layers if layer.int8), key=self.damage, reverse=True)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns it as JSON data; an infinite SQNR, of logits that are equal, is null."""
+        """Returns it as JSON data; an infinite SQNR, of equal logits, is null."""
 
         def written(value: Any) -> Any:
             if isinstance(value, dict):
@@ -117,7 +116,7 @@ class Sensitivity:
 
 
 def measure_sensitivity(
-    mixer: Mixer,
+    candidates: Candidates,
     images: Sequence[NDArray[np.uint8]],
     *,
     threads: int | None = None,
@@ -125,13 +124,14 @@ def measure_sensitivity(
 ) -> Sensitivity:
     """Measures what INT8 costs in each layer, on images.
 
-    For each layer two mixes are run: INT8 in it alone, and the mixer's own mix without it. What precedes the layer is
-    the same in the net without INT8 and in the whole mix: these two run once, and what the others start from is kept in
-    a temporary folder. Layers are timed on ONNX Runtime alone: a simulation's times mean nothing.
+    For each layer two graphs are run: INT8 in that layer alone, and all INT8 layers but that one. Up to the layer, the
+    first equals the net without INT8 and the second the net with all INT8 layers. These two run once, and the tensors
+    that the others start from are kept in a temporary folder. Layers are timed for ONNX Runtime only: the times of a
+    simulation mean nothing.
 
     Args:
-        mixer: What is quantised, and how.
-        images: uint8 [H, W, 3], RGB, of any sizes; not those that were observed.
+        candidates: What is quantised, and how.
+        images: uint8 [H, W, 3], RGB, of any sizes; not those that calibration saw.
         threads: CPU threads.
         progress: Told of each layer.
 
@@ -140,46 +140,46 @@ def measure_sensitivity(
     """
     if not len(images):
         raise InputError("no images to measure on", expected="at least one")
-    feeds = [{"image": normalize(image[np.newaxis], mixer.spec.normalization)} for image in images]
-    alone_in = {name: functools.partial(mixer.make, (name,)) for name in mixer.layers}
-    all_but = {name: functools.partial(mixer.make, without(mixer.start, name)) for name in mixer.start}
-    with progress.advancing(f"measuring {len(mixer.layers)} layers on {len(feeds)} images") as advance:
+    feeds = [{"image": normalize(image[np.newaxis], candidates.model.spec.normalization)} for image in images]
+    alone_in = {name: functools.partial(candidates.make, (name,)) for name in candidates.layers}
+    all_but = {name: functools.partial(candidates.make, without(candidates.start, name)) for name in candidates.start}
+    with progress.advancing(f"measuring {len(candidates.layers)} layers on {len(feeds)} images") as advance:
         tally = _Tally(advance, len(feeds) * (2 + len(alone_in) + len(all_but)))
-        for result in rerun(mixer.make(()), alone_in, feeds, threads=threads):
+        for result in run_variants(candidates.make(()), alone_in, feeds, threads=threads):
             tally.add("alone", result)
-        for result in rerun(mixer.make(mixer.start), all_but, feeds, threads=threads):
+        for result in run_variants(candidates.make(candidates.start), all_but, feeds, threads=threads):
             tally.add("mix", result)
     height, width = images[0].shape[:2]
     times: dict[str, dict[str, float]] = {"float": {}, "int8": {}}
-    if mixer.target == "onnxruntime":
-        models = {"float": mixer.make(()), "int8": mixer.make(mixer.layers)}
+    if candidates.target == "onnxruntime":
+        graphs = {"float": candidates.make(()), "int8": candidates.make(candidates.layers)}
         with progress.working(f"timing the layers at {height}x{width}"):
-            times = time_layers(models, mixer.layers, feeds[0], threads=threads)
-    macs = {layer.name: layer.macs for layer in list_layers(parse(mixer.model), ImageShape(1, height, width))}
+            times = time_layers(graphs, candidates.layers, feeds[0], threads=threads)
+    macs = {layer.name: layer.macs for layer in list_layers(candidates.model.copy(), ImageShape(1, height, width))}
     mix = tally.fidelity("mix", None)
     return Sensitivity(
-        target=mixer.target,
-        method=mixer.config.method,
+        target=candidates.target,
+        method=candidates.config.method,
         images=len(feeds),
         shape=(height, width),
         mix=mix,
         layers=tuple(
             LayerSensitivity(
                 name=name,
-                int8=name in mixer.start,
+                int8=name in candidates.start,
                 macs=macs[name] or 0,
                 alone=tally.fidelity("alone", name),
-                others=tally.fidelity("mix", name) if name in mixer.start else mix,
+                others=tally.fidelity("mix", name) if name in candidates.start else mix,
                 float_ms=times["float"].get(name),
                 int8_ms=times["int8"].get(name),
             )
-            for name in mixer.layers
+            for name in candidates.layers
         ),
     )
 
 
 def without(layers: Sequence[str], name: str) -> tuple[str, ...]:
-    """Returns the layers but the one of that name."""
+    """Returns the layers except the one with that name."""
     return tuple(layer for layer in layers if layer != name)
 
 
@@ -191,7 +191,7 @@ class _Tally:
         self._references: list[Output] = []
         self._parities: dict[tuple[str, str | None], ParityTally] = {}
 
-    def add(self, run: str, result: Result) -> None:
+    def add(self, run: str, result: VariantResult) -> None:
         output = Output(result.logits[0].argmax(0), result.logits[0])
         if len(self._references) == result.image and result.variant is None:
             self._references.append(output)

@@ -1,82 +1,79 @@
-"""Holds mixes against the exported model, and the ground truth where there is any, on the same images."""
+"""Compares candidates with the exported model, and with the ground truth if there is any, on the same images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Iterable
 
 import numpy as np
 
-from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.errors import InputError
-from fcn_deploy.evaluation.accuracy import confusion_matrix, miou_drop
-from fcn_deploy.evaluation.comparison import Assessment, Sample
+from fcn_deploy.evaluation.accuracy import Matrix, confusion_matrix, miou_drop
+from fcn_deploy.evaluation.comparison import Comparison, Sample
 from fcn_deploy.evaluation.parity import Output, ParityTally, run
+from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
 
-class Judge:
-    """Assesses graphs on images on which the reference has run once.
+class Evaluator:
+    """Evaluates graphs on images. The reference, which is the exported model, has run on them once.
 
     Args:
-        reference: Content of the exported ONNX file.
-        spec: Of the net.
-        samples: An image, uint8 [H, W, 3], and its truth, integer [H, W], or None for all of them.
+        model: The exported model.
+        samples: An image, uint8 [H, W, 3], and its truth, integer [H, W]; or None as the truth of every image.
         ignore_index: Truth that does not count.
-        threads: CPU threads; ONNX Runtime's default where None.
+        threads: CPU threads; None for ONNX Runtime's default.
+
+    Attributes:
+        images: The images, in the order of the samples.
 
     Raises:
-        InputError: There are no images, one does not fit the net, or some have truth and others not.
+        InputError: There are no images, one does not fit the net, or some have truth and others have none.
     """
 
     def __init__(
         self,
-        reference: bytes,
-        spec: ModelSpec,
+        model: ExportedModel,
         samples: Iterable[Sample],
         ignore_index: int | None,
         *,
         threads: int | None = None,
     ) -> None:
-        self._spec, self._ignore_index, self._threads = spec, ignore_index, threads
-        self._samples = list(samples)
-        self.images = [image for image, _ in self._samples]
+        self._spec, self._ignore_index, self._threads = model.spec, ignore_index, threads
+        pairs = list(samples)
+        self.images = [image for image, _ in pairs]
         if not self.images:
-            raise InputError("no images to judge on", expected="at least one")
-        self._truths = [truth for _, truth in self._samples if truth is not None]
+            raise InputError("no images to evaluate on", expected="at least one")
+        self._truths = [truth for _, truth in pairs if truth is not None]
         if self._truths and len(self._truths) < len(self.images):
             raise InputError("images without ground truth", expected="labels for each, or for none")
-        # Labels alone: the logits of all images would be too much to hold.
-        self._references = [Output(output.labels) for output in self._run(reference, lambda: None)]
+        # Labels only: the logits of all images would need too much memory.
+        self._references = self._run(model.content)
         self._matrices = self._confusions(self._references)
 
-    def assess(self, graph: bytes, advance: Callable[[], None] = lambda: None) -> Assessment:
+    def evaluate(self, graph: bytes) -> Comparison:
         """Compares a graph with the reference.
 
         Args:
             graph: Content of an ONNX file with the input and output of the exported model.
-            advance: Called behind each image.
+
+        Raises:
+            ArtifactError: ONNX Runtime cannot load it.
         """
-        outputs = self._run(graph, advance)
+        outputs = self._run(graph)
         tally = ParityTally()
         for expected, found in zip(self._references, outputs, strict=True):
             tally.add(expected, found)
-        if self._matrices is None:
-            return Assessment(tally.result())
-        matrices = self._confusions(outputs)
-        assert matrices is not None
-        return Assessment(tally.result(), matrices, miou_drop(self._matrices, matrices))
+        reference, matrices = self._matrices, self._confusions(outputs)
+        if reference is None or matrices is None:
+            return Comparison(tally.result())
+        return Comparison(tally.result(), matrices, miou_drop(reference, matrices))
 
-    def _run(self, graph: bytes, advance: Callable[[], None]) -> list[Output]:
-        outputs = []
-        with closing(Segmenter(OnnxRuntimeBackend(graph, threads=self._threads), spec=self._spec)) as segmenter:
-            for image in self.images:
-                outputs.append(Output(run(segmenter, image).labels))
-                advance()
-        return outputs
+    def _run(self, graph: bytes) -> list[Output]:
+        with Segmenter(OnnxRuntimeBackend(graph, threads=self._threads), spec=self._spec) as segmenter:
+            return [Output(run(segmenter, image).labels) for image in self.images]
 
-    def _confusions(self, outputs: list[Output]) -> np.ndarray | None:
+    def _confusions(self, outputs: list[Output]) -> Matrix | None:
         if not self._truths:
             return None
         return np.stack(

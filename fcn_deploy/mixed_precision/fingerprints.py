@@ -1,7 +1,7 @@
-"""What two graphs compute alike, so that one need not compute again what the other has.
+"""Which tensors two graphs compute in the same way, so that one need not compute again what the other has computed.
 
-Two mixes of one net are the same up to the first layer in which they differ. Tensors are recognised by how they are
-computed, not by their names: by a hash over the operators, attributes and constants they come from.
+Two candidates of one net are equal up to the first layer in which they differ. A tensor is recognised by how it is
+computed, not by its name: by a hash of the operators, attributes and constants that it comes from.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import hashlib
 from collections.abc import Mapping
 
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from fcn_deploy.graph.model import serialize
-from fcn_deploy.passes import pipelines
 
-Prints = dict[ir.Value, bytes]
+Fingerprints = dict[ir.Value, bytes]
 
 
-def fingerprints(graph: ir.Graph) -> Prints:
-    """Returns a hash for each tensor of a graph: equal for tensors of two graphs that are computed alike.
+def fingerprints(graph: ir.Graph) -> Fingerprints:
+    """Returns a hash for each tensor of a graph; tensors of two graphs with the same hash are equal.
 
-    Tensors that a branch or a loop takes part in have none, for it may read more than the inputs of its node.
+    Tensors that come from a branch or a loop have no hash: its body may read more than the inputs of its node.
     """
-    prints: Prints = {value: _digest(b"input", str(value.name).encode()) for value in graph.inputs}
+    prints: Fingerprints = {value: _digest(b"input", str(value.name).encode()) for value in graph.inputs}
     for value in graph.initializers.values():
         tensor = value.const_value
         assert tensor is not None
@@ -43,19 +43,19 @@ def fingerprints(graph: ir.Graph) -> Prints:
     return prints
 
 
-def frontier(model: ir.Model, done: Prints) -> dict[ir.Value, ir.Value]:
-    """Finds where a graph leaves what another has computed already.
+def frontier(model: ir.Model, done: Fingerprints) -> dict[ir.Value, ir.Value]:
+    """Finds the last tensors of a graph that another graph has computed already.
 
-    The cut runs in front of a DequantizeLinear rather than behind it: integers take a quarter of the memory, and a
-    runtime that fuses DequantizeLinear into what follows still can.
+    The cut is before a DequantizeLinear, never after it: integers take a quarter of the memory, and a runtime can still
+    fuse the DequantizeLinear with the nodes after it.
 
     Args:
         model: The graph that is to run.
         done: The fingerprints of the graph that has run.
 
     Returns:
-        The last tensors that both compute, those of the first graph by those of the second. What makes the outputs is
-        always left to run.
+        From tensors of the graph that is to run to the same tensors of the graph that has run. The nodes that make the
+        outputs are always left to run.
     """
     known = {print_: value for value, print_ in done.items()}
     prints = fingerprints(model.graph)
@@ -78,26 +78,26 @@ def frontier(model: ir.Model, done: Prints) -> dict[ir.Value, ir.Value]:
 
 
 def cut(model: ir.Model, cuts: Mapping[ir.Value, ir.Value]) -> bytes:
-    """Returns the content of an ONNX file that computes a graph's outputs from `frontier`'s tensors.
+    """Returns the content of an ONNX file that computes a graph's outputs from the tensors of `frontier`.
 
     Args:
-        model: The graph; it is consumed.
-        cuts: From `frontier`. The file's inputs are called as `given` names them.
+        model: The graph; it is changed, and not to be used again.
+        cuts: From `frontier`. `input_name` names the inputs of the file.
     """
     inputs = []
     for value, source in cuts.items():
-        given_value = ir.Value(name=given(source), type=source.type, shape=value.shape)
+        handed_over = ir.Value(name=input_name(source), type=source.type, shape=value.shape)
         for use in list(value.uses()):
-            use.node.replace_input_with(use.idx, given_value)
-        inputs.append(given_value)
+            use.node.replace_input_with(use.idx, handed_over)
+        inputs.append(handed_over)
     model.graph.inputs.clear()
     model.graph.inputs.extend(inputs)
-    return serialize(pipelines.run(model, pipelines.FINAL))
+    return serialize(RemoveUnusedNodesPass()(model).model)
 
 
-def given(value: ir.Value) -> str:
-    """Returns what `cut` calls a tensor that another graph has computed."""
-    return f"{value.name}/given"
+def input_name(value: ir.Value) -> str:
+    """Returns the name that `cut` gives to the input for a tensor that another graph has computed."""
+    return f"{value.name}/computed"
 
 
 def _digest(*parts: bytes) -> bytes:

@@ -1,22 +1,24 @@
-"""Kernels chosen by measuring on this machine: direct or Winograd's algorithm, and where INT8 is worth it."""
+"""Kernels chosen by time on this machine: direct or Winograd's algorithm, and where INT8 is faster."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.shapes import ImageShape
-from fcn_deploy.artifacts.sidecar import Tuning
-from fcn_deploy.engines.engine import BuildConfig, Engine
+from fcn_deploy.artifacts.tuning import Tuning
+from fcn_deploy.engines.config import BuildConfig
+from fcn_deploy.engines.engine import Engine
 from fcn_deploy.engines.onnxruntime import onnxruntime_graph
-from fcn_deploy.evaluation.latency import BenchmarkConfig, benchmark
-from fcn_deploy.graph.model import parse
+from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, time_in_turn
+from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.mixed_precision.layer_times import time_layers
 from fcn_deploy.passes import pipelines
-from fcn_deploy.passes.winograd import winograd_layers
+from fcn_deploy.passes.winograd import winograd_candidates
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.quantization.selection import int8_layers
 from fcn_deploy.runtime.backend import Array
@@ -27,8 +29,24 @@ _ROUNDS = BenchmarkConfig(duration=5, iterations=7)
 
 
 @dataclass(frozen=True)
+class Clock:
+    """How time is measured; tests bring their own.
+
+    Attributes:
+        layers: Times layers, as `time_layers`.
+        engines: Times whole engines, as `time_in_turn`.
+    """
+
+    layers: Callable[..., Mapping[str, Mapping[str, float]]] = time_layers
+    engines: Callable[..., Sequence[Timing]] = time_in_turn
+
+
+_CLOCK = Clock()
+
+
+@dataclass(frozen=True)
 class Tuned:
-    """What measuring has chosen.
+    """What was chosen by time.
 
     Attributes:
         config: What to build: with the layers for Winograd's algorithm and, for INT8, the INT8 layers.
@@ -39,12 +57,12 @@ class Tuned:
     tuning: Tuning
 
     def recorded(self, engine: Engine) -> Engine:
-        """Returns an engine built from the configuration, whose sidecar says how it was tuned."""
+        """Returns an engine that was built from the configuration, with the tuning in its sidecar."""
         return replace(engine, sidecar=replace(engine.sidecar, tuning=self.tuning))
 
 
-def tune(
-    model: bytes,
+def tune_kernels(
+    model: ExportedModel,
     config: BuildConfig,
     ranges: Ranges | None,
     images: ImageShape,
@@ -52,85 +70,85 @@ def tune(
     *,
     threads: int | None = None,
     progress: Progress = _SILENT,
+    clock: Clock = _CLOCK,
 ) -> Tuned:
     """Chooses how an engine for ONNX Runtime's CPU multiplies in each layer, by time alone.
 
-    Layers are timed one by one in ONNX Runtime's profile: direct, by Winograd's algorithm, and in INT8. What that would
-    choose is then timed as a whole beside what would be built without tuning, in turn, and the faster is chosen: a
-    layer's surroundings have a price that is in no layer's own time. An INT8 layer that FP32 is as fast in is thereby
-    given back, where it costs no accuracy; a budget goes on from there.
+    Layers are timed one by one in ONNX Runtime's profile: direct, by Winograd's algorithm, and in INT8. The engine with
+    the fastest choice for each layer is then timed as a whole, in turn with the engine that would be built without
+    tuning, and the faster is chosen: conversions between layers cost time that is in no layer's own time. INT8 layers
+    that are as fast in FP32 become float, which costs no accuracy; an accuracy budget continues from there.
 
     Args:
-        model: Content of an ONNX file as `export` writes it.
+        model: As `export` writes it.
         config: What is to be built.
         ranges: What calibration saw, for INT8.
         images: Shape of the noise to time on.
-        cpu: What to call this machine's processor in the sidecar.
-        threads: CPU threads; all cores where None.
+        cpu: What the sidecar calls this machine's processor.
+        threads: CPU threads; None for all cores.
         progress: Told of what was timed.
+        clock: How time is measured.
 
     Raises:
         ArtifactError: ONNX Runtime cannot run the model at that shape.
-        InputError: The model is not an exported net, or the ranges are not the model's.
+        InputError: The ranges belong to another model.
     """
     image = np.random.default_rng(0).integers(0, 256, (images.batch, images.height, images.width, 3), dtype=np.uint8)
     with progress.working(f"timing the layers at {images}"):
-        candidates = _candidates(model, config, ranges, {"image": image}, threads)
+        timer = functools.partial(clock.layers, feeds={"image": image}, threads=threads)
+        choices = _choices(model, config, ranges, timer)
     runs = {
         name: OnnxRuntimeBackend(onnxruntime_graph(model, replace(each, io="image"), ranges)[0], threads=threads)
-        for name, each in candidates.items()
+        for name, each in choices.items()
     }
     with progress.working(f"timing {', '.join(runs)}"):
-        timings = benchmark({name: _run(backend, image) for name, backend in runs.items()}, _ROUNDS)
+        timings = clock.engines({name: _run(backend, image) for name, backend in runs.items()}, _ROUNDS)
     for backend in runs.values():
         backend.close()
     milliseconds = {timing.name: timing.median for timing in timings}
     chosen = min(milliseconds, key=milliseconds.__getitem__)
     listed = ", ".join(f"{name} {time:.1f} ms" for name, time in milliseconds.items())
-    progress.stage(f"tuned at {images}: {chosen}, of {listed}")
-    return Tuned(candidates[chosen], Tuning(str(images), threads, cpu, milliseconds, chosen))
+    progress.stage(f"tuned at {images}: {chosen} is the fastest of {listed}")
+    return Tuned(choices[chosen], Tuning(str(images), threads, cpu, milliseconds, chosen))
 
 
 def _run(backend: OnnxRuntimeBackend, image: Array) -> Callable[[], object]:
     return lambda: backend.infer({"image": image})
 
 
-def _candidates(
-    model: bytes,
+def _choices(
+    model: ExportedModel,
     config: BuildConfig,
     ranges: Ranges | None,
-    feeds: Mapping[str, Array],
-    threads: int | None,
+    timer: Callable[..., Mapping[str, Mapping[str, float]]],
 ) -> dict[str, BuildConfig]:
     """What to time as a whole, by name."""
-    graph = parse(model)
-    rewritten = pipelines.run(parse(model), pipelines.cpu(())).graph
-    every, by_channels = winograd_layers(rewritten, least_channels=1), winograd_layers(rewritten)
-    plain = BuildConfig("fp32", spec=config.spec)
-    models = {
-        "direct": onnxruntime_graph(model, replace(plain, winograd=()))[0],
-        "winograd": onnxruntime_graph(model, replace(plain, winograd=every))[0],
+    rewritten = pipelines.onnxruntime_cpu(None, winograd=())(model.copy()).model.graph
+    every, by_channels = winograd_candidates(rewritten, least_channels=1), winograd_candidates(rewritten)
+    graphs = {
+        "direct": onnxruntime_graph(model, BuildConfig("fp32", winograd=()))[0],
+        "winograd": onnxruntime_graph(model, BuildConfig("fp32", winograd=every))[0],
     }
     quantized: tuple[str, ...] = ()
     if config.precision == "int8":
-        quantized = tuple(int8_layers(graph.graph, config.int8_layers))
-        models["int8"] = onnxruntime_graph(model, replace(config, io="image", winograd=()), ranges)[0]
-    times = time_layers(models, {*every, *quantized}, feeds, threads=threads)
+        quantized = tuple(int8_layers(model.graph, config.int8_layers))
+        graphs["int8"] = onnxruntime_graph(model, replace(config, io="image", winograd=()), ranges)[0]
+    times = timer(graphs, {*every, *quantized})
     faster = tuple(name for name in every if _faster(times, name, "winograd", "direct"))
     if config.precision != "int8":
         ways = {"direct": (), "by channels": tuple(name for name in every if name in by_channels), "by layer": faster}
-        distinct = {layers: name for name, layers in ways.items()}  # of two that are the same, the name of the last
+        distinct = {layers: name for name, layers in ways.items()}  # of equal choices the last one is kept
         return {name: replace(config, winograd=layers) for layers, name in distinct.items()}
     kept = tuple(
         name for name in quantized if not _faster(times, name, "winograd" if name in faster else "direct", "int8")
     )
     whole = replace(config, int8_layers=quantized, winograd=faster)
-    if not kept or kept == quantized:  # with none left, it would be an FP32 engine by another name
+    if not kept or kept == quantized:  # an INT8 engine without an INT8 layer would be FP32 under another name
         return {"INT8": whole}
     return {"INT8": whole, "INT8 where it is faster": replace(whole, int8_layers=kept)}
 
 
 def _faster(times: Mapping[str, Mapping[str, float]], layer: str, one: str, other: str) -> bool:
-    """Whether a layer takes less time one way than another; of what the profile does not tell nothing is claimed."""
+    """Whether a layer is known to take less time one way than another."""
     first, second = times[one].get(layer), times[other].get(layer)
     return first is not None and second is not None and first < second

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from fcn_deploy.errors import UsageError
 from fcn_deploy.graph.model import parse
+from fcn_deploy.passes.winograd import winograd_layers, winograd_nodes
 from fcn_deploy.quantization.tensors import activation
 from fcn_deploy.runtime.backend import Array
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
@@ -24,50 +25,51 @@ _SUFFIXES = re.compile(r"(_nchwc|_token_\d+|_nhwc)+$")
 
 
 def time_layers(
-    models: Mapping[str, bytes],
+    graphs: Mapping[str, bytes],
     layers: Collection[str],
     feeds: Mapping[str, Array],
     *,
     rounds: int = 5,
     threads: int | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Measures each layer of several models on the same input, in turn, round by round, behind one round that warms up.
+    """Times each layer of several graphs on the same input: one graph after the other, round by round.
 
-    A layer's time is that of the kernel its convolution has become, with what was fused into it, or of all nodes where
-    `passes.winograd` has written it; not that of conversions between layouts or types beside it.
+    A first round warms up and does not count. The time of a layer is that of the kernel of its convolution, with what
+    is fused into it; or of all nodes that `passes.winograd` has made of it. Conversions between layouts or types are
+    not part of it.
 
     Args:
-        models: Contents of ONNX files of one net, by name.
+        graphs: Contents of ONNX files of one net, by name.
         layers: Names of the net's convolutions.
-        feeds: Input of the models.
+        feeds: Input of the graphs.
         rounds: How many runs count.
-        threads: CPU threads; ONNX Runtime's default where None.
+        threads: CPU threads; None for ONNX Runtime's default.
 
     Returns:
-        For each model the median milliseconds of each layer that the profile tells of.
+        For each graph, the median milliseconds of each layer that the profile tells about.
 
     Raises:
-        ArtifactError: ONNX Runtime cannot load a model.
-        UsageError: `rounds` is less than one.
+        ArtifactError: ONNX Runtime cannot load a graph.
+        UsageError: `rounds` is less than 1.
     """
     if rounds < 1:
-        raise UsageError("bad number of rounds", got=rounds, expected="1 or more")
+        raise UsageError("`rounds` must be at least 1", got=rounds)
     with tempfile.TemporaryDirectory(prefix="fcn-deploy-") as folder:
         profilers = {
             name: OnnxRuntimeBackend(data, threads=threads, profile_prefix=Path(folder, f"{index}-"))
-            for index, (name, data) in enumerate(models.items())
+            for index, (name, data) in enumerate(graphs.items())
         }
         for _ in range(1 + rounds):
             for profiler in profilers.values():
                 profiler.infer(feeds)
         return {
-            name: _medians(profiler.end_profiling(), _names(parse(models[name]), layers), rounds)
+            name: _medians(profiler.end_profiling(), _kernel_names(parse(graphs[name]), layers), rounds)
             for name, profiler in profilers.items()
         }
 
 
-def _names(model: ir.Model, layers: Collection[str]) -> dict[str, str]:
-    """Layers by what their kernels may be called: after the convolution or what was fused into it, node or tensor."""
+def _kernel_names(model: ir.Model, layers: Collection[str]) -> dict[str, str]:
+    """The layer of each name that a kernel may have: that of the convolution or its activation, node or tensor."""
     names = {}
     for node in model.graph:
         if node.op_type == "Conv" and node.name in layers:
@@ -76,10 +78,9 @@ def _names(model: ir.Model, layers: Collection[str]) -> dict[str, str]:
             assert fused is not None
             for called in (node.name, node.outputs[0].name, fused.name, last.name):
                 names[str(called)] = str(node.name)
-        if node.op_type == "MatMul" and node.name in layers:  # the products of Winograd's algorithm
-            layer = str(node.name)
-            parts = (str(other.name) for other in model.graph if str(other.name).startswith(f"{layer}/"))
-            names.update(dict.fromkeys((layer, *parts), layer))
+    for layer in winograd_layers(model.graph):
+        if layer in layers:
+            names.update(dict.fromkeys(winograd_nodes(model.graph, layer), layer))
     return names
 
 

@@ -1,49 +1,50 @@
-"""Precision maps: which layers an earlier engine ran in INT8, read from its sidecar or from a file of that shape."""
+"""Precision maps: which layers an engine runs in INT8, read from its sidecar or from a JSON file of the same form."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from fcn_deploy.errors import InputError
 from fcn_deploy.files import read_json
-from fcn_deploy.graph.model import parse
+from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.quantization.selection import quantizable_layers
 
 _PRECISIONS = ("int8", "fp16", "fp32")
 
 
-def read_precision_map(path: Path, model: bytes) -> tuple[str, ...]:
+def read_precision_map(path: str | os.PathLike[str], model: ExportedModel) -> tuple[str, ...]:
     """Returns the layers that a precision map runs in INT8.
 
     Args:
-        path: A sidecar, whose `precision.layers` is the map, or a JSON file with `layers`: `int8`, `fp16` or `fp32` by
-            the name of the layer. The last two both mean float; in which, the engine's base says.
-        model: Content of the exported ONNX file it is for.
+        path: A sidecar, whose `precision.layers` is the map; or a JSON file whose `layers` holds `int8`, `fp16` or
+            `fp32` by the name of the layer. Both `fp16` and `fp32` mean float, in the base of the engine.
+        model: The model that it is for.
 
     Returns:
         Names in graph order.
 
     Raises:
-        InputError: It cannot be read, or the layers it names are not those of the model.
+        InputError: It cannot be read, or its layers are not those of the model.
     """
-    data = read_json(path)
+    data = read_json(Path(path))
     inner = data.get("precision", data) if isinstance(data, Mapping) else None
     layers = inner.get("layers") if isinstance(inner, Mapping) else None
     if not isinstance(layers, Mapping) or not layers:
-        raise InputError(f"{path} is no precision map", expected="a sidecar, or JSON with the precisions of layers")
+        raise InputError(f"{path} is not a precision map", expected="a sidecar, or JSON with the precisions of layers")
     unknown = sorted({str(precision) for precision in layers.values()} - set(_PRECISIONS))
     if unknown:
         raise InputError(f"unknown precisions in {path}", got=", ".join(unknown), expected=", ".join(_PRECISIONS))
-    graph = parse(model).graph
-    known = quantizable_layers(graph)
+    known = quantizable_layers(model.graph)
+    nodes = {node.name for node in model.graph}
     missing = [name for name in known if name not in layers]
-    strange = [name for name in layers if name not in {node.name for node in graph}]
+    strange = [name for name in layers if name not in nodes]
     fixed = [name for name, precision in layers.items() if precision == "int8" and name not in known]
     for what, names in (
         ("lacks layers", missing),
         ("names layers that the model does not have", strange),
-        ("asks INT8 of layers that cannot be quantised", fixed),
+        ("asks for INT8 in layers that cannot be quantised", fixed),
     ):
         if names:
             raise InputError(f"{path} {what}", got=", ".join(names), fix="take the map of an engine of this net")

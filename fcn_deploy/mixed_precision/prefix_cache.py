@@ -1,10 +1,9 @@
-"""Runs variants of a net over images without repeating what they have in common with it."""
+"""Runs variants of a net over images, without computing again what they have in common with the net."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from fcn_deploy.graph.model import parse, serialize
-from fcn_deploy.mixed_precision.fingerprints import Prints, cut, fingerprints, frontier, given
+from fcn_deploy.mixed_precision.fingerprints import Fingerprints, cut, fingerprints, frontier, input_name
 from fcn_deploy.runtime.backend import Array
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
@@ -21,8 +20,8 @@ Feeds = Sequence[Mapping[str, Array]]
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a net makes of one image.
+class VariantResult:
+    """The logits of a net, or of a variant of it, for one image.
 
     Attributes:
         variant: Name of the variant; None for the net itself.
@@ -35,19 +34,20 @@ class Result:
     logits: Array
 
 
-def rerun(
+def run_variants(
     net: bytes, variants: Mapping[str, Callable[[], bytes]], feeds: Feeds, *, threads: int | None = None
-) -> Iterator[Result]:
-    """Runs a net over images, then each variant from where it leaves the net.
+) -> Iterator[VariantResult]:
+    """Runs a net over images, then each variant from the point where it differs from the net.
 
-    One variant is held in memory at a time. What they start from, and the variants themselves, lie in a temporary
-    folder meanwhile.
+    One variant is in memory at a time. The tensors that variants start from, and the variants themselves, are kept in a
+    temporary folder.
 
     Args:
         net: Content of an ONNX file.
-        variants: What makes the content of the ONNX file of each, with the net's inputs and outputs.
+        variants: By name, a function that makes the content of the variant's ONNX file, with the net's inputs and
+            outputs.
         feeds: The net's inputs, for each image.
-        threads: CPU threads; ONNX Runtime's default where None.
+        threads: CPU threads; None for ONNX Runtime's default.
 
     Yields:
         The net's results for each image, then those of each variant.
@@ -56,34 +56,34 @@ def rerun(
         ArtifactError: ONNX Runtime cannot load or run one.
     """
     with tempfile.TemporaryDirectory(prefix="fcn-deploy-") as folder:
-        model = ShapeInferencePass()(parse(net)).model  # a tensor that is to be an input has to have a type
+        model = ShapeInferencePass()(parse(net)).model  # inputs of the variants need types
         prints = fingerprints(model.graph)
         tails = {
             name: _Tail.write(Path(folder, f"{index}.onnx"), make(), prints)
             for index, (name, make) in enumerate(variants.items())
         }
         store = _Store(Path(folder), list(dict.fromkeys(value for tail in tails.values() for value in tail.starts)))
-        with closing(OnnxRuntimeBackend(_with_outputs(model, store.values), threads=threads)) as backend:
+        with OnnxRuntimeBackend(_with_outputs(model, store.values), threads=threads) as backend:
             for image, feed in enumerate(feeds):
                 results = backend.infer(feed)
                 store.save(image, {**feed, **results})
-                yield Result(None, image, results["logits"])
+                yield VariantResult(None, image, results["logits"])
         for name, tail in tails.items():
-            with closing(OnnxRuntimeBackend(tail.file, threads=threads)) as backend:
+            with OnnxRuntimeBackend(tail.file, threads=threads) as backend:
                 for image in range(len(feeds)):
-                    feed = {given(value): store.load(image, value) for value in tail.starts}
-                    yield Result(name, image, backend.infer(feed)["logits"])
+                    feed = {input_name(value): store.load(image, value) for value in tail.starts}
+                    yield VariantResult(name, image, backend.infer(feed)["logits"])
 
 
 @dataclass(frozen=True, eq=False)
 class _Tail:
-    """What is left to run of a variant, and the net's tensors it starts from."""
+    """The part of a variant that is left to run, and the net's tensors that it starts from."""
 
     file: Path
     starts: tuple[ir.Value, ...]
 
     @classmethod
-    def write(cls, file: Path, variant: bytes, prints: Prints) -> _Tail:
+    def write(cls, file: Path, variant: bytes, prints: Fingerprints) -> _Tail:
         model = parse(variant)
         cuts = frontier(model, prints)
         file.write_bytes(cut(model, cuts))
@@ -92,7 +92,7 @@ class _Tail:
 
 @dataclass(frozen=True, eq=False)
 class _Store:
-    """Tensors of the net, in files: at full resolution, for several images, they are too many to hold."""
+    """Tensors of the net, in files: at full resolution, for several images, they do not fit into memory."""
 
     folder: Path
     values: list[ir.Value]

@@ -1,6 +1,6 @@
-"""Accuracy budgets: the cheapest mix of precisions that keeps what the user asks for.
+"""Accuracy-aware search: the fastest choice of INT8 layers that keeps the user's accuracy budget.
 
-The search starts from all INT8 and gives layers back to float in the order of damage per saving.
+The search starts from all layers in INT8, and reverts layers to float in the order of damage per saving.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fcn_deploy.errors import GateError
-from fcn_deploy.evaluation.criteria import Criterion, bound, measured, met
-from fcn_deploy.mixed_precision.candidates import Mixer
+from fcn_deploy.evaluation.gates import Criterion, bound, measured, met
+from fcn_deploy.mixed_precision.candidates import Candidates
 from fcn_deploy.mixed_precision.damage import LayerSensitivity, Sensitivity, without
-from fcn_deploy.mixed_precision.evaluator import Judge
+from fcn_deploy.mixed_precision.evaluator import Evaluator
 from fcn_deploy.progress import Progress, Silent
 
 _SILENT = Silent()
@@ -20,7 +20,7 @@ _SILENT = Silent()
 
 @dataclass(frozen=True)
 class Trial:
-    """A mix that was held against the budget.
+    """A candidate that was measured against the budget.
 
     Attributes:
         int8: Its INT8 layers.
@@ -36,14 +36,14 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchResult:
     """What the search found.
 
     Attributes:
         criterion: The budget.
-        chosen: The mix; it meets the budget.
-        trials: Every mix that was held against it, in order, the chosen one among them.
-        images: How many images it rests on.
+        chosen: The candidate that was chosen; it meets the budget.
+        trials: Every candidate that was measured, in order, the chosen one among them.
+        images: How many images it was measured on.
     """
 
     criterion: Criterion
@@ -52,8 +52,8 @@ class Plan:
     images: int
 
 
-def giving_back_order(sensitivity: Sensitivity) -> list[str]:
-    """Returns the INT8 layers of a mix in the order in which they are given back: most damage per saving first.
+def revert_order(sensitivity: Sensitivity) -> list[str]:
+    """Returns the INT8 layers in the order in which they revert to float: most damage per saving first.
 
     Layers in which INT8 saves nothing come before all others.
     """
@@ -65,59 +65,59 @@ def giving_back_order(sensitivity: Sensitivity) -> list[str]:
     return [layer.name for layer in sorted(layers, key=worth, reverse=True)]
 
 
-def plan_mix(
-    mixer: Mixer,
+def search_layers(
+    candidates: Candidates,
     criterion: Criterion,
-    judge: Judge,
+    evaluator: Evaluator,
     measure: Callable[[], Sensitivity],
     progress: Progress = _SILENT,
-) -> Plan:
-    """Searches the cheapest mix whose pessimistic bound meets a budget.
+) -> SearchResult:
+    """Searches the fastest candidate whose pessimistic bound meets a budget.
 
-    Layers are given back one by one until it is met. Then those that it turns out to do without are made INT8 again,
+    Layers revert to float one by one until the budget is met. Then those that did not have to revert become INT8 again,
     the ones that save most first.
 
     Args:
-        mixer: What is quantised, and where the search starts.
+        candidates: What is quantised, and where the search starts.
         criterion: The budget.
-        judge: Holds the images, two or more.
-        measure: Measures the sensitivity of the mixer's own mix; called if that misses the budget.
-        progress: Told of each mix.
+        evaluator: Holds the images, two or more.
+        measure: Measures the sensitivity of the first candidate; only called if that misses the budget.
+        progress: Told of each candidate.
 
     Raises:
-        GateError: Not even the net without INT8 meets it.
-        UsageError: The judge's images cannot tell the criterion's measure.
+        GateError: Not even the net without INT8 meets the budget.
+        UsageError: The criterion's measure needs ground truth, and the evaluator has none.
     """
     trials: list[Trial] = []
 
     def attempt(int8: Sequence[str]) -> Trial:
-        assessment = judge.assess(mixer.make(int8))
-        trial = Trial(
-            tuple(int8), measured(criterion, assessment), bound(criterion, assessment), met(criterion, assessment)
-        )
+        found = evaluator.evaluate(candidates.make(int8))
+        trial = Trial(tuple(int8), measured(criterion, found), bound(criterion, found), met(criterion, found))
         trials.append(trial)
-        progress.stage(_describe(mixer, criterion, trial))
+        progress.stage(_describe(candidates, criterion, trial))
         return trial
 
-    current = attempt(mixer.start)
+    current = attempt(candidates.start)
     if not current.met:
         _require_possible(criterion, attempt(()))
-        current = _search(mixer, measure(), current, attempt)
-    return Plan(criterion, current, tuple(trials), len(judge.images))
+        current = _search(candidates, measure(), current, attempt)
+    return SearchResult(criterion, current, tuple(trials), len(evaluator.images))
 
 
-def _search(mixer: Mixer, sensitivity: Sensitivity, missed: Trial, attempt: Callable[[Sequence[str]], Trial]) -> Trial:
-    current, given_back = missed, []
-    for name in giving_back_order(sensitivity):
-        given_back.append(name)
+def _search(
+    candidates: Candidates, sensitivity: Sensitivity, missed: Trial, attempt: Callable[[Sequence[str]], Trial]
+) -> Trial:
+    current, reverted = missed, []
+    for name in revert_order(sensitivity):
+        reverted.append(name)
         current = attempt(without(current.int8, name))
         if current.met:
             break
     saving = {layer.name: layer.saving for layer in sensitivity.layers}
-    # Not the last one given back: without that the budget was missed.
-    for name in sorted(given_back[:-1], key=lambda name: -saving[name]):
+    # Not the last one: the budget was missed before it reverted.
+    for name in sorted(reverted[:-1], key=lambda name: -saving[name]):
         if saving[name] > 0:
-            trial = attempt([layer for layer in mixer.start if layer in current.int8 or layer == name])
+            trial = attempt([layer for layer in candidates.start if layer in current.int8 or layer == name])
             current = trial if trial.met else current
     return current
 
@@ -128,14 +128,19 @@ def _require_possible(criterion: Criterion, trial: Trial) -> None:
             "the accuracy budget cannot be met, not even without INT8",
             got=f"{trial.measured:.4g}, at the pessimistic end of its 95% interval {trial.bound:.4g}",
             expected=str(criterion),
-            fix="allow more, or name more images with --data: the interval narrows with their number",
+            fix="allow more, or name more images with `data`: the interval narrows with their number",
         )
 
 
-def _describe(mixer: Mixer, criterion: Criterion, trial: Trial) -> str:
-    floats = [name for name in mixer.start if name not in trial.int8]
-    given_back = f"without {', '.join(floats)}" if floats else "all"
+def _describe(candidates: Candidates, criterion: Criterion, trial: Trial) -> str:
+    floats = [name for name in candidates.start if name not in trial.int8]
+    if not trial.int8:
+        where = "in no layer"
+    elif floats:
+        where = f"without {', '.join(floats)}"
+    else:
+        where = "in every layer asked for"
     return (
-        f"INT8 {given_back if trial.int8 else 'nowhere'}: {criterion.measure} {trial.measured:.4f}, "
-        f"bound {trial.bound:.4f}, {'meets' if trial.met else 'misses'} {criterion}"
+        f"INT8 {where}: {criterion.measure} {trial.measured:.4f}, bound {trial.bound:.4f}, "
+        f"{'meets' if trial.met else 'misses'} {criterion}"
     )

@@ -1,4 +1,4 @@
-"""The nets, in torch: importing this package is opting in to torch."""
+"""The nets, in torch. Importing this package imports torch."""
 
 from fcn_deploy.models.checkpoint import Checkpoint, load_model, read_checkpoint
 from fcn_deploy.models.fcn import FCN

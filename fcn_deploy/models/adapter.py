@@ -1,4 +1,4 @@
-"""A user's net made to fit: one tensor out, of the size of the image at every size."""
+"""Adapts a custom net to what the other rooms expect: one tensor of logits, of the size of the image, at every size."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch.nn import functional as F
 from fcn_deploy.artifacts.geometry import Padding
 from fcn_deploy.errors import InputError
 
-# The attribute the user's net stands under: the first part of the path of each of its modules.
+# The attribute that holds the custom net, so the first part of the path of each of its modules.
 ROOT = "net"
 _LOGITS = "out"
 
 
-class WrappedNet(nn.Module):
-    """Pads an image for a net and cuts its logits back, and picks them where the net gives more than them.
+class AdaptedNet(nn.Module):
+    """Pads the image for a net, takes the logits from what the net returns, and crops them to the image.
 
     Args:
-        net: float [N, 3, H, W] to float [N, C, H, W], or to a mapping that has it under `out`, as torchvision's
-            segmentation nets do; at every H and W, or at multiples of `padding.divisor`.
-        padding: How images are padded, or None.
+        net: float [N, 3, H, W] to float [N, C, H, W], or to a mapping that has such a tensor under `out`, as
+            torchvision's segmentation nets return; at every H and W, or at multiples of `padding.divisor`.
+        padding: How images are padded; None for no padding.
     """
 
     def __init__(self, net: nn.Module, padding: Padding | None = None) -> None:
@@ -47,20 +47,20 @@ class WrappedNet(nn.Module):
 
 
 def logits_of(output: Any) -> Tensor:
-    """Returns the logits in what a net gives.
+    """Returns the logits from what a net returns: a tensor, or a mapping with a tensor under `out`.
 
     Raises:
-        InputError: There is no tensor, or none under `out`.
+        InputError: It is neither.
     """
     found = output.get(_LOGITS) if isinstance(output, Mapping) else output
     if isinstance(found, Tensor):
         return found
     keys = f"{type(output).__name__} of {', '.join(map(str, output))}" if isinstance(output, Mapping) else None
     raise InputError(
-        "the net gives no logits",
+        "the net returns no logits",
         got=keys or f"a {type(output).__name__}",
-        expected=f"a tensor [N, C, H, W], or a dict with one under '{_LOGITS}'",
-        fix="write a function that returns a module which does",
+        expected=f"a tensor [N, C, H, W], or a dict with such a tensor under '{_LOGITS}'",
+        fix="wrap the net in a module that returns its logits",
     )
 
 
@@ -74,8 +74,8 @@ def _pad(image: Tensor, padding: Padding) -> Tensor:
 
 
 def _mirrored(size: int, padded: int) -> Tensor:
-    """The rows to take: there and back again, the last and the first of them once, as often as it takes."""
-    # torch's own reflection stops at one: it cannot pad an image by more than it holds.
+    """Indices 0, 1, ..., size - 1, size - 2, ..., 0, 1, ... of length `padded`: numpy's `reflect`, int64 [padded]."""
+    # torch's own reflection cannot pad by more than the image holds.
     period = torch.full((1,), 2 * size - 2).clamp(min=1)
     places = torch.remainder(torch.arange(padded), period)
     return torch.minimum(places, period - places)

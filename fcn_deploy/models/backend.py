@@ -12,72 +12,56 @@ import torch
 from torch import nn
 
 from fcn_deploy.artifacts.shapes import TensorSpec
-from fcn_deploy.errors import ClosedError, UsageError
-from fcn_deploy.runtime.backend import Array, check_feeds
+from fcn_deploy.runtime.backend import Array, Closable, backend_closed, check_feeds
+from fcn_deploy.runtime.options import check_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class TorchBackend:
-    """A module that maps `image` to `logits`, run eagerly on the CPU.
+class TorchBackend(Closable):
+    """A Backend that runs a module from `image` to `logits` eagerly on the CPU.
 
     Args:
-        model: float [N, 3, H, W] to float [N, C, H, W]; put into evaluation mode.
+        model: Maps float32 [N, 3, H, W], normalised, to float32 [N, C, H, W]; it is put into evaluation mode.
         num_classes: C.
-        threads: torch's threads during an inference; what the process has set where None.
+        threads: torch's threads during an inference, at least 1; those of the process if None.
+
+    Attributes:
+        inputs: `image`, float32 [batch, 3, height, width].
+        outputs: `logits`, float32 [batch, C, height, width].
+        metadata: Empty, because a module carries none.
+
+    Raises:
+        UsageError: `threads` is not at least 1.
     """
 
-    name = "pytorch"
+    name: str = "pytorch"
 
     def __init__(self, model: nn.Module, num_classes: int, *, threads: int | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise UsageError("bad number of threads", got=threads, expected="1 or more")
+        check_threads(threads)
         self._model: nn.Module | None = model.eval()
         self._threads = threads
-        self._inputs = (TensorSpec("image", "float32", ("batch", 3, "height", "width")),)
-        self._outputs = (TensorSpec("logits", "float32", ("batch", num_classes, "height", "width")),)
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """`image`, float32 [batch, 3, height, width]."""
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """`logits`, float32 [batch, C, height, width]."""
-        return self._outputs
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """Nothing: a module carries no metadata."""
-        return {}
+        self.inputs: tuple[TensorSpec, ...] = (TensorSpec("image", "float32", ("batch", 3, "height", "width")),)
+        self.outputs: tuple[TensorSpec, ...] = (
+            TensorSpec("logits", "float32", ("batch", num_classes, "height", "width")),
+        )
+        self.metadata: Mapping[str, str] = {}
 
     def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Runs the module once.
-
-        Args:
-            feeds: `image`, float32 [N, 3, H, W], normalised.
-
-        Returns:
-            `logits`, float32 [N, C, H, W].
-
-        Raises:
-            ClosedError: The backend has been closed.
-            InputError: The input is missing, unknown, or of another dtype or shape.
-        """
+        """Runs the module once; see `Backend.infer`."""
         if self._model is None:
-            raise ClosedError("this backend is closed", fix="make another")
-        check_feeds(self._inputs, feeds)
-        # Somebody's net may print, and stdout is for what the command has to say.
+            raise backend_closed()
+        check_feeds(self.inputs, feeds)
+        # A user's net may print, but stdout is for a command's results.
         with _torch_threads(self._threads), torch.inference_mode(), redirect_stdout(sys.stderr):
-            # A copy where the array is read-only: torch has no tensors that are.
+            # A copy of a read-only array, because torch has no read-only tensors.
             image = np.require(feeds["image"], requirements=["C", "W"])
             logits: Array = self._model(torch.from_numpy(image)).numpy()
         return {"logits": logits}
 
     def close(self) -> None:
-        """Lets go of the module."""
+        """Releases the module."""
         self._model = None
 
 

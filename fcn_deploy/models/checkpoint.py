@@ -1,7 +1,8 @@
-"""Checkpoint files: reading them safely, recognising their key layout, loading them into an FCN."""
+"""Checkpoint files: reads them safely, recognises their key layout, loads them into an FCN."""
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import warnings
@@ -27,16 +28,16 @@ _SHOWN_KEYS = 6
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state_dict whose layout is known, with what its tensors say about the net.
+    """A state_dict of a known layout, and what its tensors say about the net.
 
     Attributes:
-        info: Hash of the file and the layout it was recognised as.
+        info: Hash and layout of the file.
         stride: 32, 16 or 8.
         num_classes: Output channels of the score layers.
         width: Channel multiplier.
-        geometry: Which published shape the net has, as far as layout and tensors tell.
-        state: float32 tensors under the names of our `FCN`.
-        spec: The spec the file carries, as the ones this package writes do, or None.
+        geometry: Which of the published geometries the net has, as far as layout and tensors tell.
+        state: float32 tensors under the names of `FCN`.
+        spec: The spec in the file, which files written by this package have; None if there is none.
     """
 
     info: CheckpointInfo
@@ -53,40 +54,43 @@ class Checkpoint:
         return f"fcn{self.stride}s"
 
 
-def read_checkpoint(path: Path, variant: str | None = None, input_padding: int | None = None) -> Checkpoint:
-    """Reads a `.pth` or `.safetensors` file without running any code it may hold.
+def read_checkpoint(
+    path: str | os.PathLike[str], variant: str | None = None, input_padding: int | None = None
+) -> Checkpoint:
+    """Reads a `.pth` or `.safetensors` file of one of the published nets; never runs code from the file.
 
     Args:
-        path: The file. Wrappers (`state_dict`, `model_state_dict`, `module.` prefixes) are taken off,
-            half-precision tensors become float32.
-        variant: What the user says the net is; checked against the tensors.
-        input_padding: 0 or 100 for a net that has not the input padding of its layout; see `Geometry`.
+        path: The file. Wrappers (`state_dict`, `model_state_dict`, `module.` prefixes) are removed, half-precision
+            tensors become float32.
+        variant: `fcn32s`, `fcn16s` or `fcn8s`: what the net must be; None for any.
+        input_padding: 0 or 100 for a net whose input padding is not that of its layout; see `Geometry`.
 
     Raises:
-        InputError: The file cannot be read, is truncated, needs code to load, has a layout nobody knows, or is not the
-            `variant` asked for; tensors are missing, left over or of another shape, every one of which is listed; or
-            a weight is not a dense, finite float.
+        InputError: The file cannot be read, is truncated, needs code to load, has an unknown layout, or is not of that
+            `variant`; tensors are missing, unexpected or of another shape (all are listed); or a weight is not a
+            dense, finite float.
     """
+    path = Path(path)
     tensors, spec = read_tensors(path)
     state = {strip_prefixes(key): tensor for key, tensor in tensors.items()}
     layout = known_layout(tensors)
     if layout is None and "features.0.weight" in state and "score_fr.weight" not in state:
         raise InputError(
-            f"{path} is torchvision's VGG16, a classifier: it has no score layers to segment with",
+            f"{path} is torchvision's VGG16, a classifier without score layers",
             expected="a trained segmentation net",
             fix="train a net that starts from it: tools/train.py",
         )
     if layout is None:
         raise InputError(
-            f"{path} has a key layout this version does not know",
+            f"{path} has an unknown key layout",
             got=f"{len(state)} tensors: {', '.join(list(state)[:_SHOWN_KEYS])}, ...",
             expected=" or ".join(f"{layout.name} ({layout.signs})" for layout in LAYOUTS),
-            fix="for a net of your own say what makes it, --model package.module:callable; else rename the keys",
+            fix='for a custom net add `model="package.module:callable"`, which makes it; otherwise rename the keys',
         )
     stride = layout.stride(state)
     if variant is not None and VARIANTS.get(variant) != stride:
         raise InputError(
-            f"{path} holds another variant", got=f"fcn{stride}s", expected=variant, fix="leave --variant out"
+            f"{path} holds another variant", got=f"fcn{stride}s", expected=variant, fix="leave out `variant`"
         )
     num_classes, channels = state["score_fr.weight"].shape[:2]
     state = layout.rename(state, stride)
@@ -110,7 +114,7 @@ def read_checkpoint(path: Path, variant: str | None = None, input_padding: int |
 
 
 def known_layout(tensors: Mapping[str, Tensor]) -> Layout | None:
-    """Returns the key layout of what `read_tensors` read, or None if it is none of ours."""
+    """Returns the key layout of the tensors that `read_tensors` read; None if it is not that of a published net."""
     state = {strip_prefixes(key): tensor for key, tensor in tensors.items()}
     return next((layout for layout in LAYOUTS if layout.knows(state)), None)
 
@@ -120,7 +124,7 @@ def load_model(checkpoint: Checkpoint, geometry: Geometry | None = None) -> FCN:
 
     Args:
         checkpoint: The weights.
-        geometry: The checkpoint's where None; another one adds what tensors cannot tell, the scales of the skips.
+        geometry: If None, the checkpoint's; pass another one to add what tensors cannot tell, the scales of the skips.
     """
     geometry = geometry or checkpoint.geometry
     model = _empty_model(checkpoint.stride, checkpoint.num_classes, checkpoint.width, geometry)
@@ -129,13 +133,13 @@ def load_model(checkpoint: Checkpoint, geometry: Geometry | None = None) -> FCN:
 
 
 def _empty_model(stride: Stride, num_classes: int, width: float, geometry: Geometry) -> FCN:
-    """The net without memory for its weights, whatever size the tensors claim."""
+    """The net without memory for its weights, so that tensors which claim a huge size cost none."""
     with torch.device("meta"):
         return FCN(stride, num_classes, width, geometry)
 
 
 def _with_biases(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Adds the biases of deconvolutions that were trained without: zero is what they are."""
+    """Adds a bias of zero to each deconvolution that was trained without a bias."""
     biases = {key for key in wanted if re.fullmatch(r"upscore\w+\.bias", key)} - state.keys()
     return {**state, **{key: torch.zeros(wanted[key].shape) for key in biases}}
 
@@ -144,12 +148,12 @@ def check_fit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: s
     """Checks that a state_dict has every tensor of a net, and no other.
 
     Args:
-        state: As read.
-        wanted: The net's own.
+        state: The state_dict that was read.
+        wanted: The state_dict of the net.
         what: The first words of the error.
 
     Raises:
-        InputError: It has not; every tensor that is missing, unexpected or of another shape is listed.
+        InputError: Tensors are missing, unexpected or of another shape; all are listed.
     """
     missing = sorted(wanted.keys() - state.keys())
     unexpected = sorted(state.keys() - wanted.keys())
@@ -168,30 +172,30 @@ def check_fit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: s
 
 
 def finite_float32(key: str, tensor: Tensor, path: Path) -> Tensor:
-    """Returns a weight as float32, after making sure that it is one: real, dense, as large as it says, finite.
+    """Returns a weight as float32, after checking that it is real, dense, finite, and holds what its shape claims.
 
     Raises:
-        InputError: It is not.
+        InputError: It fails one of these checks.
     """
     dense = tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_quantized
     if not dense or not tensor.is_floating_point():
         kind = "quantized" if tensor.is_quantized else "empty" if tensor.is_meta else f"{tensor.layout}"
         raise InputError(
-            f"{path}: {key} is no plain weight", got=f"{tensor.dtype}, {kind}", expected="a dense tensor of floats"
+            f"{path}: {key} is not a plain weight", got=f"{tensor.dtype}, {kind}", expected="a dense tensor of floats"
         )
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise InputError(f"{path}: {key} claims more values than it holds", got=f"{list(tensor.shape)}")
     weights = tensor.float()
     if not torch.isfinite(weights).all():
-        raise InputError(f"{path}: {key} has values that are not finite", expected="a net that was trained to an end")
+        raise InputError(f"{path}: {key} has values that are not finite", expected="finite weights")
     return weights
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], ModelSpec | None]:
-    """Reads the tensors of a `.pth` or `.safetensors` file without running any code it may hold.
+    """Reads the tensors of a `.pth` or `.safetensors` file; never runs code from the file.
 
     Returns:
-        Tensors by key, wrappers taken off, and the spec the file carries or None.
+        Tensors by key, without wrappers; and the spec in the file, or None.
 
     Raises:
         InputError: The file cannot be read, is truncated, needs code to load, or holds no tensors.
@@ -223,7 +227,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelSpec | None]:
 def _read_pickle(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            # What a newer pickle protocol makes unreadable ends in one of the errors below.
+            # If a newer pickle protocol cannot be read, that is one of the errors below.
             warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -231,10 +235,10 @@ def _read_pickle(path: Path) -> Any:
             f"{path} cannot be read as weights alone, and code from a checkpoint is never run",
             got=_reason(error),
             expected="a state_dict of tensors",
-            fix="where you trust the file, load it in your own code and save model.state_dict()",
+            fix="if you trust the file, load it in your own code and save model.state_dict()",
         ) from error
     except Exception as error:
-        # Damaged files bring out nearly every type of exception there is; each means that this cannot be read.
+        # Damaged files raise nearly every type of exception; each means that the file cannot be read.
         raise InputError(
             f"{path} is not a readable PyTorch checkpoint",
             got=_first_line(error),
@@ -247,7 +251,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
-    # torch's message is a page of advice; the sentence about the offending global is the part that helps.
+    # torch's message is a page of advice; only the sentence about the global that it refuses helps.
     match = re.search(r"(Unsupported (?:global|class|operand)[^\n]*|GLOBAL [^\n]*)", str(error))
     return (match.group(1) if match else _first_line(error)).strip()
 
@@ -277,7 +281,7 @@ def _describe(content: object) -> str:
 
 
 def strip_prefixes(key: str) -> str:
-    """Returns the key a tensor had before the net was put into DataParallel or compiled."""
+    """Returns a key without the prefixes that DataParallel and torch.compile add, in any order."""
     while prefix := next((prefix for prefix in _PREFIXES if key.startswith(prefix)), None):
         key = key.removeprefix(prefix)
     return key

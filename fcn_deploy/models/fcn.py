@@ -1,4 +1,4 @@
-"""FCN-32s, FCN-16s and FCN-8s: one net, whose stride says how many skips refine the score map.
+"""FCN-32s, FCN-16s and FCN-8s: one net; its stride says how many skips refine the score map.
 
 Long, Shelhamer and Darrell, "Fully Convolutional Networks for Semantic Segmentation",
 https://arxiv.org/abs/1411.4038
@@ -12,19 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from fcn_deploy.artifacts.geometry import Geometry
-from fcn_deploy.models.vgg import BLOCKS, VGG16Trunk, conv_relu, scaled
+from fcn_deploy.models.vgg import BLOCKS, VGG16Trunk, conv_relu, scaled_channels
 
 Stride = Literal[32, 16, 8]
 VARIANTS: dict[str, Stride] = {"fcn32s": 32, "fcn16s": 16, "fcn8s": 8}
 FC_CHANNELS = 4096
 _SIZE_PRESERVING = Geometry()
 
-# The skips in the order they are added: stride of the trunk's map, its score layer, and the deconvolution that
+# The skips in the order they are added: the stride of the trunk's map, its score layer, and the deconvolution that
 # brings the coarser score map to that stride.
 _SKIPS = ((16, "score_pool4_fr", "upscore2"), (8, "score_pool3_fr", "upscore2_pool4"))
 
-# Where the paper's nets cut: rows and columns left off each skip's score map, by the stride of the skip, and off the
-# last map, by the stride of the net. They undo the padding of 100; see the reference implementation's `coord_map`.
+# Where the paper's nets crop: how many rows and columns are cut from the top and left of each skip's score map, by the
+# stride of the skip, and of the last map, by the stride of the net. The crops undo the padding of 100; see `coord_map`
+# of the reference implementation.
 _SKIP_OFFSETS = {16: 5, 8: 9}
 _LAST_OFFSETS = {32: 19, 16: 27, 8: 31}
 
@@ -37,35 +38,35 @@ class FCN(VGG16Trunk):
         num_classes: Channels of the output.
         width: Channel multiplier of the trunk, fc6 and fc7; 1.0 is the published size. It is rounded to a whole number
             of fc6 channels, so that the tensors alone tell it.
-        geometry: Which published shape it has.
+        geometry: Which of the published geometries it has.
     """
 
     def __init__(
         self, stride: Stride, num_classes: int, width: float = 1.0, geometry: Geometry = _SIZE_PRESERVING
     ) -> None:
-        width = scaled(FC_CHANNELS, width) / FC_CHANNELS
+        width = scaled_channels(FC_CHANNELS, width) / FC_CHANNELS
         super().__init__(width, geometry.input_padding)
         self.geometry = geometry
         self.stride = stride
         self.num_classes = num_classes
         self.width = width
-        self._add_head(scaled(BLOCKS[-1][0], width), scaled(FC_CHANNELS, width))
+        self._add_head(scaled_channels(BLOCKS[-1][0], width), scaled_channels(FC_CHANNELS, width))
         self._add_upscores()
         self._initialise()
 
     @property
     def published(self) -> bool:
-        """Whether it has the paper's geometry: the image padded by 100, and fixed crops."""
+        """Whether it has the paper's geometry: the image is padded by 100, and crops have fixed offsets."""
         return self.geometry.input_padding > 0
 
     @property
     def skips(self) -> tuple[tuple[int, str, str], ...]:
-        """The skips this net has: stride, name of the score layer, name of the deconvolution before the sum."""
+        """The skips of this net: stride, name of the score layer, name of the deconvolution before the sum."""
         return tuple(skip for skip in _SKIPS if skip[0] >= self.stride)
 
     def _add_head(self, in_channels: int, channels: int) -> None:
-        # Published FCN-32s checkpoints of this family keep fc6 and fc7 as Conv+ReLU pairs (`fc6.0.weight`), the
-        # finer ones as plain convolutions (`fc6.weight`); with the same split here each loads unchanged.
+        # Published FCN-32s checkpoints of this family hold fc6 and fc7 as Conv+ReLU pairs (`fc6.0.weight`), the finer
+        # nets as plain convolutions (`fc6.weight`). The same split here lets each load unchanged.
         paired = self.stride == 32
         padding = 0 if self.published else self.geometry.fc6_kernel // 2
 
@@ -83,20 +84,20 @@ class FCN(VGG16Trunk):
     def _add_upscores(self) -> None:
         for stride, score, upscore in self.skips:
             block = stride.bit_length() - 2  # the pool of stride 2**n closes block n, which is entry n - 1
-            self.add_module(score, nn.Conv2d(scaled(BLOCKS[block][0], self.width), self.num_classes, 1))
+            self.add_module(score, nn.Conv2d(scaled_channels(BLOCKS[block][0], self.width), self.num_classes, 1))
             self.add_module(upscore, self._upscore(2))
         self.add_module(f"upscore{self.stride}", self._upscore(self.stride))
 
     def _upscore(self, stride: int) -> nn.ConvTranspose2d:
-        """A deconvolution by `stride`, which multiplies the size exactly; the paper's cuts nothing and has no bias."""
+        """A deconvolution that multiplies the size by `stride`; the paper's crops nothing and has no bias."""
         classes, kernel = self.num_classes, 2 * stride
         if self.published:
             return nn.ConvTranspose2d(classes, classes, kernel, stride=stride, bias=False)
         return nn.ConvTranspose2d(classes, classes, kernel, stride=stride, padding=stride // 2)
 
     def _initialise(self) -> None:
-        # Section 4.2 and 4.3 of the paper: deconvolutions start as bilinear interpolation, new skips as zero, so
-        # that a finer net starts from exactly what the coarser one predicts.
+        # Sections 4.2 and 4.3 of the paper: deconvolutions start as bilinear interpolation and new skips as zero, so
+        # that a finer net starts with exactly the predictions of the coarser one.
         for module in self.modules():
             if isinstance(module, nn.ConvTranspose2d):
                 module.weight.data.copy_(bilinear_kernel(self.num_classes, module.kernel_size[0]))
@@ -130,13 +131,13 @@ class FCN(VGG16Trunk):
     def _sum(self, upscored: Tensor, skip: Tensor, stride: int) -> Tensor:
         if self.published:
             return upscored + _crop(skip, upscored, _SKIP_OFFSETS[stride])
-        # The pools round up, so the upsampled map can be larger than the skip; the excess is at the bottom and the
-        # right, where the pools invented it.
+        # The pools round up, so the upsampled map can be larger than the skip. The excess is at the bottom and the
+        # right, where the pools added it.
         return _crop(upscored, skip) + skip
 
 
 def _crop(x: Tensor, reference: Tensor, offset: int = 0) -> Tensor:
-    """Cuts `x` to the size of `reference`, beginning at row and column `offset`."""
+    """Crops `x` to the size of `reference`, starting at row and column `offset`."""
     height, width = reference.shape[2:]
     return x[:, :, offset : offset + height, offset : offset + width]
 
@@ -149,7 +150,7 @@ def bilinear_kernel(channels: int, size: int) -> Tensor:
 
     Args:
         channels: In and out channels; off-diagonal filters are zero.
-        size: Kernel size; even for an upsampling by `size / 2`.
+        size: Kernel size; an even one upsamples by `size / 2`.
 
     Returns:
         float32 [channels, channels, size, size].

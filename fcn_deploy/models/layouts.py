@@ -1,4 +1,4 @@
-"""The key layouts that checkpoints come in: how each is recognised, and what its keys are called here."""
+"""The key layouts of published checkpoints: how each is recognised, and what `FCN` calls its keys."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ class Layout:
 
     Attributes:
         name: As specs record it.
-        first: The key of the first convolution's weights, which tells the layouts apart.
+        first: The key of the first convolution's weights, which no other layout has.
         upscores: The key of the last deconvolution, by the stride of the net.
-        renames: Patterns of keys and what takes their place, applied in order.
-        shape: The geometry that such a checkpoint has, or None where the tensors tell it.
-        normalization: What nets of this layout were trained with, or None where the layout does not say.
+        renames: Patterns of keys and their replacements, applied in order.
+        fixed_geometry: The geometry of every checkpoint of this layout; None if the tensors tell it.
+        normalization: The normalisation that nets of this layout were trained with; None if the layout does not say.
     """
 
     name: str
     first: str
     upscores: Mapping[Stride, str]
     renames: tuple[tuple[str, str], ...] = ()
-    shape: Geometry | None = None
+    fixed_geometry: Geometry | None = None
     normalization: Normalization | None = None
 
     @property
     def signs(self) -> str:
-        """What `knows` looks for, in words."""
+        """The keys that `knows` looks for, in words."""
         return f"{self.first}, score_fr.weight and one of {', '.join(self.upscores.values())}"
 
     def knows(self, state: State) -> bool:
@@ -47,17 +47,17 @@ class Layout:
         return plain and self.first in state and sum(key in state for key in self.upscores.values()) == 1
 
     def stride(self, state: State) -> Stride:
-        """Returns the stride of a net whose state_dict this layout knows."""
+        """Returns the stride of a net from its state_dict, which must have this layout."""
         return next(stride for stride, key in self.upscores.items() if key in state)
 
     def rename(self, state: State, stride: Stride) -> dict[str, Tensor]:
-        """Returns the state_dict under the names of our FCN of that stride."""
+        """Returns the state_dict under the names of an `FCN` of that stride."""
         return {dense_name(self._renamed(key), stride): tensor for key, tensor in state.items()}
 
     def geometry(self, state: State) -> Geometry:
-        """Returns the geometry of a net, from its renamed state_dict."""
-        if self.shape is not None:
-            return self.shape
+        """Returns the geometry of a net from its renamed state_dict."""
+        if self.fixed_geometry is not None:
+            return self.fixed_geometry
         fc6 = next((state[key] for key in ("fc6.weight", "fc6.0.weight") if key in state), None)
         return Geometry(fc6_kernel=7 if fc6 is not None and fc6.shape[2:] == (7, 7) else 1)
 
@@ -68,7 +68,7 @@ class Layout:
 
 
 def dense_name(key: str, stride: Stride) -> str:
-    """Gives fc6 and fc7 the names they have at this stride: pairs in FCN-32s, plain convolutions in the finer nets."""
+    """Renames fc6 and fc7 as an `FCN` of that stride has them: pairs in FCN-32s, plain convolutions in finer nets."""
     return re.sub(r"^(fc[67])(?:\.0)?\.(weight|bias)$", r"\1.0.\2" if stride == 32 else r"\1.\2", key)
 
 
@@ -78,7 +78,7 @@ _SEED = Layout(
     upscores={32: "upscore32.weight", 16: "upscore16.weight", 8: "upscore8.weight"},
 )
 
-# https://github.com/wkentaro/pytorch-fcn, whose weights are those of the published Caffe nets.
+# https://github.com/wkentaro/pytorch-fcn, which has the weights of the published Caffe nets.
 _PYTORCH_FCN = Layout(
     name="pytorch-fcn",
     first="conv1_1.weight",
@@ -89,7 +89,7 @@ _PYTORCH_FCN = Layout(
         (r"^upscore_pool4\.", "upscore2_pool4."),
         (r"^upscore\.", "upscore32."),
     ),
-    shape=PAPER,
+    fixed_geometry=PAPER,
     normalization=CAFFE,
 )
 
@@ -97,5 +97,5 @@ LAYOUTS = (_SEED, _PYTORCH_FCN)
 
 
 def layout_normalization(name: str) -> Normalization | None:
-    """Returns what nets of a layout were trained with, or None where the layout does not say."""
+    """Returns the normalisation that nets of a layout were trained with; None if the layout does not say."""
     return next((layout.normalization for layout in LAYOUTS if layout.name == name), None)

@@ -1,9 +1,9 @@
-"""From a checkpoint file to a net and its spec, whoever made the net."""
+"""From a checkpoint file to a net and its spec, for published and custom nets."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import nn
 
@@ -11,8 +11,8 @@ from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.models.checkpoint import load_model, read_checkpoint
-from fcn_deploy.models.custom import load_own
-from fcn_deploy.models.spec_options import SpecOptions, describe
+from fcn_deploy.models.custom import load_custom
+from fcn_deploy.models.spec_options import SpecOptions, make_spec
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,7 @@ class Net:
 
     Attributes:
         module: float [N, 3, H, W] to float [N, C, H, W], in evaluation mode.
-        spec: What it is.
+        spec: What the net is.
     """
 
     module: nn.Module
@@ -29,54 +29,60 @@ class Net:
 
 
 def load_net(
-    weights: Path,
+    weights: str | os.PathLike[str],
     options: SpecOptions | None = None,
     *,
     variant: str | None = None,
     shape: ImageShape | None = None,
 ) -> Net:
-    """Loads one of the published nets, or one of the user's own where `options.model` says what makes it.
+    """Loads a published net; or a custom net, if `options.model` says what makes it.
 
     Args:
         weights: `.pth` or `.safetensors`.
         options: What the user says about the net.
-        variant: What the checkpoint must be, or None; for the published nets.
-        shape: The one shape it has to work at; any where None.
+        variant: `fcn32s`, `fcn16s` or `fcn8s`: what the checkpoint of a published net must be; None for any.
+        shape: The one shape that a custom net has to work at; None for every shape.
 
     Raises:
-        InputError: The file cannot be read or does not fit the net, or the user's net cannot be deployed.
-        UsageError: A variant for a net of the user's own.
+        InputError: The file cannot be read or does not fit the net, or the custom net cannot be deployed.
+        UsageError: `variant` is given for a custom net.
     """
     options = options or SpecOptions()
     if options.model is None:
         checkpoint = read_checkpoint(weights, variant, options.input_padding)
-        spec = describe(checkpoint, options)
+        spec = make_spec(checkpoint, options)
         return Net(load_model(checkpoint, spec.geometry), spec)
     if variant is not None:
-        raise UsageError("a net is one of the published or your own", got="--variant and --model", expected="one")
-    own = load_own(options.model, weights, options.padding, shape)
-    return Net(own.module, describe(own, options))
+        raise UsageError(
+            "`variant` is for published nets, `model` is for custom nets",
+            got="`variant` and `model`",
+            fix="leave out one of them",
+        )
+    custom = load_custom(options.model, weights, options.padding, shape)
+    return Net(custom.module, make_spec(custom, options))
 
 
-def load_twin(weights: Path, spec: ModelSpec, model: str | None = None, shape: ImageShape | None = None) -> Net:
-    """Loads the net that an engine was made from, to compare the engine with it.
+def load_reference(
+    weights: str | os.PathLike[str], spec: ModelSpec, model: str | None = None, shape: ImageShape | None = None
+) -> Net:
+    """Loads the net that an engine was made from, as the reference that the engine is compared with.
 
     Args:
         weights: `.pth` or `.safetensors`.
-        spec: The engine's, whose classes, normalisation and shape the net gets.
-        model: What makes a net of the user's own. The spec has its name too; but code runs because the user names it,
-            never because a file does.
-        shape: The one shape the engine takes; None where it takes any.
+        spec: The engine's; classes, normalisation, geometry and padding are taken from it.
+        model: What makes a custom net, `package.module:callable`. The spec names it too, but code runs only because the
+            user names it, never because a file does.
+        shape: The one shape that the engine takes; None if it takes any.
 
     Raises:
-        InputError: The file cannot be read or does not fit the net, or has other classes than the spec.
-        UsageError: The engine is of a net of the user's own, and `model` does not say what makes it.
+        InputError: The file cannot be read or does not fit the net, or has another number of classes than the spec.
+        UsageError: The engine is of a custom net, and `model` is None.
     """
     if spec.model is not None and model is None:
-        raise UsageError("PyTorch needs the code that makes this engine's net", fix=f"add --model {spec.model}")
+        raise UsageError("PyTorch needs the code that makes the engine's custom net", fix=f'add `model="{spec.model}"`')
     if model is not None:
-        own = load_own(model, weights, spec.padding, shape)
-        net, num_classes = Net(own.module, spec), own.num_classes
+        custom = load_custom(model, weights, spec.padding, shape)
+        net, num_classes = Net(custom.module, spec), custom.num_classes
     else:
         assert spec.geometry is not None
         checkpoint = read_checkpoint(weights, input_padding=spec.geometry.input_padding)

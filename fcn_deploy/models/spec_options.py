@@ -1,21 +1,20 @@
-"""What a checkpoint's tensors do not say, from what the user says and from defaults that are owned up to."""
+"""Makes the spec of a net: from what the user says, what the checkpoint says, and defaults that are marked as such."""
 
 from __future__ import annotations
 
-import csv
 import logging
+import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from fcn_deploy.artifacts.geometry import AT_ONCE, Geometry, Padding
 from fcn_deploy.artifacts.normalization import TORCHVISION, Color, Normalization, Triple
-from fcn_deploy.artifacts.palette import Rgb, default_palette
+from fcn_deploy.artifacts.palette import default_palette
 from fcn_deploy.artifacts.spec import ModelSpec
+from fcn_deploy.data.classes import read_class_names
 from fcn_deploy.errors import InputError, UsageError
-from fcn_deploy.files import read_bytes
 from fcn_deploy.models.checkpoint import Checkpoint
-from fcn_deploy.models.custom import OwnNet
+from fcn_deploy.models.custom import CustomNet
 from fcn_deploy.models.layouts import layout_normalization
 
 _log = logging.getLogger(__name__)
@@ -24,24 +23,27 @@ _IGNORE_INDEX = 255  # PASCAL VOC's and Cityscapes' label for "not labelled"
 
 @dataclass(frozen=True)
 class SpecOptions:
-    """What the user says about a checkpoint; None leaves it to the checkpoint or the default.
+    """What the user says about a net; for None the checkpoint's value counts, or else the default.
 
     Attributes:
-        num_classes: Checked against the tensors.
-        class_names: A CSV file, one class a line: `name` or `name,red,green,blue`.
-        ignore_index: The label that stands for "not labelled".
+        num_classes: Number of classes; it is checked against the tensors.
+        class_names: A CSV file, one class per line: `name` or `name,red,green,blue`.
+        ignore_index: The label that means "not labelled".
         color: Channel order of the net's input.
         scale: Factor for pixels 0..255.
         mean: Per channel, after scaling.
-        std: Per channel.
+        std: Per channel, after scaling.
         at_once: Whether the skips were scaled, as in nets trained at once; tensors do not tell.
-        input_padding: 0 or 100 where it is not that of the checkpoint's layout.
-        model: What makes a net of the user's own, `package.module:callable`.
-        padding: How images are padded for that net.
+        input_padding: 0 or 100, if it is not that of the checkpoint's layout.
+        model: What makes a custom net, `package.module:callable`; None for a published net.
+        padding: How images are padded for a custom net; None for no padding.
+
+    Raises:
+        UsageError: `padding` without `model`, or `at_once` or `input_padding` with it.
     """
 
     num_classes: int | None = None
-    class_names: Path | None = None
+    class_names: str | os.PathLike[str] | None = None
     ignore_index: int | None = None
     color: Color | None = None
     scale: float | None = None
@@ -54,28 +56,33 @@ class SpecOptions:
 
     def __post_init__(self) -> None:
         if self.model is None and self.padding is not None:
-            raise UsageError("the published nets work at every size", got="--size-divisor", fix="leave it out")
+            raise UsageError("the published nets work at every size", got="`size_divisor`", fix="leave it out")
         if self.model is not None and (self.at_once or self.input_padding is not None):
             raise UsageError(
-                "--at-once and --input-padding are of the published nets", got="--model with them", fix="leave them out"
+                "`at_once` and `input_padding` are for published nets", got="`model` with them", fix="leave them out"
             )
 
 
-def describe(checkpoint: Checkpoint | OwnNet, options: SpecOptions | None = None) -> ModelSpec:
-    """Puts together the spec of a net.
+def make_spec(checkpoint: Checkpoint | CustomNet, options: SpecOptions | None = None) -> ModelSpec:
+    """Returns the spec of a net.
 
-    The user's word comes first, then the spec the checkpoint carries, then what its layout says, then the defaults; a
-    normalisation that rests on a default is marked `assumed` and warned about.
+    Each value is taken from the first source that has it: the options, the spec in the checkpoint, the checkpoint's
+    layout, the defaults. A normalisation with a default in it is marked `assumed`, with a warning.
+
+    Args:
+        checkpoint: The net.
+        options: What the user says about it; None for nothing.
 
     Raises:
-        InputError: The number of classes or names is not that of the net, or the names cannot be read.
+        InputError: The number of classes or of their names is not that of the net, the names cannot be read, or mean or
+            std do not fit the scale.
     """
     options = options or SpecOptions()
     known = checkpoint.spec
     count = checkpoint.num_classes
     if options.num_classes not in (None, count):
         raise InputError("the checkpoint has another number of classes", got=count, expected=f"{options.num_classes}")
-    if options.class_names:
+    if options.class_names is not None:
         classes, palette = read_class_names(options.class_names, count)
     elif known:
         classes, palette = known.classes, known.palette
@@ -98,10 +105,10 @@ def describe(checkpoint: Checkpoint | OwnNet, options: SpecOptions | None = None
     )
 
 
-def _architecture(checkpoint: Checkpoint | OwnNet, options: SpecOptions) -> dict[str, Any]:
-    if isinstance(checkpoint, OwnNet):
-        own = {"model": checkpoint.name, "padding": checkpoint.padding}
-        return {"stride": None, "width": None, "geometry": None, **own}
+def _architecture(checkpoint: Checkpoint | CustomNet, options: SpecOptions) -> dict[str, Any]:
+    if isinstance(checkpoint, CustomNet):
+        published = dict.fromkeys(("stride", "width", "geometry"))
+        return {**published, "model": checkpoint.name, "padding": checkpoint.padding}
     geometry = _geometry(checkpoint, options)
     return {"stride": checkpoint.stride, "width": checkpoint.width, "geometry": geometry}
 
@@ -116,7 +123,7 @@ def _geometry(checkpoint: Checkpoint, options: SpecOptions) -> Geometry:
 
 def _normalization(options: SpecOptions, known: Normalization | None) -> Normalization:
     base = known or TORCHVISION
-    # The channel order does not count: RGB is what every reader of images gives, and BGR is always said.
+    # An assumed channel order alone is no reason to warn: every image reader gives RGB, and users of BGR nets say so.
     assumed = known is None and None in (options.scale, options.mean, options.std)
     normalization = Normalization(
         color=options.color or base.color,
@@ -129,7 +136,7 @@ def _normalization(options: SpecOptions, known: Normalization | None) -> Normali
     if assumed:
         _log.warning(
             "the checkpoint does not say how its images were normalised; assuming scale %.6g, mean %s, std %s, %s. "
-            "If it was trained otherwise, say so with --scale, --mean, --std and --color",
+            "If the net was trained with other values, give `scale`, `mean`, `std` and `color`",
             normalization.scale,
             _numbers(normalization.mean),
             _numbers(normalization.std),
@@ -139,65 +146,18 @@ def _normalization(options: SpecOptions, known: Normalization | None) -> Normali
 
 
 def _check_plausible(normalization: Normalization) -> None:
-    """Refuses a mean or deviation that no pixel has after scaling: they belong to another scale."""
+    """Refuses a mean or std that no pixel can have after scaling: it belongs to another scale."""
     brightest = 255 * normalization.scale
     for name, values in (("mean", normalization.mean), ("std", normalization.std)):
-        # A deviation of 1 stands for "none", whatever the scale.
+        # A std of 1 means "no division", at every scale.
         if any(value > brightest * 1.001 and value != 1 for value in values):
             raise InputError(
-                f"the {name} and the scale do not go together",
-                got=f"--{name} {_numbers(values)} for pixels scaled to 0..{brightest:g}",
+                f"`{name}` does not fit `scale`",
+                got=f"{_numbers(values)} for pixels scaled to 0..{brightest:g}",
                 expected=f"at most {brightest:g}",
-                fix="state --mean, --std and --scale together: --scale 1 where they are of pixels 0..255",
+                fix="give `mean`, `std` and `scale` together: `scale=1` if they are for pixels 0..255",
             )
 
 
 def _numbers(values: Triple) -> str:
     return ",".join(f"{value:g}" for value in values)
-
-
-def read_class_names(path: Path, count: int | None = None) -> tuple[tuple[str, ...], tuple[Rgb, ...]]:
-    """Reads names, and colours where given, of classes.
-
-    Args:
-        path: CSV, one class a line: `name`, or `name,red,green,blue`; empty lines do not count.
-        count: How many there must be; where None, as many as there are, but at least one.
-
-    Returns:
-        Names and palette; classes without a colour get that of the PASCAL VOC map.
-
-    Raises:
-        InputError: The file cannot be read, a line is malformed, or there are more or fewer names.
-    """
-    try:
-        text = read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a text file", got=str(error), expected="UTF-8") from error
-    try:
-        rows = [row for row in csv.reader(text.splitlines()) if any(field.strip() for field in row)]
-    except csv.Error as error:
-        raise InputError(f"{path} is not a list of class names", got=str(error)) from error
-    if count not in (None, len(rows)):
-        raise InputError(
-            f"{path} does not name the net's classes",
-            got=f"{len(rows)} names",
-            expected=f"{count}, one a line in the order of the labels, without the ignored class",
-        )
-    if not rows:
-        raise InputError(f"{path} names no class", expected="one a line: name, or name,red,green,blue")
-    defaults = default_palette(len(rows))
-    names, palette = [], []
-    for number, (row, default) in enumerate(zip(rows, defaults, strict=True), start=1):
-        names.append(row[0].strip())
-        palette.append(_color(row[1:], path, number) if len(row) > 1 else default)
-    return tuple(names), tuple(palette)
-
-
-def _color(fields: list[str], path: Path, number: int) -> Rgb:
-    try:
-        red, green, blue = (int(field) for field in fields)
-    except ValueError:
-        raise InputError(
-            f"{path}, class {number}: bad colour", got=",".join(fields), expected="name,red,green,blue"
-        ) from None
-    return red, green, blue

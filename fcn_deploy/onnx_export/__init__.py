@@ -1,1 +1,1 @@
-"""torch to ONNX, held against PyTorch."""
+"""torch to ONNX, and the proof that the ONNX model gives the same results."""

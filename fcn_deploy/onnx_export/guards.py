@@ -1,8 +1,9 @@
-"""What torch.export took for granted about the sizes of images, and images for which it does not hold.
+"""The guards of torch.export: what it assumed about the sizes of images, and images for which that is false.
 
-Tracing follows one way through a net. Where Python code asked for a size, `if height % 2:`, or a kernel did, torch
-keeps the condition as a guard: outside of it, it promises nothing. Most guards are of no consequence, such as those
-that set maps of one pixel apart, which ONNX does not. So each is put to the test, at a size that violates it.
+Tracing follows one path through a net. If Python code or a kernel asks for a size (`if height % 2:`), torch keeps the
+condition of that path as a guard; for images that violate a guard it promises nothing. Most guards do no harm: many
+only exclude maps of one pixel, which ONNX computes like all others. So each guard is tried, with an image that
+violates it (see `comparison.require_harmless`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _log = logging.getLogger(__name__)
 _SIDES = range(1, 257)
 _BATCHES = range(1, 9)
 _LARGEST = 8192
-# All that a condition may name beside the sizes: arithmetic, under Python's names and under torch's.
+# All that a condition can name besides the sizes: arithmetic, by Python's names and by torch's.
 _NAMES = {
     "__builtins__": {"max": max, "min": min, "abs": abs, "int": int, "float": float, "bool": bool},
     "math": math,
@@ -33,63 +34,64 @@ _DIMS = {"0": "batch", "1": "3", "2": "height", "3": "width"}
 
 
 @dataclass(frozen=True)
-class Assumption:
-    """A guard that does not hold for every image.
+class Guard:
+    """A condition that torch.export assumed and that is not true for every image.
 
     Attributes:
-        guard: The condition on `batch`, `height` and `width`.
-        violated_by: The smallest image found for which it does not hold; None where it cannot be evaluated.
+        condition: A Python expression of `batch`, `height` and `width`.
+        violated_by: The smallest image found for which it is false; None if it cannot be evaluated.
     """
 
-    guard: str
+    condition: str
     violated_by: ImageShape | None
 
 
-def find_assumptions(program: torch.export.ExportedProgram, traced: ImageShape) -> list[Assumption]:
-    """Returns the guards of a program that some image violates, one for each such image.
+def find_violated_guards(program: torch.export.ExportedProgram, traced: ImageShape) -> list[Guard]:
+    """Returns the guards of a program that some image violates; of several that the same image violates, the first.
 
     Args:
-        program: With one input, [N, 3, H, W], of dynamic N, H and W.
-        traced: The shape it was traced with, which meets all of them.
+        program: It has one input, [N, 3, H, W], of dynamic N, H and W.
+        traced: The shape it was traced with, which meets every guard.
 
     Raises:
-        DependencyError: This version of torch does not tell its guards.
+        DependencyError: This version of torch does not give access to its guards.
     """
-    guards = getattr(program, "_guards_code", None)
-    if guards is None:
+    conditions = getattr(program, "_guards_code", None)
+    if conditions is None:
         raise DependencyError(
             "this version of torch does not say what it assumed about sizes",
             got=f"torch {torch.__version__}",
             expected="2.9 or newer",
             fix="pip install 'torch>=2.9'",
         )
-    found: dict[ImageShape | None, Assumption] = {}
-    for guard in guards:
-        assumption = _violated(guard, traced)
-        if assumption is not None:
-            found.setdefault(assumption.violated_by, assumption)
+    found: dict[ImageShape | None, Guard] = {}
+    for condition in conditions:
+        guard = _violated(condition, traced)
+        if guard is not None:
+            found.setdefault(guard.violated_by, guard)
     return list(found.values())
 
 
-def _violated(guard: str, traced: ImageShape) -> Assumption | None:
-    # torch calls the one input as the net's argument: `L['x'].size()[2]` is the height.
-    guard = re.sub(r"L\['\w+'\]\.size\(\)\[(\d)\]", lambda match: _DIMS[match[1]], guard)
-    code = compile(guard, "<guard>", "eval")
-    for shape in _candidates(guard, traced):
+def _violated(condition: str, traced: ImageShape) -> Guard | None:
+    """The guard with the smallest image that violates it; None if every image tried meets it."""
+    # torch names the input as the argument of the net: `L['x'].size()[2]` is the height.
+    condition = re.sub(r"L\['\w+'\]\.size\(\)\[(\d)\]", lambda match: _DIMS[match[1]], condition)
+    code = compile(condition, "<guard>", "eval")
+    for shape in _candidates(condition, traced):
         try:
             holds = eval(code, dict(_NAMES), vars(shape))
-        except Exception as error:  # a condition in words of torch's own
-            _log.debug("guard %s cannot be evaluated: %s", guard, error)
-            return Assumption(guard, None)
+        except Exception as error:  # the condition uses a name of torch's own
+            _log.debug("guard %s cannot be evaluated: %s", condition, error)
+            return Guard(condition, None)
         if not holds:
-            return Assumption(guard, shape)
-    _log.debug("guard %s holds for every image tried", guard)
+            return Guard(condition, shape)
+    _log.debug("guard %s holds for every image tried", condition)
     return None
 
 
-def _candidates(guard: str, traced: ImageShape) -> Iterator[ImageShape]:
-    """Images that differ from the traced one in one respect, small ones first, and around every number named."""
-    named = {int(number) + step for number in re.findall(r"\d+", guard) for step in (-1, 0, 1)}
+def _candidates(condition: str, traced: ImageShape) -> Iterator[ImageShape]:
+    """Images that differ from the traced one in one respect: small ones first, and those near each number named."""
+    named = {int(number) + step for number in re.findall(r"\d+", condition) for step in (-1, 0, 1)}
     sides = sorted({*_SIDES, *(side for side in named if 1 <= side <= _LARGEST)})
     batch, height, width = traced.batch, traced.height, traced.width
     for side in sides:

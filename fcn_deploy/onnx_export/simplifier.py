@@ -1,4 +1,4 @@
-"""onnxsim, kept at arm's length: in a process of its own, and never trusted with names or dimensions."""
+"""onnxsim, in a process of its own; what it returns is checked."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ import onnx
 from fcn_deploy.errors import DependencyError, InputError
 
 
-def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+def run_onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
     """Returns the model with constants folded and redundant nodes removed, by onnxsim.
 
-    onnxsim runs as a subprocess, since it has been known to crash the interpreter. Metadata, inputs and outputs are as
-    before.
+    onnxsim runs as a subprocess, because it can crash the interpreter. Metadata, inputs and outputs stay the same. The
+    caller compares the results with those of the original; see `comparison.compare_models`.
+
+    Args:
+        model: An exported model; it is not changed.
 
     Raises:
         DependencyError: onnxsim is not installed.
@@ -25,19 +28,19 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     if importlib.util.find_spec("onnxsim") is None:
         raise DependencyError(
-            "onnxsim is not installed", fix="pip install 'fcn-deploy[host]', or export with --no-simplify"
+            "onnxsim is not installed", fix="pip install 'fcn-deploy[host]', or export with `simplify=False`"
         )
     with tempfile.TemporaryDirectory(prefix="fcn-deploy-") as folder:
         source, target = Path(folder, "model.onnx"), Path(folder, "simplified.onnx")
         onnx.save(model, source)
-        # 0: onnxsim's own comparison runs at one size only; the caller compares at several.
+        # 0 turns off onnxsim's own comparison, which runs at one size only; the caller compares at several.
         command = [sys.executable, "-m", "onnxsim", str(source), str(target), "0"]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode != 0 or not target.is_file():
             raise InputError(
                 "onnxsim cannot simplify the model",
                 got=f"exit status {result.returncode}: {_last_line(result.stderr or result.stdout)}",
-                fix="export with --no-simplify",
+                fix="export with `simplify=False`",
             )
         simplified = onnx.load(target)
     del simplified.metadata_props[:]
@@ -56,7 +59,7 @@ def _check_signature(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
         old, new = (_signature(model, kind) for model in (before, after))
         if old != new:
             raise InputError(
-                f"onnxsim changed the model's {kind}s", got=new, expected=old, fix="export with --no-simplify"
+                f"onnxsim changed the model's {kind}s", got=new, expected=old, fix="export with `simplify=False`"
             )
 
 

@@ -1,4 +1,4 @@
-"""torch to ONNX: any batch, height and width, or one fixed shape."""
+"""Traces a net with torch.export and writes it as ONNX: for any batch, height and width, or for one fixed shape."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from fcn_deploy.artifacts.receptive_field import ReceptiveField
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
 from fcn_deploy.errors import InputError, UsageError
-from fcn_deploy.models.adapter import ROOT, WrappedNet
-from fcn_deploy.onnx_export.guards import Assumption, find_assumptions
+from fcn_deploy.models.adapter import ROOT, AdaptedNet
+from fcn_deploy.onnx_export.guards import Guard, find_violated_guards
 from fcn_deploy.passes import pipelines
 from fcn_deploy.receptive_field import receptive_field
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# What is traced when the graph is to stay dynamic: more than one image, and odd sizes of which none divides or equals
-# another, so that torch.export has no reason to take any of them for a constant or for one another.
+# The shape that a dynamic graph is traced with: more than one image, and odd sizes that neither equal nor divide one
+# another, so that torch.export takes none of them for a constant and no two of them for the same size.
 TRACED = ImageShape(2, 67, 93)
 _DIMS = {0: "batch", 2: "height", 3: "width"}
 
@@ -41,7 +41,10 @@ class ExportConfig:
 
     Attributes:
         opset: ONNX operator set, 18 to 23.
-        shape: Fixes batch, height and width; all three are dynamic where None.
+        shape: Fixes batch, height and width; if None, all three are dynamic.
+
+    Raises:
+        UsageError: torch does not write that operator set.
     """
 
     opset: int = 18
@@ -54,19 +57,21 @@ class ExportConfig:
 
 def export_onnx(
     model: nn.Module, spec: ModelSpec, config: ExportConfig | None = None
-) -> tuple[onnx.ModelProto, list[Assumption]]:
-    """Exports a net.
+) -> tuple[onnx.ModelProto, list[Guard]]:
+    """Exports a net to ONNX.
 
     Args:
         model: float [N, 3, H, W] to float [N, C, H, W], in evaluation mode.
         spec: What the net is; it goes into the metadata, with the exporter's versions and the receptive field added.
-        config: Opset and shape.
+        config: Opset and shape; if None, the defaults.
 
     Returns:
-        A model with input `image` and output `logits`, whose nodes are named after the net's modules; and what torch
-        assumed about sizes to get there, which the caller has to try.
+        A model with the input `image`, float32 [N, 3, H, W], and the output `logits`, float32 [N, C, H, W], whose nodes
+        are named after the net's modules; and the guards that some image violates, which the caller has to try (see
+        `comparison.require_harmless`).
 
     Raises:
+        DependencyError: This version of torch does not give access to its guards.
         InputError: torch cannot export the net, or wrote another opset.
     """
     config = config or ExportConfig()
@@ -76,13 +81,13 @@ def export_onnx(
     with _quiet_exporter():
         program = _trace(model, traced, dynamic=config.shape is None)
         exported = _convert(program, config)
-    exported = pipelines.run(exported, pipelines.exported(ROOT if isinstance(model, WrappedNet) else ""))
+    exported = pipelines.after_torch(ROOT if isinstance(model, AdaptedNet) else "")(exported).model
     if exported.opset_imports.get("") != config.opset:
         raise InputError(
             "torch wrote another opset",
             got=exported.opset_imports.get(""),
             expected=config.opset,
-            fix="export with --opset 18",
+            fix="export with `opset=18`",
         )
     versions: dict[str, str | int] = {
         "fcn_deploy": __version__,
@@ -92,10 +97,11 @@ def export_onnx(
     spec = replace(spec, exporter=versions, receptive_field=_receptive_field(exported, spec, config.shape))
     exported.metadata_props[METADATA_KEY] = spec.dumps()
     exported.producer_name, exported.producer_version = "fcn-deploy", __version__
-    return ir.to_proto(exported), find_assumptions(program, traced) if config.shape is None else []
+    return ir.to_proto(exported), find_violated_guards(program, traced) if config.shape is None else []
 
 
 def _receptive_field(model: ir.Model, spec: ModelSpec, fixed: ImageShape | None) -> ReceptiveField | None:
+    """The receptive field; None if it cannot be computed for this graph."""
     try:
         return receptive_field(model, fixed=fixed, divisor=spec.padding.divisor if spec.padding else 1)
     except InputError as error:
@@ -111,16 +117,14 @@ def _trace(model: nn.Module, shape: ImageShape, dynamic: bool) -> torch.export.E
             return torch.export.export(model, (example,), dynamic_shapes=dims, strict=False)
     except InputError:
         raise
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # what torch.export refuses, and whatever the user's code raises on symbolic sizes
+    # What torch.export refuses, and everything that the user's code can raise when sizes are symbols.
+    except (Exception, SystemExit) as error:
         raise InputError(
             "torch cannot export this net",
             got=_message(error),
             expected="a net that torch.export takes",
-            fix="take conditions on values or sizes out of its Python code"
-            + (", or export for one size with --shape" if dynamic else ""),
+            fix="remove conditions on values or sizes from its Python code"
+            + (", or export for one size with `shape`" if dynamic else ""),
         ) from error
 
 
@@ -143,7 +147,7 @@ def _convert(program: torch.export.ExportedProgram, config: ExportConfig) -> ir.
 
 
 def _message(error: BaseException) -> str:
-    """The lines of torch's message that speak of this net, guards among them, without its general advice."""
+    """The lines of torch's message that are about this net, guards among them, without its general advice."""
     lines = [line.strip() for line in str(error).strip().split("\n")]
     guards = [line.removeprefix("- ") for line in lines if "guard" in line and line.startswith("- ")]
     return " ".join(guards or lines[:1]) or type(error).__name__
@@ -151,7 +155,7 @@ def _message(error: BaseException) -> str:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Keeps what torch says about itself, of no use to the user, off the terminal."""
+    """Hides torch's messages about itself, which do not help the user."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")  # "torchvision is not installed"
     level = logger.level
     logger.setLevel(logging.ERROR)

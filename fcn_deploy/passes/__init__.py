@@ -1,1 +1,1 @@
-"""ONNX to ONNX rewrites, one a file, and the ordered pipeline of each target."""
+"""ONNX to ONNX: one rewrite a file, and the whole lowering of each target in `pipelines`."""

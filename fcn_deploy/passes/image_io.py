@@ -1,75 +1,103 @@
-"""Lets the graph take uint8 images as a camera gives them, and normalise them itself."""
+"""The input and output of an image engine: uint8 images as a camera gives them, and labels."""
 
 from __future__ import annotations
 
-import logging
-from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
 
 from fcn_deploy.artifacts.normalization import Normalization
-from fcn_deploy.graph.edit import add_constant
+from fcn_deploy.graph.edit import NodeWriter
+from fcn_deploy.passes.rewrite import Declined, Rewrite, RewriteResult
 
-_log = logging.getLogger(__name__)
 
-
-def take_images(model: ir.Model, normalization: Normalization) -> tuple[ir.Model, bool]:
+class ImageInput(Rewrite):
     """Replaces the input `image`, float32 [N, 3, H, W], by `image`, uint8 [N, H, W, 3] RGB.
 
-    In front of the net come Cast, Transpose, the channel swap for BGR nets, and `x * a + b`.
+    What:
+        Puts before the net what the runtime would compute: channels first, the channel order of the net, and
+        normalisation as `x * a + b`.
+
+    Why:
+        A camera gives bytes: a quarter of what floats take on the way to a GPU, and no work for the application.
+
+    Before -> after:
+        image (float32) -> net
+        image (uint8) -> Cast -> Transpose -> Gather (BGR nets only) -> Mul -> Add -> net
+
+    Source:
+        `Normalization.affine`.
+
+    Args:
+        normalization: Of the net.
     """
-    graph = model.graph
-    old = graph.inputs[0]
-    if old.dtype != ir.DataType.FLOAT or old.shape is None or old.shape.rank() != 4:
-        _log.debug("take_images declines: the input is %s %s, not float32 [N, 3, H, W]", old.dtype, old.shape)
-        return model, False
-    batch, _, height, width = old.shape
-    image = ir.Value(name=old.name, shape=ir.Shape([batch, height, width, 3]), type=ir.TensorType(ir.DataType.UINT8))
-    old.name = f"{image.name}/normalized"
-    graph.inputs[0] = image
 
-    a, b = normalization.affine()
-    scale = add_constant(graph, "image/Mul/factor", np.array(a, np.float32).reshape(1, 3, 1, 1))
-    shift = add_constant(graph, "image/Add/shift", np.array(b, np.float32).reshape(1, 3, 1, 1))
-    # The cast comes before the transpose: TensorRT refuses to transpose uint8.
-    nodes = [
-        ir.node("Cast", [image], {"to": ir.DataType.FLOAT}, name="image/Cast"),
-        ir.node("Transpose", [None], {"perm": [0, 3, 1, 2]}, name="image/Transpose"),
-    ]
-    if normalization.color == "BGR":
-        order = add_constant(graph, "image/bgr", np.array([2, 1, 0], np.int64))
-        nodes.append(ir.node("Gather", [None, order], {"axis": 1}, name="image/Gather"))
-    nodes.append(ir.node("Mul", [None, scale], name="image/Mul"))
-    nodes.append(ir.node("Add", [None, shift], name="image/Add"))
-    for before, node in pairwise(nodes):
-        node.replace_input_with(0, before.outputs[0])
-    for node in nodes:
-        node.outputs[0].name = node.name
-    old.replace_all_uses_with(nodes[-1].outputs[0])
-    graph.insert_before(graph[0], nodes)
-    return model, True
+    # `x * a + b` rounds in other places than `(x * scale - mean) / std`.
+    tolerance: ClassVar[float | None] = 1e-6
+
+    def __init__(self, normalization: Normalization) -> None:
+        self._normalization = normalization
+
+    def call(self, model: ir.Model) -> RewriteResult:
+        """Rewrites the first input."""
+        graph = model.graph
+        old = graph.inputs[0]
+        if old.dtype != ir.DataType.FLOAT or old.shape is None or old.shape.rank() != 4:
+            reason = f"the input is {old.dtype} {old.shape}, not float32 [N, 3, H, W]"
+            return RewriteResult(model, False, (Declined(reason),))
+        batch, _, height, width = old.shape
+        shape, dtype = ir.Shape([batch, height, width, 3]), ir.TensorType(ir.DataType.UINT8)
+        image = ir.Value(name=old.name, shape=shape, type=dtype)
+        old.name = f"{image.name}/normalized"
+        graph.inputs[0] = image
+
+        write = NodeWriter(graph, "image")
+        # The Cast comes before the Transpose: TensorRT refuses to transpose uint8.
+        value = write.add("Cast", image, to=ir.DataType.FLOAT)
+        value = write.add("Transpose", value, perm=[0, 3, 1, 2])
+        if self._normalization.color == "BGR":
+            value = write.add("Gather", value, write.sizes("bgr", 2, 1, 0), axis=1)
+        factor, shift = (np.array(each, np.float32).reshape(1, 3, 1, 1) for each in self._normalization.affine())
+        value = write.add("Mul", value, write.constant("Mul/factor", factor))
+        value = write.add("Add", value, write.constant("Add/shift", shift))
+        old.replace_all_uses_with(value)
+        graph.insert_before(graph[0], write.nodes)
+        return RewriteResult(model, True)
 
 
-def give_labels(model: ir.Model) -> tuple[ir.Model, bool]:
+class LabelOutput(Rewrite):
     """Replaces the output `logits`, [N, C, H, W], by `labels`, [N, H, W].
 
-    Labels are uint8 up to 256 classes, else int32, which every backend takes.
+    What:
+        Finds the class with the largest logit; of equal ones the first. Labels are uint8 up to 256 classes, else int32,
+        which every backend takes.
+
+    Why:
+        One byte a pixel leaves the engine instead of a float a class.
+
+    Before -> after:
+        net -> logits
+        net -> ArgMax -> Cast -> labels
+
+    Source:
+        https://onnx.ai/onnx/operators/onnx__ArgMax.html
     """
-    graph = model.graph
-    logits = graph.outputs[0]
-    if logits.shape is None or logits.shape.rank() != 4 or not isinstance(logits.shape[1], int):
-        _log.debug("give_labels declines: the output is %s, not [N, C, H, W] with C known", logits.shape)
-        return model, False
-    batch, classes, height, width = logits.shape
-    dtype = ir.DataType.UINT8 if int(classes) <= 256 else ir.DataType.INT32  # type: ignore[arg-type]
-    argmax = ir.node("ArgMax", [logits], {"axis": 1, "keepdims": 0}, name="labels/ArgMax")
-    cast = ir.node("Cast", argmax.outputs, {"to": dtype}, name="labels/Cast")
-    argmax.outputs[0].name = "labels/ArgMax"
-    labels = cast.outputs[0]
-    labels.name = "labels"
-    labels.type = ir.TensorType(dtype)
-    labels.shape = ir.Shape([batch, height, width])
-    graph.extend([argmax, cast])
-    graph.outputs[0] = labels
-    return model, True
+
+    tolerance: ClassVar[float | None] = 0.0
+
+    def call(self, model: ir.Model) -> RewriteResult:
+        """Rewrites the first output."""
+        graph = model.graph
+        logits = graph.outputs[0]
+        if logits.shape is None or logits.shape.rank() != 4 or not isinstance(logits.shape[1], int):
+            reason = f"the output is {logits.shape}, not [N, C, H, W] with a known C"
+            return RewriteResult(model, False, (Declined(reason),))
+        batch, classes, height, width = logits.shape
+        dtype = ir.DataType.UINT8 if int(classes) <= 256 else ir.DataType.INT32  # type: ignore[arg-type]
+        write = NodeWriter(graph, "labels")
+        labels = write.add("Cast", write.add("ArgMax", logits, axis=1, keepdims=0), to=dtype)
+        labels.name, labels.type, labels.shape = "labels", ir.TensorType(dtype), ir.Shape([batch, height, width])
+        graph.extend(write.nodes)
+        graph.outputs[0] = labels
+        return RewriteResult(model, True)

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-import logging
+from typing import ClassVar
 
 import onnx_ir as ir
 from onnx_ir.passes.common import IdentityEliminationPass, InlinePass, LiftConstantsToInitializersPass
 
-_log = logging.getLogger(__name__)
+from fcn_deploy.passes.rewrite import Rewrite, RewriteResult
 
 
-def write_out(model: ir.Model) -> tuple[ir.Model, bool]:
+class InlineAndFold(Rewrite):
     """Inlines functions, makes initialisers of Constant nodes, and removes Identity nodes.
 
-    Exporters of fake-quantised nets put scales and zero points behind all three; a graph in which they are constants
-    says the same, to passes and builders that look no further.
+    What:
+        Three passes of onnx_ir, in this order: functions may hold Constant nodes.
+
+    Why:
+        Exporters of fake-quantised nets hide scales and zero points behind all three. The later rewrites and the
+        builders look for plain constants.
+
+    Before -> after:
+        function(x) { Constant -> Identity -> QuantizeLinear -> DequantizeLinear }
+        initialiser -> QuantizeLinear -> DequantizeLinear
+
+    Source:
+        https://onnx.ai/ir-py/
     """
-    rewrites = (InlinePass(), LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0))
-    changed = False
-    for rewrite in (*rewrites, IdentityEliminationPass()):
-        result = rewrite(model)
-        model, changed = result.model, changed or result.modified
-    if not changed:
-        _log.debug("write_out: no functions, Constant or Identity nodes")
-    return model, changed
+
+    tolerance: ClassVar[float | None] = 0.0
+
+    def call(self, model: ir.Model) -> RewriteResult:
+        """Runs the three passes."""
+        modified = False
+        lift = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
+        for step in (InlinePass(), lift, IdentityEliminationPass()):
+            modified |= step(model).modified
+        return RewriteResult(model, modified)

@@ -1,97 +1,148 @@
-"""ONNX to ONNX rewrites, one a file, and the ordered pipeline of each target.
+"""The whole way of each target from the exported model to the graph of an engine: each line a rewrite, in order.
 
-A pass is a function `model -> (model, changed)` on an `onnx_ir.Model`, which it may change in place. Every pass keeps
-the numbers. One that finds nothing to do, or declines, says why in the debug log.
+Between two lowerings `quantization` changes the graph, a room that `passes` does not know. In full:
+
+    exported model                  after_torch
+
+    ONNX Runtime on a CPU, FP32     onnxruntime_cpu
+    ... INT8                        quantization.onnxruntime (emits Q/DQ), onnxruntime_cpu
+    ... a prequantized model        prequantized, onnxruntime_cpu_integers, onnxruntime_cpu
+
+    TensorRT, FP32                  tensorrt
+    ... FP16                        quantization.fp16_range (what stays FP32), tensorrt
+    ... INT8                        quantization.tensorrt (emits Q/DQ), quantization.fp16_range, tensorrt
+    ... a prequantized model        prequantized, quantization.fp16_range, tensorrt
+    ... simulated on a CPU          the lowering of TensorRT, simulation
+
+Q/DQ is emitted first because ranges and precision maps name the layers and tensors of the exported model; the rewrites
+for a target replace some of them. An optional step is a line with `if`.
 """
 
 from __future__ import annotations
 
-import functools
-import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
+from typing import Literal
 
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from fcn_deploy.artifacts.spec import ModelSpec
-from fcn_deploy.passes.channels_last import quantize_channels_last
-from fcn_deploy.passes.early_argmax import label_early
-from fcn_deploy.passes.fold_quantized_weights import store_weights
-from fcn_deploy.passes.fp16 import QDQ_OPSET, to_half
-from fcn_deploy.passes.image_io import give_labels, take_images
-from fcn_deploy.passes.inline_and_fold import write_out
-from fcn_deploy.passes.names import name_dims, name_layers
-from fcn_deploy.passes.opset import raise_opset
-from fcn_deploy.passes.to_uint8 import store_unsigned
-from fcn_deploy.passes.unused import remove_unused
-from fcn_deploy.passes.upsampling import rewrite_upsampling
-from fcn_deploy.passes.winograd import multiply_by_winograd
-
-Pass = Callable[[ir.Model], tuple[ir.Model, bool]]
-
-_log = logging.getLogger(__name__)
+from fcn_deploy.artifacts.normalization import Normalization
+from fcn_deploy.passes.channels_last import QuantizeChannelsLast
+from fcn_deploy.passes.early_argmax import EarlyArgmax
+from fcn_deploy.passes.fold_quantized_weights import FoldQuantizedWeights
+from fcn_deploy.passes.fp16 import QDQ_OPSET, ToFp16
+from fcn_deploy.passes.image_io import ImageInput, LabelOutput
+from fcn_deploy.passes.inline_and_fold import InlineAndFold
+from fcn_deploy.passes.names import NameDims, NameLayers
+from fcn_deploy.passes.opset import RaiseOpset
+from fcn_deploy.passes.rewrite import Lowering
+from fcn_deploy.passes.simulate_fp16 import SimulateFp16
+from fcn_deploy.passes.to_uint8 import ToUint8
+from fcn_deploy.passes.upsampling import RewriteUpsampling
+from fcn_deploy.passes.winograd import Winograd
 
 
-def exported(root: str = "") -> tuple[Pass, ...]:
-    """Returns the passes behind torch.onnx, for a net whose modules stand below the module `root`."""
-    # Names first: the tensors that calibration will speak of are those that stand in the exported file.
-    return (functools.partial(name_layers, root=root), name_dims)
-
-
-def image_io(spec: ModelSpec) -> tuple[Pass, ...]:
-    """Returns the passes that make an exported model take images and give labels."""
-    return (functools.partial(take_images, normalization=spec.normalization), give_labels)
-
-
-def half(spec: ModelSpec, keep: Collection[str], *, images: bool, quantized: bool) -> tuple[Pass, ...]:
-    """Returns the passes that make an exported model, with or without Q/DQ, FP16.
+def after_torch(root: str = "") -> Lowering:
+    """Lowers what torch.onnx wrote to the exported model.
 
     Args:
-        spec: The net.
-        keep: Names of the tensors that stay float32.
-        images: Whether it takes images and gives labels, instead of float32 `image` and `logits`.
-        quantized: Whether it has Q/DQ.
+        root: The module whose path is left out of names.
     """
-    halved: Pass = functools.partial(to_half, keep=keep)
-    typed = (functools.partial(raise_opset, least=QDQ_OPSET), halved) if quantized else (halved,)
-    if not images:
-        return typed
-    take, give = image_io(spec)
-    # Labels first: argmax then reads FP16 logits, which no cast has to carry over. Images last: what is in front of the
-    # net by then would become FP16, and the normalisation has to stay FP32.
-    return (give, *typed, take)
+    return Lowering(
+        # Nothing but names: whatever comes later, calibration above all, speaks of the tensors in the exported file.
+        NameLayers(root),
+        NameDims(),
+    )
 
 
-# For a graph that brings its own Q/DQ. First constants become initialisers, which the second looks for.
-GIVEN: tuple[Pass, ...] = (write_out, store_weights)
+def prequantized() -> Lowering:
+    """Lowers a model that brings its own Q/DQ to the form in which `quantization` emits it."""
+    return Lowering(
+        # First, because it makes constants of the weights, scales and zero points ...
+        InlineAndFold(),
+        # ... that this looks for.
+        FoldQuantizedWeights(),
+    )
 
 
-def unsigned(weights: Collection[str]) -> tuple[Pass, ...]:
-    """Returns the pass that stores int8 weights of the given names, and all activations, as uint8."""
-    return (functools.partial(store_unsigned, weights=weights),)
-
-
-def cpu(winograd: Collection[str] | None = None) -> tuple[Pass, ...]:
-    """Returns the passes for what ONNX Runtime's CPU does faster than what the exported graph says.
-
-    They come behind quantisation, which goes by layers.
+def onnxruntime_cpu_integers(weights: Collection[str]) -> Lowering:
+    """Lowers a prequantized model to the integers that ONNX Runtime's CPU kernels take.
 
     Args:
-        winograd: Names of the layers that are multiplied by Winograd's algorithm; by their channels where None.
+        weights: Names of the int8 weights that would saturate on the target CPU.
     """
-    return (rewrite_upsampling, functools.partial(multiply_by_winograd, layers=winograd), quantize_channels_last)
+    return Lowering(
+        # After `prequantized`, which stores the weights as integers; which of them saturate is known only then.
+        ToUint8(weights),
+    )
 
 
-# Behind `image_io`.
-CPU_IMAGES: tuple[Pass, ...] = (label_early,)
+def onnxruntime_cpu(image_io: Normalization | None, winograd: Collection[str] | None = None) -> Lowering:
+    """Lowers an exported model, in FP32 or with Q/DQ, to an engine for ONNX Runtime on a CPU.
 
-# What a rewrite has replaced must not travel: an INT8 engine that still held its float weights would be the larger one.
-FINAL: tuple[Pass, ...] = (remove_unused,)
+    Args:
+        image_io: How the net's images are normalised, for an engine that takes uint8 images and gives labels; None for
+            one that takes float32 `image` and gives `logits`.
+        winograd: Names of the layers for Winograd's algorithm; those with enough channels if None.
+    """
+    steps: list[ir.passes.PassBase] = [
+        # After quantisation, which goes by layers. Before Winograd, which also takes 3x3 convolutions that this writes.
+        RewriteUpsampling(),
+        # Before the next, whose gain is in maps stored in blocks of channels: those of a layer replaced here are not.
+        Winograd(winograd),
+        QuantizeChannelsLast(),
+    ]
+    if image_io is not None:
+        steps += [
+            # Anywhere: nothing else here touches the input.
+            ImageInput(image_io),
+            LabelOutput(),
+            # After `LabelOutput` and `RewriteUpsampling`: it moves the ArgMax of the one before the DepthToSpace of the
+            # other.
+            EarlyArgmax(),
+        ]
+    # Last. Drop the float weights that were replaced, or the INT8 file is the larger one.
+    steps.append(RemoveUnusedNodesPass())
+    return Lowering(*steps)
 
 
-def run(model: ir.Model, passes: Sequence[Pass]) -> ir.Model:
-    """Runs passes in order and returns the model."""
-    for rewrite in passes:
-        model, changed = rewrite(model)
-        name = getattr(rewrite, "func", rewrite).__name__
-        _log.debug("%s: %s", name, "changed" if changed else "nothing to do")
-    return model
+def tensorrt(
+    base: Literal["fp16", "fp32"],
+    image_io: Normalization | None,
+    *,
+    quantized: bool = False,
+    keep_fp32: Collection[str] = (),
+) -> Lowering:
+    """Lowers an exported model, with or without Q/DQ, to the typed graph that a TensorRT builder parses.
+
+    Args:
+        base: The precision of what is not quantised.
+        image_io: How the net's images are normalised, for an engine that takes uint8 images and gives labels; None for
+            one that takes float32 `image` and gives `logits`.
+        quantized: Whether the graph has Q/DQ.
+        keep_fp32: Names of the tensors that stay float32 on a base of FP16.
+    """
+    steps: list[ir.passes.PassBase] = []
+    if image_io is not None:
+        # Before FP16: then ArgMax reads FP16 logits, and no cast must make float32 of them first.
+        steps.append(LabelOutput())
+    if base == "fp16" and quantized:
+        # Before FP16: in older opsets Q/DQ does not take it. After quantisation, whose emitter writes any opset.
+        steps.append(RaiseOpset(QDQ_OPSET))
+    if base == "fp16":
+        steps.append(ToFp16(keep_fp32))
+    if image_io is not None:
+        # After FP16: what stands before the net by then would become FP16, and normalisation must stay FP32.
+        steps.append(ImageInput(image_io))
+    # Last. Drop the float constants that were replaced, or the graph holds them twice.
+    steps.append(RemoveUnusedNodesPass())
+    return Lowering(*steps)
+
+
+def simulation() -> Lowering:
+    """Lowers a typed graph to one by which ONNX Runtime computes on a CPU what the typed graph says."""
+    return Lowering(
+        SimulateFp16(),
+        # The FP16 constants, now that float32 ones stand beside them.
+        RemoveUnusedNodesPass(),
+    )

@@ -1,53 +1,78 @@
-"""Rewrites transposed convolutions as what ONNX Runtime's CPU kernels do faster: an interpolation or a convolution.
-
-Its ConvTranspose is a matrix product whose columns are then added up where they overlap, one after the other. All
-rewrites give the same sums, at the border and at every size:
-
-- Where each channel is upsampled by itself and by the bilinear kernel, as FCNs begin and their frozen layers stay, the
-  layer is linear interpolation of the map in a border of zeros: Pad, Resize and Slice.
-- Elsewhere, from strides of 4 on, the outputs that share a position within the stride are a convolution of the input:
-  s * s of them side by side in the channels of one Conv, put in their places by DepthToSpace, "sub-pixel convolution"
-  (Shi et al. 2016, https://arxiv.org/abs/1609.05158).
-- Weights that are zero between different channels are stored as those of a layer of as many groups.
-"""
+"""Rewrites transposed convolutions as what ONNX Runtime's CPU kernels do faster: an interpolation or a convolution."""
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcn_deploy.graph.edit import add_constant, constant_of, replace_node
+from fcn_deploy.graph.edit import NodeWriter, constant_of, optional_input, replace_node
+from fcn_deploy.passes.rewrite import Declined, Rewrite, RewriteResult
 
-_log = logging.getLogger(__name__)
-
-# What float32 makes of the bilinear kernel's values, which are at most 1, differs by a rounding at most.
+# The bilinear kernel's values are at most 1; in float32 they differ by one rounding at most.
 _ROUNDING = 2e-7
 _END = np.iinfo(np.int64).max
 
-# A convolution computes 9/4 of the products of a kernel of twice the stride. With long strides its kernels make up for
-# that, with 2 they do not: docs/performance.md.
+# A convolution computes 9/4 of the products of a kernel of twice the stride. With long strides its faster kernels make
+# up for that, with a stride of 2 they do not: docs/performance.md.
 _LEAST_STRIDE = 4
 
 
-def rewrite_upsampling(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Replaces every transposed convolution that one of the rewrites can express.
+class RewriteUpsampling(Rewrite):
+    """Replaces every transposed convolution that an interpolation, a convolution or groups can express.
 
-    The last node of what replaces a layer has its name where it is a Conv; so a layer that still multiplies keeps it.
+    What:
+        Three rewrites, all with the same sums, at the border and at every size:
+
+        - If each channel is upsampled by itself and by the bilinear kernel, as FCNs begin and their frozen layers stay,
+          the layer is linear interpolation of the map in a border of zeros: Pad, Resize and Slice.
+        - Else, from strides of 4 on, the outputs that share a position within the stride are a convolution of the
+          input: s * s of them side by side in the channels of one Conv, put in their places by DepthToSpace
+          ("sub-pixel convolution"). The Conv keeps the layer's name, because it still multiplies.
+        - Else weights that are zero between different channels are stored as those of a layer of as many groups.
+
+    Why:
+        ONNX Runtime's ConvTranspose is a matrix product whose columns are then added up where they overlap, one after
+        the other.
+
+    Before -> after:
+        ConvTranspose
+        Pad -> Resize -> Slice, or Conv -> DepthToSpace -> Slice, or ConvTranspose of more groups
+
+    Source:
+        Shi et al. 2016, https://arxiv.org/abs/1609.05158; measured: docs/performance.md.
     """
-    changed = False
-    for node in list(model.graph):
-        if node.op_type != "ConvTranspose":
-            continue
-        layer = _read(node)
-        if layer is None:
-            continue
-        replace = _interpolate if layer.is_bilinear else _convolve
-        changed |= replace(model.graph, node, layer) or _separate(model.graph, node, layer)
-    return model, changed
+
+    # The same sums in another order.
+    tolerance: ClassVar[float | None] = 1e-5
+
+    def call(self, model: ir.Model) -> RewriteResult:
+        """Rewrites the transposed convolutions one by one."""
+        modified = False
+        declined = []
+        for node in [node for node in model.graph if node.op_type == "ConvTranspose"]:
+            reason = _rewrite(model.graph, node)
+            if reason is None:
+                modified = True
+            else:
+                declined.append(Declined(reason, node.name))
+        return RewriteResult(model, modified, tuple(declined))
+
+
+def _rewrite(graph: ir.Graph, node: ir.Node) -> str | None:
+    """Replaces a transposed convolution; returns the reason if no rewrite can express it."""
+    reason = _reason_against(node)
+    if reason is not None:
+        return reason
+    layer = _read(node)
+    reason = _interpolate(graph, node, layer) if layer.is_bilinear else _convolve(graph, node, layer)
+    if reason is not None and layer.separated:
+        _separate(graph, node, layer)
+        return None
+    return reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +82,11 @@ class _Transposed:
     Attributes:
         weights: float32 [in, out / groups, kH, kW].
         bias: float32 [out].
-        groups: How many.
-        stride: Along height and width; so are what follows.
-        begin: Padding in front, which is cut off the output.
+        groups: Number of groups.
+        stride: Along height and width, as are the two that follow.
+        begin: Padding at the start, which is cut off the output.
         missing: How much shorter the output is than if nothing were cut: padding of both sides less output padding.
-        separated: Whether the groups are not the node's, but those of weights that are zero between channels.
+        separated: Whether the groups are not the node's own, but made because weights are zero between channels.
     """
 
     weights: NDArray[np.float32]
@@ -91,34 +116,35 @@ class _Transposed:
         return bool(np.abs(self.weights - expected).max() <= _ROUNDING)
 
 
-def _read(node: ir.Node) -> _Transposed | None:
-    """What a node says, if it is a transposed convolution of maps by constants and spells out its padding."""
-    weights = constant_of(node.inputs[1])
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    attributes = node.attributes
-    reason = None
+def _reason_against(node: ir.Node) -> str | None:
+    """Why no rewrite can express a node: it must be a transposed convolution of maps by constants, of known padding."""
+    weights, bias = constant_of(node.inputs[1]), optional_input(node, 2)
     if weights is None or weights.ndim != 4 or weights.dtype != np.float32:
-        reason = "its weights are not constant float32 [in, out, kH, kW]"
-    elif bias is not None and constant_of(bias) is None:
-        reason = "its bias is computed"
-    elif attributes.get_string("auto_pad", "NOTSET") != "NOTSET" or "output_shape" in attributes:
-        reason = "its padding depends on the size"
-    elif set(attributes.get_ints("dilations", (1, 1))) != {1}:
-        reason = "it is dilated"
-    if reason is not None or weights is None:
-        _log.debug("rewrite_upsampling declines %s: %s", node.name, reason)
-        return None
+        return "its weights are not constant float32 [in, out, kH, kW]"
+    if bias is not None and constant_of(bias) is None:
+        return "its bias is computed"
+    if node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET" or "output_shape" in node.attributes:
+        return "its padding depends on the size"
+    if set(node.attributes.get_ints("dilations", (1, 1))) != {1}:
+        return "it is dilated"
+    return None
+
+
+def _read(node: ir.Node) -> _Transposed:
+    """What a node says that `_reason_against` has nothing against."""
+    weights, bias = constant_of(node.inputs[1]), constant_of(optional_input(node, 2))
+    assert weights is not None
+    attributes = node.attributes
     groups = attributes.get_int("group", 1)
     top, left, bottom, right = attributes.get_ints("pads", (0, 0, 0, 0))
     extra = attributes.get_ints("output_padding", (0, 0))
     vertical, horizontal = attributes.get_ints("strides", (1, 1))
-    values = constant_of(bias)
     separated = groups == 1 and _is_diagonal(weights)
     if separated:
         groups, weights = len(weights), np.ascontiguousarray(np.einsum("ccij->cij", weights)[:, np.newaxis])
     return _Transposed(
         weights=weights,
-        bias=np.zeros(weights.shape[1] * groups, np.float32) if values is None else values,
+        bias=np.zeros(weights.shape[1] * groups, np.float32) if bias is None else bias,
         groups=groups,
         separated=separated,
         stride=(vertical, horizontal),
@@ -141,44 +167,34 @@ def _bilinear(kernel: int, stride: int) -> NDArray[np.float64] | None:
     return taps
 
 
-def _interpolate(graph: ir.Graph, node: ir.Node, layer: _Transposed) -> bool:
-    name = str(node.name)
+def _interpolate(graph: ir.Graph, node: ir.Node, layer: _Transposed) -> str | None:
     cuts = []
     for kernel, stride, begin, missing in zip(layer.kernel, layer.stride, layer.begin, layer.missing, strict=True):
-        # Output o lies at (o + begin - (kernel - 1) / 2) / stride of the input, and u of the resized map, in front of
+        # Output o lies at (o + begin - (kernel - 1) / 2) / stride of the input, and u of the resized map, before
         # which the border is `stride` wide, at (u - stride - (stride - 1) / 2) / stride.
         first = begin + (3 * stride - kernel) // 2
         last = 3 * stride + missing - kernel - first
         if first < 0 or last < 0:
-            _log.debug("rewrite_upsampling declines %s: it gives more than a border of one pixel covers", name)
-            return False
+            return "it gives more than a border of one pixel covers"
         cuts.append((first, last))
-    pads = add_constant(graph, f"{name}/border", np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64))
-    scales = add_constant(graph, f"{name}/scales", np.array([1, 1, *layer.stride], np.float32))
-    padded = ir.node("Pad", [node.inputs[0], pads], name=f"{name}/Pad")
-    resized = ir.node(
-        "Resize",
-        [padded.outputs[0], None, scales],
-        {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
-        name=f"{name}/Resize",
-    )
-    nodes = [padded, resized, *_cut(graph, name, resized.outputs[0], cuts)]
+    write = NodeWriter(graph, str(node.name))
+    padded = write.add("Pad", node.inputs[0], write.sizes("border", 0, 0, 1, 1, 0, 0, 1, 1))
+    scales = write.constant("scales", np.array([1, 1, *layer.stride], np.float32))
+    resized = write.add("Resize", padded, None, scales, mode="linear", coordinate_transformation_mode="half_pixel")
+    value = _cut(write, resized, cuts)
     if layer.bias.any():
-        bias = add_constant(graph, f"{name}/bias", layer.bias[:, np.newaxis, np.newaxis])
-        nodes.append(ir.node("Add", [nodes[-1].outputs[0], bias], name=f"{name}/Add"))
-    replace_node(graph, node, nodes)
-    return True
+        write.add("Add", value, write.constant("bias", layer.bias[:, np.newaxis, np.newaxis]))
+    replace_node(graph, node, write.nodes)
+    return None
 
 
-def _convolve(graph: ir.Graph, node: ir.Node, layer: _Transposed) -> bool:
-    name, stride = str(node.name), layer.stride[0]
+def _convolve(graph: ir.Graph, node: ir.Node, layer: _Transposed) -> str | None:
+    stride = layer.stride[0]
     if layer.stride != (stride, stride) or stride < _LEAST_STRIDE:
-        _log.debug("rewrite_upsampling declines %s: strides of %s", name, layer.stride)
-        return False
+        return f"its strides are {layer.stride}, not two equal ones of {_LEAST_STRIDE} or more"
     axes = [_Phases.of(*axis, stride) for axis in zip(layer.kernel, layer.begin, layer.missing, strict=True)]
-    if any(axis.before < 0 or axis.behind < 0 for axis in axes):
-        _log.debug("rewrite_upsampling declines %s: it cuts off more than a kernel", name)
-        return False
+    if any(axis.before < 0 or axis.after < 0 for axis in axes):
+        return "it cuts off more than a kernel"
     vertical, horizontal = axes
     channels, per_group = layer.weights.shape[:2]
     # [groups, in / groups, out / groups, kH, kW], and of the result [out, s, s, in / groups, taps, taps].
@@ -188,36 +204,29 @@ def _convolve(graph: ir.Graph, node: ir.Node, layer: _Transposed) -> bool:
     phases = by_both.transpose(0, 2, 3, 5, 1, 4, 6)
     outputs = layer.groups * per_group * stride * stride
     weights = phases.reshape(outputs, channels // layer.groups, *phases.shape[-2:])
-    conv = ir.node(
+    write = NodeWriter(graph, str(node.name))
+    conv = write.add(
         "Conv",
-        [
-            node.inputs[0],
-            add_constant(graph, f"{name}/phases", np.ascontiguousarray(weights)),
-            add_constant(graph, f"{name}/phases/bias", np.repeat(layer.bias, stride * stride)),
-        ],
-        {
-            "group": layer.groups,
-            "pads": [vertical.before, horizontal.before, vertical.behind, horizontal.behind],
-        },
-        name=name,
+        node.inputs[0],
+        write.constant("phases", np.ascontiguousarray(weights)),
+        write.constant("phases/bias", np.repeat(layer.bias, stride * stride)),
+        group=layer.groups,
+        pads=[vertical.before, horizontal.before, vertical.after, horizontal.after],
     )
-    placed = ir.node("DepthToSpace", conv.outputs, {"blocksize": stride, "mode": "CRD"}, name=f"{name}/DepthToSpace")
-    replace_node(
-        graph, node, [conv, placed, *_cut(graph, name, placed.outputs[0], [(0, axis.excess) for axis in axes])]
-    )
-    return True
+    write.name_last_as_layer()
+    placed = write.add("DepthToSpace", conv, blocksize=stride, mode="CRD")
+    _cut(write, placed, [(0, axis.excess) for axis in axes])
+    replace_node(graph, node, write.nodes)
+    return None
 
 
-def _separate(graph: ir.Graph, node: ir.Node, layer: _Transposed) -> bool:
-    """Keeps the layer, with a group for each channel, where its weights are zero between them."""
-    if not layer.separated:
-        return False
-    weights = add_constant(graph, f"{node.name}/diagonal", layer.weights)
+def _separate(graph: ir.Graph, node: ir.Node, layer: _Transposed) -> None:
+    """Keeps the layer, with a group for each channel, because its weights are zero between different channels."""
+    weights = NodeWriter(graph, str(node.name)).constant("diagonal", layer.weights)
     attributes = [attribute for attribute in node.attributes.values() if attribute.name != "group"]
     inputs = [node.inputs[0], weights, *node.inputs[2:]]
     grouped = ir.Node("", "ConvTranspose", inputs, [*attributes, ir.AttrInt64("group", layer.groups)], name=node.name)
     replace_node(graph, node, [grouped])
-    return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,15 +236,15 @@ class _Phases:
     Attributes:
         taps: int [stride, size]: for each position and tap of the convolution, the tap of the transposed one.
         valid: bool, of the same shape: whether there is such a tap.
-        before: Padding of the convolution in front.
-        behind: Padding behind.
-        excess: How much of the result is past the transposed convolution's output.
+        before: Padding of the convolution at the start.
+        after: Padding at the end.
+        excess: How much of the result lies past the transposed convolution's output.
     """
 
     taps: NDArray[np.int64]
     valid: NDArray[np.bool_]
     before: int
-    behind: int
+    after: int
     excess: int
 
     @classmethod
@@ -251,16 +260,10 @@ class _Phases:
         return cls(np.where(valid, taps, 0), valid, farthest, blocks - 1 - nearest, stride * blocks - rest)
 
 
-def _cut(graph: ir.Graph, name: str, value: ir.Value, cuts: list[tuple[int, int]]) -> list[ir.Node]:
-    """A Slice that takes so much off the begin and the end of height and width; nothing where that is nothing."""
+def _cut(write: NodeWriter, value: ir.Value, cuts: list[tuple[int, int]]) -> ir.Value:
+    """Writes a Slice that takes so much off the start and the end of height and width, unless that is nothing."""
     if not any(map(any, cuts)):
-        return []
-    starts = np.array([first for first, _ in cuts], np.int64)
-    ends = np.array([-last or _END for _, last in cuts], np.int64)
-    inputs = [
-        value,
-        add_constant(graph, f"{name}/starts", starts),
-        add_constant(graph, f"{name}/ends", ends),
-        add_constant(graph, f"{name}/axes", np.array([2, 3], np.int64)),
-    ]
-    return [ir.node("Slice", inputs, name=f"{name}/Slice")]
+        return value
+    starts = write.sizes("starts", *(first for first, _ in cuts))
+    ends = write.sizes("ends", *(-last or _END for _, last in cuts))
+    return write.add("Slice", value, starts, ends, write.sizes("axes", 2, 3))

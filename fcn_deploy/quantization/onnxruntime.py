@@ -11,19 +11,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.ranges import Range
 from fcn_deploy.errors import InputError
 from fcn_deploy.graph.edit import constant_of
 from fcn_deploy.quantization.bias import Means, bias_of, input_mean, mean_output, mean_shift, set_bias
-from fcn_deploy.quantization.qdq import add_dequantized, add_pair, range_of
-from fcn_deploy.quantization.rounding import Rounding, check_rounding, round_weights
+from fcn_deploy.quantization.params import AsymmetricUint8, QuantParams, SymmetricInt8
+from fcn_deploy.quantization.qdq import add_dequantized, add_pair, quantized_weights, range_of
+from fcn_deploy.quantization.rounding import Rounding, check_rounding
 from fcn_deploy.quantization.selection import chosen_convolutions
 from fcn_deploy.quantization.tensors import activation, data_input, is_rectifier, passed_on_from
 
 # Half of what 32 bits hold: the other half is for the products the bias is added to, at most 255 * 127 a tap. What
 # `correlated` rounding adds beyond it, at most 255 a tap in a channel of nearly zero weights, is clipped.
 _BIAS_LIMIT = 2**30
+# The smallest positive float32.
+_LEAST_BIAS_SCALE = 2.0**-149
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,11 @@ class OrtScheme:
     Attributes:
         weight_limit: Weights become integers in -limit..limit. 64 is right on every CPU: x86 kernels without VNNI add
             two products of a uint8 and an int8 in 16 bits, and 2 * 255 * 64 just fits. 127 needs VNNI.
-        rounding: How weights are rounded: `nearest` or `correlated`; see `quant.rounding`.
+        rounding: How weights are rounded: `nearest` or `correlated`; see `fcn_deploy.quantization.rounding`.
 
     Raises:
-        InputError: There is no such limit.
-        UsageError: There is no such rounding.
+        InputError: The limit is neither 64 nor 127.
+        UsageError: The rounding is unknown.
     """
 
     weight_limit: int = 64
@@ -47,6 +51,16 @@ class OrtScheme:
         if self.weight_limit not in (64, 127):
             raise InputError("bad weight limit", got=self.weight_limit, expected="64 or 127")
         check_rounding(self.rounding)
+
+    @property
+    def activations(self) -> AsymmetricUint8:
+        """The integers of activations."""
+        return AsymmetricUint8()
+
+    @property
+    def weights(self) -> SymmetricInt8:
+        """The integers of weights."""
+        return SymmetricInt8(self.weight_limit)
 
 
 def emit_onnxruntime(
@@ -77,13 +91,13 @@ def emit_onnxruntime(
     graph = model.graph
     convs = chosen_convolutions(graph, layers)
     integer = _integer_tensors(graph, convs)
-    scales = {value: _asymmetric(range_of(value, ranges)) for value in integer}
-    # Activations last: all else goes by the tensors that nodes have before Q/DQ comes between.
+    params = {value: scheme.activations.of_range(range_of(value, ranges)) for value in integer}
+    # Activations last: all else goes by the tensors that nodes read before Q/DQ comes between.
     in_integers = _integer_nodes(graph, set(convs), set(integer))
     for conv in convs:
-        _quantize_weights(graph, conv, scales[data_input(conv)][0], scheme, means)
-    for value, (scale, zero_point) in scales.items():
-        _quantize_activation(graph, value, scale, zero_point, in_integers)
+        _quantize_weights_and_bias(graph, conv, params[data_input(conv)].scale, scheme, means)
+    for value in integer:
+        _quantize_activation(graph, value, params[value], in_integers)
     for node in [node for node in graph if node.op_type == "Conv" and node not in convs]:
         _keep_float(graph, node)
     return model
@@ -102,48 +116,31 @@ def _integer_tensors(graph: ir.Graph, convs: list[ir.Node]) -> list[ir.Value]:
     return [value for value in ordered if value in wanted]
 
 
-def _asymmetric(chosen: Range) -> tuple[np.float32, np.uint8]:
-    """Scale and zero point of uint8, such that 0.0 is exact and the range is covered."""
-    # 1 for a tensor that was always zero, or so nearly that float32 has no such scale.
-    scale = np.float32((chosen.hi - chosen.lo) / 255) or np.float32(1)
-    return scale, np.uint8(round(-chosen.lo / float(scale)))
-
-
-def _quantize_weights(
-    graph: ir.Graph, conv: ir.Node, input_scale: np.float32, scheme: OrtScheme, means: Means | None
+def _quantize_weights_and_bias(
+    graph: ir.Graph, conv: ir.Node, input_scale: NDArray[np.floating], scheme: OrtScheme, means: Means | None
 ) -> None:
     weights = constant_of(conv.inputs[1])
     assert weights is not None
     bias, mean = bias_of(conv), input_mean(conv, weights, means)
-    largest = np.abs(weights).max(axis=(1, 2, 3)).astype(np.float64)
-    scale = np.where(largest > 0, largest / scheme.weight_limit, 1.0)
-    # A channel of nearly zero weights would need a bias of more than 32 bits; a coarser scale costs it nothing.
+    # The scale of a bias is that of the input times that of the weights. In a channel of nearly zero weights the bias
+    # would need more than 32 bits, or float32 would not hold its scale; a coarser scale costs such a channel nothing.
     largest_bias = np.abs(0 if bias is None else bias) + mean_output(np.abs(weights), np.abs(mean))
-    scale = np.maximum(scale, largest_bias / (float(input_scale) * _BIAS_LIMIT))
-    scale = scale.astype(np.float32)
-    dilations = conv.attributes.get_ints("dilations", ())
-    rounded = round_weights(weights / scale[:, None, None, None], scheme.rounding, dilations)
-    integers = rounded.clip(-scheme.weight_limit, scheme.weight_limit)
+    least_scale = np.maximum(largest_bias / _BIAS_LIMIT, _LEAST_BIAS_SCALE) / float(input_scale)
+    params = scheme.weights.of_weights(weights, least_scale)
+    integers = quantized_weights(conv, weights, params, scheme.rounding)
     name = str(conv.name)
-    conv.replace_input_with(1, add_dequantized(graph, conv, f"{name}.weight", integers.astype(np.int8), scale))
-    corrected = (0 if bias is None else bias) - mean_shift(weights, integers, scale, mean)
+    conv.replace_input_with(1, add_dequantized(graph, conv, f"{name}.weight", integers, params))
+    corrected = (0 if bias is None else bias) - mean_shift(weights, integers, params.scale, mean)
     if bias is not None or corrected.any():
-        bias_scale = scale * input_scale
-        bias_integers = np.rint(corrected / bias_scale.astype(np.float64)).clip(-_BIAS_LIMIT, _BIAS_LIMIT)
-        quantized = add_dequantized(graph, conv, f"{name}.bias", bias_integers.astype(np.int32), bias_scale)
-        set_bias(conv, quantized)
+        bias_params = QuantParams(params.scale * input_scale, "int32", -_BIAS_LIMIT, _BIAS_LIMIT)
+        bias_integers = bias_params.quantize(corrected)
+        set_bias(conv, add_dequantized(graph, conv, f"{name}.bias", bias_integers, bias_params))
 
 
-def _quantize_activation(
-    graph: ir.Graph,
-    value: ir.Value,
-    scale: np.float32,
-    zero_point: np.uint8,
-    in_integers: set[ir.Node],
-) -> None:
+def _quantize_activation(graph: ir.Graph, value: ir.Value, params: QuantParams, in_integers: set[ir.Node]) -> None:
     uses = list(value.uses())
     producer = value.producer()
-    dequantized = add_pair(graph, value, scale, zero_point)
+    dequantized = add_pair(graph, value, params)
     for use in uses:
         # What was made in integers exists only so; what was made in float stays float for those who read it so.
         if producer in in_integers or use.node in in_integers:

@@ -1,9 +1,8 @@
-"""Q/DQ nodes: how they are put into a graph, whatever the target's integers are."""
+"""Q/DQ nodes, and the integers of weights: how they come into a graph, for every target."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -11,15 +10,18 @@ from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.ranges import Range
 from fcn_deploy.errors import InputError
-from fcn_deploy.graph.edit import add_constant
+from fcn_deploy.graph.edit import add_constant, insert_after
+from fcn_deploy.graph.ops import DEQUANTIZE, QUANTIZE
+from fcn_deploy.quantization.params import QuantParams
+from fcn_deploy.quantization.rounding import Rounding, round_weights
 from fcn_deploy.quantization.tensors import ranged_tensor
 
 
 def range_of(value: ir.Value, ranges: Mapping[str, Range]) -> Range:
-    """Returns the range of a tensor, or of the one it was passed on from.
+    """Returns the range of a tensor, or of the tensor whose values it holds.
 
     Raises:
-        InputError: There is none.
+        InputError: Neither has a range.
     """
     source = ranged_tensor(value, ranges)
     if source is None:
@@ -31,57 +33,67 @@ def range_of(value: ir.Value, ranges: Mapping[str, Range]) -> Range:
     return ranges[str(source.name)]
 
 
-def add_pair(graph: ir.Graph, value: ir.Value, scale: np.float32, zero_point: np.integer[Any]) -> ir.Value:
-    """Puts QuantizeLinear and DequantizeLinear behind a tensor; who reads it from there is the caller's choice.
+def add_pair(graph: ir.Graph, value: ir.Value, params: QuantParams) -> ir.Value:
+    """Puts QuantizeLinear and DequantizeLinear after a tensor; the caller decides which nodes read their output.
 
     Args:
         graph: Holds the tensor.
         value: float32.
-        scale: Of the whole tensor.
-        zero_point: Of the integer type to quantise to.
+        params: One scale for the whole tensor.
 
     Returns:
         The dequantised tensor, float32.
     """
-    parameters = [
-        add_constant(graph, f"{value.name}/scale", np.array(scale, np.float32)),
-        add_constant(graph, f"{value.name}/zero_point", np.array(zero_point)),
+    constants = [
+        add_constant(graph, f"{value.name}/scale", np.asarray(params.scale, np.float32)),
+        add_constant(graph, f"{value.name}/zero_point", np.array(params.zero_point, params.integer)),
     ]
-    quantize = ir.node("QuantizeLinear", [value, *parameters], name=f"{value.name}/QuantizeLinear")
-    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], *parameters], name=f"{value.name}/DequantizeLinear")
-    for node, dtype in ((quantize, ir.DataType.from_numpy(zero_point.dtype)), (dequantize, ir.DataType.FLOAT)):
+    quantize = ir.node(QUANTIZE, [value, *constants], name=f"{value.name}/{QUANTIZE}")
+    dequantize = ir.node(DEQUANTIZE, [quantize.outputs[0], *constants], name=f"{value.name}/{DEQUANTIZE}")
+    for node, dtype in ((quantize, ir.DataType.from_numpy(np.dtype(params.integer))), (dequantize, ir.DataType.FLOAT)):
         node.outputs[0].name = node.name
         node.outputs[0].type = ir.TensorType(dtype)
         node.outputs[0].shape = value.shape
-    producer = value.producer()
-    if producer is not None:
-        graph.insert_after(producer, [quantize, dequantize])
-    else:
-        graph.insert_before(graph[0], [quantize, dequantize])
+    insert_after(graph, value, [quantize, dequantize])
     return dequantize.outputs[0]
 
 
+def quantized_weights(
+    conv: ir.Node, weights: NDArray[np.floating], params: QuantParams, rounding: Rounding
+) -> NDArray[np.integer]:
+    """Returns the integers of the weights of a convolution.
+
+    Args:
+        conv: The convolution, for the distance between its taps.
+        weights: Of the convolution, [O, C / groups, *kernel].
+        params: One scale per output channel.
+        rounding: `nearest` or `correlated`; see `fcn_deploy.quantization.rounding`.
+    """
+    dilations = conv.attributes.get_ints("dilations", ())
+    return params.quantize(weights, lambda steps: round_weights(steps, rounding, dilations))
+
+
 def add_dequantized(
-    graph: ir.Graph, before: ir.Node, name: str, integers: NDArray[np.int8 | np.int32], scale: NDArray[np.float32]
+    graph: ir.Graph, before: ir.Node, name: str, integers: NDArray[np.integer], params: QuantParams
 ) -> ir.Value:
     """Puts integer constants and a DequantizeLinear in front of a node.
 
     Args:
         graph: Holds the node.
-        before: The node that is to read them.
-        name: What the constants are called after.
-        integers: [channels, ...].
-        scale: float32 [channels].
+        before: The node that will read them.
+        name: What the names of the constants begin with.
+        integers: [channels, ...], quantised by `params`.
+        params: One scale per channel; one zero point for all.
 
     Returns:
         The dequantised tensor, float32, of the shape of `integers`.
     """
     inputs = [
         add_constant(graph, f"{name}/quantized", integers),
-        add_constant(graph, f"{name}/scale", scale),
-        add_constant(graph, f"{name}/zero_point", np.zeros(len(scale), integers.dtype)),
+        add_constant(graph, f"{name}/scale", np.asarray(params.scale, np.float32)),
+        add_constant(graph, f"{name}/zero_point", np.full(params.scale.shape, params.zero_point, params.integer)),
     ]
-    node = ir.node("DequantizeLinear", inputs, {"axis": 0}, name=f"{name}/DequantizeLinear")
+    node = ir.node(DEQUANTIZE, inputs, {"axis": 0}, name=f"{name}/{DEQUANTIZE}")
     output = node.outputs[0]
     output.name = node.name
     output.type = ir.TensorType(ir.DataType.FLOAT)

@@ -7,11 +7,14 @@ from collections.abc import Callable
 import numpy as np
 
 from fcn_deploy.artifacts.ranges import Histogram, Range
+from fcn_deploy.quantization.params import AsymmetricUint8, SymmetricInt8
 
 # Of what is left of the range: eight steps an octave, down to 1/256 of what was seen, and finer about the best of them.
 _COARSE = 2.0 ** -(np.arange(65) / 8)
 _FINE = 2.0 ** np.linspace(-1 / 8, 1 / 8, 33)
 _SWEEPS = 3
+# Scales are not rounded, or ranges that differ by little could not be told apart.
+_SYMMETRIC, _ASYMMETRIC = SymmetricInt8(127, "float64"), AsymmetricUint8("float64")
 
 
 def squared_error(histogram: Histogram, chosen: Range, *, symmetric: bool) -> float:
@@ -24,14 +27,11 @@ def squared_error(histogram: Histogram, chosen: Range, *, symmetric: bool) -> fl
             0..255 from end to end.
     """
     values = histogram.lo + histogram.width * (np.arange(len(histogram.counts)) + 0.5)
-    if symmetric:
-        limit = max(-chosen.lo, chosen.hi)
-        scale, lowest, highest = limit / 127, -127, 127
+    if chosen.lo == chosen.hi:  # both are 0
+        represented = np.zeros_like(values)
     else:
-        scale = (chosen.hi - chosen.lo) / 255
-        zero = round(-chosen.lo / scale) if scale > 0 else 0
-        lowest, highest = -zero, 255 - zero
-    represented = np.rint(values / scale).clip(lowest, highest) * scale if scale > 0 else np.zeros_like(values)
+        params = (_SYMMETRIC if symmetric else _ASYMMETRIC).of_range(chosen)
+        represented = params.dequantize(params.quantize(values))
     return float(np.square(values - represented) @ histogram.counts / histogram.counts.sum())
 
 

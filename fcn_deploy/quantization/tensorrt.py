@@ -13,19 +13,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.ranges import Range
 from fcn_deploy.graph.edit import add_constant, constant_of
 from fcn_deploy.quantization.bias import Means, bias_of, input_mean, mean_shift, set_bias
-from fcn_deploy.quantization.qdq import add_dequantized, add_pair, range_of
-from fcn_deploy.quantization.rounding import Rounding, check_rounding, round_weights
+from fcn_deploy.quantization.params import SymmetricInt8
+from fcn_deploy.quantization.qdq import add_dequantized, add_pair, quantized_weights, range_of
+from fcn_deploy.quantization.rounding import Rounding, check_rounding
 from fcn_deploy.quantization.selection import chosen_convolutions
 from fcn_deploy.quantization.tensors import activation, data_input, passed_on_from
-
-# Not 128: symmetric, so that a weight and its negative are equally far from zero.
-_LIMIT = 127
-_SMALLEST_HALF = np.float32(2.0**-24)
 
 
 @dataclass(frozen=True)
@@ -33,20 +29,25 @@ class TensorRtScheme:
     """How to quantise for TensorRT.
 
     Attributes:
-        half_scales: Whether scales are numbers that FP16 holds, as a graph needs whose other tensors are FP16. They are
-            rounded up, so a range stays covered, and before the integers are computed, so nothing else is lost.
-        rounding: How weights are rounded: `nearest` or `correlated`; see `quant.rounding`. With 8 bits there is not
-            enough to gain for the latter to be measured.
+        fp16_scales: Whether scales are numbers that FP16 holds. A graph whose other tensors are FP16 needs them. They
+            are rounded up, so a range stays covered, and before the integers are computed, so nothing else is lost.
+        rounding: How weights are rounded: `nearest` or `correlated`; see `fcn_deploy.quantization.rounding`. With
+            8 bits the gain of `correlated` is too small to measure.
 
     Raises:
-        UsageError: There is no such rounding.
+        UsageError: The rounding is unknown.
     """
 
-    half_scales: bool = False
+    fp16_scales: bool = False
     rounding: Rounding = "nearest"
 
     def __post_init__(self) -> None:
         check_rounding(self.rounding)
+
+    @property
+    def integers(self) -> SymmetricInt8:
+        """The integers of weights and activations."""
+        return SymmetricInt8(scale_type="float16" if self.fp16_scales else "float32")
 
 
 def emit_tensorrt(
@@ -84,11 +85,9 @@ def emit_tensorrt(
     for conv in convs:
         _quantize_weights(graph, conv, scheme, means)
     for value, uses in readers.items():
-        chosen = range_of(value, ranges)
-        scale = _scales(np.array(max(-chosen.lo, chosen.hi)), scheme)
-        dequantized = add_pair(graph, value, np.float32(scale), np.int8(0))
+        dequantized = add_pair(graph, value, scheme.integers.of_range(range_of(value, ranges)))
         for node, index in uses:
-            # Other readers stay on the float tensor: a score layer reads what the pool gave, not what was rounded.
+            # Other readers stay on the float tensor: a score layer reads the output of the pool, not what was rounded.
             node.replace_input_with(index, dequantized)
     return model
 
@@ -122,28 +121,11 @@ def _fuses(value: ir.Value, convs: set[ir.Node]) -> bool:
 def _quantize_weights(graph: ir.Graph, conv: ir.Node, scheme: TensorRtScheme, means: Means | None) -> None:
     weights = constant_of(conv.inputs[1])
     assert weights is not None
-    scale = _scales(np.abs(weights).max(axis=tuple(range(1, weights.ndim))), scheme)
-    per_channel = scale.reshape(-1, *(1,) * (weights.ndim - 1))
-    dilations = conv.attributes.get_ints("dilations", ())
-    rounded = round_weights(weights / per_channel, scheme.rounding, dilations)
-    integers = rounded.clip(-_LIMIT, _LIMIT).astype(np.int8)
-    conv.replace_input_with(1, add_dequantized(graph, conv, f"{conv.name}.weight", integers, scale))
-    shift = mean_shift(weights, integers, scale, input_mean(conv, weights, means))
+    params = scheme.integers.of_weights(weights)
+    integers = quantized_weights(conv, weights, params, scheme.rounding)
+    conv.replace_input_with(1, add_dequantized(graph, conv, f"{conv.name}.weight", integers, params))
+    shift = mean_shift(weights, integers, params.scale, input_mean(conv, weights, means))
     if shift.any():
         bias = bias_of(conv)
         corrected = (0 if bias is None else bias) - shift
         set_bias(conv, add_constant(graph, f"{conv.name}.bias/corrected", corrected.astype(np.float32)))
-
-
-def _scales(largest: NDArray[np.floating], scheme: TensorRtScheme) -> NDArray[np.float32]:
-    """The scales by which `largest`, absolute values, become 127; 1 for what was always zero."""
-    with np.errstate(under="ignore", over="ignore"):
-        scale = (np.asarray(largest, np.float64) / _LIMIT).astype(np.float32)
-        scale = np.where(scale > 0, scale, np.float32(1))
-        if not scheme.half_scales:
-            return scale
-        half = scale.astype(np.float16)
-        half = np.where(half.astype(np.float32) < scale, np.nextafter(half, np.float16(np.inf)), half)
-        wide = half.astype(np.float32)
-    # A scale past FP16's range is of a tensor past it, which the audit keeps in FP32 along with its scale.
-    return np.where(np.isfinite(wide), np.maximum(wide, _SMALLEST_HALF), scale)

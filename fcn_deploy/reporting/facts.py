@@ -1,4 +1,4 @@
-"""What `inspect` found in a file, as tables."""
+"""What `inspect` finds in a file, as tables."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ from rich.table import Table
 from rich.text import Text
 
 from fcn_deploy.artifacts.shapes import ImageShape
-from fcn_deploy.reporting.tables import new_table
-from fcn_deploy.reporting.units import scaled
+from fcn_deploy.artifacts.summary import Summary
+from fcn_deploy.reporting.tables import new_table, summary_table
+from fcn_deploy.reporting.units import with_prefix
 
-# So that a layer fits into a line of 80 characters.
+# Names that are too long for a layer to fit into a line of 80 characters.
 _SHORT = {"ConvTranspose": "Deconv"}
 
 
 def detail_table(facts: Mapping[str, Any]) -> Table | None:
-    """Returns the table of what `inspect` found inside a file: layers, their precisions, or tensors; None if none."""
+    """Returns the table of what a file holds: layers, their precisions, tensors, or the engines of a summary.
+
+    Returns:
+        The table; None if there is nothing to list.
+    """
+    if facts["kind"] == "summary":
+        return summary_table(Summary.from_json(facts))
     if facts.get("layers"):
         return _layer_table(facts)
     if facts.get("precisions"):
@@ -32,7 +39,7 @@ def _layer_table(facts: Mapping[str, Any]) -> Table:
     title = "layers" if shape is None else f"layers, for images of {_by(shape)}"
     table = new_table(title, "layer", "type", "weights", "output", "params", "MACs", "share", "in")
     _fold_names(table)
-    table.padding, table.show_edge = 0, False  # its eight columns fit into 80 characters, but only just
+    table.padding, table.show_edge = 0, False  # eight columns only just fit into 80 characters
     for column in table.columns[1:4]:
         column.justify = "left"
     for layer in facts["layers"]:
@@ -42,14 +49,14 @@ def _layer_table(facts: Mapping[str, Any]) -> Table:
             _SHORT.get(layer["op"], layer["op"]),
             _by(layer["weights"]),
             "?" if output is None else _by(output),
-            scaled(layer["parameters"]),
-            "?" if macs is None else scaled(macs, "MAC"),
+            with_prefix(layer["parameters"]),
+            "?" if macs is None else with_prefix(macs, "MAC"),
             "?" if not total else f"{macs / total:.1%}",
             layer["precision"],
         )
     table.add_section()
-    macs = "?" if facts["macs"] is None else scaled(facts["macs"], "MAC")
-    table.add_row("total", "", "", "", scaled(facts["parameters"]), macs, "", "")
+    macs = "?" if facts["macs"] is None else with_prefix(facts["macs"], "MAC")
+    table.add_row("total", "", "", "", with_prefix(facts["parameters"]), macs, "", "")
     return table
 
 
@@ -64,7 +71,7 @@ def _tensor_table(tensors: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def _precision_table(precisions: Mapping[str, Mapping[str, str | None]]) -> Table:
     told = any(each["achieved"] for each in precisions.values())
-    # In a column of question marks nobody would see that the answer is one and the same for all.
+    # No column in which every cell says "not told".
     table = new_table("layers", "layer", "asked", *(["achieved"] if told else []))
     _fold_names(table)
     for name, each in precisions.items():
@@ -81,7 +88,7 @@ def _range_table(tensors: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _fold_names(table: Table) -> None:
-    """Leaves room for the numbers: what users call their tensors can be longer than a line."""
+    """Folds long names, so that the numbers have room: names of tensors can be longer than a line."""
     table.columns[0].max_width, table.columns[0].overflow, table.columns[0].no_wrap = 40, "fold", False
 
 
@@ -90,7 +97,7 @@ def _by(sizes: Sequence[int]) -> str:
 
 
 def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
-    """Returns a row for each fact; a mapping or a list among them is spread over lines."""
+    """Returns a table with a row for each fact; a mapping or a list of mappings is spread over several lines."""
     table = Table(title=title, box=None, show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -116,8 +123,10 @@ def _inline(value: Any) -> str:
 
 
 def brief(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what of `inspect`'s facts a person wants to see first; the rest is for `--json`."""
+    """Returns the facts that a person wants to see first; all of them are in the JSON that `inspect` prints."""
     short = {key: value for key, value in facts.items() if value not in (None, [], {})}
+    if facts["kind"] == "summary":
+        short.pop("engines", None)  # the table has them
     if "tensors" in short:
         short["tensors"] = len(short["tensors"])
     if "layers" in short:
@@ -125,7 +134,7 @@ def brief(facts: Mapping[str, Any]) -> dict[str, Any]:
         short["layers"] = (
             f"{len(short['layers'])}, {quantized} with Q/DQ for int8" if quantized else len(short["layers"])
         )
-        short["macs"] = "not known" if facts["macs"] is None else scaled(facts["macs"], "MAC")
+        short["macs"] = "not known" if facts["macs"] is None else with_prefix(facts["macs"], "MAC")
     if facts["kind"] in ("ONNX model", "engine", "simulation") and "shape" in short:
         short["shape"] = str(ImageShape(*short["shape"]))
     if facts["kind"] == "plan":
@@ -136,7 +145,7 @@ def brief(facts: Mapping[str, Any]) -> dict[str, Any]:
     if "parameters" in short:
         short["parameters"] = f"{short['parameters']:,}"
     if facts["kind"] == "checkpoint" and facts["layout"] is None:
-        short["layout"] = "none of ours"
+        short["layout"] = "custom net"
     if "spec" in short:
         hidden = ("format", "palette", "classes")
         short["classes"] = ", ".join(short["spec"]["classes"])
@@ -153,7 +162,7 @@ def brief(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _gpus(target: Mapping[str, Any]) -> str:
-    """Where a plan runs."""
+    """Says on which GPUs a plan runs."""
     gpus = ", ".join(target.get("gpu") or ()) or "what the library decides"
     return f"GPU, {gpus}{' and newer' if target.get('hardware_compatible') else ''}"
 
@@ -173,7 +182,7 @@ def _precision(precision: Mapping[str, Any], by_layer: bool) -> dict[str, Any]:
 
 
 def _missed(precision: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The layers that run in something else than was asked for them, by what that is."""
+    """Returns the layers that run in another precision than was asked for them, by that precision."""
     missed: dict[str, list[str]] = {}
     for name, kind in (precision.get("achieved_layers") or {}).items():
         if kind not in (None, precision["layers"].get(name)):

@@ -18,7 +18,7 @@ _MARGIN, _LINE, _SWATCH = 8, 18, 12
 
 
 def index_image(image: Picture, labels: Picture, spec: ModelSpec) -> Picture:
-    """Returns the labels themselves: uint8 [H, W] up to 256 classes, else uint16."""
+    """Returns the labels themselves: uint8 [H, W] for up to 256 classes, else uint16 [H, W]."""
     return labels.astype(np.uint8 if spec.num_classes <= 256 else np.uint16)
 
 
@@ -28,14 +28,14 @@ def color_mask(image: Picture, labels: Picture, spec: ModelSpec) -> Picture:
 
 
 def overlaid(image: Picture, labels: Picture, spec: ModelSpec) -> Picture:
-    """Returns the image under the colours of its labels, uint8 [H, W, 3]."""
+    """Returns the image with the colours of its labels over it, uint8 [H, W, 3]."""
     return overlay(image, labels, spec.palette)
 
 
 def panel(image: Picture, labels: Picture, spec: ModelSpec) -> Picture:
-    """Returns image, overlay and a legend of the classes that occur, side by side, uint8 [H', W', 3].
+    """Returns the image, the overlay and a legend of the classes that occur, side by side, uint8 [H', W', 3].
 
-    A legend longer than the image makes the panel taller.
+    If the legend is longer than the image, the panel is as tall as the legend.
     """
     legend = _legend(labels, spec)
     height = max(image.shape[0], legend.shape[0])
@@ -63,7 +63,7 @@ def encode_png(picture: Picture) -> bytes:
 
 
 def _legend(labels: Picture, spec: ModelSpec) -> Picture:
-    """Swatch, name and share of each class that occurs, the largest share first."""
+    """Draws a swatch, the name and the share of each class that occurs, the largest share first."""
     counts = np.bincount(labels.ravel(), minlength=spec.num_classes)
     order = [int(index) for index in np.argsort(-counts, kind="stable") if counts[index]]
     lines = [f"{spec.classes[index]} {counts[index] / labels.size:.1%}" for index in order]

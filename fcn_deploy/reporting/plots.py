@@ -18,7 +18,7 @@ def sensitivity_plot(sensitivity: Sensitivity, suffix: str) -> bytes:
         suffix: One of `FORMATS`.
 
     Returns:
-        The content of a file of that format.
+        The content of a file in that format.
 
     Raises:
         DependencyError: matplotlib is not installed.
@@ -27,7 +27,7 @@ def sensitivity_plot(sensitivity: Sensitivity, suffix: str) -> bytes:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise DependencyError("plots need matplotlib", got=str(error), fix="pip install 'fcn-deploy[host]'") from error
-    layers = sensitivity.layers[::-1]  # from the top downwards, as the image goes
+    layers = sensitivity.layers[::-1]  # so that the first layer is at the top
     names = [layer.name if layer.int8 else f"{layer.name} (float)" for layer in layers]
     timed = all(layer.float_ms is not None and layer.int8_ms is not None for layer in layers)
     figure = Figure(figsize=(9, 1.2 + 0.28 * len(layers)), layout="constrained")
@@ -44,7 +44,7 @@ def sensitivity_plot(sensitivity: Sensitivity, suffix: str) -> bytes:
     height, width = sensitivity.shape
     figure.suptitle(
         f"INT8 ({sensitivity.method}) for {sensitivity.target}, {sensitivity.images} images, {height}x{width}: "
-        f"{sensitivity.mix.agreement:.2%} labelled alike"
+        f"agreement {sensitivity.mix.agreement:.2%}"
     )
     file = io.BytesIO()
     figure.savefig(file, format=suffix[1:])

@@ -1,22 +1,23 @@
-"""Which of an INT8 engine and its FP16 twin is the faster, in one sentence: INT8 is not always."""
+"""Whether INT8 or FP16 is faster, in one sentence about two engines of one model: INT8 is not always."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fcn_deploy.artifacts.measures import Ratio
 from fcn_deploy.artifacts.sidecar import Sidecar
-from fcn_deploy.evaluation.latency import Ratio, Timing, ratio
+from fcn_deploy.evaluation.latency import Timing, ratio
 
 
 @dataclass(frozen=True)
-class Twins:
-    """Two engines of one model and one library, measured together.
+class Siblings:
+    """The INT8 and the FP16 engine of one model and one library, timed together.
 
     Attributes:
-        int8: Name of the one in INT8.
-        fp16: Name of the one in FP16.
-        ratio: Time of the first over that of the second, round by round.
+        int8: Name of the INT8 engine.
+        fp16: Name of the FP16 engine.
+        ratio: Time of the INT8 engine over that of the FP16 engine, round by round.
     """
 
     int8: str
@@ -25,38 +26,33 @@ class Twins:
 
     @property
     def faster(self) -> str | None:
-        """`int8` or `fp16`; None where the quartiles of the rounds do not agree on either."""
+        """`int8` or `fp16`; None if the quartiles of the ratio lie on both sides of 1."""
         if self.ratio.high < 1:
             return "int8"
         return "fp16" if self.ratio.low > 1 else None
 
     def __str__(self) -> str:
-        verdicts = {"int8": "INT8 is faster than FP16", "fp16": "INT8 is slower than FP16"}
-        verdict = verdicts.get(self.faster or "", "Neither INT8 nor FP16 is faster")
+        outcomes = {"int8": "INT8 is faster than FP16", "fp16": "INT8 is slower than FP16"}
+        outcome = outcomes.get(self.faster or "", "Neither INT8 nor FP16 is faster")
         low, high = f"{self.ratio.low:.2f}", f"{self.ratio.high:.2f}"
         times = f"{self.ratio.median:.2f}x the time of {self.fp16} (quartiles {low}-{high})"
-        return f"{verdict}: {self.int8} takes {times}."
+        return f"{outcome}: {self.int8} takes {times}."
 
 
-def find_twins(sidecars: Mapping[str, Sidecar | None], timings: Sequence[Timing], labels: Sequence[str]) -> list[Twins]:
-    """Returns the twins among the engines of a benchmark.
+def find_siblings(sidecars: Mapping[str, Sidecar | None], timings: Sequence[Timing]) -> list[Siblings]:
+    """Returns each pair of an INT8 and an FP16 engine of the same model among the engines of a benchmark.
 
-    Engines of different libraries are not twins: what sets them apart is more than the precision.
+    Engines of different libraries are not siblings: they differ in more than the precision.
 
     Args:
-        sidecars: By name of the contestant; None for one that has none.
-        timings: Of all contestants.
-        labels: What to call them, in the order of the timings.
+        sidecars: By name of the timing; None for an engine without a sidecar.
+        timings: Of all engines.
     """
-    known = [
-        (sidecar, timing, label)
-        for timing, label in zip(timings, labels, strict=True)
-        if (sidecar := sidecars[timing.name]) is not None
-    ]
+    known = [(sidecar, timing) for timing in timings if (sidecar := sidecars[timing.name]) is not None]
     return [
-        Twins(label, other, ratio(timing, baseline))
-        for sidecar, timing, label in known
-        for twin, baseline, other in known
-        if (sidecar.precision.requested, twin.precision.requested) == ("int8", "fp16")
-        and (sidecar.backend, sidecar.source.onnx_sha256) == (twin.backend, twin.source.onnx_sha256)
+        Siblings(int8_timing.name, fp16_timing.name, ratio(int8_timing, fp16_timing))
+        for int8, int8_timing in known
+        for fp16, fp16_timing in known
+        if (int8.precision.requested, fp16.precision.requested) == ("int8", "fp16")
+        and (int8.backend, int8.source.onnx_sha256) == (fp16.backend, fp16.source.onnx_sha256)
     ]

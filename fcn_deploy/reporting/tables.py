@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
+from fcn_deploy.artifacts.measures import Ratio
+from fcn_deploy.artifacts.summary import EngineSummary, Summary
 from fcn_deploy.evaluation.accuracy import Matrix, class_iou, mean_iou
-from fcn_deploy.evaluation.latency import Ratio, Timing, ratio
+from fcn_deploy.evaluation.latency import Timing, ratio
 
 if TYPE_CHECKING:
     from fcn_deploy.mixed_precision.damage import Sensitivity
-    from fcn_deploy.workflows.summary import EngineResult, Summary
 
 
 def new_table(title: str, *columns: str) -> Table:
-    """Returns an empty table; columns after the first are aligned to the right."""
+    """Returns an empty table; the columns after the first are aligned to the right."""
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left", no_wrap=True)
@@ -26,12 +27,19 @@ def new_table(title: str, *columns: str) -> Table:
 
 
 def format_ratio(value: Ratio) -> str:
-    """Formats a ratio, with its quartiles below."""
+    """Returns a ratio as text, its quartiles on a second line."""
     return f"{value.median:.2f}x\n{value.low:.2f}-{value.high:.2f}"
 
 
 def benchmark_table(timings: Sequence[Timing], names: Sequence[str], batch: int, percentiles: Sequence[float]) -> Table:
-    """Returns a row for each contestant; ratios are against the first."""
+    """Returns a table with a row for each engine.
+
+    Args:
+        timings: Of engines that were timed together; the ratios are those to the first.
+        names: What to call them, in the same order.
+        batch: Images of each run.
+        percentiles: Of latency, a column each.
+    """
     shares = [f"p{share:g} ms" for share in percentiles]
     title = f"image to labels, {len(timings[0].latencies)} rounds; time ratios: median, and quartiles below"
     table = new_table(title, "engine", "median ms", *shares, "images/s", f"/ {names[0]}")
@@ -47,45 +55,43 @@ def benchmark_table(timings: Sequence[Timing], names: Sequence[str], batch: int,
 
 
 def summary_table(summary: Summary) -> Table:
-    """Returns a column for PyTorch and one for each engine of a deployment, few enough for 80 characters."""
+    """Returns a table with a column for PyTorch and one for each engine of a deployment; it fits 80 characters."""
     size = f"{summary.shape[0]}x{summary.shape[1]}"
-    title = f"{summary.variant}, judged on {summary.calibration['judged']} images; image to labels at {size}"
+    title = f"{summary.variant}, gates on {summary.calibration['judged']} images; image to labels at {size}"
     table = new_table(title, "", "PyTorch", *(engine.file for engine in summary.engines))
 
-    def row(name: str, pytorch: str, cell: Callable[[EngineResult], str]) -> None:
+    def row(name: str, pytorch: str, cell: Callable[[EngineSummary], str]) -> None:
         table.add_row(name, pytorch, *map(cell, summary.engines))
 
-    row("MB", "-", lambda engine: f"{engine.size / 1e6:.1f}")
-    row("agreement", "reference", lambda engine: f"{engine.assessment.parity.agreement:.3%}")
+    row("MB", "-", lambda engine: f"{engine.bytes / 1e6:.1f}")
+    row("agreement", "reference", lambda engine: f"{engine.parity.agreement:.3%}")
     if summary.pytorch_miou is not None:
         row("mIoU", f"{summary.pytorch_miou:.2f}", _miou)
         row("mIoU drop\n95% interval", "-", _drop)
-    row("ms, median", f"{summary.pytorch.median:.1f}", lambda engine: f"{engine.timing.median:.1f}")
-    fp32 = summary.engines[0].timing
-    row("time / PyTorch\nquartiles", "1", lambda engine: format_ratio(ratio(engine.timing, summary.pytorch)))
-    row("time / FP32\nquartiles", "-", lambda engine: format_ratio(ratio(engine.timing, fp32)))
-    row("gate", "-", lambda engine: "passed" if engine.verdict.gate.passed else "FAILED")
+    row("ms, median", f"{summary.pytorch_ms:.1f}", lambda engine: f"{engine.median_ms:.1f}")
+    row("time / PyTorch\nquartiles", "1", lambda engine: format_ratio(engine.vs_pytorch))
+    row("time / FP32\nquartiles", "-", lambda engine: format_ratio(engine.vs_fp32))
+    row("gate", "-", lambda engine: "passed" if engine.gate.passed else "FAILED")
     return table
 
 
-def _miou(engine: EngineResult) -> str:
-    confusion = engine.assessment.confusion
-    return "-" if confusion is None else f"{float(mean_iou(confusion.sum(0))):.2f}"
+def _miou(engine: EngineSummary) -> str:
+    return "-" if engine.miou is None else f"{engine.miou:.2f}"
 
 
-def _drop(engine: EngineResult) -> str:
-    drop = engine.assessment.drop
+def _drop(engine: EngineSummary) -> str:
+    drop = engine.miou_drop
     return "-" if drop is None else f"{drop.points:+.2f}\n{drop.low:+.2f} to {drop.high:+.2f}"
 
 
 def accuracy_table(title: str, classes: Sequence[str], matrix: Matrix, reference: Matrix | None = None) -> Table:
-    """Returns a row for each class and the means; with a reference its IoU and the difference.
+    """Returns a table with a row for each class and one for the means; with a reference also its IoU and the drop.
 
     Args:
         title: Of the table.
         classes: Names, in the order of the labels.
         matrix: int64 [C, C], rows truth, columns labels.
-        reference: The same of a reference.
+        reference: The same of a reference, or None.
     """
     columns = ("class", "IoU", "pixels") if reference is None else ("class", "IoU", "pixels", "reference", "drop")
     table = new_table(title, *columns)
@@ -103,12 +109,12 @@ def _points(value: float) -> str:
 
 
 def sensitivity_table(sensitivity: Sensitivity) -> Table:
-    """Returns a row for each layer that can be quantised, few enough columns for 100 characters."""
+    """Returns a table with a row for each layer that can be quantised; it fits 100 characters."""
     height, width = sensitivity.shape
     mix = sensitivity.mix
     title = (
         f"INT8 ({sensitivity.method}) for {sensitivity.target}, {sensitivity.images} images of {height}x{width}: "
-        f"{mix.agreement:.3%} labelled alike, {mix.sqnr:.1f} dB"
+        f"agreement {mix.agreement:.3%}, {mix.sqnr:.1f} dB"
     )
     columns = ("GMAC", "float ms", "INT8 ms", "alone", "dB", "all but it", "dB", "damage")
     table = new_table(title, "layer", *columns)

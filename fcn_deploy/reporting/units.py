@@ -7,7 +7,7 @@ import math
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
-def scaled(count: float, unit: str = "") -> str:
+def with_prefix(count: float, unit: str = "") -> str:
     """Returns a count with three digits and a decimal prefix: `38.7 GMAC`, `2.36 M`, `640`.
 
     Args:
@@ -21,11 +21,11 @@ def scaled(count: float, unit: str = "") -> str:
 
 
 def interval_95(low: float, high: float, form: str) -> str:
-    """Returns ` (95% interval 98.100% to 99.200%)`, to be put behind a figure; nothing where there is no interval.
+    """Returns ` (95% interval 98.100% to 99.200%)`, to follow a figure; an empty string if there is no interval.
 
     Args:
-        low: Lower end; NaN where there is none, as for a single image.
+        low: Lower end; NaN if there is no interval, as for a single image.
         high: Upper end.
-        form: Format of the two, such as `.3%`.
+        form: Format of the two ends, such as `.3%`.
     """
     return "" if math.isnan(low) else f" (95% interval {low:{form}} to {high:{form}})"

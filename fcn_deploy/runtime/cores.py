@@ -1,4 +1,4 @@
-"""The cores of this machine, lent to inferences, so that several sessions do not fight for them."""
+"""Lends the cores of this machine to inferences, so that several sessions do not fight for them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from contextlib import contextmanager
 class Cores:
     """Lends cores in the order they are asked for.
 
-    Two inferences of two threads each on two cores at the same time take longer than one after the other: a thread that
-    has done its part of a layer waits for one that the system is not running.
+    Two inferences of two threads each take longer on two cores at the same time than one after the other: a thread that
+    has done its part of a layer waits for another thread that the system is not running.
 
     Args:
-        count: How many there are.
+        count: The number of cores.
     """
 
     def __init__(self, count: int) -> None:
@@ -24,17 +24,17 @@ class Cores:
         self.reset()
 
     def reset(self) -> None:
-        """Takes all cores for free and nobody to be waiting, as it is in a process that was forked."""
+        """Makes all cores free and the queue empty, as they are in a process that was just forked."""
         self._free = self.count
         self._queue: deque[object] = deque()
         self._changed = threading.Condition()
 
     @contextmanager
     def lend(self, wanted: int) -> Iterator[None]:
-        """Lends cores for the length of a `with`, as soon as so many are free and everybody before has been served.
+        """Lends cores for the length of a `with`, as soon as enough are free and all earlier calls are served.
 
         Args:
-            wanted: How many; all of them where there are fewer. None does not wait.
+            wanted: How many; all of them if there are fewer. A call that wants 0 does not wait.
         """
         if wanted == 0:
             yield
@@ -58,10 +58,10 @@ class Cores:
 
 
 def _available() -> int:
-    """A container or taskset may leave fewer cores than there are."""
+    """Counts the cores that this process may use: a container or taskset may leave fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 CORES = Cores(_available())
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=CORES.reset)  # the threads that borrowed are not there to give back
+    os.register_at_fork(after_in_child=CORES.reset)  # the threads that borrowed cores do not exist in the child

@@ -1,4 +1,4 @@
-"""Images on their way in and labels on their way out, in numpy."""
+"""Checks and normalises images, and paints labels, in numpy."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ def check_images(image: object) -> NDArray[np.uint8]:
     """Returns `image` as a batch.
 
     Args:
-        image: uint8 [H, W, 3] or [N, H, W, 3], RGB, no side empty.
+        image: uint8 [H, W, 3] or [N, H, W, 3], RGB, no axis of size 0.
 
     Returns:
         uint8 [N, H, W, 3].
 
     Raises:
-        InputError: It is anything else.
+        InputError: `image` is anything else.
     """
     if not isinstance(image, np.ndarray):
         raise InputError(
             "not an image",
             got=f"a {type(image).__name__}",
             expected="a numpy array, uint8 [H, W, 3] or [N, H, W, 3], RGB",
-            fix="np.stack images of one size into a batch; for images of different sizes, loop",
+            fix="np.stack images of one size into a batch; loop over images of different sizes",
         )
     if image.dtype != np.uint8 or image.ndim not in (3, 4) or image.shape[-1] != 3 or 0 in image.shape:
         raise InputError(
             "not an image",
             got=f"{image.dtype} {list(image.shape)}",
-            expected="uint8 [H, W, 3] or [N, H, W, 3], RGB, no side empty",
+            expected="uint8 [H, W, 3] or [N, H, W, 3], RGB, no axis of size 0",
         )
     return image if image.ndim == 4 else image[np.newaxis]
 
 
 def normalize(images: NDArray[np.uint8], normalization: Normalization) -> NDArray[np.float32]:
-    """Prepares images for a net with tensor input: `(x * scale - mean) / std`, in the net's channel order.
+    """Normalises images for a net with tensor input: `(x * scale - mean) / std`, in the net's channel order.
 
     Args:
         images: uint8 [N, H, W, 3], RGB.
-        normalization: The net's.
+        normalization: The net's normalisation.
 
     Returns:
         float32 [N, 3, H, W], contiguous.
@@ -67,7 +67,7 @@ def colorize(labels: NDArray[np.integer[Any]], palette: Sequence[Rgb]) -> NDArra
 
     Args:
         labels: Integer [...]; values without a colour become black.
-        palette: One RGB colour a class.
+        palette: One RGB colour for each class.
 
     Returns:
         uint8 [..., 3].
@@ -85,18 +85,18 @@ def overlay(
     Args:
         image: uint8 [..., H, W, 3], RGB.
         labels: Integer [..., H, W].
-        palette: One RGB colour a class.
-        opacity: Of the colours, 0..1.
+        palette: One RGB colour for each class.
+        opacity: Share of the colours in the mix, 0..1.
 
     Returns:
         uint8 [..., H, W, 3].
 
     Raises:
-        InputError: Image and labels differ in size, or `opacity` is out of range.
+        InputError: Image and labels differ in size, or `opacity` is not in 0..1.
     """
     if image.shape[:-1] != labels.shape:
         raise InputError("image and labels differ in size", got=list(labels.shape), expected=list(image.shape[:-1]))
     if not 0 <= opacity <= 1:
-        raise InputError("bad opacity", got=opacity, expected="0..1")
+        raise InputError("bad `opacity`", got=opacity, expected="0..1")
     mixed = image * (1 - opacity) + colorize(labels, palette) * opacity
     return np.rint(mixed).astype(np.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -13,10 +14,12 @@ import numpy as np
 
 from fcn_deploy.artifacts.shapes import TensorSpec
 from fcn_deploy.artifacts.sidecar import ENGINE_KEY, SIMULATED
-from fcn_deploy.errors import ArtifactError, ClosedError, DependencyError, UsageError
-from fcn_deploy.runtime.backend import Array, Provider, check_feeds
+from fcn_deploy.errors import ArtifactError, DependencyError
+from fcn_deploy.files import StrPath
+from fcn_deploy.runtime import cpu
+from fcn_deploy.runtime.backend import Array, Closable, Provider, backend_closed, check_feeds
 from fcn_deploy.runtime.cores import CORES
-from fcn_deploy.runtime.cpu import has_vnni
+from fcn_deploy.runtime.options import RuntimeOptions
 
 try:
     import onnxruntime as ort
@@ -28,14 +31,15 @@ except ImportError as error:
 
 _log = logging.getLogger(__name__)
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-# Makes weights uint8 that use all 8 bits, for on x86 without VNNI their products saturate. No engine built for such
-# CPUs has any; a model that brings its own Q/DQ may, and can be run too, as a reference. Where there is VNNI it would
-# cost for nothing: the kernels for uint8 weights take 2.5 times as long there (FCN-8s at 360x480).
+_PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# Turns int8 weights that use all 8 bits into uint8, because their products saturate on x86 without VNNI. No engine
+# built for such CPUs has such weights, but a prequantized model may, and it can run as a reference. With VNNI this
+# would be a waste: the kernels for uint8 weights take 2.5 times as long there (FCN-8s at 360x480).
 _PRECISE = ("session.x64quantprecision", "1")
 _SIMULATION = ("session.disable_quant_qdq", "1")
-# Threads of a pool go on looking for work for a while; a session that runs next would have to share the cores with
-# them, which took 1.4 times as long on two cores. They stop as soon as a run ends, at no cost to the next.
+# The threads of a session go on looking for work for a while after a run. Another session that runs next has to share
+# the cores with them, and took 1.4 times as long on two cores. With this they stop as soon as a run ends, and the next
+# run of the same session is not slower.
 _NO_IDLING = ("session.force_spinning_stop", "1")
 _CONVOLUTIONS = {"Conv", "ConvTranspose", "FusedConv", "QLinearConv", "ConvInteger"}
 _DTYPES = {
@@ -50,58 +54,64 @@ _DTYPES = {
 }
 
 
-class OnnxRuntimeBackend:
-    """A session of ONNX Runtime.
+class OnnxRuntimeBackend(Closable):
+    """A Backend that runs an ONNX model in a session of ONNX Runtime.
 
     Args:
         model: A file, or the bytes of a model.
-        threads: CPU threads of one inference; as many as there are cores where None. Inferences that together would
-            take more threads than there are cores wait for each other, those of other sessions included.
-        provider: `cpu` or `cuda`; what cannot be had is an error, never another provider.
-        device: Index of the GPU, for `cuda`.
+        threads: CPU threads of one inference; one for each core if None. Inferences that together would take more
+            threads than there are cores wait for each other, also those of other sessions in this process.
+        provider: `cpu` or `cuda`. There is no fallback: a provider that cannot be had is an error.
+        device: Index of the GPU, for `cuda`; 0 if None.
         simulate_quantization: Computes Q/DQ graphs in float instead of fusing them into integer kernels.
-        optimized_path: Where to write the graph as ONNX Runtime has optimised it.
-        profile_prefix: How the file begins that `end_profiling` names; nothing is profiled where None.
+        optimized_path: Where to write the graph that ONNX Runtime has optimised.
+        profile_prefix: How the path of the profile begins, which `end_profiling` returns. Nothing is profiled if None.
+
+    Attributes:
+        inputs: The graph's inputs.
+        outputs: The graph's outputs.
+        metadata: The model's `metadata_props`.
 
     Raises:
-        ArtifactError: ONNX Runtime cannot load the model, or would not run its convolutions as it was built for.
-        DependencyError: The installed ONNX Runtime has no such provider, or the provider did not start.
-        UsageError: `threads` or `device` does not fit.
+        ArtifactError: ONNX Runtime cannot load the model, or would not run its convolutions on the GPU or in INT8.
+        DependencyError: The installed ONNX Runtime does not have the provider, or the provider did not start.
+        UsageError: `threads`, `provider` or `device` has a bad value, or `device` is set for the CPU.
     """
 
-    name = "onnxruntime"
+    name: str = "onnxruntime"
     version: str = ort.__version__
 
     def __init__(
         self,
-        model: Path | bytes,
+        model: StrPath | bytes,
         *,
         threads: int | None = None,
         provider: Provider = "cpu",
         device: int | None = None,
         simulate_quantization: bool = False,
-        optimized_path: Path | None = None,
-        profile_prefix: Path | None = None,
+        optimized_path: StrPath | None = None,
+        profile_prefix: StrPath | None = None,
     ) -> None:
+        what = "the model" if isinstance(model, bytes) else str(model)
+        RuntimeOptions(threads=threads, provider=provider, device=device).check_taken({what: "onnx"})
         options = _session_options(threads, simulate_quantization, optimized_path)
         if profile_prefix is not None:
             options.enable_profiling = True
-            options.profile_file_prefix = str(profile_prefix)
+            options.profile_file_prefix = os.fspath(profile_prefix)
         providers = _providers(provider, device)
         if provider == "cuda":
             _preload()
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        what = "the model" if isinstance(model, bytes) else str(model)
         session = _open(model, what, options, providers)
         if session.get_providers()[0] != _PROVIDERS[provider]:
             raise DependencyError(
                 f"ONNX Runtime did not start its {provider} provider",
                 got=f"a session on {session.get_providers()[0]}",
-                fix="check the driver, CUDA and cuDNN that onnxruntime-gpu asks for",
+                fix="check that the driver, CUDA and cuDNN are those that onnxruntime-gpu needs",
             )
         kind = session.get_modelmeta().custom_metadata_map.get(ENGINE_KEY, "")
         if kind.endswith(SIMULATED) and not simulate_quantization:
-            # It says so itself, but only once it is loaded; fused, its Q/DQ would be another net.
+            # Only a loaded model says that it is a simulation. With fused Q/DQ it would be another net: load it again.
             options.add_session_config_entry(*_SIMULATION)
             session = _open(model, what, options, providers)
         session.disable_fallback()
@@ -109,49 +119,20 @@ class OnnxRuntimeBackend:
             _check_placement(what, session)
         self._session: Any = session
         self._cores = 0 if provider == "cuda" else threads or CORES.count
-        self._inputs = tuple(_tensor_spec(tensor) for tensor in session.get_inputs())
-        self._outputs = tuple(_tensor_spec(tensor) for tensor in session.get_outputs())
-        self._output_names = [spec.name for spec in self._outputs]
-        self._metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """The graph's inputs."""
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """The graph's outputs."""
-        return self._outputs
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """The model's `metadata_props`."""
-        return self._metadata
+        self.inputs: tuple[TensorSpec, ...] = tuple(_tensor_spec(tensor) for tensor in session.get_inputs())
+        self.outputs: tuple[TensorSpec, ...] = tuple(_tensor_spec(tensor) for tensor in session.get_outputs())
+        self.metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
+        self._output_names = [spec.name for spec in self.outputs]
 
     def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Runs the session once.
-
-        Args:
-            feeds: One array for each input, of its dtype and shape.
-
-        Returns:
-            One array for each output.
-
-        Raises:
-            ArtifactError: ONNX Runtime fails on it.
-            ClosedError: The backend has been closed.
-            InputError: An input is missing, unknown, or of another dtype or shape.
-        """
-        session = self._session
-        if session is None:
-            raise ClosedError("this backend is closed", fix="open the engine again")
-        check_feeds(self._inputs, feeds)
+        """Runs the session once; see `Backend.infer`."""
+        session = self._require_open()
+        check_feeds(self.inputs, feeds)
         contiguous = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
         try:
             with CORES.lend(self._cores):
                 results = session.run(self._output_names, contiguous)
-        except Exception as error:  # as many unrelated types as above
+        except Exception as error:  # as many unrelated types as in `_open`
             shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in contiguous.items())
             raise ArtifactError(f"ONNX Runtime cannot run the model on {shapes}", got=_first_line(error)) from error
         return dict(zip(self._output_names, results, strict=True))
@@ -160,22 +141,27 @@ class OnnxRuntimeBackend:
         """Stops the profiler, and returns the file it has written: JSON, one event for each time a node ran.
 
         Raises:
-            ClosedError: The backend has been closed.
+            ClosedError: The backend is closed.
         """
-        if self._session is None:
-            raise ClosedError("this backend is closed", fix="open the engine again")
-        return Path(self._session.end_profiling())
+        return Path(self._require_open().end_profiling())
 
     def close(self) -> None:
-        """Frees the session once the calls under way have ended."""
+        """Frees the session as soon as the calls that run now have ended."""
         self._session = None
 
+    def _require_open(self) -> Any:
+        session = self._session
+        if session is None:
+            raise backend_closed()
+        return session
 
-def _open(model: Path | bytes, what: str, options: Any, providers: Any) -> Any:
+
+def _open(model: StrPath | bytes, what: str, options: Any, providers: list[Any]) -> Any:
     try:
-        return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=providers)
+        source = model if isinstance(model, bytes) else os.fspath(model)
+        return ort.InferenceSession(source, options, providers=providers)
     except Exception as error:
-        # ONNX Runtime raises a dozen unrelated exception types here; each means that it will not run this.
+        # ONNX Runtime raises a dozen unrelated exception types here; each means that it does not run this model.
         raise ArtifactError(f"ONNX Runtime {ort.__version__} cannot load {what}", got=_first_line(error)) from error
 
 
@@ -183,28 +169,22 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
 
 
-def _session_options(threads: int | None, simulate: bool, optimized_path: Path | None) -> Any:
+def _session_options(threads: int | None, simulate: bool, optimized_path: StrPath | None) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    if not has_vnni():
+    if not cpu.has_vnni():
         options.add_session_config_entry(*_PRECISE)
     options.add_session_config_entry(*_NO_IDLING)
     if threads is not None:
-        if threads < 1:
-            raise UsageError("bad number of threads", got=threads, expected="1 or more")
         options.intra_op_num_threads = threads
     if simulate:
         options.add_session_config_entry(*_SIMULATION)
     if optimized_path is not None:
-        options.optimized_model_filepath = str(optimized_path)
+        options.optimized_model_filepath = os.fspath(optimized_path)
     return options
 
 
 def _providers(provider: Provider, device: int | None) -> list[Any]:
-    if provider not in _PROVIDERS:
-        raise UsageError("unknown provider", got=repr(provider), expected=" or ".join(_PROVIDERS))
-    if provider == "cpu" and device is not None:
-        raise UsageError("device is the index of a GPU", got=f"device={device} with provider cpu")
     name = _PROVIDERS[provider]
     if name not in ort.get_available_providers():
         raise DependencyError(
@@ -216,28 +196,33 @@ def _providers(provider: Provider, device: int | None) -> list[Any]:
 
 
 def _preload() -> None:
-    """Loads the CUDA libraries that lie in wheels beside ONNX Runtime, which does not look for them there by itself."""
+    """Loads the CUDA libraries that came in wheels, because ONNX Runtime does not look for them there by itself."""
     preload = getattr(ort, "preload_dlls", None)  # from 1.21 on
     if preload is not None:
         said = io.StringIO()
-        with redirect_stdout(said):  # it prints what it does not find, and stdout is for results
+        with redirect_stdout(said):  # it prints what it does not find, but stdout is for results
             preload()
         _log.debug("onnxruntime.preload_dlls: %s", said.getvalue().strip() or "done")
 
 
 def _check_placement(what: str, session: Any) -> None:
-    """Refuses engines whose convolutions the CUDA provider would compute in float, or leave to the CPU."""
+    """Refuses an engine whose convolutions the CUDA provider would compute in float, or leave to the CPU.
+
+    Raises:
+        ArtifactError: It is such an engine.
+    """
     kind = session.get_modelmeta().custom_metadata_map.get(ENGINE_KEY, "")
     if kind.startswith("int8"):
         raise ArtifactError(
-            f"{what} is an INT8 engine for CPUs, whose layers the CUDA provider would compute in float",
-            got="provider cuda",
-            fix="run it with provider cpu, or build another: --fp32 for this provider, --backend tensorrt for INT8",
+            f"{what} is an INT8 engine for CPUs: the CUDA provider would compute its layers in float",
+            got='`provider="cuda"`',
+            fix='run it with `provider="cpu"`, or build another: with `precision="fp32"` for this provider, or with '
+            '`backend="tensorrt"` for INT8',
         )
     try:
         groups = session.get_provider_graph_assignment_info()
-    except Exception as error:  # before 1.24 there is no such method, and what it raises has no class of its own
-        _log.debug("ONNX Runtime does not tell where nodes run: %s", error)
+    except Exception as error:  # versions before 1.24 do not have this method, and its errors have no common class
+        _log.debug("ONNX Runtime does not say where nodes run: %s", error)
         return
     on_cpu = {node.op_type for group in groups if group.ep_name == _PROVIDERS["cpu"] for node in group.get_nodes()}
     if on_cpu & _CONVOLUTIONS:
@@ -245,10 +230,13 @@ def _check_placement(what: str, session: Any) -> None:
             f"ONNX Runtime would run convolutions of {what} on the CPU",
             got=", ".join(sorted(on_cpu)),
             expected="convolutions on the GPU",
-            fix="run it with provider cpu",
+            fix='run it with `provider="cpu"`',
         )
     if on_cpu:
-        _log.info("ONNX Runtime runs on the CPU what it has no CUDA kernels for: %s", ", ".join(sorted(on_cpu)))
+        _log.info(
+            "ONNX Runtime has no CUDA kernels for these operators and runs them on the CPU: %s",
+            ", ".join(sorted(on_cpu)),
+        )
 
 
 def _tensor_spec(tensor: Any) -> TensorSpec:

@@ -1,6 +1,6 @@
 """`deploy`: from a checkpoint to verified engines, in one straight function.
 
-checkpoint -> models -> export -> passes -> quant -> build -> runtime -> evaluate -> report
+checkpoint -> models -> onnx_export -> passes -> calibration -> quantization -> engines -> runtime -> evaluation
 """
 
 from __future__ import annotations
@@ -8,374 +8,387 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-import tempfile
-from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fcn_deploy.artifacts.geometry import PadMode
+from fcn_deploy.artifacts.normalization import Triple
 from fcn_deploy.artifacts.ranges import Ranges
-from fcn_deploy.artifacts.sidecar import Io, sidecar_path
+from fcn_deploy.artifacts.sidecar import Io
+from fcn_deploy.artifacts.summary import EngineSummary, Summary
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.data.labels import find_labels
-from fcn_deploy.engines.engine import DEFAULT_METHOD, BuildConfig, Engine, RequestedPrecision, TargetCpu
-from fcn_deploy.errors import ArtifactError, GateError, UsageError
+from fcn_deploy.demo.inputs import DemoInputs
+from fcn_deploy.engines.config import DEFAULT_METHOD, BuildConfig, RequestedPrecision, TargetCpu
+from fcn_deploy.engines.engine import Engine
+from fcn_deploy.errors import ArtifactError, UsageError
 from fcn_deploy.evaluation.accuracy import mean_iou
-from fcn_deploy.evaluation.comparison import assess
-from fcn_deploy.evaluation.criteria import Criterion
-from fcn_deploy.evaluation.gates import AskedGate, criteria_by_precision, judge
-from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, benchmark
-from fcn_deploy.files import check_writable, output_folder, read_bytes, write_json
-from fcn_deploy.graph.model import exported_spec, parse
-from fcn_deploy.mixed_precision.candidates import Mixer
+from fcn_deploy.evaluation.comparison import Comparison, Comparisons, compare
+from fcn_deploy.evaluation.gates import Criterion, GateOption, GateResult, check_gate, gates_by_precision
+from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, ratio, time_in_turn
+from fcn_deploy.files import StrPath, output_folder
+from fcn_deploy.graph.model import ExportedModel
+from fcn_deploy.mixed_precision.candidates import Candidates
 from fcn_deploy.mixed_precision.damage import measure_sensitivity
-from fcn_deploy.mixed_precision.decision import Decision, decide
 from fcn_deploy.mixed_precision.method_search import AUTO
-from fcn_deploy.models.spec_options import SpecOptions
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.cpu import has_vnni
-from fcn_deploy.workflows import references as sources
-from fcn_deploy.workflows import steps
-from fcn_deploy.workflows.summary import EngineResult, Summary
+from fcn_deploy.runtime.options import RuntimeOptions
+from fcn_deploy.workflows.building import build_engine
+from fcn_deploy.workflows.calibrating import calibrate
+from fcn_deploy.workflows.exporting import Variant, export
+from fcn_deploy.workflows.parameters import Size, image_folder, image_size, input_file
+from fcn_deploy.workflows.publishing import OutputFiles, publish, require_gates
+from fcn_deploy.workflows.references import PYTORCH, NetCode, Runnable, opened
+from fcn_deploy.workflows.samples import samples
 
 _log = logging.getLogger(__name__)
 _FEW_JUDGED = 20
-# Where INT8 misses its gate: how many layers are named, and on how many images they are found.
+# If INT8 misses its gate: how many layers are named, and on how many images they are found.
 _SUSPECTS = 3
 _SUSPECTED_ON = 4
 
 
-@dataclass(frozen=True)
-class DeployConfig:
-    """What to deploy, on what data, and how.
-
-    Attributes:
-        weights: The checkpoint.
-        calib_data: Folder of images to calibrate on.
-        output: Folder for the engines; made if it is not there.
-        int8: Whether to build an INT8 engine beside the FP32 one.
-        variant: What the checkpoint must be, or None.
-        options: What the user says about the checkpoint.
-        method: How INT8 ranges are chosen; `auto` tries the methods on every fifth image that would be observed.
-        io: `image` or `tensor`.
-        target_cpu: Where the engines will run.
-        calib_size: [height, width] to resize calibration images to, or None.
-        max_images: At most so many calibration images.
-        data: Folder of images to judge on; where None every fifth calibration image is held out for it.
-        labels: Folder of their ground truth, or None.
-        gates: What the engines must keep, in place of the thresholds of the precisions they are for.
-        threads: CPU threads.
-        benchmark: How long to measure.
-    """
-
-    weights: Path
-    calib_data: Path
-    output: Path
-    int8: bool = False
-    variant: str | None = None
-    options: SpecOptions = field(default_factory=SpecOptions)
-    method: str = DEFAULT_METHOD
-    io: Io = "image"
-    target_cpu: TargetCpu = "generic"
-    calib_size: tuple[int, int] | None = None
-    max_images: int | None = None
-    data: Path | None = None
-    labels: Path | None = None
-    gates: tuple[AskedGate, ...] = ()
-    threads: int | None = None
-    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
-
-    def __post_init__(self) -> None:
-        if self.labels is not None and self.data is None:
-            raise UsageError("labels without the images they are of", got="--labels", expected="--data and --labels")
-        for precision in self.precisions:
-            self.build_config(precision)
-        self.criteria()
-
-    @property
-    def precisions(self) -> tuple[RequestedPrecision, ...]:
-        """What is built, FP32 first."""
-        return ("fp32", "int8") if self.int8 else ("fp32",)
-
-    def build_config(self, precision: RequestedPrecision) -> BuildConfig:
-        """Returns what is asked of the builder.
-
-        Raises:
-            UsageError: An option is none that it knows.
-        """
-        method = DEFAULT_METHOD if self.method == AUTO else self.method
-        return BuildConfig(precision, self.io, method, self.target_cpu)
-
-    def criteria(self) -> dict[str, tuple[Criterion, ...]]:
-        """Returns, for each precision that has gates of its own, what its engine must keep.
-
-        Raises:
-            UsageError: A gate is for what is not built or not measured.
-        """
-        not_measured = {}
-        if self.labels is None:
-            not_measured["miou_drop"] = "name images and their ground truth with --data and --labels"
-        if self.io == "image":
-            not_measured["error"] = "build with --io tensor, for engines that give logits"
-        return criteria_by_precision(self.gates, self.precisions, not_measured)
-
-
-def deploy(config: DeployConfig, progress: Progress | None = None) -> Summary:
-    """Exports, simplifies, calibrates, builds, verifies and measures; ships engines only if every gate is met.
+def deploy(
+    weights: StrPath | None,
+    calib_data: StrPath | ImageFolder | None,
+    output: StrPath,
+    *,
+    demo: bool = False,
+    int8: bool = False,
+    variant: Variant | None = None,
+    model: str | None = None,
+    size_divisor: int | None = None,
+    pad_mode: PadMode | None = None,
+    num_classes: int | None = None,
+    class_names: StrPath | None = None,
+    ignore_index: int | None = None,
+    mean: Triple | None = None,
+    std: Triple | None = None,
+    scale: float | None = None,
+    at_once: bool = False,
+    input_padding: Literal[0, 100] | None = None,
+    color: Literal["rgb", "bgr"] | None = None,
+    calib_size: str | Size | None = None,
+    max_images: int | None = None,
+    calib_method: str | None = None,
+    io: Io = "image",
+    target_cpu: TargetCpu = "generic",
+    data: StrPath | ImageFolder | None = None,
+    labels: StrPath | None = None,
+    gate: Sequence[str | GateOption] | str = (),
+    threads: int | None = None,
+    warmup: float = 200,
+    duration: float = 3,
+    iterations: int = 10,
+    percentile: Sequence[float] = (90, 95, 99),
+    progress: Progress | None = None,
+) -> Summary:
+    """Goes all the way: exports, simplifies, calibrates, builds, verifies and measures.
 
     Writes into the output folder: the exported model, the ranges (for INT8), each engine with its sidecar, and
-    `summary.json`. What an earlier deployment of the same net left there is replaced or removed.
+    `summary.json`. Engines are written only if every gate is met. What an earlier deployment of the same net left there
+    is replaced or removed.
 
     Args:
-        config: What to do.
+        weights: The checkpoint, `.pth` or `.safetensors`.
+        calib_data: Folder of images like those that the net will see.
+        output: Folder for the engines; made if it is not there.
+        demo: Deploys the net that ships with fcn-deploy, on scenes that it generates in `output`, in INT8 too.
+        int8: Whether to build an INT8 engine beside the FP32 one.
+        variant: As for `export`, and so are what follows up to `color`.
+        model: What makes a net of your own, `package.module:callable`.
+        size_divisor: That net works at multiples of this size only.
+        pad_mode: How images become such multiples.
+        num_classes: Checked against the checkpoint.
+        class_names: A CSV file, one class a line.
+        ignore_index: The label that means "not labelled".
+        mean: Per channel, after `scale`.
+        std: Likewise.
+        scale: Factor for pixels in 0..255.
+        at_once: Whether the skips are scaled.
+        input_padding: 0 for a net of pytorch-fcn's layout without the paper's padding.
+        color: The net's channel order.
+        calib_size: `HxW` or (height, width) to resize calibration images to.
+        max_images: At most so many calibration images, evenly spread over the folder.
+        calib_method: How INT8 ranges are chosen; `auto` tries all on every fifth image that would be observed.
+        io: `image`: uint8 images in, labels out. `tensor`: float image in, logits out.
+        target_cpu: Where the engines will run: `generic`, `vnni` or `native`.
+        data: Folder of images to verify on; every fifth calibration image is held out if None.
+        labels: Folder of their ground truth.
+        gate: What an engine must keep, such as `agreement>=98%` or `fp32:error<=1e-3`, in place of what its precision
+            must by default. Without a precision it is for INT8, or FP32 if that is the only one.
+        threads: CPU threads; the library's default if None.
+        warmup: Milliseconds that each engine runs before anything counts.
+        duration: Seconds of measuring, all together.
+        iterations: Least number of rounds.
+        percentile: Percentiles of latency to report.
         progress: Told of each step.
 
     Returns:
         The summary, as in `summary.json`.
 
     Raises:
-        GateError: A gate was missed; `summary.json` says which, and there is no engine in the folder.
+        GateError: A gate was missed; `summary.json` says which, and there is no engine in the folder. Its `report` is
+            the summary.
         FcnDeployError: A step failed; the folder is as it was.
-    """
-    progress = progress or Silent()
-    criteria = config.criteria()
-    _require_target(config)
-    observed, judged = _split(config)
-    decided_on = None
-    if config.int8 and config.method == AUTO:
-        observed, decided_on = observed.every_fifth()
-    if len(judged) < _FEW_JUDGED:
-        _log.warning("the gate will rest on %d images; name more with --data, or calibrate on more", len(judged))
-    # Everything is made and tried out of sight: what stands in the output folder belongs together and met its gates.
-    with (
-        output_folder(config.output),
-        tempfile.TemporaryDirectory(prefix=".fcn-deploy-", dir=config.output) as folder,
-        ExitStack() as opened,
-    ):
-        model = Path(folder, "model.onnx")
-        export_error = steps.export(
-            config.weights, model, variant=config.variant, options=config.options, progress=progress
-        )
-        spec = exported_spec(parse(read_bytes(model)))
-        files = OutputFiles(config.output, spec.variant)
-        files.check_writable()
-        ranges = steps.calibrate(model, observed, threads=config.threads, progress=progress) if config.int8 else None
-        decision = None
-        if ranges is not None and decided_on is not None:
-            decision = decide(
-                read_bytes(model),
-                ranges,
-                config.build_config("int8"),
-                [(image, None) for image in decided_on],
-                auto=True,
-                threads=config.threads,
-                progress=progress,
-            )
-        engines = _build(config, model, ranges, decision, progress)
 
-        reference = sources.open_reference(
-            f"{sources.PYTORCH}{config.weights}", spec, model=config.options.model, threads=config.threads
+    Example:
+        >>> import fcn_deploy as fd
+        >>> summary = fd.deploy("fcn8s.pth", "frames", "out", int8=True)
+        >>> [engine.file for engine in summary.engines]
+    """
+    progress, folder = progress or Silent(), Path(output)
+    int8 = int8 or demo
+    config = _DeployConfig(int8, calib_method, io, target_cpu, labels is not None or demo, tuple(_gates(gate)))
+    timing = BenchmarkConfig(warmup, duration, iterations, tuple(percentile))
+    if labels is not None and data is None:
+        raise UsageError("labels without their images", got="`labels`", expected="`data` and `labels`")
+    if demo:
+        if weights is not None or calib_data is not None or data is not None:
+            raise UsageError("the demo brings its own weights and images", got="`demo` with others")
+        weights, calib_data, data, labels = _demo_inputs(folder, progress)
+    if weights is None or calib_data is None:
+        raise UsageError("deploy needs a net and images", expected="`weights` and `calib_data`, or `demo`")
+    checkpoint = input_file(weights)
+    calibration = image_folder(calib_data, max_images=max_images, size=image_size(calib_size))
+    observed, judged, decided_on = _split(calibration, data, labels, config)
+    with output_folder(folder):
+        net = export(
+            checkpoint,
+            variant=variant,
+            model=model,
+            size_divisor=size_divisor,
+            pad_mode=pad_mode,
+            num_classes=num_classes,
+            class_names=class_names,
+            ignore_index=ignore_index,
+            mean=mean,
+            std=std,
+            scale=scale,
+            at_once=at_once,
+            input_padding=input_padding,
+            color=color,
+            progress=progress,
         )
-        contestants = {"pytorch": opened.enter_context(reference)}
-        for precision in engines:
-            segmenter = Segmenter(model.with_name(f"{precision}.onnx"), threads=config.threads)
-            contestants[precision] = opened.enter_context(segmenter)
-        results = assess(
-            reference,
-            [contestants[precision] for precision in engines],
-            sources.samples(
-                judged,
-                config.labels,
-                "verifying",
+        files = OutputFiles(folder, net.spec.variant)
+        files.check_writable()
+        ranges = calibrate(net, observed, threads=threads, progress=progress) if int8 else None
+        engines = _build(net, ranges, decided_on, config, threads, progress)
+        contestants: list[Runnable] = [*engines.values(), f"{PYTORCH}{checkpoint}"]
+        with opened(contestants, RuntimeOptions(threads=threads), NetCode(model)) as (*candidates, reference):
+            spec = net.spec
+            truth = samples(
+                *(judged, None if labels is None else Path(labels), "verifying"),
                 palette=spec.palette,
                 ignore_index=spec.ignore_index,
                 progress=progress,
-            ),
-            spec.ignore_index,
-        )
-        image = next(iter(judged))
-        timings = _measure(contestants, image, config.benchmark, progress)
-
+            )
+            found = compare(reference, candidates, truth, spec.ignore_index)
+            named: dict[str, Segmenter] = {"pytorch": reference}
+            named.update(zip(engines, candidates, strict=True))
+            image = next(iter(judged))
+            timings = _time(named, image, timing, progress)
+        results = {
+            precision: check_gate(precision, each.parity, each.drop, config.criteria.get(precision, ()))
+            for precision, each in zip(engines, found.engines, strict=True)
+        }
         summary = Summary(
             model=files.model.name,
             variant=spec.variant,
-            export_error=export_error,
+            export_error=net.error or 0.0,
             calibration={"observed": len(observed) if ranges else 0, "judged": len(judged)},
-            engines=tuple(
-                EngineResult(
-                    file=files.engine(precision).name,
-                    size=len(engine.data),
-                    precision=precision,
-                    assessment=assessment,
-                    verdict=judge(precision, assessment.parity, assessment.drop, criteria.get(precision, ())),
-                    timing=timings[precision],
-                )
-                for (precision, engine), assessment in zip(engines.items(), results.engines, strict=True)
-            ),
-            pytorch=timings["pytorch"],
-            pytorch_miou=None if results.reference is None else float(mean_iou(results.reference.sum(0))),
             shape=(image.shape[0], image.shape[1]),
-            percentiles=config.benchmark.percentiles,
+            pytorch_ms=timings["pytorch"].median,
+            pytorch_miou=_miou(found),
+            engines=tuple(
+                _engine_summary(files.engine(precision).name, engine, each, results[precision], timings, timing)
+                for (precision, engine), each in zip(engines.items(), found.engines, strict=True)
+            ),
         )
         suspects = ""
-        if ranges is not None and any(not e.verdict.gate.passed for e in summary.engines if e.precision == "int8"):
-            suspects = _suspects(
-                Mixer(read_bytes(model), ranges, _int8_config(config, decision)), judged, config, progress
-            )
-        _publish(files, model, ranges, engines, summary, progress)
-    _require_gates(summary, suspects)
+        if ranges is not None and results["int8"].failures:
+            suspects = _suspects(net, ranges, engines["int8"], config, judged, threads, progress)
+        publish(files, net, ranges, engines, summary, progress)
+    require_gates(summary, suspects)
     return summary
 
 
 @dataclass(frozen=True)
-class OutputFiles:
-    """Where a deployment puts things.
+class _DeployConfig:
+    """What is deployed, without the files it is made of.
 
     Attributes:
-        folder: The output folder.
-        variant: Of the net.
+        int8: Whether INT8 is built beside FP32.
+        calib_method: How INT8 ranges are chosen, or None.
+        io: Of the engines.
+        target_cpu: Of the engines.
+        has_labels: Whether there is ground truth.
+        gates: As asked for.
     """
 
-    folder: Path
-    variant: str
+    int8: bool
+    calib_method: str | None
+    io: Io
+    target_cpu: TargetCpu
+    has_labels: bool
+    gates: tuple[GateOption, ...]
+
+    def __post_init__(self) -> None:
+        if self.calib_method is not None and not self.int8:
+            raise UsageError("calibration is for INT8", got="`calib_method`", fix="add `int8=True`, or leave it out")
+        for precision in self.precisions:
+            self.build_config(precision)
+        _ = self.criteria
+        if self.int8 and self.target_cpu == "vnni" and not has_vnni():
+            raise ArtifactError(
+                "an INT8 engine for CPUs with VNNI cannot be verified on this one",
+                fix='deploy with `target_cpu="generic"`, or build the engine and verify it where it will run',
+            )
 
     @property
-    def model(self) -> Path:
-        """The exported model."""
-        return self.folder / f"{self.variant}.onnx"
+    def precisions(self) -> tuple[RequestedPrecision, ...]:
+        """What is built, FP32 first."""
+        return ("fp32", "int8") if self.int8 else ("fp32",)
 
     @property
-    def ranges(self) -> Path:
-        """What calibration saw."""
-        return self.folder / f"{self.variant}.ranges.json"
+    def auto(self) -> bool:
+        """Whether the calibration method is chosen on images."""
+        return self.int8 and self.calib_method == AUTO
 
     @property
-    def summary(self) -> Path:
-        """The outcome."""
-        return self.folder / "summary.json"
+    def criteria(self) -> dict[str, tuple[Criterion, ...]]:
+        """For each precision that has gates of its own, what its engine must keep."""
+        not_measured = {}
+        if not self.has_labels:
+            not_measured["miou_drop"] = "name images and their ground truth with `data` and `labels`"
+        if self.io == "image":
+            not_measured["error"] = 'build with `io="tensor"`, for engines that give logits'
+        return gates_by_precision(self.gates, self.precisions, not_measured)
 
-    def engine(self, precision: str) -> Path:
-        """The engine of a precision."""
-        return self.folder / f"{self.variant}.{precision}.onnx"
-
-    def check_writable(self) -> None:
-        """Checks that none of them is a folder or the like.
-
-        Raises:
-            InputError: One is.
-        """
-        engines = [self.engine(precision) for precision in ("fp32", "int8")]
-        for path in (self.model, self.ranges, self.summary, *engines, *map(sidecar_path, engines)):
-            check_writable(path)
-
-    def remove_engines(self) -> list[Path]:
-        """Removes engines and ranges that are not of this deployment; sidecars first, without which nothing runs.
-
-        Returns:
-            What was removed.
-        """
-        engines = [self.engine(precision) for precision in ("fp32", "int8")]
-        found = [path for path in (*map(sidecar_path, engines), *engines, self.ranges) if path.exists()]
-        for path in found:
-            path.unlink()
-        return found
+    def build_config(self, precision: RequestedPrecision) -> BuildConfig:
+        """What is asked of the builder."""
+        method = DEFAULT_METHOD if self.calib_method in (None, AUTO) else str(self.calib_method)
+        return BuildConfig(precision, self.io, method, self.target_cpu)
 
 
-def _require_target(config: DeployConfig) -> None:
-    """What is built here is verified here, so it has to run here."""
-    if config.int8 and config.target_cpu == "vnni" and not has_vnni():
-        raise ArtifactError(
-            "an INT8 engine for CPUs with VNNI cannot be verified on this one",
-            fix="deploy with --target-cpu generic, or build-engine --target-cpu vnni and verify where it will run",
-        )
+def _gates(gate: Sequence[str | GateOption] | str) -> list[GateOption]:
+    listed = [gate] if isinstance(gate, str) else gate
+    return [each if isinstance(each, GateOption) else GateOption.parse(each) for each in listed]
 
 
-def _split(config: DeployConfig) -> tuple[ImageFolder, ImageFolder]:
-    """The images to observe and the images to judge on."""
-    calibration = ImageFolder.open(config.calib_data, max_images=config.max_images, size=config.calib_size)
-    if config.data is None:
-        return calibration.every_fifth()
-    judged = ImageFolder.open(config.data)
-    if config.labels is not None:
-        find_labels(judged.paths, config.labels)
-    return calibration, judged
+def _demo_inputs(output: Path, progress: Progress) -> tuple[Path, Path, Path, Path]:
+    """Generates what a user would bring; returns weights, calibration images, images to verify on and their labels."""
+    inputs = DemoInputs(output / "scenes")
+    with progress.working(f"generating street scenes in {inputs.folder}"):
+        inputs.write()
+    return inputs.weights, inputs.calib_data, inputs.data, inputs.labels
+
+
+def _split(
+    calibration: ImageFolder, data: StrPath | ImageFolder | None, labels: StrPath | None, config: _DeployConfig
+) -> tuple[ImageFolder, ImageFolder, ImageFolder | None]:
+    """The images to observe, to verify on, and to choose the calibration method on."""
+    if data is None:
+        observed, judged = calibration.every_fifth()
+    else:
+        observed, judged = calibration, image_folder(data)
+        if labels is not None:
+            find_labels(judged.paths, Path(labels))
+    if len(judged) < _FEW_JUDGED:
+        _log.warning("the gate will rest on %d images; name more with `data`, or calibrate on more", len(judged))
+    if not config.auto:
+        return observed, judged, None
+    observed, decided_on = observed.every_fifth()
+    return observed, judged, decided_on
 
 
 def _build(
-    config: DeployConfig, model: Path, ranges: Ranges | None, decision: Decision | None, progress: Progress
+    model: ExportedModel,
+    ranges: Ranges | None,
+    decided_on: ImageFolder | None,
+    config: _DeployConfig,
+    threads: int | None,
+    progress: Progress,
 ) -> dict[RequestedPrecision, Engine]:
     engines: dict[RequestedPrecision, Engine] = {}
-    for precision in config.precisions:
-        with progress.working(f"building {precision}"):
-            if precision == "int8" and decision is not None:
-                engines[precision] = decision.recorded(steps.build(model, decision.config, ranges))
-            else:
-                engines[precision] = steps.build(model, config.build_config(precision), ranges)
-        engines[precision].save(model.with_name(f"{precision}.onnx"))
+    with progress.working("building fp32"):
+        engines["fp32"] = build_engine(model, io=config.io, target_cpu=config.target_cpu, backend="onnxruntime")
+    if ranges is not None:
+        with progress.working("building int8"):
+            engines["int8"] = build_engine(
+                model,
+                precision="int8",
+                ranges=ranges,
+                calib_method=config.calib_method,
+                data=decided_on,
+                io=config.io,
+                target_cpu=config.target_cpu,
+                backend="onnxruntime",
+                threads=threads if decided_on is not None else None,
+                progress=progress,
+            )
     return engines
 
 
-def _measure(
+def _time(
     contestants: Mapping[str, Segmenter], image: NDArray[np.uint8], config: BenchmarkConfig, progress: Progress
 ) -> dict[str, Timing]:
     runs = {name: functools.partial(segmenter, image) for name, segmenter in contestants.items()}
     text = f"measuring at {image.shape[0]}x{image.shape[1]}, image to labels, in turn"
     with progress.measuring(text) as show:
-        return {timing.name: timing for timing in benchmark(runs, config, show)}
+        return {timing.name: timing for timing in time_in_turn(runs, config, show)}
 
 
-def _publish(
-    files: OutputFiles,
-    model: Path,
-    ranges: Ranges | None,
-    engines: Mapping[RequestedPrecision, Engine],
-    summary: Summary,
+def _miou(found: Comparisons) -> float | None:
+    return None if found.reference is None else float(mean_iou(found.reference.sum(0)))
+
+
+def _engine_summary(
+    file: str,
+    engine: Engine,
+    comparison: Comparison,
+    result: GateResult,
+    timings: Mapping[str, Timing],
+    config: BenchmarkConfig,
+) -> EngineSummary:
+    precision, confusion = engine.sidecar.precision.requested, comparison.confusion
+    own = timings[precision]
+    return EngineSummary(
+        file=file,
+        bytes=len(engine.data),
+        precision=precision,
+        gate=result.gate,
+        failures=result.failures,
+        parity=comparison.parity,
+        miou=None if confusion is None else float(mean_iou(confusion.sum(0))),
+        miou_drop=comparison.drop,
+        median_ms=own.median,
+        percentiles_ms={f"{share:g}": own.percentile(share) for share in config.percentiles},
+        vs_pytorch=ratio(own, timings["pytorch"]),
+        vs_fp32=ratio(own, timings["fp32"]),
+    )
+
+
+def _suspects(
+    model: ExportedModel,
+    ranges: Ranges,
+    engine: Engine,
+    config: _DeployConfig,
+    judged: ImageFolder,
+    threads: int | None,
     progress: Progress,
-) -> None:
-    removed = files.remove_engines()
-    model.replace(files.model)
-    written = [files.model]
-    if ranges is not None:
-        ranges.save(files.ranges)
-        written.append(files.ranges)
-    if summary.passed:
-        for engine, result in zip(engines.values(), summary.engines, strict=True):
-            engine.save(files.folder / result.file, result.verdict.gate)
-            written.append(files.folder / result.file)
-    write_json(files.summary, summary.to_json())
-    for path in (*written, files.summary):
-        progress.stage(f"wrote {path}")
-    for path in removed:
-        if not path.exists():
-            progress.stage(f"removed {path}, which was of an earlier deployment")
-
-
-def _int8_config(config: DeployConfig, decision: Decision | None) -> BuildConfig:
-    return config.build_config("int8") if decision is None else decision.config
-
-
-def _suspects(mixer: Mixer, judged: ImageFolder, config: DeployConfig, progress: Progress) -> str:
-    """Says which layers cost the most, on some of the images that were judged."""
+) -> str:
+    """Says which layers cost the most, on some of the images that the gate rests on."""
+    method = engine.sidecar.precision.method or DEFAULT_METHOD
+    candidates = Candidates(model, ranges, BuildConfig("int8", "tensor", method, config.target_cpu))
     images = list(itertools.islice(judged, _SUSPECTED_ON))
-    found = measure_sensitivity(mixer, images, threads=config.threads, progress=progress)
+    found = measure_sensitivity(candidates, images, threads=threads, progress=progress)
     worst = found.by_damage()[:_SUSPECTS]
     return ", ".join(f"{layer.name} ({found.damage(layer):.2%} of pixels)" for layer in worst)
-
-
-def _require_gates(summary: Summary, suspects: str) -> None:
-    failures = [f"{engine.precision}: {failure}" for engine in summary.engines for failure in engine.verdict.failures]
-    if failures:
-        only_int8 = all(engine.verdict.gate.passed for engine in summary.engines if engine.precision != "int8")
-        error = GateError(
-            "no engine was shipped, for a gate was missed",
-            got="; ".join(failures) + (f"; most damage is done in INT8 by {suspects}" if suspects else ""),
-            fix="calibrate on more images like those the net will see, or with another --calib-method"
-            if only_int8
-            else None,
-        )
-        error.report = summary
-        raise error

@@ -1,175 +1,149 @@
-"""What commands measure with: references, and images with or without ground truth. Needs no host library."""
+"""What commands run and compare with: engines, exported models and checkpoints, as files or as objects."""
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from fcn_deploy.artifacts.geometry import Padding
-from fcn_deploy.artifacts.palette import Rgb
-from fcn_deploy.artifacts.shapes import ImageShape
-from fcn_deploy.artifacts.spec import ModelSpec
-from fcn_deploy.data.folders import ImageFolder
-from fcn_deploy.data.labels import find_labels, read_labels
+from fcn_deploy.engines.engine import Engine
 from fcn_deploy.errors import UsageError
-from fcn_deploy.evaluation.comparison import Sample
-from fcn_deploy.progress import Progress, Silent
+from fcn_deploy.files import StrPath
+from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.runtime import Segmenter
-from fcn_deploy.runtime.backend import PLAN_SUFFIXES, Provider
+from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+from fcn_deploy.runtime.options import Kind, RuntimeOptions, kind_of
 
+# Before the path of a checkpoint that is to run in PyTorch.
 PYTORCH = "pytorch:"
 
-_SILENT = Silent()
-
-_TAKERS = {
-    "threads": "an ONNX engine or model, or a checkpoint",
-    "provider": "an ONNX engine or model",
-    "device": "a TensorRT plan, or --provider cuda",
-    "allow_host_code": "a TensorRT plan",
-}
+Runnable: TypeAlias = StrPath | Engine | ExportedModel
 
 
-def open_reference(
-    reference: str,
-    spec: ModelSpec | None = None,
-    *,
-    model: str | None = None,
-    padding: Padding | None = None,
-    shape: ImageShape | None = None,
-    threads: int | None = None,
-    provider: Provider | None = None,
-    device: int | None = None,
-    allow_host_code: bool = False,
-    tile: tuple[int, int] | None = None,
-) -> Segmenter:
-    """Opens an engine, an exported model, or a checkpoint run in PyTorch.
+@dataclass(frozen=True)
+class NetCode:
+    """What makes the net of a checkpoint that is not one of the published nets.
+
+    Attributes:
+        model: `package.module:callable`; None for the published nets.
+        padding: How images are padded for that net, if no engine beside it says.
+    """
+
+    model: str | None = None
+    padding: Padding | None = None
+
+
+@contextmanager
+def opened(
+    runnables: Sequence[Runnable], options: RuntimeOptions | None = None, code: NetCode | None = None
+) -> Iterator[list[Segmenter]]:
+    """Opens engines, exported models and checkpoints, and closes them afterwards.
+
+    Checkpoints are opened last, with the spec of the first engine or model, whose normalisation was stated. What is
+    named twice is opened once.
 
     Args:
-        reference: A path, or `pytorch:` and the path of a checkpoint.
-        spec: Of the net a checkpoint is compared with: classes and normalisation are taken from it. Where None, the
-            checkpoint's own or the default.
-        model: What makes the checkpoint's net, `package.module:callable`, where it is one of the user's own.
-        padding: How that net is padded; the spec's where there is one, with which it must agree.
-        shape: The one shape that what a checkpoint is compared with takes; None where it takes any.
-        threads: CPU threads.
-        provider: What ONNX Runtime runs on; its CPU provider where None.
-        device: Index of the GPU.
-        allow_host_code: Lets a plan run code on the host.
-        tile: Height and width of the tiles that larger images are run in.
+        runnables: Paths, `pytorch:` and the path of a checkpoint, engines or exported models.
+        options: How and where they run; each takes those options that are for its kind.
+        code: What makes the net of the checkpoints among them.
+
+    Yields:
+        One segmenter each, in their order.
 
     Raises:
-        ArtifactError: The engine does not fit this machine or its sidecar.
+        ArtifactError: An engine does not fit this machine or its sidecar.
         DependencyError: A library, the provider, a driver or the GPU is missing.
-        InputError: A file cannot be read, or the checkpoint has other classes than the spec.
-        UsageError: The spec is of a net of the user's own, and `model` does not say what makes it; or an option does
-            not go with what is opened.
+        InputError: A file cannot be read, or a checkpoint has other classes than the spec.
+        UsageError: An option that none of them takes; or a checkpoint needs `model`, or nothing here does.
     """
-    if not reference.startswith(PYTORCH):
-        return Segmenter(
-            reference, threads=threads, provider=provider, device=device, allow_host_code=allow_host_code, tile=tile
-        )
-    if provider is not None or device is not None or allow_host_code:
-        raise UsageError("checkpoints run on the CPU", got="options of the GPU", fix="leave them out")
-    # Torch is for whoever names a checkpoint; a device that compares two engines does not have it.
+    options, code = options or RuntimeOptions(), code or NetCode()
+    _check_code(runnables, code)
+    options.check_taken({name_of(each): _kind(each) for each in runnables})
+    segmenters: dict[object, Segmenter] = {}
+    with ExitStack() as stack:
+        for runnable in sorted(runnables, key=is_checkpoint):
+            if _key(runnable) not in segmenters:
+                first = next(iter(segmenters.values()), None)
+                segmenter = _open(runnable, options.for_kind(_kind(runnable)), code, first)
+                segmenters[_key(runnable)] = stack.enter_context(segmenter)
+        yield [segmenters[_key(runnable)] for runnable in runnables]
+
+
+def name_of(runnable: Runnable) -> str:
+    """Returns what to call something in a table: its path, or what it is."""
+    if isinstance(runnable, Engine):
+        return f"{runnable.sidecar.spec.variant}, {runnable.sidecar.precision.requested}"
+    if isinstance(runnable, ExportedModel):
+        return f"{runnable.spec.variant}, exported"
+    return os.fspath(runnable)
+
+
+def is_checkpoint(runnable: Runnable) -> bool:
+    """Returns whether something is a checkpoint to be run in PyTorch."""
+    return isinstance(runnable, str) and runnable.startswith(PYTORCH)
+
+
+def _key(runnable: Runnable) -> object:
+    return os.fspath(runnable) if isinstance(runnable, str | os.PathLike) else id(runnable)
+
+
+def _check_code(runnables: Sequence[Runnable], code: NetCode) -> None:
+    if code.model is not None and not any(map(is_checkpoint, runnables)):
+        raise UsageError("`model` makes the net of a checkpoint", got="no pytorch:CHECKPOINT", fix="leave it out")
+
+
+def _kind(runnable: Runnable) -> Kind:
+    if is_checkpoint(runnable):
+        return "checkpoint"
+    if isinstance(runnable, Engine):
+        return "onnx" if runnable.sidecar.backend == OnnxRuntimeBackend.name else "plan"
+    return "onnx" if isinstance(runnable, ExportedModel) else kind_of(runnable)
+
+
+def _open(runnable: Runnable, options: RuntimeOptions, code: NetCode, first: Segmenter | None) -> Segmenter:
+    if isinstance(runnable, ExportedModel):
+        return Segmenter(_backend(runnable.content, options), spec=runnable.spec, tile=options.tile)
+    if isinstance(runnable, Engine):
+        return _open_engine(runnable, options)
+    if is_checkpoint(runnable):
+        return _open_checkpoint(Path(os.fspath(runnable).removeprefix(PYTORCH)), options, code, first)
+    return Segmenter.open(runnable, options)
+
+
+def _open_engine(engine: Engine, options: RuntimeOptions) -> Segmenter:
+    if _kind(engine) == "onnx":
+        segmenter = Segmenter(_backend(engine.data, options), spec=engine.sidecar.spec, tile=options.tile)
+        segmenter.sidecar = engine.sidecar
+        return segmenter
+    # A plan is opened as on the device, from a file whose sidecar is checked first.
+    with tempfile.TemporaryDirectory(prefix="fcn-deploy-") as folder:
+        plan = Path(folder, "engine.plan")
+        engine.save(plan)
+        return Segmenter.open(plan, options)
+
+
+def _backend(content: bytes, options: RuntimeOptions) -> OnnxRuntimeBackend:
+    provider = options.provider or "cpu"
+    return OnnxRuntimeBackend(content, threads=options.threads, provider=provider, device=options.device)
+
+
+def _open_checkpoint(weights: Path, options: RuntimeOptions, code: NetCode, compared: Segmenter | None) -> Segmenter:
+    # Torch is for those who name a checkpoint; a device that compares two engines does not have it.
     from fcn_deploy.models.backend import TorchBackend
-    from fcn_deploy.models.load import load_net, load_twin
+    from fcn_deploy.models.load import load_net, load_reference
     from fcn_deploy.models.spec_options import SpecOptions
 
-    if spec is not None and padding not in (None, spec.padding):
-        raise UsageError("the engine's net is padded otherwise", got=padding, expected=spec.padding, fix="leave it out")
-    weights = Path(reference.removeprefix(PYTORCH))
-    net = (
-        load_net(weights, SpecOptions(model=model, padding=padding))
-        if spec is None
-        else load_twin(weights, spec, model, shape)
-    )
-    return Segmenter(TorchBackend(net.module, net.spec.num_classes, threads=threads), spec=net.spec, tile=tile)
-
-
-def open_all(
-    names: Sequence[str],
-    *,
-    model: str | None = None,
-    padding: Padding | None = None,
-    threads: int | None = None,
-    provider: Provider | None = None,
-    device: int | None = None,
-    allow_host_code: bool = False,
-    tile: tuple[int, int] | None = None,
-) -> dict[str, Segmenter]:
-    """Opens several engines, models and checkpoints to be compared with each other.
-
-    Checkpoints come last and are run with the spec of the first engine or model, whose normalisation was stated.
-
-    Args:
-        names: As for `open_reference`; one that is named twice is opened once.
-        model: What makes the net of the checkpoints among them, where it is one of the user's own.
-        padding: How that net is padded, where no engine among them says.
-        threads: CPU threads, of those among them that run on the CPU or in ONNX Runtime.
-        provider: What the ONNX engines and models among them run on; the CPU where None.
-        device: Index of the GPU, for plans, and for ONNX with the provider `cuda`.
-        allow_host_code: Lets the plans among them run code on the host.
-        tile: Height and width of the tiles that larger images are run in.
-
-    Returns:
-        Segmenters by name, in the order of the names; the caller closes them.
-
-    Raises:
-        FcnDeployError: One cannot be opened; the others are closed.
-        UsageError: `model`, and no checkpoint; or an option that none of them takes.
-    """
-    if model is not None and not any(name.startswith(PYTORCH) for name in names):
-        raise UsageError("--model makes the net of a checkpoint", got="no pytorch:CHECKPOINT", fix="leave it out")
-    if padding is not None and model is None:
-        raise UsageError("--size-divisor is for a net that --model makes", fix="leave it out")
-    given = {"threads": threads, "provider": provider, "device": device, "allow_host_code": allow_host_code or None}
-    asked = {option: value for option, value in given.items() if value is not None}
-    for option in asked:
-        if not any(option in _takes(name, provider) for name in names):
-            flag = option.replace("_", "-")
-            raise UsageError(f"nothing here takes --{flag}", got=", ".join(names), expected=_TAKERS[option])
-    opened: dict[str, Segmenter] = {}
-    with ExitStack() as stack:
-        for name in sorted(dict.fromkeys(names), key=lambda name: name.startswith(PYTORCH)):
-            first = next(iter(opened.values()), None)
-            spec, shape = (first.spec, first.fixed_shape) if first else (None, None)
-            own: Any = {option: value for option, value in asked.items() if option in _takes(name, provider)}
-            opened[name] = stack.enter_context(
-                open_reference(name, spec, model=model, padding=padding, shape=shape, tile=tile, **own)
-            )
-        stack.pop_all()
-    return {name: opened[name] for name in names}
-
-
-def _takes(name: str, provider: Provider | None) -> tuple[str, ...]:
-    """Which of the options that say where and how something runs are for `name`."""
-    if name.startswith(PYTORCH):
-        return ("threads",)
-    if Path(name).suffix in PLAN_SUFFIXES:
-        return ("device", "allow_host_code")
-    return ("threads", "provider", "device") if provider == "cuda" else ("threads", "provider")
-
-
-def samples(
-    images: ImageFolder,
-    labels: Path | None,
-    what: str,
-    *,
-    palette: Sequence[Rgb] = (),
-    ignore_index: int | None = None,
-    progress: Progress = _SILENT,
-) -> Iterator[Sample]:
-    """Yields images with their ground truth, or with None where there is no folder of labels.
-
-    Raises:
-        InputError: An image has no labels, or a file cannot be read.
-        UsageError: Images are resized while labels are not.
-    """
-    if labels is None:
-        return ((image, None) for image in progress.track(images, len(images), what))
-    if images.size is not None:
-        raise UsageError("labels cannot be resized along with the images", got=f"--labels {labels} with a size")
-    truths = (read_labels(path, palette, ignore_index) for path in find_labels(images.paths, labels))
-    return zip(progress.track(images, len(images), what), truths, strict=True)
+    if compared is None:
+        net = load_net(weights, SpecOptions(model=code.model, padding=code.padding))
+    elif code.padding in (None, compared.spec.padding):
+        net = load_reference(weights, compared.spec, code.model, compared.fixed_shape)
+    else:
+        padding = compared.spec.padding
+        raise UsageError("the engine's net is padded otherwise", got=code.padding, expected=padding, fix="leave it out")
+    backend = TorchBackend(net.module, net.spec.num_classes, threads=options.threads)
+    return Segmenter(backend, spec=net.spec, tile=options.tile)

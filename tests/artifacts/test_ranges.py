@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 from fcn_deploy.artifacts.ranges import CalibrationData, Histogram, Ranges
 from fcn_deploy.calibration.histogram import HistogramBuilder
 from fcn_deploy.errors import InputError
+from fcn_deploy.files import sha256_file
 
 DATA = CalibrationData(3, "ab" * 32, (48, 64), False)
 
@@ -228,3 +229,22 @@ def test_malformed_means_are_an_input_error(saved, value):
 def test_means_are_validated_when_made(mean):
     with pytest.raises(InputError, match="bad means of tensor t"):
         Ranges("ab", DATA, {}, {"t": mean})
+
+
+def test_ranges_are_shown_in_one_line(ranges):
+    assert repr(ranges) == "Ranges(3 tensors, 3 images, model cdcdcdcdcdcd...)"
+
+
+def test_ranges_know_the_hash_of_their_file(ranges, saved):
+    assert ranges.sha256 == sha256_file(saved)
+
+
+def test_ranges_are_saved_and_loaded_by_paths_that_are_strings(ranges, tmp_path):
+    ranges.save(str(tmp_path / "r.json"))
+    assert Ranges.load(str(tmp_path / "r.json")).to_json() == ranges.to_json()
+
+
+def test_ranges_of_another_model_are_refused(ranges):
+    ranges.require_model("cd" * 32)
+    with pytest.raises(InputError, match=r"belong to another model; got ranges of cdcd.*expected ranges of abab"):
+        ranges.require_model("ab" * 32)

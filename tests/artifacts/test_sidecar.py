@@ -7,18 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fcn_deploy.artifacts.gate import Gate
 from fcn_deploy.artifacts.palette import default_palette
-from fcn_deploy.artifacts.sidecar import (
-    EngineFile,
-    Gate,
-    Precision,
-    Sidecar,
-    Source,
-    Tuning,
-    load_sidecar,
-    sidecar_path,
-)
+from fcn_deploy.artifacts.precision import Precision
+from fcn_deploy.artifacts.sidecar import EngineFile, Sidecar, Source, load_sidecar, sidecar_path
 from fcn_deploy.artifacts.spec import ModelSpec
+from fcn_deploy.artifacts.tuning import Tuning
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.errors import ArtifactError, InputError
 from fcn_deploy.files import sha256_bytes

@@ -4,6 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fcn_deploy.cli.app import run
 from tests.support import custom_nets
 
 
@@ -14,14 +15,15 @@ def unet(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def exported_unet(call, unet, tmp_path):
-    output = tmp_path / "unet.onnx"
-    call("export", "--weights", unet, "--model", "tests.support.custom_nets:UNet", "--size-divisor", 8, "-o", output)
+@pytest.fixture(scope="module")
+def exported_unet(unet):
+    output = unet.with_suffix(".onnx")
+    model = ["--model", "tests.support.custom_nets:UNet", "--size-divisor", "8"]
+    assert run(["export", "--weights", str(unet), *model, "-o", str(output)]) == 0
     return output
 
 
-def test_a_net_of_ones_own_is_exported_inspected_verified_and_predicted_with(
+def test_a_custom_net_is_exported_inspected_verified_and_predicted_with(
     call, unet, exported_unet, photo_folder, tmp_path
 ):
     model = ["--model", "tests.support.custom_nets:UNet"]

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from fcn_deploy.engines.engine import BuildConfig
-from fcn_deploy.workflows import steps
+from fcn_deploy.engines.config import BuildConfig
+from tests.support.building import build
 
 BLOCKED = ("torch", "onnx", "onnx_ir", "onnxscript", "onnxsim", "safetensors")
 
@@ -28,7 +28,7 @@ sys.exit(run(sys.argv[1:]))
 @pytest.fixture(scope="module")
 def engine(exported, tmp_path_factory):
     path = tmp_path_factory.mktemp("device") / "net.onnx"
-    steps.build(exported("fcn8s"), BuildConfig()).save(path)
+    build(exported("fcn8s"), BuildConfig()).save(path)
     return path
 
 

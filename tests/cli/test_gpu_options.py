@@ -7,22 +7,26 @@ import pytest
 from PIL import Image
 
 from fcn_deploy.errors import DependencyError, UsageError
-from fcn_deploy.workflows import references as sources
+from fcn_deploy.runtime.options import RuntimeOptions
+from fcn_deploy.workflows import references
+from fcn_deploy.workflows.references import opened
 from tests.support import tiny_plans
 
 QUICK = ("--duration", 0, "--iterations", 1, "--warmup", 0)
 
 
 @pytest.fixture
-def opened(monkeypatch):
+def seen(monkeypatch):
     """What segmenters are opened with, by name; none is opened."""
-    seen = {}
+    options_by_name = {}
 
     class Opened:
         spec = fixed_shape = None
 
-        def __init__(self, name, **options):
-            seen[str(name)] = {key: value for key, value in options.items() if value is not None}
+        @classmethod
+        def open(cls, name, options):
+            options_by_name[str(name)] = {option: getattr(options, option) for option in options.asked}
+            return cls()
 
         def __enter__(self):
             return self
@@ -30,8 +34,8 @@ def opened(monkeypatch):
         def __exit__(self, *error):
             pass
 
-    monkeypatch.setattr(sources, "Segmenter", Opened)
-    return seen
+    monkeypatch.setattr(references, "Segmenter", Opened)
+    return options_by_name
 
 
 @pytest.fixture
@@ -39,41 +43,34 @@ def without_cuda(monkeypatch):
     monkeypatch.setattr("fcn_deploy.runtime.onnxruntime.ort.get_available_providers", lambda: ["CPUExecutionProvider"])
 
 
-def test_each_engine_gets_the_options_that_are_its_own(opened):
-    sources.open_all(["a.onnx", "b.engine"], threads=2, provider="cuda", device=1)
-    assert opened == {
-        "a.onnx": {"threads": 2, "provider": "cuda", "device": 1, "allow_host_code": False},
-        "b.engine": {"device": 1, "allow_host_code": False},
-    }
-    sources.open_all(["a.onnx", "b.plan"], provider="cpu", device=1, allow_host_code=True)
-    assert opened["a.onnx"] == {"provider": "cpu", "allow_host_code": False}
-    assert opened["b.plan"] == {"device": 1, "allow_host_code": True}
+def test_each_engine_gets_the_options_that_are_its_own(seen):
+    with opened(["a.onnx", "b.engine"], RuntimeOptions(threads=2, provider="cuda", device=1)):
+        assert seen == {"a.onnx": {"threads": 2, "provider": "cuda", "device": 1}, "b.engine": {"device": 1}}
+    with opened(["a.onnx", "b.plan"], RuntimeOptions(provider="cpu", device=1, allow_host_code=True)):
+        assert seen["a.onnx"] == {"provider": "cpu"}
+        assert seen["b.plan"] == {"device": 1, "allow_host_code": True}
+
+
+def test_what_is_named_twice_is_opened_once(seen):
+    with opened(["a.onnx", "a.onnx"]) as (first, second):
+        assert first is second
 
 
 @pytest.mark.parametrize(
     ("names", "options", "words"),
     [
-        (["a.onnx"], {"device": 0}, "nothing here takes --device; got a.onnx; expected a TensorRT plan, or --provider"),
-        (["a.engine"], {"provider": "cuda"}, "nothing here takes --provider; got a.engine; expected an ONNX engine"),
-        (["a.engine", "b.plan"], {"threads": 2}, "nothing here takes --threads; got a.engine, b.plan"),
-        (
-            ["a.onnx"],
-            {"allow_host_code": True},
-            "nothing here takes --allow-host-code; got a.onnx; expected a TensorRT",
-        ),
-        (["pytorch:w.pth"], {"provider": "cpu"}, "nothing here takes --provider; got pytorch:w.pth"),
+        (["a.onnx"], {"device": 0}, "`device` is for TensorRT plans"),
+        (["a.engine"], {"provider": "cuda"}, "`provider` is for ONNX engines and models; got a.engine"),
+        (["a.engine", "b.plan"], {"threads": 2}, "`threads` is for ONNX engines and models"),
+        (["a.onnx"], {"allow_host_code": True}, "`allow_host_code` is for TensorRT plans; got a.onnx"),
+        (["pytorch:w.pth"], {"provider": "cpu"}, "`provider` is for ONNX engines and models; got pytorch:w.pth"),
+        (["pytorch:w.pth"], {"device": 0}, "`device` is for TensorRT plans"),
     ],
 )
-def test_an_option_that_no_engine_takes_is_a_usage_error(opened, names, options, words):
-    with pytest.raises(UsageError, match=re.escape(words)):
-        sources.open_all(names, **options)
-    assert opened == {}
-
-
-def test_a_checkpoint_does_not_run_on_a_gpu():
-    for options in ({"provider": "cuda"}, {"device": 0}, {"allow_host_code": True}):
-        with pytest.raises(UsageError, match="checkpoints run on the CPU"):
-            sources.open_reference("pytorch:w.pth", **options)
+def test_an_option_that_no_engine_takes_is_a_usage_error(seen, names, options, words):
+    with pytest.raises(UsageError, match=re.escape(words)), opened(names, RuntimeOptions(**options)):
+        pytest.fail("something was opened")
+    assert seen == {}
 
 
 def test_the_commands_refuse_a_provider_that_is_not_there(call, exported, photo_folder, tmp_path, without_cuda):
@@ -93,7 +90,7 @@ def test_the_commands_refuse_a_provider_that_is_not_there(call, exported, photo_
 def test_the_cpu_may_be_named(call, exported, photo_folder):
     model = exported("fcn8s")
     call("benchmark", model, "--shape", "32x32", *QUICK, "--provider", "cpu", "--json")
-    assert "nothing here takes --device" in call("benchmark", model, "--shape", "32x32", "--device", 1, code=2).err
+    assert "--device is for TensorRT plans" in call("benchmark", model, "--shape", "32x32", "--device", 1, code=2).err
     call("benchmark", model, "--shape", "32x32", "--provider", "gpu", code=2)
 
 

@@ -16,7 +16,7 @@ SMALL = ("--min-shape", "32x32", "--opt-shape", "64x64", "--max-shape", "2x96x96
 
 def test_auto_takes_rtx_where_there_is_no_gpu_and_says_so(call, exported, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "fcn_deploy.workflows.steps.find_gpus", lambda: pytest.fail("asked although tensorrt is not installed")
+        "fcn_deploy.workflows.backends.find_gpus", lambda: pytest.fail("asked although tensorrt is not installed")
     )
     engine = tmp_path / "net.engine"
     said = call("build-engine", exported("fcn8s"), "--fp16", *SMALL, "-o", engine)

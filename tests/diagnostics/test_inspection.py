@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,19 +17,23 @@ from fcn_deploy.artifacts.palette import default_palette
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.sidecar import sidecar_path
 from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
-from fcn_deploy.diagnostics.inspection import inspect
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.artifacts.summary import Summary
+from fcn_deploy.diagnostics.inspection import inspect_file
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.errors import ArtifactError, InputError, UsageError
 from fcn_deploy.files import sha256_file
 from fcn_deploy.reporting.facts import brief, detail_table, facts_table
-from fcn_deploy.reporting.units import scaled
-from fcn_deploy.workflows import steps
+from fcn_deploy.reporting.tables import summary_table
+from fcn_deploy.reporting.units import with_prefix
+from tests.support.building import build
+
+SUMMARY = Path(__file__).parents[1] / "artifacts" / "golden" / "summary.json"
 
 
 @pytest.fixture(scope="module")
 def engine(exported, ranges_file, tmp_path_factory):
     path = tmp_path_factory.mktemp("engines") / "net.int8.onnx"
-    steps.build(exported("fcn8s"), BuildConfig("int8"), ranges_file("fcn8s")).save(path)
+    build(exported("fcn8s"), BuildConfig("int8"), ranges_file("fcn8s")).save(path)
     return path
 
 
@@ -54,7 +59,7 @@ CONV = helper.make_node("Conv", ["image", "w"], ["out"], name="[conv]")
 
 
 def test_a_model_is_described_for_512x512_unless_told_otherwise(exported):
-    facts = inspect(exported("fcn8s"))
+    facts = inspect_file(exported("fcn8s"))
     assert (facts["kind"], facts["shape"], facts["parameters"]) == ("ONNX model", [1, 512, 512], 140818)
     assert facts["layers"][0] == {
         "name": "conv1_1",
@@ -66,17 +71,17 @@ def test_a_model_is_described_for_512x512_unless_told_otherwise(exported):
         "precision": "fp32",
     }
     assert facts["macs"] == sum(layer["macs"] for layer in facts["layers"])
-    smaller = inspect(exported("fcn8s"), ImageShape(2, 33, 64))
+    smaller = inspect_file(exported("fcn8s"), ImageShape(2, 33, 64))
     assert smaller["shape"] == [2, 33, 64]
     assert smaller["layers"][0]["output"] == (2, 4, 33, 64)
     assert smaller["macs"] < facts["macs"]
 
 
 def test_an_engine_has_its_weights_counted_once_and_its_sidecar_confirmed(engine, exported):
-    facts = inspect(engine)
+    facts = inspect_file(engine)
     assert (facts["kind"], facts["parameters"]) == ("engine", 149133)
     counted, asked = (
-        {layer["name"]: layer["macs"] for layer in each["layers"]} for each in (facts, inspect(exported("fcn8s")))
+        {layer["name"]: layer["macs"] for layer in each["layers"]} for each in (facts, inspect_file(exported("fcn8s")))
     )
     # As a sub-pixel convolution upscore8 has 9/4 of the products, and weights, of its kernel; see passes.upsampling.
     assert counted.pop("upscore8") == asked.pop("upscore8") * 9 / 4
@@ -94,7 +99,7 @@ def test_a_sidecar_that_the_graph_belies_is_an_artifact_error(engine, tmp_path):
     sidecar["precision"]["layers"]["conv1_1"] = "int8"
     sidecar_path(copy).write_text(json.dumps(sidecar))
     with pytest.raises(ArtifactError, match="got conv1_1 in fp32; expected conv1_1 in int8"):
-        inspect(copy)
+        inspect_file(copy)
 
 
 def _plan(path, engine, layers=None, **precision):
@@ -113,7 +118,7 @@ def _plan(path, engine, layers=None, **precision):
 @pytest.mark.parametrize("suffix", ["engine", "plan"])
 def test_a_plan_is_described_by_its_sidecar_with_asked_and_achieved(engine, tmp_path, suffix):
     path = _plan(tmp_path / f"net.{suffix}", engine, {"conv1_1": "fp32", "conv1_2": None}, achieved="partial")
-    facts = inspect(path)
+    facts = inspect_file(path)
     assert (facts["kind"], facts["bytes"], facts["sha256"]) == ("plan", 6, sha256_file(path))
     assert facts["precisions"]["conv1_1"] == {"asked": "fp32", "achieved": "fp32"}
     assert facts["precisions"]["conv1_2"] == {"asked": "int8", "achieved": None}
@@ -129,7 +134,7 @@ def test_a_plan_is_described_by_its_sidecar_with_asked_and_achieved(engine, tmp_
 
 
 def test_of_a_plan_nobody_looked_into_there_is_no_column_of_what_was_achieved(engine, tmp_path):
-    facts = inspect(_plan(tmp_path / "net.engine", engine))
+    facts = inspect_file(_plan(tmp_path / "net.engine", engine))
     assert "achieved: unknown" in _printed(facts_table("file", brief(facts)))
     table = _printed(detail_table(facts))
     assert "asked" in table
@@ -139,42 +144,44 @@ def test_of_a_plan_nobody_looked_into_there_is_no_column_of_what_was_achieved(en
 def test_a_plan_without_its_sidecar_or_with_anothers_is_an_artifact_error(engine, tmp_path):
     path = _plan(tmp_path / "net.engine", engine)
     with pytest.raises(UsageError, match="only a model has a shape"):
-        inspect(path, ImageShape(1, 32, 32))
+        inspect_file(path, ImageShape(1, 32, 32))
     path.write_bytes(b"another")
     with pytest.raises(ArtifactError, match="not the file its sidecar describes"):
-        inspect(path)
+        inspect_file(path)
     sidecar_path(path).unlink()
     with pytest.raises(ArtifactError, match="has no sidecar"):
-        inspect(path)
+        inspect_file(path)
 
 
 def test_a_fixed_shape_is_the_shape_and_no_other_is_taken(tmp_path):
     path = _save(tmp_path / "fixed.onnx", [CONV], [2, 3, 40, 56], w=(4, 3, 1, 1))
-    assert inspect(path)["shape"] == [2, 40, 56]
-    assert inspect(path, ImageShape(2, 40, 56))["layers"][0]["output"] == (2, 4, 40, 56)
+    assert inspect_file(path)["shape"] == [2, 40, 56]
+    assert inspect_file(path, ImageShape(2, 40, 56))["layers"][0]["output"] == (2, 4, 40, 56)
     with pytest.raises(UsageError, match="got --shape 1x40x56; expected 2x40x56"):
-        inspect(path, ImageShape(1, 40, 56))
+        inspect_file(path, ImageShape(1, 40, 56))
 
 
 def test_a_model_that_takes_no_images_is_described_without_a_shape(tmp_path):
     path = _save(tmp_path / "spectra.onnx", [CONV], ["batch", 1, "bins"], w=(4, 1, 5))
-    facts = inspect(path)
+    facts = inspect_file(path)
     assert (facts["shape"], facts["macs"], facts["parameters"]) == (None, None, 20)
     said = _printed(detail_table(facts))
     assert "[conv] Conv 4x1x5   ?" in said
     assert "not known" in _printed(facts_table("file", brief(facts)))
     with pytest.raises(UsageError, match="takes no images"):
-        inspect(path, ImageShape(1, 5, 5))
+        inspect_file(path, ImageShape(1, 5, 5))
 
 
 def test_a_model_without_layers_says_so_by_saying_nothing(tmp_path):
-    facts = inspect(_save(tmp_path / "relu.onnx", [helper.make_node("Relu", ["image"], ["out"])], ["n", 3, "h", "w"]))
+    facts = inspect_file(
+        _save(tmp_path / "relu.onnx", [helper.make_node("Relu", ["image"], ["out"])], ["n", 3, "h", "w"])
+    )
     assert (facts["layers"], facts["macs"], facts["parameters"]) == ([], 0, 0)
     assert detail_table(facts) is None
 
 
 def test_a_checkpoint_of_ours_is_described_by_its_layout_and_tensors(checkpoint_file):
-    facts = inspect(checkpoint_file("fcn8s"))
+    facts = inspect_file(checkpoint_file("fcn8s"))
     assert (facts["layout"], facts["variant"], facts["num_classes"], facts["width"]) == ("seed", "fcn8s", 5, 0.0625)
     assert facts["parameters"] == 140818
     assert facts["tensors"]["conv1_1.0.weight"] == {"shape": [4, 3, 3, 3], "parameters": 108, "dtype": "float32"}
@@ -187,19 +194,19 @@ def test_a_checkpoint_of_the_users_own_net_is_described_by_its_tensors(tmp_path)
     path = tmp_path / "own.pth"
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).half()
     torch.save({"epoch": 3, "state_dict": net.state_dict()}, path)
-    facts = inspect(path)
+    facts = inspect_file(path)
     assert (facts["kind"], facts["layout"], facts["variant"], facts["spec"]) == ("checkpoint", None, None, None)
     assert facts["tensors"]["0.weight"] == {"shape": [4, 3, 3, 3], "parameters": 108, "dtype": "float16"}
     assert facts["tensors"]["1.num_batches_tracked"] == {"shape": [], "parameters": 1, "dtype": "int64"}
     assert facts["parameters"] == 108 + 4 + 4 * 4 + 1
-    assert "none of ours" in _printed(facts_table("file", brief(facts)))
+    assert "custom net" in _printed(facts_table("file", brief(facts)))
     assert "scalar" in _printed(detail_table(facts))
 
 
 def test_torchvisions_vgg16_is_described(tmp_path):
     path = tmp_path / "vgg16.pth"
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3), "classifier.6.bias": torch.zeros(1000)}, path)
-    facts = inspect(path)
+    facts = inspect_file(path)
     assert facts["layout"] is None
     assert facts["tensors"].keys() == {"features.0.weight", "classifier.6.bias"}
 
@@ -208,7 +215,7 @@ def test_the_spec_in_a_safetensors_file_is_described(tmp_path):
     spec = ModelSpec("own", 8, 1.0, 2, ("road", "sky"), default_palette(2))
     path = tmp_path / "own.safetensors"
     save_file({"stem.weight": torch.zeros(4, 3)}, path, {METADATA_KEY: spec.dumps()})
-    assert inspect(path)["spec"]["classes"] == ("road", "sky")
+    assert inspect_file(path)["spec"]["classes"] == ("road", "sky")
 
 
 def test_a_checkpoint_of_ours_with_a_tensor_missing_is_an_input_error(make_net, tmp_path):
@@ -216,11 +223,11 @@ def test_a_checkpoint_of_ours_with_a_tensor_missing_is_an_input_error(make_net, 
     del state["fc7.bias"]
     torch.save(state, tmp_path / "net.pth")
     with pytest.raises(InputError, match=r"missing: fc7\.bias"):
-        inspect(tmp_path / "net.pth")
+        inspect_file(tmp_path / "net.pth")
 
 
 def test_ranges_are_listed_by_tensor(ranges_file):
-    facts = inspect(ranges_file("fcn8s"))
+    facts = inspect_file(ranges_file("fcn8s"))
     seen = facts["tensors"]["conv1_1/Relu"]
     assert seen["min"] == 0
     assert seen["max"] > 0
@@ -229,22 +236,34 @@ def test_ranges_are_listed_by_tensor(ranges_file):
     assert "conv1_1/Relu" in _printed(detail_table(facts))
 
 
-def test_the_shape_of_a_summary_is_its_own(tmp_path):
+def test_a_summary_is_listed_with_its_own_shape_and_the_table_that_deploy_printed():
+    content = json.loads(SUMMARY.read_text())
+    facts = inspect_file(SUMMARY)
+    assert facts == {"kind": "summary", **content}
+    said = _printed(facts_table("file", brief(facts)))
+    assert "1024 2048" in said
+    assert "fcn16s.int8.onnx" not in said
+    table = _printed(detail_table(facts), 80)
+    assert table == _printed(summary_table(Summary.from_json(content)), 80)
+    assert "fcn16s.int8.onnx" in table
+    assert "FAILED" in table
+
+
+def test_a_summary_that_lacks_a_key_is_an_input_error(tmp_path):
     path = tmp_path / "summary.json"
     path.write_text(json.dumps({"format": 1, "engines": [], "shape": [96, 128]}))
-    facts = inspect(path)
-    assert "96 128" in _printed(facts_table("file", brief(facts)))
-    assert detail_table(facts) is None
+    with pytest.raises(InputError, match="the summary is malformed"):
+        inspect_file(path)
 
 
 def test_only_a_model_has_a_shape_to_choose(checkpoint_file):
-    with pytest.raises(UsageError, match=r"got --shape 1x5x5 for fcn8s\.pth"):
-        inspect(checkpoint_file("fcn8s"), ImageShape(1, 5, 5))
+    with pytest.raises(UsageError, match=r"got `shape` 1x5x5 for fcn8s\.pth"):
+        inspect_file(checkpoint_file("fcn8s"), ImageShape(1, 5, 5))
 
 
 def test_the_layers_of_the_published_size_fit_into_80_characters(exported):
     # Names, operators and numbers as long as those of the full net, for a large batch.
-    facts = inspect(exported("fcn8s"))
+    facts = inspect_file(exported("fcn8s"))
     widest = {"weights": (4096, 4096, 1, 1), "output": (4, 64, 1024, 1024), "parameters": 999_400, "macs": 999 * 10**9}
     facts |= {"layers": [layer | widest for layer in facts["layers"]], "macs": 999 * 10**9}
     assert max(len(line) for line in _printed(detail_table(facts), 200).splitlines()) <= 80
@@ -253,7 +272,7 @@ def test_the_layers_of_the_published_size_fit_into_80_characters(exported):
 def test_long_names_are_folded(tmp_path):
     path = tmp_path / "own.pth"
     torch.save({"module.block." * 9 + "weight": torch.zeros(3)}, path)
-    assert max(len(line) for line in _printed(detail_table(inspect(path))).splitlines()) <= 80
+    assert max(len(line) for line in _printed(detail_table(inspect_file(path))).splitlines()) <= 80
 
 
 @pytest.mark.parametrize(
@@ -270,5 +289,5 @@ def test_long_names_are_folded(tmp_path):
     ],
 )
 def test_counts_have_three_digits_and_a_prefix(count, said):
-    assert scaled(count) == said
-    assert scaled(count, "MAC") == (said if " " in said else f"{said} ") + "MAC"
+    assert with_prefix(count) == said
+    assert with_prefix(count, "MAC") == (said if " " in said else f"{said} ") + "MAC"

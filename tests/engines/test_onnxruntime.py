@@ -6,22 +6,27 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from fcn_deploy.artifacts.gate import Gate
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import load_sidecar, sidecar_path
+from fcn_deploy.calibration.observer import observe
 from fcn_deploy.engines import onnxruntime as module
-from fcn_deploy.engines.engine import BuildConfig
-from fcn_deploy.errors import InputError, PrecisionError, UsageError
+from fcn_deploy.engines.config import BuildConfig
+from fcn_deploy.engines.engine import load_engine
+from fcn_deploy.engines.onnxruntime import build_onnxruntime, check_onnxruntime, resolve_target
+from fcn_deploy.engines.tensorrt.config import TensorRTConfig
+from fcn_deploy.errors import ArtifactError, InputError, PrecisionError, UsageError
 from fcn_deploy.files import sha256_file
+from fcn_deploy.graph import model as graph_model
+from fcn_deploy.graph.model import load_exported
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-from fcn_deploy.workflows import steps
 
 
 @pytest.fixture
-def build(exported, ranges_file):
+def build(model, ranges):
     def build(precision="int8", **options):
-        ranges = ranges_file("fcn8s") if precision == "int8" else None
-        return steps.build(exported("fcn8s"), BuildConfig(precision, **options), ranges)
+        return build_onnxruntime(model(), BuildConfig(precision, **options), ranges() if precision == "int8" else None)
 
     return build
 
@@ -64,17 +69,26 @@ def test_vnni_engines_use_all_bits(build):
 
 
 @pytest.mark.parametrize(("vnni", "target"), [(True, "vnni"), (False, "generic")])
-def test_native_asks_this_machine_and_says_so(build, monkeypatch, caplog, vnni, target):
-    monkeypatch.setattr(module, "has_vnni", lambda: vnni)
+def test_the_native_target_is_what_this_machine_has_and_is_logged(caplog, vnni, target):
     with caplog.at_level("INFO", "fcn_deploy"):
-        assert build(target_cpu="native").sidecar.target["cpu"] == target
+        assert resolve_target("native", lambda: vnni) == target
     assert f"target CPU: this machine's, {target}" in caplog.text
 
 
-def test_native_on_a_system_that_does_not_tell_is_refused(build, monkeypatch):
-    monkeypatch.setattr(module, "has_vnni", lambda: None)
+def test_the_native_target_is_refused_on_a_system_that_does_not_tell():
     with pytest.raises(UsageError, match="generic or vnni"):
-        build(target_cpu="native")
+        resolve_target("native", lambda: None)
+
+
+def test_other_targets_do_not_depend_on_this_machine():
+    for target in ("generic", "vnni"):
+        assert resolve_target(target, lambda: pytest.fail("asked")) == target
+
+
+def test_a_native_engine_records_the_cpu_it_was_built_for(build, caplog):
+    with caplog.at_level("INFO", "fcn_deploy"):
+        assert build(target_cpu="native").sidecar.target["cpu"] in ("generic", "vnni")
+    assert caplog.text.count("target CPU: this machine's") == 1
 
 
 @pytest.mark.parametrize("io", ["image", "tensor"])
@@ -100,54 +114,86 @@ def test_a_tensor_engine_needs_its_sidecar_too(build, tmp_path):
     assert caught.value.exit_code == 5
 
 
-def test_ranges_of_another_model_are_refused(exported, ranges_file):
+def test_ranges_of_another_model_are_refused(model, ranges):
     with pytest.raises(InputError, match="another model") as caught:
-        steps.build(exported("fcn16s"), BuildConfig("int8"), ranges_file("fcn8s"))
+        build_onnxruntime(model("fcn16s"), BuildConfig("int8"), ranges("fcn8s"))
     assert caught.value.exit_code == 6
 
 
-def test_fp16_and_int8_without_ranges_are_usage_errors(exported):
+def test_fp16_and_int8_without_ranges_are_usage_errors(model):
     with pytest.raises(UsageError, match="FP16"):
-        steps.build(exported("fcn8s"), BuildConfig("fp16"))
+        build_onnxruntime(model(), BuildConfig("fp16"))
     with pytest.raises(UsageError, match="needs ranges"):
-        steps.build(exported("fcn8s"), BuildConfig("int8"))
+        build_onnxruntime(model(), BuildConfig("int8"))
+
+
+def test_options_for_tensorrt_are_refused():
+    check_onnxruntime(BuildConfig(), TensorRTConfig())
+    options = TensorRTConfig(workspace=64, compute_capabilities=("8.6",))
+    with pytest.raises(UsageError, match="builders for onnxruntime; got `workspace`, `compute_capability`"):
+        check_onnxruntime(BuildConfig(), options)
+
+
+def test_an_int8_build_parses_and_checks_the_exported_model_once(exported, ranges, monkeypatch):
+    parsed = []
+    real = graph_model.parse
+    monkeypatch.setattr(graph_model, "parse", lambda *arguments: parsed.append(arguments[0]) or real(*arguments))
+    model = load_exported(exported("fcn8s"))
+    build_onnxruntime(model, BuildConfig("int8"), ranges())
+    assert parsed == [model.content]
 
 
 def test_an_engine_is_no_model_to_build_from(build, tmp_path):
     path = tmp_path / "engine.onnx"
     build("fp32").save(path)
     with pytest.raises(InputError, match="not an exported segmentation net"):
-        steps.build(path, BuildConfig())
+        load_exported(path)
 
 
-def test_a_layer_that_would_run_in_float_is_a_precision_error(exported, ranges_file, monkeypatch):
-    """As if ONNX Runtime did not know one of the patterns: a layer is asked for but never gets its Q/DQ."""
+def test_a_layer_that_would_run_in_float_is_a_precision_error(model, ranges, monkeypatch):
+    """As if ONNX Runtime did not know one of the patterns: a layer is asked for but does not get its Q/DQ."""
     real = module.emit_onnxruntime
     monkeypatch.setattr(
         module, "emit_onnxruntime", lambda model, ranges, layers, *rest: real(model, ranges, layers[1:], *rest)
     )
     with pytest.raises(PrecisionError, match="13 layers in INT8") as caught:
-        steps.build(exported("fcn8s"), BuildConfig("int8"), ranges_file("fcn8s"))
+        build_onnxruntime(model(), BuildConfig("int8"), ranges())
     assert caught.value.exit_code == 4
 
 
-@pytest.mark.parametrize(
-    "options", [{"precision": "int4"}, {"io": "video"}, {"method": "magic"}, {"target_cpu": "arm"}]
-)
-def test_a_config_is_validated_when_made(options):
-    with pytest.raises(UsageError, match="unknown"):
-        BuildConfig(**options)
-
-
-def test_random_calibration_is_on_record(exported, tmp_path):
-    ranges = steps.calibrate_randomly(exported("fcn8s"), (32, 40), 2)
-    assert ranges.data.random
-    assert ranges.data.size == (32, 40)
-    path = tmp_path / "ranges.json"
-    ranges.save(path)
-    assert Ranges.load(path).data == ranges.data
-    engine = steps.build(exported("fcn8s"), BuildConfig("int8"), path)
+def test_calibration_on_noise_is_recorded_and_warned_of(model, photos, tmp_path, caplog):
+    observe(model(), photos[:2], size=(32, 40), random=True).save(tmp_path / "ranges.json")
+    ranges = Ranges.load(tmp_path / "ranges.json")
+    assert (ranges.data.random, ranges.data.size) == (True, (32, 40))
+    engine = build_onnxruntime(model(), BuildConfig("int8"), ranges)
     assert engine.sidecar.source.calibration["random"] is True
+    assert "Calibration saw noise instead of images" in caplog.text
+
+
+def test_a_saved_engine_is_loaded_with_its_sidecar_and_gate(build, tmp_path):
+    built = build()
+    written = built.save(str(tmp_path / "net.onnx"), Gate(0.99, True))
+    loaded = load_engine(str(tmp_path / "net.onnx"))
+    assert (loaded.data, loaded.sidecar) == (built.data, written)
+    assert loaded.save(tmp_path / "copy.onnx").gate == Gate(0.99, True)
+
+
+def test_an_engine_is_shown_in_one_line(build):
+    engine = build()
+    assert repr(engine) == f"Engine(int8 for onnxruntime, io image, {len(engine.data) / 1e6:.1f} MB)"
+
+
+def test_an_engine_that_is_not_the_one_of_its_sidecar_is_not_loaded(build, tmp_path):
+    path = tmp_path / "net.onnx"
+    build().save(path)
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(ArtifactError, match="not the file its sidecar describes"):
+        load_engine(path)
+    sidecar_path(path).unlink()
+    with pytest.raises(ArtifactError, match="no sidecar"):
+        load_engine(path)
+    with pytest.raises(InputError, match="cannot read"):
+        load_engine(tmp_path / "nowhere.onnx")
 
 
 def _constants(engine):
@@ -223,13 +269,13 @@ def test_layers_it_is_not_for_are_refused(build):
         build("fp32", winograd=("conv3_1", "fc6", "no_such"))
 
 
-def test_ranges_without_means_correct_nothing_and_say_so(exported, ranges_file, caplog):
-    ranges = replace(Ranges.load(ranges_file("fcn8s")), means={})
-    found = steps.build(exported("fcn8s"), BuildConfig("int8"), ranges)
-    assert "No bias was corrected, for the ranges hold no means: calibrate again" in caplog.text
+def test_ranges_without_means_correct_nothing_and_say_so(model, ranges, caplog):
+    ranges = replace(ranges(), means={})
+    found = build_onnxruntime(model(), BuildConfig("int8"), ranges)
+    assert "The ranges hold no means, so no bias was corrected: calibrate again" in caplog.text
     assert found.sidecar.precision.bias_corrected is False
     caplog.clear()
-    assert steps.build(exported("fcn8s"), BuildConfig("int8", bias_correction=False), ranges).data == found.data
+    assert build_onnxruntime(model(), BuildConfig("int8", bias_correction=False), ranges).data == found.data
     assert caplog.text == ""
 
 

@@ -95,16 +95,18 @@ def test_everything_ignored_counts_nothing():
     np.testing.assert_array_equal(confusion_matrix(truth, np.zeros((3, 3), np.uint8), 2, 255), np.zeros((2, 2)))
 
 
-def test_stray_truth_is_listed_and_the_option_named():
+def test_truth_that_is_not_a_class_is_listed_and_the_parameter_named():
     truth = np.array([0, 1, 7, 255, 7], np.int32)
-    with pytest.raises(InputError, match=r"values that are no class; got \[7, 255\]; expected 0\.\.1; .*--ignore"):
+    with pytest.raises(
+        InputError, match=r"values that are not classes; got \[7, 255\]; expected 0\.\.1; .*`ignore_index`"
+    ):
         confusion_matrix(truth, np.zeros(5, np.int32), 2)
-    with pytest.raises(InputError, match=r"got \[7\]; expected 0\.\.1 or 255, ignored") as caught:
+    with pytest.raises(InputError, match=r"got \[7\]; expected 0\.\.1, or 255, which is ignored") as caught:
         confusion_matrix(truth, np.zeros(5, np.int32), 2, 255)
     assert caught.value.exit_code == 6
 
 
-def test_negative_truth_is_stray_too():
+def test_negative_truth_is_not_a_class_either():
     with pytest.raises(InputError, match=r"got \[-1\]"):
         confusion_matrix(np.array([0, -1]), np.array([0, 0]), 2)
 

@@ -7,7 +7,7 @@ from fcn_deploy.artifacts.shapes import TensorSpec
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.evaluation.accuracy import confusion_matrix, miou_drop
-from fcn_deploy.evaluation.comparison import assess, confusions
+from fcn_deploy.evaluation.comparison import compare, confusion_matrices
 from fcn_deploy.evaluation.parity import run
 from fcn_deploy.runtime import Segmenter
 
@@ -68,34 +68,34 @@ def unlabelled(images):
 
 
 def test_an_engine_like_its_reference_is_perfect(images):
-    result = assess(segmenter(), [segmenter()], unlabelled(images), None)
+    result = compare(segmenter(), [segmenter()], unlabelled(images), None)
     (engine,) = result.engines
     assert (engine.parity.images, engine.parity.agreement, engine.parity.error) == (4, 1.0, 0.0)
     assert engine.confusion is engine.drop is result.reference is None
 
 
 def test_an_engine_that_differs_in_known_pixels_agrees_in_the_others(images):
-    (engine,) = assess(segmenter(), [segmenter(wrong=2)], unlabelled(images), None).engines
+    (engine,) = compare(segmenter(), [segmenter(wrong=2)], unlabelled(images), None).engines
     assert engine.parity.agreement == 1 - 4 * 2 * 4 / sum(image.shape[0] * image.shape[1] for image in images)
     assert engine.parity.error == 1
 
 
 @pytest.mark.parametrize(("reference", "engine"), [("image", "tensor"), ("tensor", "image"), ("image", "image")])
 def test_an_engine_that_gives_labels_has_no_error(images, reference, engine):
-    (found,) = assess(segmenter(io=reference), [segmenter(io=engine)], unlabelled(images), None).engines
+    (found,) = compare(segmenter(io=reference), [segmenter(io=engine)], unlabelled(images), None).engines
     assert found.parity.agreement == 1
     assert found.parity.error is None
 
 
-def test_engines_are_assessed_apart_and_in_their_order(images):
+def test_engines_are_compared_apart_and_in_their_order(images):
     engines = [segmenter(wrong=wrong) for wrong in (0, 3, 1)]
-    found = assess(segmenter(), engines, unlabelled(images), None).engines
+    found = compare(segmenter(), engines, unlabelled(images), None).engines
     total = sum(image.shape[1] for image in images)
     assert [each.parity.agreement for each in found] == pytest.approx([1, 1 - 12 / total, 1 - 4 / total])
 
 
 def test_ground_truth_is_compared_with_engines_and_reference(images, truths):
-    result = assess(segmenter(), [segmenter(wrong=3)], zip(images, truths, strict=True), 255)
+    result = compare(segmenter(), [segmenter(wrong=3)], zip(images, truths, strict=True), 255)
     (engine,) = result.engines
     assert result.reference.shape == engine.confusion.shape == (4, CLASSES, CLASSES)
     for image, truth, reference, confusion in zip(images, truths, result.reference, engine.confusion, strict=True):
@@ -116,7 +116,7 @@ def test_every_engine_sees_every_image_once_and_images_are_read_once(images, tru
             read.append(len(read))
             yield image, truth
 
-    assess(reference, [engine], samples(), 255)
+    compare(reference, [engine], samples(), 255)
     assert read == [0, 1, 2, 3]
     for one in (reference, engine):
         assert one._backend.batches == [1] * 4
@@ -124,7 +124,7 @@ def test_every_engine_sees_every_image_once_and_images_are_read_once(images, tru
 
 def test_an_engine_of_a_fixed_batch_sees_the_image_in_every_place(images):
     fixed = segmenter(batch=3)
-    (engine,) = assess(segmenter(), [fixed], unlabelled(images), None).engines
+    (engine,) = compare(segmenter(), [fixed], unlabelled(images), None).engines
     assert engine.parity.agreement == 1
     assert fixed._backend.batches == [3] * 4
 
@@ -145,15 +145,15 @@ def mixed():
 )
 @pytest.mark.parametrize("io", ["tensor", "image"])
 def test_batches_of_equal_size_give_the_same_image_by_image(mixed, batch, batches, io):
-    one_by_one = assess(segmenter(), [segmenter(io=io, wrong=2)], mixed, 255)
+    one_by_one = compare(segmenter(), [segmenter(io=io, wrong=2)], mixed, 255)
     engine = segmenter(io=io, wrong=2)
-    found = assess(segmenter(), [engine], mixed, 255, batch=batch)
+    found = compare(segmenter(), [engine], mixed, 255, batch=batch)
     assert engine._backend.batches == batches
     np.testing.assert_array_equal(found.reference, one_by_one.reference)
     np.testing.assert_array_equal(found.engines[0].confusion, one_by_one.engines[0].confusion)
     assert found.engines[0].parity == one_by_one.engines[0].parity
     assert found.engines[0].drop == one_by_one.engines[0].drop
-    alone = confusions(segmenter(io=io, wrong=2), mixed, 255, batch=batch)
+    alone = confusion_matrices(segmenter(io=io, wrong=2), mixed, 255, batch=batch)
     np.testing.assert_array_equal(alone, one_by_one.engines[0].confusion)
 
 
@@ -167,7 +167,7 @@ def test_a_batch_is_run_before_more_than_one_image_beyond_it_is_read(mixed):
             read.append(sample)
             yield sample
 
-    confusions(engine, samples(), 255, batch=2)
+    confusion_matrices(engine, samples(), 255, batch=2)
     assert max(ahead) == 2
     assert sum(engine._backend.batches) == len(mixed)
 
@@ -175,38 +175,38 @@ def test_a_batch_is_run_before_more_than_one_image_beyond_it_is_read(mixed):
 @pytest.mark.parametrize(("batch", "batches"), [(1, [3] * 10), (2, [3] * 6), (4, [3] * 5), (99, [3] * 5)])
 def test_an_engine_of_a_fixed_batch_is_fed_its_own(mixed, batch, batches):
     fixed = segmenter(batch=3)
-    found = confusions(fixed, mixed, 255, batch=batch)
-    np.testing.assert_array_equal(found, confusions(segmenter(), mixed, 255))
+    found = confusion_matrices(fixed, mixed, 255, batch=batch)
+    np.testing.assert_array_equal(found, confusion_matrices(segmenter(), mixed, 255))
     assert fixed._backend.batches == batches
 
 
-def test_a_batch_of_nothing_is_refused(mixed):
+def test_a_batch_without_images_is_refused(mixed):
     with pytest.raises(UsageError, match="at least one"):
-        assess(segmenter(), [segmenter()], mixed, 255, batch=0)
+        compare(segmenter(), [segmenter()], mixed, 255, batch=0)
 
 
-def test_no_engines_still_assess_the_reference(images, truths):
-    result = assess(segmenter(), [], zip(images, truths, strict=True), 255)
+def test_without_engines_the_reference_is_still_compared_with_the_truth(images, truths):
+    result = compare(segmenter(), [], zip(images, truths, strict=True), 255)
     assert result.engines == ()
     assert len(result.reference) == 4
 
 
-def test_no_samples_are_an_error():
+def test_a_comparison_without_samples_is_an_error():
     with pytest.raises(InputError, match="no images to compare on"):
-        assess(segmenter(), [segmenter()], [], None)
+        compare(segmenter(), [segmenter()], [], None)
 
 
-def test_stray_ground_truth_is_an_error(images, truths):
-    with pytest.raises(InputError, match=r"no class; got \[255\]"):
-        assess(segmenter(), [segmenter()], zip(images, truths, strict=True), None)
+def test_ground_truth_that_is_not_a_class_is_an_error(images, truths):
+    with pytest.raises(InputError, match=r"not classes; got \[255\]"):
+        compare(segmenter(), [segmenter()], zip(images, truths, strict=True), None)
 
 
 def test_ground_truth_of_another_size_is_an_error(images, truths):
     with pytest.raises(InputError, match="differ in shape"):
-        assess(segmenter(), [segmenter()], [(images[0], truths[1])], 255)
+        compare(segmenter(), [segmenter()], [(images[0], truths[1])], 255)
 
 
 @pytest.mark.parametrize("io", ["image", "tensor"])
 def test_an_engine_of_another_number_of_classes_is_an_error(images, truths, io):
     with pytest.raises(InputError):
-        assess(segmenter(io="image"), [segmenter(5, io=io)], zip(images, truths, strict=True), 255)
+        compare(segmenter(io="image"), [segmenter(5, io=io)], zip(images, truths, strict=True), 255)

@@ -1,23 +1,216 @@
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from fcn_deploy.artifacts.measures import Drop, Parity
 from fcn_deploy.errors import UsageError
-from fcn_deploy.evaluation.accuracy import Drop
-from fcn_deploy.evaluation.criteria import Criterion
-from fcn_deploy.evaluation.gates import THRESHOLDS, AskedGate, criteria_by_precision, judge
-from fcn_deploy.evaluation.parity import Parity
+from fcn_deploy.evaluation.comparison import Comparison
+from fcn_deploy.evaluation.gates import (
+    DEFAULT_GATES,
+    EXAMPLES,
+    Criterion,
+    GateOption,
+    bound,
+    check_gate,
+    gates_by_precision,
+    measured,
+    met,
+)
+
+CRITERIA = st.one_of(
+    st.builds(Criterion, st.just("agreement"), st.floats(0, 1, exclude_min=True)),
+    st.builds(Criterion, st.just("miou_drop"), st.floats(0, 100)),
+    st.builds(Criterion, st.just("error"), st.floats(0, 1e30)),
+)
+PARITY = Parity(9, 0.99, 2e-4, 60.0, 0.985, 0.995)
+COMPARISON = Comparison(PARITY, drop=Drop(0.2, -0.1, 0.4))
+
+
+# Criteria as text
+
+
+@pytest.mark.parametrize(
+    ("text", "measure", "limit", "canonical"),
+    [
+        ("agreement>=99%", "agreement", 0.99, "agreement>=99%"),
+        ("agreement>=0.99", "agreement", 0.99, "agreement>=99%"),
+        ("  agreement >= 99.99 % ", "agreement", 0.9999, "agreement>=99.99%"),
+        ("agreement>=1", "agreement", 1.0, "agreement>=100%"),
+        ("agreement>=100%", "agreement", 1.0, "agreement>=100%"),
+        ("agreement>=.5", "agreement", 0.5, "agreement>=50%"),
+        ("miou_drop<=0.3", "miou_drop", 0.3, "miou_drop<=0.3"),
+        ("miou_drop <= 0", "miou_drop", 0.0, "miou_drop<=0"),
+        ("error<=1e-4", "error", 1e-4, "error<=0.0001"),
+        ("error<=2E-05", "error", 2e-5, "error<=2e-05"),
+        ("error<=1.", "error", 1.0, "error<=1"),
+    ],
+)
+def test_a_criterion_is_read_and_written(text, measure, limit, canonical):
+    criterion = Criterion.parse(text)
+    assert (criterion.measure, criterion.limit) == (measure, limit)
+    assert str(criterion) == canonical
+
+
+@settings(max_examples=300, deadline=None)
+@given(CRITERIA)
+def test_any_criterion_comes_back_from_its_text(criterion):
+    assert Criterion.parse(str(criterion)) == criterion
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not a criterion; got ''"),
+        ("agreement", "not a criterion"),
+        ("agreement>=", "not a criterion"),
+        ("99%", "not a criterion"),
+        ("agreement>=99%%", "not a criterion"),
+        ("agreement>=99%, error<=1", "not a criterion"),
+        ("mIoU>=60", "unknown measure; got 'mIoU'"),
+        ("parity>=99%", "unknown measure; got 'parity'"),
+        ("agreement>=high", "limit of agreement is not a number; got 'high'"),
+        ("agreement>=nan", "limit of agreement is not a number; got 'nan'"),
+        ("error<=inf", "limit of error is not a number; got 'inf'"),
+        ("error<=0x1", "limit of error is not a number"),
+        ("error<=1e99999999999", "limit of error is not a number"),
+        ("agreement>=٩٩%", "limit of agreement is not a number"),
+        ("miou_drop<=0.3%", "miou_drop is not given in per cent"),
+        ("error>=1%", "error is not given in per cent"),
+    ],
+)
+def test_a_text_that_is_not_a_criterion_is_refused_with_examples(text, message):
+    with pytest.raises(UsageError, match="expected " + EXAMPLES[:14]) as caught:
+        Criterion.parse(text)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("agreement<=99%", "agreement>=99%"),
+        ("agreement>0.99", "agreement>=0.99"),
+        ("agreement=99%", "agreement>=99%"),
+        ("miou_drop>=0.3", "miou_drop<=0.3"),
+        ("error<1e-4", "error<=1e-4"),
+        ("error==1e-4", "error<=1e-4"),
+    ],
+)
+def test_a_criterion_in_the_wrong_direction_is_refused_with_the_right_one(text, expected):
+    with pytest.raises(UsageError) as caught:
+        Criterion.parse(text)
+    assert caught.value.expected == expected
+    assert str(Criterion.parse(expected))
+
+
+@pytest.mark.parametrize("relation", [">=", ">", "<="])
+def test_an_agreement_without_its_per_cent_sign_is_refused_with_all_that_is_wrong_at_once(relation):
+    with pytest.raises(UsageError, match="an agreement of more than 1") as caught:
+        Criterion.parse(f"agreement{relation}99.5")
+    assert caught.value.fix == "write agreement>=99.5%"
+    assert Criterion.parse(caught.value.fix.removeprefix("write ")).limit == 0.995
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("agreement>=0", "more than 0"),
+        ("agreement>=-5%", "more than 0"),
+        ("agreement>=101%", "up to 1"),
+        ("agreement>=101", "up to 1"),
+        ("miou_drop<=-0.1", "0 to 100 points"),
+        ("miou_drop<=101", "0 to 100 points"),
+        ("error<=-1", "0 or more"),
+        ("error<=1e999", "0 or more"),
+    ],
+)
+def test_a_limit_that_the_measure_cannot_have_is_refused(text, expected):
+    with pytest.raises(UsageError, match="a limit that") as caught:
+        Criterion.parse(text)
+    assert expected in caught.value.expected
+
+
+@pytest.mark.parametrize("measure", ["agreement", "miou_drop", "error"])
+@pytest.mark.parametrize("limit", [math.nan, math.inf, -math.inf])
+def test_a_criterion_needs_a_finite_limit(measure, limit):
+    with pytest.raises(UsageError, match="a limit that"):
+        Criterion(measure, limit)
+
+
+def test_a_criterion_needs_a_known_measure():
+    with pytest.raises(UsageError, match="unknown measure; got 'miou'"):
+        Criterion("miou", 0.5)
+
+
+# Criteria and what was measured
+
+
+@pytest.mark.parametrize(
+    ("text", "good", "bad"),
+    [("agreement>=99%", 0.991, 0.989), ("miou_drop<=0.3", -2.0, 0.31), ("error<=1e-4", 0.0, math.inf)],
+)
+def test_a_criterion_holds_on_the_good_side_of_its_limit_and_not_for_nan(text, good, bad):
+    criterion = Criterion.parse(text)
+    assert criterion.holds(good)
+    assert criterion.holds(criterion.limit)
+    assert not criterion.holds(bad)
+    assert not criterion.holds(math.nan)
+
+
+@pytest.mark.parametrize(
+    ("measure", "figure", "pessimistic"),
+    [("agreement", 0.99, 0.985), ("miou_drop", 0.2, 0.4), ("error", 2e-4, 2e-4)],
+)
+def test_the_bound_is_the_pessimistic_end_of_the_interval(measure, figure, pessimistic):
+    criterion = Criterion(measure, 0.5)
+    assert measured(criterion, COMPARISON) == figure
+    assert bound(criterion, COMPARISON) == pessimistic
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        ("agreement>=98.5%", True),
+        ("agreement>=98.6%", False),  # though 99% was measured
+        ("miou_drop<=0.4", True),
+        ("miou_drop<=0.3", False),
+        ("error<=2e-4", True),
+        ("error<=1e-4", False),
+    ],
+)
+def test_a_criterion_is_met_if_the_bound_is(text, outcome):
+    assert met(Criterion.parse(text), COMPARISON) is outcome
+
+
+@pytest.mark.parametrize("text", ["agreement>=1%", "miou_drop<=100"])
+def test_one_image_meets_no_criterion(text):
+    one = Comparison(Parity(1, 1.0), drop=Drop(0.0, math.nan, math.nan))
+    assert math.isnan(bound(Criterion.parse(text), one))
+    assert not met(Criterion.parse(text), one)
+
+
+@pytest.mark.parametrize("of", [measured, bound, met])
+def test_a_measure_that_was_not_taken_is_a_usage_error(of):
+    bare = Comparison(Parity(9, 0.99))
+    with pytest.raises(UsageError, match=r"miou_drop<=0\.5 needs ground truth.*`labels`"):
+        of(Criterion("miou_drop", 0.5), bare)
+    with pytest.raises(UsageError, match=r'error<=0\.5 needs logits.*`io="tensor"`'):
+        of(Criterion("error", 0.5), bare)
+
+
+# Default gates
 
 
 def drop(points):
     return Drop(points, points - 0.1, points + 0.1)
 
 
-def test_the_thresholds_are_those_of_the_contract():
-    assert (THRESHOLDS["fp32"].agreement, THRESHOLDS["fp32"].error) == (0.9999, 1e-4)
-    assert (THRESHOLDS["fp16"].agreement, THRESHOLDS["fp16"].error) == (0.995, None)
-    assert (THRESHOLDS["int8"].agreement, THRESHOLDS["int8"].miou_drop) == (0.97, 0.5)
-    assert THRESHOLDS["fp32"].miou_drop is THRESHOLDS["fp16"].miou_drop is THRESHOLDS["int8"].error is None
+def test_the_default_gates_are_those_of_the_contract():
+    assert (DEFAULT_GATES["fp32"].agreement, DEFAULT_GATES["fp32"].error) == (0.9999, 1e-4)
+    assert (DEFAULT_GATES["fp16"].agreement, DEFAULT_GATES["fp16"].error) == (0.995, None)
+    assert (DEFAULT_GATES["int8"].agreement, DEFAULT_GATES["int8"].miou_drop) == (0.97, 0.5)
+    assert DEFAULT_GATES["fp32"].miou_drop is DEFAULT_GATES["fp16"].miou_drop is DEFAULT_GATES["int8"].error is None
 
 
 @pytest.mark.parametrize(
@@ -33,14 +226,14 @@ def test_the_thresholds_are_those_of_the_contract():
         ("int8", math.nan, False),
     ],
 )
-def test_the_agreement_decides(precision, agreement, passed):
-    verdict = judge(precision, Parity(3, agreement))
-    assert verdict.gate.passed is passed
-    assert verdict.gate.agreement is agreement
-    assert len(verdict.failures) == (not passed)
+def test_by_default_the_agreement_decides(precision, agreement, passed):
+    result = check_gate(precision, Parity(3, agreement))
+    assert result.gate.passed is passed
+    assert result.gate.agreement is agreement
+    assert len(result.failures) == (not passed)
     if not passed:
-        assert "agreement" in verdict.failures[0]
-        assert "required" in verdict.failures[0]
+        assert "agreement" in result.failures[0]
+        assert "required" in result.failures[0]
 
 
 @pytest.mark.parametrize(
@@ -56,17 +249,17 @@ def test_the_agreement_decides(precision, agreement, passed):
         ("int8", 0.5, True),
     ],
 )
-def test_the_error_decides_for_fp32_alone(precision, error, passed):
-    verdict = judge(precision, Parity(3, 1.0, error, 40.0))
-    assert verdict.gate.passed is passed
-    assert verdict.gate.error is error
+def test_by_default_the_error_decides_for_fp32_alone(precision, error, passed):
+    result = check_gate(precision, Parity(3, 1.0, error, 40.0))
+    assert result.gate.passed is passed
+    assert result.gate.error is error
     if not passed:
-        assert verdict.failures[0].startswith("error ")
+        assert result.failures[0].startswith("error ")
 
 
-def test_every_miss_is_listed():
-    verdict = judge("fp32", Parity(3, 0.5, 0.25, 3.0))
-    assert verdict.failures == (
+def test_a_failed_gate_lists_every_criterion_that_does_not_hold():
+    result = check_gate("fp32", Parity(3, 0.5, 0.25, 3.0))
+    assert result.failures == (
         "agreement 50.000%, required 99.99%",
         "error 2.50e-01 of the logits' range, allowed 0.0001",
     )
@@ -82,23 +275,23 @@ def test_every_miss_is_listed():
     ],
 )
 def test_with_labels_the_miou_of_int8_counts_instead_of_the_agreement(agreement, points, passed):
-    verdict = judge("int8", Parity(3, agreement), drop(points))
-    assert verdict.gate.passed is passed
-    assert verdict.gate.miou_drop is points
+    result = check_gate("int8", Parity(3, agreement), drop(points))
+    assert result.gate.passed is passed
+    assert result.gate.miou_drop is points
     if not passed:
-        assert verdict.failures[0].startswith("mIoU drops by")
+        assert result.failures[0].startswith("mIoU drops by")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_with_labels_the_agreement_still_counts_for_float(precision):
-    assert not judge(precision, Parity(3, 0.9), drop(-1.0)).gate.passed
-    verdict = judge(precision, Parity(3, 1.0), drop(5.0))
-    assert verdict.gate.passed
-    assert verdict.gate.miou_drop == 5.0
+    assert not check_gate(precision, Parity(3, 0.9), drop(-1.0)).gate.passed
+    result = check_gate(precision, Parity(3, 1.0), drop(5.0))
+    assert result.gate.passed
+    assert result.gate.miou_drop == 5.0
 
 
 def test_without_labels_the_gate_records_no_drop():
-    assert judge("int8", Parity(3, 1.0)).gate.miou_drop is None
+    assert check_gate("int8", Parity(3, 1.0)).gate.miou_drop is None
 
 
 @pytest.mark.parametrize(
@@ -112,39 +305,39 @@ def test_without_labels_the_gate_records_no_drop():
         ("int8", 0.0, 0.0, ("miou_drop<=0.5",)),
     ],
 )
-def test_the_gate_records_what_counted(precision, error, dropped, criteria):
-    verdict = judge(precision, Parity(3, 1.0, error), None if dropped is None else drop(dropped))
-    assert verdict.gate.criteria == criteria
+def test_a_gate_records_the_criteria_that_counted(precision, error, dropped, criteria):
+    result = check_gate(precision, Parity(3, 1.0, error), None if dropped is None else drop(dropped))
+    assert result.gate.criteria == criteria
 
 
-# Gates asked for
+# Gates that the user asks for
 
 
-def asked(*texts):
-    return [AskedGate.parse(text) for text in texts]
+def options(*texts):
+    return [GateOption.parse(text) for text in texts]
 
 
-def test_criteria_count_in_place_of_all_thresholds():
+def test_criteria_count_in_place_of_the_whole_default_gate():
     parity = Parity(3, 0.9, 0.25, 3.0)
-    verdict = judge("fp32", parity, criteria=(Criterion("agreement", 0.9),))
-    assert verdict.gate.passed
-    assert verdict.gate.criteria == ("agreement>=90%",)
-    verdict = judge("int8", parity, drop(0.3), (Criterion("miou_drop", 0.2), Criterion("agreement", 0.95)))
-    assert verdict.failures == (
+    result = check_gate("fp32", parity, criteria=(Criterion("agreement", 0.9),))
+    assert result.gate.passed
+    assert result.gate.criteria == ("agreement>=90%",)
+    result = check_gate("int8", parity, drop(0.3), (Criterion("miou_drop", 0.2), Criterion("agreement", 0.95)))
+    assert result.failures == (
         "mIoU drops by 0.300 points, allowed 0.2",
         "agreement 90.000%, required 95%",
     )
-    assert not verdict.gate.passed
+    assert not result.gate.passed
 
 
-def test_a_gate_judges_what_was_measured_and_not_the_end_of_its_interval():
+def test_a_gate_checks_what_was_measured_and_not_the_end_of_its_interval():
     parity = Parity(3, 0.99, agreement_low=0.9, agreement_high=1.0)
-    assert judge("int8", parity, criteria=(Criterion("agreement", 0.985),)).gate.passed
+    assert check_gate("int8", parity, criteria=(Criterion("agreement", 0.985),)).gate.passed
 
 
-def test_a_criterion_that_cannot_be_judged_is_not_passed_over():
+def test_a_criterion_whose_measure_was_not_taken_is_a_usage_error_of_the_gate():
     with pytest.raises(UsageError, match="needs ground truth"):
-        judge("int8", Parity(3, 1.0), criteria=(Criterion("miou_drop", 0.5),))
+        check_gate("int8", Parity(3, 1.0), criteria=(Criterion("miou_drop", 0.5),))
 
 
 @pytest.mark.parametrize(
@@ -155,11 +348,11 @@ def test_a_criterion_that_cannot_be_judged_is_not_passed_over():
         (" int8 : miou_drop <= 0.3 ", "int8", Criterion("miou_drop", 0.3), "int8:miou_drop<=0.3"),
     ],
 )
-def test_a_gate_is_read_and_written(text, precision, criterion, canonical):
-    gate = AskedGate.parse(text)
-    assert gate == AskedGate(criterion, precision)
+def test_a_gate_option_is_read_and_written(text, precision, criterion, canonical):
+    gate = GateOption.parse(text)
+    assert gate == GateOption(criterion, precision)
     assert str(gate) == canonical
-    assert AskedGate.parse(canonical) == gate
+    assert GateOption.parse(canonical) == gate
 
 
 @pytest.mark.parametrize(
@@ -172,37 +365,35 @@ def test_a_gate_is_read_and_written(text, precision, criterion, canonical):
         ("int8:agreement>=98", "write agreement>=98%"),
     ],
 )
-def test_what_is_no_gate_is_a_usage_error(text, message):
+def test_a_text_that_is_not_a_gate_option_is_a_usage_error(text, message):
     with pytest.raises(UsageError, match=message):
-        AskedGate.parse(text)
+        GateOption.parse(text)
 
 
-def test_a_gate_without_a_precision_is_for_the_lowest():
-    gates = asked("agreement>=98%", "fp32:error<=1e-3", "int8:miou_drop<=0.3")
-    assert criteria_by_precision(gates, ("fp32", "int8"), {}) == {
+def test_a_gate_option_without_a_precision_is_for_the_lowest():
+    gates = options("agreement>=98%", "fp32:error<=1e-3", "int8:miou_drop<=0.3")
+    assert gates_by_precision(gates, ("fp32", "int8"), {}) == {
         "int8": (Criterion("agreement", 0.98), Criterion("miou_drop", 0.3)),
         "fp32": (Criterion("error", 1e-3),),
     }
-    assert criteria_by_precision(gates[:2], ("fp32",), {}) == {
+    assert gates_by_precision(gates[:2], ("fp32",), {}) == {
         "fp32": (Criterion("agreement", 0.98), Criterion("error", 1e-3))
     }
-    assert criteria_by_precision((), ("fp32", "int8"), {"error": "no"}) == {}
+    assert gates_by_precision((), ("fp32", "int8"), {"error": "no"}) == {}
 
 
-def test_a_gate_for_what_is_not_there_is_refused():
-    with pytest.raises(UsageError, match=r"an engine that there is not; got int8:agreement>=98%; expected fp32$"):
-        criteria_by_precision(asked("int8:agreement>=98%"), ("fp32",), {})
+def test_a_gate_option_for_an_engine_that_is_not_built_is_refused():
+    with pytest.raises(UsageError, match=r"an engine that is not built; got int8:agreement>=98%; expected fp32$"):
+        gates_by_precision(options("int8:agreement>=98%"), ("fp32",), {})
 
 
-def test_a_gate_on_what_is_not_measured_is_refused_with_what_would_help():
+def test_a_gate_option_on_what_is_not_measured_is_refused_with_what_would_help():
     with pytest.raises(
         UsageError, match=r"on miou_drop, which is not measured.*got fp32:miou_drop<=1; fix: add labels$"
     ):
-        criteria_by_precision(
-            asked("agreement>=1%", "fp32:miou_drop<=1"), ("fp32", "int8"), {"miou_drop": "add labels"}
-        )
+        gates_by_precision(options("agreement>=1%", "fp32:miou_drop<=1"), ("fp32", "int8"), {"miou_drop": "add labels"})
 
 
-def test_two_limits_for_one_measure_are_refused():
+def test_two_gate_options_for_one_measure_are_refused():
     with pytest.raises(UsageError, match="two gates on the agreement of int8; got agreement>=98% and agreement>=99%"):
-        criteria_by_precision(asked("agreement>=98%", "int8:agreement>=99%"), ("fp32", "int8"), {})
+        gates_by_precision(options("agreement>=98%", "int8:agreement>=99%"), ("fp32", "int8"), {})

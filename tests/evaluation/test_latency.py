@@ -1,98 +1,91 @@
 from itertools import pairwise
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from fcn_deploy.errors import UsageError
-from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, benchmark, ratio
+from fcn_deploy.evaluation.latency import BenchmarkConfig, Clock, Timing, ratio, time_in_turn
 
 NO_TIME = BenchmarkConfig(warmup=0, duration=0, iterations=6)
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that only a contestant moves."""
-    clock = SimpleNamespace(now=0.0)
-    fake = SimpleNamespace(perf_counter=lambda: clock.now, sleep=lambda seconds: None)
-    monkeypatch.setattr("fcn_deploy.evaluation.latency.time", fake)
-    return clock
+class Course:
+    """Contestants and the clock that only they move."""
 
+    def __init__(self):
+        self.seconds, self.calls = 0.0, []
+        self.clock = Clock(now=lambda: self.seconds, sleep=lambda seconds: None)
 
-@pytest.fixture
-def contestant(clock):
-    """Makes contestants that take as many milliseconds as they are told and leave their name."""
-
-    def make(name, calls, *milliseconds):
+    def contestant(self, name, *milliseconds):
+        """Makes a contestant that takes so many milliseconds, at last always the same, and leaves its name."""
         taken = iter(milliseconds)
-        last = [milliseconds[-1]]
 
         def run():
-            calls.append(name)
-            clock.now += next(taken, last[0]) / 1000
+            self.calls.append(name)
+            self.seconds += next(taken, milliseconds[-1]) / 1000
 
         return run
 
-    return make
+    def time(self, contestants, config, *on_round):
+        return time_in_turn(contestants, config, *on_round, clock=self.clock)
 
 
-def test_every_round_has_each_contestant_once_and_nobody_always_follows_the_same(contestant):
-    calls = []
-    benchmark({name: contestant(name, calls, 1) for name in "abc"}, BenchmarkConfig(0, 0, 30))
-    assert "".join(calls[:3]) == "abc"  # the warm-up
-    rounds = ["".join(calls[start : start + 3]) for start in range(3, len(calls), 3)]
+@pytest.fixture
+def course():
+    return Course()
+
+
+def test_every_round_has_each_contestant_once_and_none_always_follows_the_same(course):
+    course.time({name: course.contestant(name, 1) for name in "abc"}, BenchmarkConfig(0, 0, 30))
+    assert "".join(course.calls[:3]) == "abc"  # the warm-up
+    rounds = ["".join(course.calls[start : start + 3]) for start in range(3, len(course.calls), 3)]
+    assert len(rounds) == 30
     assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
     followers = set(pairwise("".join(rounds)))
     assert {(first, second) for first in "abc" for second in "abc" if first != second} <= followers
 
 
-def test_timings_are_in_the_order_of_the_contestants_and_of_the_rounds(contestant):
-    calls = []
+def test_timings_are_in_the_order_of_the_contestants_and_of_the_rounds(course):
     contestants = {
-        "slow": contestant("slow", calls, 99, 10, 11, 12, 13, 14, 15),
-        "fast": contestant("fast", calls, 99, 1, 2, 3, 4, 5, 6),
+        "slow": course.contestant("slow", 99, 10, 11, 12, 13, 14, 15),
+        "fast": course.contestant("fast", 99, 1, 2, 3, 4, 5, 6),
     }
-    slow, fast = benchmark(contestants, NO_TIME)
+    slow, fast = course.time(contestants, NO_TIME)
     assert (slow.name, fast.name) == ("slow", "fast")
     np.testing.assert_allclose(slow.latencies, [10, 11, 12, 13, 14, 15])
     np.testing.assert_allclose(fast.latencies, [1, 2, 3, 4, 5, 6])
 
 
 @pytest.mark.parametrize("iterations", [1, 10])
-def test_there_are_at_least_as_many_rounds_as_asked(contestant, iterations):
-    calls = []
-    (timing,) = benchmark({"a": contestant("a", calls, 5000)}, BenchmarkConfig(0, 1, iterations))
+def test_there_are_at_least_as_many_rounds_as_asked(course, iterations):
+    (timing,) = course.time({"a": course.contestant("a", 5000)}, BenchmarkConfig(0, 1, iterations))
     assert len(timing.latencies) == iterations
 
 
-def test_rounds_go_on_until_the_duration_is_over(contestant):
-    calls = []
+def test_rounds_go_on_until_the_duration_is_over(course):
     config = BenchmarkConfig(warmup=0, duration=1, iterations=3)
-    timings = benchmark({"a": contestant("a", calls, 60), "b": contestant("b", calls, 40)}, config)
+    timings = course.time({"a": course.contestant("a", 60), "b": course.contestant("b", 40)}, config)
     # 100 ms a round: the tenth ends the second.
     assert len(timings[0].latencies) in (10, 11)
     assert len(timings[0].latencies) == len(timings[1].latencies)
 
 
-def test_the_warm_up_does_not_count(contestant):
-    calls = []
-    run = contestant("a", calls, 900, 800, *[10] * 6)
-    (timing,) = benchmark({"a": run}, BenchmarkConfig(warmup=1000, duration=0, iterations=6))
+def test_the_warm_up_does_not_count(course):
+    run = course.contestant("a", 900, 800, *[10] * 6)
+    (timing,) = course.time({"a": run}, BenchmarkConfig(warmup=1000, duration=0, iterations=6))
     np.testing.assert_allclose(timing.latencies, [10] * 6)
-    assert len(calls) == 2 + 6
+    assert len(course.calls) == 2 + 6
 
 
-def test_every_contestant_warms_up_for_its_own_time(contestant):
-    calls = []
-    contestants = {"a": contestant("a", calls, 50), "b": contestant("b", calls, 20)}
-    benchmark(contestants, BenchmarkConfig(warmup=100, duration=0, iterations=1))
-    assert "".join(calls) in ("aabbbbbab", "aabbbbbbab")
+def test_every_contestant_warms_up_for_its_own_time(course):
+    contestants = {"a": course.contestant("a", 50), "b": course.contestant("b", 20)}
+    course.time(contestants, BenchmarkConfig(warmup=100, duration=0, iterations=1))
+    assert "".join(course.calls) in ("aabbbbbab", "aabbbbbbab")
 
 
-def test_without_a_warm_up_there_is_one_run_all_the_same(contestant):
-    calls = []
-    benchmark({"a": contestant("a", calls, 1)}, BenchmarkConfig(warmup=0, duration=0, iterations=1))
-    assert len(calls) == 2
+def test_without_a_warm_up_there_is_one_run_all_the_same(course):
+    course.time({"a": course.contestant("a", 1)}, BenchmarkConfig(warmup=0, duration=0, iterations=1))
+    assert len(course.calls) == 2
 
 
 @pytest.mark.parametrize(
@@ -103,19 +96,19 @@ def test_without_a_warm_up_there_is_one_run_all_the_same(contestant):
         (BenchmarkConfig(0, 1, 5), [0.2, 0.4, 0.6, 0.8, 1]),
     ],
 )
-def test_every_round_tells_the_share_that_is_done(contestant, config, wanted):
+def test_every_round_tells_the_share_that_is_done(course, config, wanted):
     shares = []
-    benchmark({"a": contestant("a", [], 400)}, config, shares.append)
+    course.time({"a": course.contestant("a", 400)}, config, shares.append)
     assert shares == pytest.approx(wanted)
 
 
 def test_what_a_contestant_raises_comes_through():
     with pytest.raises(ZeroDivisionError):
-        benchmark({"a": lambda: 1 / 0}, NO_TIME)
+        time_in_turn({"a": lambda: 1 / 0}, NO_TIME)
 
 
 def test_a_real_clock_measures_milliseconds():
-    (timing,) = benchmark({"a": lambda: sum(range(1000))}, BenchmarkConfig(0, 0, 3))
+    (timing,) = time_in_turn({"a": lambda: sum(range(1000))}, BenchmarkConfig(0, 0, 3))
     assert (timing.latencies > 0).all()
     assert timing.median < 1000
 
@@ -126,14 +119,13 @@ def test_the_ratio_is_taken_round_by_round():
     assert (found.low, found.median, found.high) == (2.5, 3.0, 3.5)
 
 
-def test_a_machine_that_slows_down_does_not_change_the_ratio(contestant):
+def test_a_machine_that_slows_down_does_not_change_the_ratio(course):
     drift = [2.0**index for index in range(6)]
-    calls = []
     contestants = {
-        "twice": contestant("twice", calls, 1, *(2 * d for d in drift)),
-        "once": contestant("once", calls, 1, *drift),
+        "twice": course.contestant("twice", 1, *(2 * d for d in drift)),
+        "once": course.contestant("once", 1, *drift),
     }
-    found = ratio(*benchmark(contestants, NO_TIME))
+    found = ratio(*course.time(contestants, NO_TIME))
     assert (found.low, found.median, found.high) == pytest.approx((2, 2, 2))
 
 

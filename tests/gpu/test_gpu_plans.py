@@ -1,4 +1,4 @@
-"""Plans on a real GPU, against ONNX Runtime on the CPU; the twin of tests/runtime/test_tensorrt.py."""
+"""Plans on a real GPU, against ONNX Runtime on the CPU; tests/runtime/tensorrt/test_backend.py has a fake GPU."""
 
 import importlib
 from concurrent.futures import ThreadPoolExecutor
@@ -8,8 +8,8 @@ import pytest
 
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.sidecar import load_sidecar
-from fcn_deploy.engines.engine import BuildConfig
-from fcn_deploy.engines.tensorrt.builder import TensorRTConfig
+from fcn_deploy.engines.config import BuildConfig
+from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.profiles import ImageProfile
 from fcn_deploy.errors import ArtifactError, ClosedError, DependencyError, InputError
 from fcn_deploy.runtime import Segmenter
@@ -17,8 +17,8 @@ from fcn_deploy.runtime.tensorrt.backend import TensorRTBackend
 from fcn_deploy.runtime.tensorrt.driver import find_gpus
 from fcn_deploy.runtime.tensorrt.flavor import FLAVORS
 from fcn_deploy.runtime.tensorrt.kernel_cache import kernel_cache_path
-from fcn_deploy.workflows import steps
 from tests.support import tiny_plans
+from tests.support.building import build
 
 pytestmark = pytest.mark.gpu
 
@@ -80,22 +80,20 @@ def test_labels_are_those_of_onnx_runtime(plan, shape):
 
 
 def test_logits_are_those_of_onnx_runtime(plan):
-    backend = TensorRTBackend(plan("tensor"))
     image = np.random.default_rng(0).normal(size=(2, 3, 40, 50)).astype(np.float32)
     expected = tiny_plans.reference("tensor", image)
-    for _ in range(3):
-        logits = backend.infer({"image": image})["logits"]
-        assert np.abs(logits - expected).max() < 5e-3 * np.ptp(expected)  # convolutions may be in TF32
-    backend.close()
+    with TensorRTBackend(plan("tensor")) as backend:
+        for _ in range(3):
+            logits = backend.infer({"image": image})["logits"]
+            assert np.abs(logits - expected).max() < 5e-3 * np.ptp(expected)  # convolutions may be in TF32
 
 
 @pytest.mark.parametrize("graphs", [0, 1, 4])
 def test_shapes_alternate_and_memory_grows(plan, graphs):
-    backend = TensorRTBackend(plan(), graphs=graphs)
-    for seed, size in enumerate((16, 8, 16, 16, 40, 16, 8, 40, 128, 16, 16)):
-        image = photo(size, size, seed=seed)
-        assert_labels(backend.infer({"image": image})["labels"], image)
-    backend.close()
+    with TensorRTBackend(plan(), graphs=graphs) as backend:
+        for seed, size in enumerate((16, 8, 16, 16, 40, 16, 8, 40, 128, 16, 16)):
+            image = photo(size, size, seed=seed)
+            assert_labels(backend.infer({"image": image})["labels"], image)
 
 
 def test_threads_run_at_the_same_time(plan):
@@ -162,12 +160,12 @@ def test_what_was_compiled_is_kept_and_taken_again(flavor, plan, caplog):
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_the_inspector_tells_what_an_engine_runs_in(flavor, gpu, plan, exported, ranges_file, tmp_path, precision):
-    """The twin of tests/build/test_achieved.py: `plan` skips where the library does not know the GPU."""
+    """As tests/engines/tensorrt/test_achieved.py on a real GPU; `plan` skips if the library does not support it."""
     options = TensorRTConfig(
         (ImageProfile(*[ImageShape(1, 64, 64)] * 3),),
         compute_capabilities=(gpu.compute_capability,) if flavor.compute_capabilities else (),
     )
-    built = steps.build(
+    built = build(
         *(exported("fcn8s"), BuildConfig(precision), ranges_file("fcn8s")), backend=flavor.name, options=options
     )
     path = tmp_path / "net.engine"

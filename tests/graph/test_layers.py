@@ -12,11 +12,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fcn_deploy.artifacts.shapes import ImageShape
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.graph.layers import Layer, list_layers, total_macs
 from fcn_deploy.graph.model import parse
 from fcn_deploy.graph.shape_inference import image_shape
-from fcn_deploy.workflows import steps
+from tests.support.building import build
 
 
 def _model(nodes, weights, *, dims=("batch", 3, "height", "width"), outputs=None, domains=()):
@@ -157,7 +157,7 @@ def test_an_fcn_is_counted_as_torch_counts_it(exported, make_net):
 
 
 def test_an_int8_engine_has_the_layers_of_its_model_in_other_precisions(exported, ranges_file):
-    engine = steps.build(exported("fcn8s"), BuildConfig("int8"), ranges_file("fcn8s"))
+    engine = build(exported("fcn8s"), BuildConfig("int8"), ranges_file("fcn8s"))
     model, quantized = parse(exported("fcn8s").read_bytes()), parse(engine.data)
     images = ImageShape(1, 33, 64)
     assert image_shape(quantized, images) == images

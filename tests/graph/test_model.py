@@ -1,4 +1,5 @@
 import numpy as np
+import onnx
 import pytest
 
 from fcn_deploy.errors import InputError
@@ -34,6 +35,24 @@ def test_what_is_saved_is_the_same_file(exported, tmp_path):
     model = load_exported(exported("fcn8s"))
     model.save(tmp_path / "copy.onnx")
     assert sha256_file(tmp_path / "copy.onnx") == model.sha256
+
+
+def test_a_model_without_a_spec_or_with_another_signature_is_refused(exported):
+    proto = onnx.load(exported("fcn8s"))
+    proto.graph.output.append(
+        onnx.helper.make_tensor_value_info("relu7/Relu", onnx.TensorProto.FLOAT, ["n", 64, "h", "w"])
+    )
+    with pytest.raises(InputError, match="not an exported segmentation net"):
+        ExportedModel.parse(proto.SerializeToString())
+    del proto.graph.output[-1], proto.metadata_props[:]
+    with pytest.raises(InputError, match=r"does not say how its images are normalised.*fcn-deploy export"):
+        ExportedModel.parse(proto.SerializeToString())
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"\x08"])
+def test_content_that_is_not_a_model_is_refused(content):
+    with pytest.raises(InputError, match="not an ONNX model"):
+        ExportedModel.parse(content)
 
 
 def test_what_is_no_exported_model_is_refused_by_name(tmp_path):

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from fcn_deploy.artifacts.ranges import Ranges
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.engines.onnxruntime import build_onnxruntime
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.graph.model import parse
-from fcn_deploy.mixed_precision.candidates import Mixer
+from fcn_deploy.mixed_precision.candidates import Candidates
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
@@ -20,35 +20,43 @@ def quantized(data):
 
 
 @pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
-def test_a_mix_quantises_the_layers_it_is_given(mixer, target):
-    made = mixer(target=target)
+def test_a_candidate_quantises_the_layers_asked_for(candidates, target):
+    made = candidates(target=target)
     assert set(made.layers) - set(made.start) == KEPT
     assert quantized(made.make(("fc6", "conv3_2"))) >= {"fc6", "conv3_2"}
     assert "conv3_1" not in quantized(made.make(("fc6", "conv3_2")))
 
 
-def test_without_int8_it_is_the_exported_net(mixer, exported, photos):
-    made = mixer()
+def test_the_candidate_without_int8_is_the_exported_net(candidates, photos):
+    made = candidates()
     net, plain = (
-        Segmenter(OnnxRuntimeBackend(data), spec=made.spec) for data in (made.make(()), exported("fcn8s").read_bytes())
+        Segmenter(OnnxRuntimeBackend(data), spec=made.model.spec) for data in (made.make(()), made.model.content)
     )
     # Upsampling is added up in another order: see passes.upsampling.
     np.testing.assert_allclose(net.logits(photos[0]), plain.logits(photos[0]), atol=1e-5)
 
 
-def test_its_start_is_what_an_engine_quantises(mixer):
-    made = mixer()
+def test_the_first_candidate_has_the_int8_layers_of_an_engine(candidates):
+    made = candidates()
     engine = build_onnxruntime(made.model, made.config, made.ranges)
     assert {name for name, precision in engine.sidecar.precision.layers.items() if precision == "int8"} == set(
         made.start
     )
-    assert mixer(int8_layers=("conv2_1", "conv1_1")).start == ("conv1_1", "conv2_1")
+    assert candidates(int8_layers=("conv2_1", "conv1_1")).start == ("conv1_1", "conv2_1")
 
 
-def test_what_does_not_fit_is_refused(mixer, exported, ranges_file):
+@pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
+def test_options_of_int8_and_of_winograd_do_not_reach_the_candidate_without_int8(candidates, target):
+    options = {"method": "minmax", "bias_correction": False, "weight_rounding": "nearest", "winograd": ("conv1_2",)}
+    made = candidates(target=target, **options)
+    assert made.make(()) == candidates(target=target).make(())
+    assert not any(node.op_type == "MatMul" for node in parse(made.make(made.start)).graph)
+
+
+def test_what_does_not_fit_is_refused(candidates, model, ranges_file):
     with pytest.raises(UsageError, match="unknown target; got 'tpu'"):
-        mixer(target="tpu")
+        candidates(target="tpu")
     with pytest.raises(InputError, match="layers that cannot be quantised; got upscore8"):
-        mixer(int8_layers=("upscore8",))
+        candidates(int8_layers=("upscore8",))
     with pytest.raises(InputError, match="belong to another model"):
-        Mixer(exported("fcn8s").read_bytes(), Ranges.load(ranges_file("fcn16s")), BuildConfig("int8"))
+        Candidates(model("fcn8s"), Ranges.load(ranges_file("fcn16s")), BuildConfig("int8"))

@@ -15,7 +15,9 @@ from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
 
 def fidelity(made, reference, int8, photos):
-    first, second = (Segmenter(OnnxRuntimeBackend(made.make(layers)), spec=made.spec) for layers in (reference, int8))
+    first, second = (
+        Segmenter(OnnxRuntimeBackend(made.make(layers)), spec=made.model.spec) for layers in (reference, int8)
+    )
     tally = ParityTally()
     for photo in photos:
         logits = first.logits(photo), second.logits(photo)
@@ -24,8 +26,8 @@ def fidelity(made, reference, int8, photos):
 
 
 @pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
-def test_every_layer_costs_what_a_run_of_its_own_says(mixer, photos, target):
-    made = mixer(target=target)
+def test_the_cost_of_every_layer_is_that_of_a_run_of_its_own(candidates, photos, target):
+    made = candidates(target=target)
     found = measure_sensitivity(made, photos[:3])
     assert (found.target, found.method, found.images, found.shape) == (target, "mse", 3, photos[0].shape[:2])
     assert tuple(layer.name for layer in found.layers) == made.layers
@@ -43,8 +45,10 @@ def test_every_layer_costs_what_a_run_of_its_own_says(mixer, photos, target):
             assert layer.others == found.mix
 
 
-def test_times_are_of_onnx_runtime_alone_and_macs_of_both(mixer, photos):
-    timed, simulated = (measure_sensitivity(mixer(target=target), photos[:1]) for target in ("onnxruntime", "tensorrt"))
+def test_times_are_of_onnx_runtime_alone_and_macs_of_both(candidates, photos):
+    timed, simulated = (
+        measure_sensitivity(candidates(target=target), photos[:1]) for target in ("onnxruntime", "tensorrt")
+    )
     for layer in timed.layers:
         assert layer.float_ms is not None
         assert layer.int8_ms is not None
@@ -53,9 +57,9 @@ def test_times_are_of_onnx_runtime_alone_and_macs_of_both(mixer, photos):
     assert [layer.macs for layer in timed.layers] == [layer.macs for layer in simulated.layers]
 
 
-def test_no_images_are_refused(mixer):
+def test_no_images_are_refused(candidates):
     with pytest.raises(InputError, match="no images to measure on"):
-        measure_sensitivity(mixer(), [])
+        measure_sensitivity(candidates(), [])
 
 
 def layer(name, alone, others, saving=1.0, int8=True):
@@ -78,9 +82,9 @@ def test_json_has_null_for_what_is_infinite():
     assert document["format"] == 1
 
 
-def test_every_layer_is_timed_in_float_and_in_int8(mixer, photos):
-    made = mixer()
-    feeds = {"image": normalize(np.repeat(photos[0][np.newaxis], 2, 0), made.spec.normalization)}
+def test_every_layer_is_timed_in_float_and_in_int8(candidates, photos):
+    made = candidates()
+    feeds = {"image": normalize(np.repeat(photos[0][np.newaxis], 2, 0), made.model.spec.normalization)}
     times = time_layers({"float": made.make(()), "int8": made.make(made.layers)}, made.layers, feeds, rounds=2)
     for name in ("float", "int8"):
         assert set(times[name]) == set(made.layers)

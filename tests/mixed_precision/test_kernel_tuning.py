@@ -3,30 +3,34 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.sidecar import Sidecar, load_sidecar
 from fcn_deploy.cli.app import run
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
+from fcn_deploy.engines.onnxruntime import build_onnxruntime, onnxruntime_graph
 from fcn_deploy.evaluation.latency import Timing
-from fcn_deploy.files import read_bytes
-from fcn_deploy.mixed_precision import kernel_tuning as module
-from fcn_deploy.mixed_precision.kernel_tuning import tune
+from fcn_deploy.mixed_precision.kernel_tuning import Clock, tune_kernels
 from fcn_deploy.mixed_precision.layer_times import time_layers
-from fcn_deploy.workflows import steps
 
 SHAPE = ImageShape(1, 64, 96)
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    """Says how long layers and wholes take: layers of conv4 and conv5 are fast by Winograd's algorithm."""
-    times = {"whole": {}}
+def times():
+    """Milliseconds of whole engines, by name."""
+    return {}
 
-    def layers(models, names, feeds, **options):
-        real = time_layers(models, names, feeds, rounds=1, **options)
+
+@pytest.fixture
+def clock(times):
+    """Says how long layers and engines take: layers of conv4 and conv5 are fast by Winograd's algorithm."""
+
+    def layers(graphs, names, **options):
+        real = time_layers(graphs, names, rounds=1, **options)
         slow = {"direct": 3.0, "winograd": 9.0, "int8": 2.0}
         fast = {"direct": 3.0, "winograd": 1.0, "int8": 2.0}
         return {
@@ -34,21 +38,19 @@ def clock(monkeypatch):
             for way, found in real.items()
         }
 
-    def wholes(contestants, config):
+    def engines(contestants, config):
         for contestant in contestants.values():
             contestant()
-        return [Timing(name, module.np.array([times["whole"].get(name, 10.0)])) for name in contestants]
+        return [Timing(name, np.array([times.get(name, 10.0)])) for name in contestants]
 
-    monkeypatch.setattr(module, "time_layers", layers)
-    monkeypatch.setattr(module, "benchmark", wholes)
-    return times["whole"]
+    return Clock(layers, engines)
 
 
 @pytest.fixture
-def tuned(exported, ranges_file):
+def tuned(model, ranges_file, clock):
     def tuned(precision, **options):
         ranges = Ranges.load(ranges_file("fcn8s")) if precision == "int8" else None
-        return tune(read_bytes(exported("fcn8s")), BuildConfig(precision, **options), ranges, SHAPE, "a processor")
+        return tune_kernels(model(), BuildConfig(precision, **options), ranges, SHAPE, "a processor", clock=clock)
 
     return tuned
 
@@ -56,8 +58,8 @@ def tuned(exported, ranges_file):
 DEEP = tuple(f"conv{block}_{index}" for block in (4, 5) for index in (1, 2, 3))
 
 
-def test_fp32_layers_are_chosen_by_their_times(tuned, clock):
-    clock["by layer"] = 5.0
+def test_fp32_layers_are_chosen_by_their_times(tuned, times):
+    times["by layer"] = 5.0
     found = tuned("fp32")
     assert found.config == BuildConfig("fp32", winograd=DEEP)
     # The net of the tests has too few channels for the rule, which is then direct multiplication by another name.
@@ -65,39 +67,39 @@ def test_fp32_layers_are_chosen_by_their_times(tuned, clock):
     assert (found.tuning.chosen, found.tuning.shape, found.tuning.cpu) == ("by layer", "1x64x96", "a processor")
 
 
-def test_the_whole_has_the_last_word(tuned, clock):
-    clock["by channels"] = 1.0
+def test_the_fastest_whole_engine_is_chosen(tuned, times):
+    times["by channels"] = 1.0
     assert tuned("fp32").config.winograd == ()
 
 
-def test_layers_that_int8_is_no_faster_in_are_given_back(tuned, clock):
-    clock["INT8 where it is faster"] = 5.0
+def test_layers_in_which_int8_is_not_faster_become_float(tuned, times):
+    times["INT8 where it is faster"] = 5.0
     found = tuned("int8")
     assert set(DEEP) <= set(found.config.winograd)
     assert found.config.int8_layers
     assert not set(DEEP) & set(found.config.int8_layers)
 
 
-def test_unless_the_engine_is_slower_for_it(tuned, clock):
-    clock["INT8"] = 5.0
+def test_layers_stay_int8_if_the_whole_engine_is_faster(tuned, times):
+    times["INT8"] = 5.0
     assert set(DEEP) <= set(tuned("int8").config.int8_layers)
 
 
-def test_only_the_layers_asked_for_are_int8(tuned, clock):
-    clock["INT8 where it is faster"] = 5.0
+def test_only_the_layers_asked_for_are_int8(tuned, times):
+    times["INT8 where it is faster"] = 5.0
     assert tuned("int8", int8_layers=("conv3_2", "conv5_2")).config.int8_layers == ("conv3_2",)
     only_deep = tuned("int8", int8_layers=("conv5_2",))
     assert list(only_deep.tuning.milliseconds) == ["INT8"]  # else nothing would be left in INT8
 
 
-def test_the_profile_tells_the_time_of_every_layer_both_ways(exported):
-    data, names = read_bytes(exported("fcn8s")), ("conv1_2", "conv4_2")
-    models = {
-        way: module.onnxruntime_graph(data, BuildConfig(winograd=layers))[0]
+def test_the_profile_tells_the_time_of_every_layer_both_ways(model):
+    names = ("conv1_2", "conv4_2")
+    graphs = {
+        way: onnxruntime_graph(model(), BuildConfig(winograd=layers))[0]
         for way, layers in (("direct", ()), ("winograd", names))
     }
-    image = module.np.zeros((1, 64, 96, 3), module.np.uint8)
-    times = time_layers(models, names, {"image": image}, rounds=2)
+    image = np.zeros((1, 64, 96, 3), np.uint8)
+    times = time_layers(graphs, names, {"image": image}, rounds=2)
     assert {way: set(found) for way, found in times.items()} == {"direct": set(names), "winograd": set(names)}
     assert all(milliseconds > 0 for found in times.values() for milliseconds in found.values())
 
@@ -114,7 +116,7 @@ def test_the_command_tunes_for_real_and_says_so_in_the_sidecar(exported, ranges_
         assert Sidecar.from_json(json.loads(json.dumps(sidecar.to_json()))) == sidecar
 
 
-def test_an_engine_that_was_not_tuned_says_nothing_of_it(exported):
-    sidecar = steps.build(exported("fcn8s"), BuildConfig()).sidecar
+def test_the_sidecar_of_an_engine_that_was_not_tuned_has_no_tuning(model):
+    sidecar = build_onnxruntime(model(), BuildConfig()).sidecar
     assert {"tuning", "winograd"}.isdisjoint(sidecar.to_json())
     assert "winograd" in replace(sidecar, winograd=("conv4_2",)).to_json()

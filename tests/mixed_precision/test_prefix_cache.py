@@ -5,8 +5,8 @@ import pytest
 
 from fcn_deploy.graph.model import parse
 from fcn_deploy.mixed_precision.damage import without
-from fcn_deploy.mixed_precision.fingerprints import cut, fingerprints, frontier, given
-from fcn_deploy.mixed_precision.prefix_cache import rerun
+from fcn_deploy.mixed_precision.fingerprints import cut, fingerprints, frontier, input_name
+from fcn_deploy.mixed_precision.prefix_cache import run_variants
 from fcn_deploy.runtime.image import normalize
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
@@ -16,22 +16,22 @@ def names(model, done):
 
 
 @pytest.fixture
-def feeds(photos, mixer):
-    return [{"image": normalize(photo[np.newaxis], mixer().spec.normalization)} for photo in photos[:3]]
+def feeds(photos, candidates):
+    return [{"image": normalize(photo[np.newaxis], candidates().model.spec.normalization)} for photo in photos[:3]]
 
 
 # frontier
 
 
-def test_a_mix_parts_from_the_net_in_front_of_its_first_int8_layer(mixer):
-    found = names(mixer().make(("conv4_2", "conv5_1")), mixer().make(()))
+def test_a_candidate_differs_from_the_net_from_its_first_int8_layer_on(candidates):
+    found = names(candidates().make(("conv4_2", "conv5_1")), candidates().make(()))
     assert "conv4_1/Relu" in found
     # The skip of pool3 leaves before; the sizes that crops go by come of the image.
     assert {name.split("/")[0] for name in found if "/" in name} <= {"conv4_1", "score_pool3_fr", "pool3", "upscore8"}
 
 
-def test_integers_are_handed_over_as_integers(mixer):
-    made = mixer()
+def test_integers_are_handed_over_as_integers(candidates):
+    made = candidates()
     whole = parse(made.make(made.start))
     cuts = frontier(parse(made.make(without(made.start, "conv4_2"))), fingerprints(whole.graph))
     producers = {value.producer().op_type for value in cuts if value.producer() is not None}
@@ -39,8 +39,8 @@ def test_integers_are_handed_over_as_integers(mixer):
     assert "DequantizeLinear" not in producers
 
 
-def test_equal_graphs_are_all_done_but_for_what_makes_the_output(mixer):
-    model = mixer().make(())
+def test_of_equal_graphs_only_the_node_of_the_output_is_left(candidates):
+    model = candidates().make(())
     last = parse(model).graph.outputs[0].producer()
     assert names(model, model) <= {value.name for value in last.inputs if value is not None}
 
@@ -58,7 +58,7 @@ def test_names_do_not_matter_and_constants_do():
     assert [value.name for value in frontier(graph(2, "a"), fingerprints(graph(3, "b").graph))] == ["x"]
 
 
-def test_what_a_branch_makes_is_not_recognised():
+def test_the_output_of_a_branch_has_no_fingerprint():
     branch = onnx.helper.make_graph(
         [onnx.helper.make_node("Identity", ["x"], ["inner"])],
         "branch",
@@ -79,33 +79,33 @@ def test_what_a_branch_makes_is_not_recognised():
     assert {value.name for value in prints} == {"x", "flag"}
 
 
-def test_the_rest_begins_with_what_was_handed_over(mixer, feeds):
-    made = mixer()
-    net, mix = made.make(()), made.make(("conv5_3",))
-    model = parse(mix)
+def test_the_rest_begins_with_the_tensors_that_were_computed(candidates, feeds):
+    made = candidates()
+    net, candidate = made.make(()), made.make(("conv5_3",))
+    model = parse(candidate)
     cuts = frontier(model, fingerprints(parse(net).graph))
     rest = onnx.load_model_from_string(cut(model, cuts))
-    assert {value.name for value in rest.graph.input} == {given(value) for value in cuts.values()}
+    assert {value.name for value in rest.graph.input} == {input_name(value) for value in cuts.values()}
     kept = {initializer.name for initializer in rest.graph.initializer}
     assert any("conv5_3" in name for name in kept)
     assert not any("conv1_2" in name or "conv3" in name for name in kept)
 
 
-# rerun
+# run_variants
 
 
 @pytest.mark.parametrize(
     ("variant", "target"), [("fcn8s", "onnxruntime"), ("fcn8s", "tensorrt"), ("fcn32s", "onnxruntime")]
 )
-def test_variants_give_what_they_give_when_they_run_alone(mixer, feeds, variant, target):
-    made = mixer(variant, target)
+def test_variants_give_what_they_give_when_they_run_alone(candidates, feeds, variant, target):
+    made = candidates(variant, target)
     runs = {
         (): {name: (name,) for name in made.layers},
         made.start: {name: without(made.start, name) for name in made.start},
     }
     for base, variants in runs.items():
         makes = {name: (lambda int8=int8: made.make(int8)) for name, int8 in variants.items()}
-        results = list(rerun(made.make(base), makes, feeds))
+        results = list(run_variants(made.make(base), makes, feeds))
         assert [(each.variant, each.image) for each in results] == [
             (name, image) for name in (None, *variants) for image in range(len(feeds))
         ]

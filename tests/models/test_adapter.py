@@ -7,7 +7,7 @@ from torch import nn
 
 from fcn_deploy.artifacts.geometry import Padding
 from fcn_deploy.errors import InputError
-from fcn_deploy.models.adapter import WrappedNet
+from fcn_deploy.models.adapter import AdaptedNet
 
 NUMPY_MODES = {"edge": "edge", "zero": "constant", "reflect": "reflect"}
 
@@ -28,20 +28,20 @@ class _Spy(nn.Module):
 def test_images_are_padded_as_numpy_pads_and_logits_cut_back(mode, divisor, height, width):
     spy = _Spy()
     image = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(height * width))
-    logits = WrappedNet(spy, Padding(divisor, mode))(image)
+    logits = AdaptedNet(spy, Padding(divisor, mode))(image)
     margin = ((0, 0), (0, 0), (0, -height % divisor), (0, -width % divisor))
     np.testing.assert_array_equal(spy.seen.numpy(), np.pad(image.numpy(), margin, mode=NUMPY_MODES[mode]))
     assert torch.equal(logits, image)
 
 
 @pytest.mark.parametrize("output", [{"out": 1.0}, {"logits": torch.zeros(1)}, [torch.zeros(1)], None])
-def test_a_net_that_gives_no_logits_is_told_what_to_give(output):
+def test_an_output_without_logits_is_refused_with_what_a_net_has_to_return(output):
     class Odd(nn.Module):
         def forward(self, x):
             return output
 
-    with pytest.raises(InputError, match=r"the net gives no logits.*under 'out'"):
-        WrappedNet(Odd())(torch.zeros(1, 3, 4, 4))
+    with pytest.raises(InputError, match=r"the net returns no logits.*under 'out'"):
+        AdaptedNet(Odd())(torch.zeros(1, 3, 4, 4))
 
 
 def test_the_logits_of_a_dict_are_those_under_out():
@@ -50,4 +50,4 @@ def test_the_logits_of_a_dict_are_those_under_out():
             return {"aux": x + 1, "out": x}
 
     image = torch.ones(1, 3, 4, 4)
-    assert torch.equal(WrappedNet(Heads())(image), image)
+    assert torch.equal(AdaptedNet(Heads())(image), image)

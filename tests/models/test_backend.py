@@ -6,7 +6,7 @@ from fcn_deploy.errors import ClosedError, InputError, UsageError
 from fcn_deploy.models.backend import TorchBackend
 
 
-def test_it_gives_what_the_module_gives(make_net):
+def test_the_backend_returns_what_the_module_returns(make_net):
     net = make_net(8)
     image = np.random.default_rng(0).normal(size=(2, 3, 33, 40)).astype(np.float32)
     image.setflags(write=False)
@@ -26,7 +26,7 @@ class TorchThreads:
         torch.set_num_threads(self.before)
 
 
-def test_threads_hold_for_the_inference_only(make_net):
+def test_threads_are_set_for_the_inference_only(make_net):
     seen = []
     net = make_net(32)
     net.register_forward_hook(lambda *args: seen.append(torch.get_num_threads()))
@@ -36,12 +36,13 @@ def test_threads_hold_for_the_inference_only(make_net):
     assert torch.get_num_threads() == before
 
 
-def test_bad_use_is_refused(make_net):
+def test_bad_input_bad_threads_and_use_after_close_are_refused(make_net):
     backend = TorchBackend(make_net(8), 5)
     with pytest.raises(InputError, match="wrong dtype"):
         backend.infer({"image": np.zeros((1, 3, 8, 8), np.float64)})
     with pytest.raises(UsageError):
         TorchBackend(make_net(8), 5, threads=0)
-    backend.close()
+    with backend:
+        pass
     with pytest.raises(ClosedError):
         backend.infer({"image": np.zeros((1, 3, 8, 8), np.float32)})

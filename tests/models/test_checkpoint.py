@@ -51,7 +51,7 @@ def test_fc6_and_fc7_load_as_pairs_and_as_plain_convolutions(make_net, tmp_path,
 
 
 @pytest.mark.parametrize("wrap", ["state_dict", "model_state_dict", "model"])
-def test_wrappers_and_prefixes_are_taken_off(make_net, tmp_path, wrap):
+def test_wrappers_and_prefixes_are_removed(make_net, tmp_path, wrap):
     net = make_net(8)
     path = tmp_path / "wrapped.pth"
     state = {f"module.{key}": tensor for key, tensor in net.state_dict().items()}
@@ -61,7 +61,7 @@ def test_wrappers_and_prefixes_are_taken_off(make_net, tmp_path, wrap):
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod."])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_prefixes_are_taken_off_however_they_are_nested(make_net, tmp_path, prefix, suffix):
+def test_nested_prefixes_are_removed_in_any_order(make_net, tmp_path, prefix, suffix):
     net = make_net(8)
     path = tmp_path / f"net{suffix}"
     state = {prefix + key: tensor for key, tensor in net.state_dict().items()}
@@ -72,16 +72,16 @@ def test_prefixes_are_taken_off_however_they_are_nested(make_net, tmp_path, pref
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda w: w.to_sparse(), "no plain weight"),
-        (lambda w: w.to("meta"), "no plain weight"),
-        (lambda w: (w * 100).to(torch.int8), "no plain weight"),
-        (lambda w: w.to(torch.complex64), "no plain weight"),
+        (lambda w: w.to_sparse(), "not a plain weight"),
+        (lambda w: w.to("meta"), "not a plain weight"),
+        (lambda w: (w * 100).to(torch.int8), "not a plain weight"),
+        (lambda w: w.to(torch.complex64), "not a plain weight"),
         (lambda w: w[:1, :1, :1, :1].clone().expand(w.shape), "claims more values than it holds"),
         (lambda w: w / 0, "not finite"),
     ],
     ids=["sparse", "meta", "int8", "complex", "expanded", "infinite"],
 )
-def test_a_tensor_that_is_no_weight_is_refused_by_name(make_net, tmp_path, change, message):
+def test_a_tensor_that_is_not_a_weight_is_refused_by_name(make_net, tmp_path, change, message):
     state = make_net(8).state_dict()
     state["conv3_1.0.weight"] = change(state["conv3_1.0.weight"])
     path = tmp_path / "odd.pth"
@@ -90,7 +90,7 @@ def test_a_tensor_that_is_no_weight_is_refused_by_name(make_net, tmp_path, chang
         read_checkpoint(path)
 
 
-def test_a_tensor_that_claims_a_terabyte_is_refused_without_one(tmp_path, make_net):
+def test_a_tensor_that_claims_a_terabyte_is_refused_without_allocating_it(tmp_path, make_net):
     state = make_net(8).state_dict()
     state["score_fr.weight"] = torch.zeros(1, 1, 1, 1).expand(300_000, 1_000_000, 1, 1)
     path = tmp_path / "huge.pth"
@@ -108,7 +108,7 @@ def test_half_precision_becomes_float32(make_net, tmp_path):
     assert not model.training
 
 
-def test_safetensors_load_and_carry_a_spec(make_net, tmp_path):
+def test_a_safetensors_file_loads_with_its_spec(make_net, tmp_path):
     net = make_net(8)
     names = ("a", "b", "c", "d", "e")
     spec = ModelSpec("fcn8s", 8, 0.0625, 5, names, default_palette(5), ignore_index=11)
@@ -190,7 +190,7 @@ def test_an_unknown_layout_is_refused(tmp_path, content, expected):
         read_checkpoint(path)
 
 
-def test_another_variant_than_asked_for_is_refused(checkpoint_file):
+def test_a_checkpoint_of_another_variant_is_refused(checkpoint_file):
     with pytest.raises(InputError, match="got fcn8s; expected fcn16s"):
         read_checkpoint(checkpoint_file("fcn8s"), "fcn16s")
 

@@ -1,4 +1,4 @@
-"""Published checkpoints: the paper's geometry, against a reference written from its layer table."""
+"""Published checkpoints: the paper's geometry, compared with a reference written from its layer table."""
 
 import logging
 
@@ -12,16 +12,18 @@ from hypothesis import strategies as st
 from fcn_deploy.artifacts.geometry import AT_ONCE, PAPER, Geometry
 from fcn_deploy.artifacts.normalization import CAFFE
 from fcn_deploy.data.folders import ImageFolder
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.errors import InputError
 from fcn_deploy.evaluation.parity import relative_error
 from fcn_deploy.models import FCN, load_model, read_checkpoint
-from fcn_deploy.models.load import load_net, load_twin
-from fcn_deploy.models.spec_options import SpecOptions, describe
+from fcn_deploy.models.load import load_net, load_reference
+from fcn_deploy.models.spec_options import SpecOptions, make_spec
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.image import normalize
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-from fcn_deploy.workflows import steps
+from fcn_deploy.workflows.calibrating import calibrate
+from fcn_deploy.workflows.exporting import export
+from tests.support.building import build
 
 TRUNK = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 FINEST = {32: "upscore", 16: "upscore16", 8: "upscore8"}
@@ -61,7 +63,7 @@ def _published_state(stride, classes=4, width=0.0625, seed=0):
 
 
 def _published_forward(state, image, stride, scales=(1.0, 1.0)):
-    """The published nets, layer by layer: pad 100, fc6 without padding, deconvolutions without bias, fixed crops."""
+    """The published nets, layer by layer: pad by 100, fc6 without padding, deconvolutions without bias, fixed crops."""
 
     def conv(name, x, padding=0):
         return F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], padding=padding)
@@ -119,7 +121,7 @@ def test_every_stride_computes_what_the_layer_table_says_at_every_size(published
 
 def test_a_net_trained_at_once_scales_its_skips(published):
     checkpoint = read_checkpoint(published(8))
-    spec = describe(checkpoint, SpecOptions(at_once=True))
+    spec = make_spec(checkpoint, SpecOptions(at_once=True))
     assert spec.geometry.skip_scales == AT_ONCE
     image = torch.randn(1, 3, 70, 50)
     with torch.inference_mode():
@@ -133,7 +135,7 @@ def test_a_net_trained_at_once_scales_its_skips(published):
 @pytest.mark.parametrize("stride", [32, 8])
 def test_the_export_is_exact_at_every_size(published, tmp_path, stride):
     output = tmp_path / "net.onnx"
-    assert steps.export(published(stride), output, options=SpecOptions(at_once=stride == 8)) <= 1e-5
+    assert export(published(stride), at_once=stride == 8, output=output).error <= 1e-5
     backend = OnnxRuntimeBackend(output)
     state = _published_state(stride)
     for batch, height, width in ((1, 1, 1), (2, 33, 50), (1, 120, 97)):
@@ -146,7 +148,7 @@ def test_the_export_is_exact_at_every_size(published, tmp_path, stride):
 
 def test_the_layout_says_how_images_are_normalised(published, caplog):
     with caplog.at_level(logging.WARNING):
-        spec = describe(read_checkpoint(published(16)))
+        spec = make_spec(read_checkpoint(published(16)))
     assert spec.normalization == CAFFE
     assert spec.geometry == PAPER
     assert not caplog.records
@@ -166,7 +168,7 @@ def test_fc6_of_7x7_in_the_plain_layout_keeps_its_size(tmp_path):
 
 
 @pytest.mark.parametrize("biases", [True, False])
-def test_the_published_keys_without_the_published_padding_are_loaded_when_told(tmp_path, biases):
+def test_published_keys_without_the_published_padding_load_with_input_padding_0(tmp_path, biases):
     net = FCN(8, 3, 0.0625, Geometry(fc6_kernel=7)).eval()
     for name, parameter in net.named_parameters():
         if name.startswith("upscore") and name.endswith("bias"):
@@ -179,12 +181,12 @@ def test_the_published_keys_without_the_published_padding_are_loaded_when_told(t
         if biases or not (key.startswith("upscore") and key.endswith("bias")):
             state[key] = tensor
     torch.save(state, tmp_path / "net.pth")
-    loaded = load_net(tmp_path / "net.pth", SpecOptions(input_padding=0))
+    loaded = load_net(str(tmp_path / "net.pth"), SpecOptions(input_padding=0))
     assert loaded.spec.geometry == Geometry(fc6_kernel=7)
     image = torch.randn(1, 3, 45, 70)
     with torch.inference_mode():
         torch.testing.assert_close(loaded.module(image), net(image))
-        torch.testing.assert_close(load_twin(tmp_path / "net.pth", loaded.spec).module(image), net(image))
+        torch.testing.assert_close(load_reference(tmp_path / "net.pth", loaded.spec).module(image), net(image))
 
 
 def test_a_published_checkpoint_that_lacks_a_tensor_is_refused(tmp_path):
@@ -195,7 +197,7 @@ def test_a_published_checkpoint_that_lacks_a_tensor_is_refused(tmp_path):
         read_checkpoint(tmp_path / "net.pth")
 
 
-def test_a_geometry_nobody_published_is_refused():
+def test_a_geometry_that_was_never_published_is_refused():
     with pytest.raises(InputError, match="geometry"):
         Geometry(fc6_kernel=1, input_padding=100)
 
@@ -208,7 +210,7 @@ def test_a_published_net_of_full_width_goes_all_the_way_to_int8(tmp_path):
     state = _published_state(8, classes=21, width=1.0)
     weights, model, engine = tmp_path / "net.pth", tmp_path / "net.onnx", tmp_path / "net.int8.onnx"
     torch.save(state, weights)
-    steps.export(weights, model)
+    export(weights, output=model)
     random = np.random.default_rng(0)
     coarse = Image.fromarray(random.integers(0, 256, (7, 9, 3), dtype=np.uint8))
     image = np.asarray(coarse.resize((375, 500), Image.Resampling.BICUBIC))
@@ -217,8 +219,8 @@ def test_a_published_net_of_full_width_goes_all_the_way_to_int8(tmp_path):
         expected = _published_forward(state, torch.from_numpy(normalize(image[np.newaxis], CAFFE)), 8)[0].numpy()
     assert relative_error(expected, logits) <= 1e-5
     Image.fromarray(image[:160, :160]).save(tmp_path / "crop.png")
-    ranges = steps.calibrate(model, ImageFolder((tmp_path / "crop.png",)))
-    steps.build(model, BuildConfig("int8"), ranges).save(engine)
+    ranges = calibrate(model, ImageFolder((tmp_path / "crop.png",)))
+    build(model, BuildConfig("int8"), ranges).save(engine)
     with Segmenter(engine) as segmenter:
         labels = segmenter(image)
     assert labels.shape == (500, 375)

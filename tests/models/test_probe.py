@@ -5,13 +5,13 @@ from torch import nn
 from fcn_deploy.artifacts.geometry import Padding
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.errors import InputError
-from fcn_deploy.models.adapter import WrappedNet
+from fcn_deploy.models.adapter import AdaptedNet
 from fcn_deploy.models.probe import probe
 from tests.support import custom_nets
 
 
 def _net(kind, padding=None):
-    return WrappedNet(custom_nets.trained(kind()), padding).eval()
+    return AdaptedNet(custom_nets.trained(kind()), padding).eval()
 
 
 @pytest.mark.parametrize("kind", [custom_nets.ResNetFCN, custom_nets.Depthwise])
@@ -19,27 +19,27 @@ def test_a_fully_convolutional_net_passes_and_its_classes_are_counted(kind):
     assert probe(_net(kind)) == custom_nets.CLASSES
 
 
-def test_a_net_for_multiples_is_refused_with_the_least_divisor_that_works():
-    with pytest.raises(InputError, match=r"does not work at every size; got for 1 image of 65x97 .*--size-divisor 8,"):
+def test_a_net_for_multiples_is_refused_with_the_smallest_divisor_that_works():
+    with pytest.raises(InputError, match=r"does not work at every size; got for 1 image of 65x97 .*`size_divisor=8`,"):
         probe(_net(custom_nets.UNet))
 
 
 @pytest.mark.parametrize("divisor", [8, 16, 24])
-def test_with_a_divisor_it_passes(divisor):
+def test_a_net_for_multiples_passes_with_a_divisor(divisor):
     assert probe(_net(custom_nets.UNet, Padding(divisor))) == custom_nets.CLASSES
 
 
-def test_too_small_a_divisor_is_refused_with_one_that_works():
-    with pytest.raises(InputError, match=r"does not work at multiples of that.*--size-divisor 8,"):
+def test_a_divisor_that_is_too_small_is_refused_with_one_that_works():
+    with pytest.raises(InputError, match=r"does not work at multiples of that.*`size_divisor=8`,"):
         probe(_net(custom_nets.UNet, Padding(4)))
 
 
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
-        (custom_nets.Fixed, r"raises RuntimeError.*it works at 32x32.*Linear layer.*--shape 1x32x32"),
-        (custom_nets.Classifier, r"gives float32 \[1, 5\].*one answer an image"),
-        (custom_nets.Coarse, r"gives float32 \[1, 5, 17, 25\].*4 times smaller"),
+        (custom_nets.Fixed, r"raises RuntimeError.*it works at 32x32.*Linear layer.*`shape=\"1x32x32\"`"),
+        (custom_nets.Classifier, r"returns float32 \[1, 5\].*one answer per image"),
+        (custom_nets.Coarse, r"returns float32 \[1, 5, 17, 25\].*4 times smaller"),
     ],
 )
 def test_a_net_that_is_not_fully_convolutional_is_told_why(kind, why):
@@ -49,7 +49,7 @@ def test_a_net_that_is_not_fully_convolutional_is_told_why(kind, why):
 
 def test_a_net_for_one_size_passes_at_that_size():
     assert probe(_net(custom_nets.Fixed), ImageShape(2, 32, 32)) == custom_nets.CLASSES
-    with pytest.raises(InputError, match="one score a pixel and class"):
+    with pytest.raises(InputError, match="one score per class and pixel"):
         probe(_net(custom_nets.Fixed), ImageShape(1, 33, 32))
 
 
@@ -63,17 +63,17 @@ def test_a_net_whose_classes_depend_on_the_size_is_refused():
         def forward(self, x):
             return x.repeat(1, x.shape[3] % 2 + 1, 1, 1)
 
-    with pytest.raises(InputError, match=r"gives 3 classes, for others 6"):
-        probe(WrappedNet(Growing()))
+    with pytest.raises(InputError, match=r"returns 3 classes, at other sizes 6"):
+        probe(AdaptedNet(Growing()))
 
 
-def test_labels_are_no_logits():
+def test_a_net_that_returns_labels_is_refused():
     class Labels(nn.Module):
         def forward(self, x):
             return x.argmax(1, keepdim=True)
 
-    with pytest.raises(InputError, match="it gives int64"):
-        probe(WrappedNet(Labels()))
+    with pytest.raises(InputError, match="it returns int64"):
+        probe(AdaptedNet(Labels()))
 
 
 def test_a_net_for_one_batch_is_checked_with_that_batch():
@@ -81,16 +81,16 @@ def test_a_net_for_one_batch_is_checked_with_that_batch():
         def forward(self, x):
             return x.view(2, 3, 32, 32)
 
-    assert probe(WrappedNet(OneBatch()), ImageShape(2, 32, 32)) == 3
+    assert probe(AdaptedNet(OneBatch()), ImageShape(2, 32, 32)) == 3
 
 
-def test_logits_that_are_not_finite_are_called_so():
+def test_a_net_whose_logits_are_not_finite_is_refused():
     class Infinite(nn.Module):
         def forward(self, x):
             return x / 0
 
     with pytest.raises(InputError, match="logits that are not finite"):
-        probe(WrappedNet(Infinite()))
+        probe(AdaptedNet(Infinite()))
 
 
 def test_a_net_that_exits_is_refused():
@@ -99,13 +99,13 @@ def test_a_net_that_exits_is_refused():
             raise SystemExit(0)
 
     with pytest.raises(InputError, match="raises SystemExit"):
-        probe(WrappedNet(Leaving()))
+        probe(AdaptedNet(Leaving()))
 
 
-def test_a_net_that_gives_another_result_each_time_is_refused():
+def test_a_net_that_returns_another_result_each_time_is_refused():
     class Noisy(nn.Module):
         def forward(self, x):
             return x + torch.randn_like(x)
 
     with pytest.raises(InputError, match="another result each time"):
-        probe(WrappedNet(Noisy()))
+        probe(AdaptedNet(Noisy()))

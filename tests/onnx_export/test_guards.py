@@ -3,9 +3,8 @@ import torch
 
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.errors import DependencyError, InputError
-from fcn_deploy.models.spec_options import SpecOptions
-from fcn_deploy.onnx_export.guards import Assumption, find_assumptions
-from fcn_deploy.workflows import steps
+from fcn_deploy.onnx_export.guards import Guard, find_violated_guards
+from fcn_deploy.workflows.exporting import export
 from tests.support import custom_nets
 
 TRACED = ImageShape(2, 67, 93)
@@ -17,7 +16,7 @@ class _Program:
 
 
 def _find(*guards):
-    return find_assumptions(_Program(*guards), TRACED)
+    return find_violated_guards(_Program(*guards), TRACED)
 
 
 @pytest.mark.parametrize(
@@ -33,39 +32,38 @@ def _find(*guards):
     ],
 )
 def test_a_guard_comes_with_the_smallest_image_that_violates_it(guard, violated_by):
-    (assumption,) = _find(guard)
-    assert assumption.violated_by == violated_by
+    (found,) = _find(guard)
+    assert found.violated_by == violated_by
 
 
-def test_guards_that_every_image_meets_are_nothing_to_try():
+def test_a_guard_that_every_image_meets_is_left_out():
     assert _find("L['x'].size()[2] >= 1", "L['x'].size()[1] == 3") == []
 
 
-def test_one_image_is_tried_once():
+def test_of_guards_that_the_same_image_violates_the_first_is_kept():
     assert len(_find("L['x'].size()[3] != 1", "((L['x'].size()[3] - 1) // 2) != 0")) == 1
 
 
-def test_a_guard_that_cannot_be_evaluated_is_not_passed_over():
-    assert _find("frobnicate(L['x'].size()[2])") == [Assumption("frobnicate(height)", None)]
+def test_a_guard_that_cannot_be_evaluated_is_returned_without_an_image():
+    assert _find("frobnicate(L['x'].size()[2])") == [Guard("frobnicate(height)", None)]
 
 
-def test_guards_reach_nothing_but_arithmetic():
+def test_a_guard_can_call_nothing_but_arithmetic():
     assert _find("__import__('os').getcwd() == ''")[0].violated_by is None
 
 
-def test_a_torch_that_does_not_tell_its_guards_is_too_old():
+def test_a_torch_without_guards_is_refused_as_too_old():
     with pytest.raises(DependencyError, match="torch>="):
-        find_assumptions(object(), TRACED)
+        find_violated_guards(object(), TRACED)
 
 
 @pytest.mark.parametrize(
     ("kind", "condition"), [(custom_nets.Conditional, r"\(height % 2\) != 0"), (custom_nets.Tall, "height <= 1000")]
 )
-def test_a_net_that_asks_for_the_size_is_refused_with_the_condition(tmp_path, kind, condition):
+def test_a_net_whose_results_depend_on_the_size_is_refused_with_the_condition(tmp_path, kind, condition):
     torch.save(custom_nets.trained(kind()).state_dict(), tmp_path / "w.pth")
-    options = SpecOptions(model=f"tests.support.custom_nets:{kind.__name__}")
-    with pytest.raises(
-        InputError, match=f"the export holds only while {condition}; got .*; fix: take conditions on the size"
-    ):
-        steps.export(tmp_path / "w.pth", tmp_path / "net.onnx", options=options, simplified=False)
+    model = f"tests.support.custom_nets:{kind.__name__}"
+    message = f"the exported model is right only if {condition}; got .*; fix: remove from the net: "
+    with pytest.raises(InputError, match=message):
+        export(tmp_path / "w.pth", model=model, simplify=False, output=tmp_path / "net.onnx")
     assert not (tmp_path / "net.onnx").exists()

@@ -7,7 +7,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fcn_deploy.graph.model import parse, serialize
-from fcn_deploy.passes.channels_last import quantize_channels_last
+from fcn_deploy.passes.channels_last import QuantizeChannelsLast
+from fcn_deploy.passes.rewrite import Declined
 
 RANDOM = np.random.default_rng(0)
 
@@ -46,16 +47,17 @@ def model_of(outputs=32, *, relu=True, reader="Conv", first="Conv"):
 
 
 def rewritten(model):
-    found, changed = quantize_channels_last(parse(model.SerializeToString()))
-    return serialize(found), changed
+    result = QuantizeChannelsLast()(parse(model.SerializeToString()))
+    return serialize(result.model), result
 
 
 @pytest.mark.parametrize("relu", [True, False])
 @pytest.mark.parametrize("shape", [(1, 3, 8, 8), (2, 3, 5, 13)])
 def test_the_integers_are_the_same(relu, shape):
     model = model_of(relu=relu)
-    data, changed = rewritten(model)
-    assert changed
+    data, result = rewritten(model)
+    assert result.modified
+    assert result.declined == ()
     image = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     expected, found = (
         ort.InferenceSession(each, providers=["CPUExecutionProvider"]).run(None, {"image": image})[0]
@@ -80,11 +82,21 @@ def test_onnx_runtime_then_transposes_no_bytes_and_still_multiplies_integers(tmp
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"outputs": 24}, {"reader": "Add"}, {"first": "Identity", "relu": False}],
-    ids=["blocks", "sum", "image"],
+    ("options", "reason"),
+    [
+        ({"outputs": 24}, "its channels do not fill blocks of 16"),
+        ({"reader": "Add"}, "something other than convolutions reads it"),
+    ],
+    ids=["blocks", "sum"],
 )
-def test_elsewhere_it_would_not_pay(options):
-    if options.get("first") == "Identity":
-        options = {**options, "outputs": 3}
-    assert not rewritten(model_of(**options))[1]
+def test_a_quantiser_that_would_gain_nothing_is_declined(options, reason):
+    data, result = rewritten(model_of(**options))
+    assert not result.modified
+    assert result.declined == (Declined(reason, "q1"),)
+    assert "Flatten" not in [node.op_type for node in onnx.load_model_from_string(data).graph.node]
+
+
+def test_the_quantiser_of_the_image_is_not_looked_at():
+    result = rewritten(model_of(first="Identity", relu=False, outputs=3))[1]
+    assert not result.modified
+    assert result.declined == ()

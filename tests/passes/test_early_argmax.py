@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from fcn_deploy.graph.model import parse, serialize
-from fcn_deploy.passes.early_argmax import label_early
-from fcn_deploy.passes.image_io import give_labels
+from fcn_deploy.passes.early_argmax import EarlyArgmax
+from fcn_deploy.passes.image_io import LabelOutput
+from fcn_deploy.passes.rewrite import Declined
 
 CLASSES = 5
 
@@ -41,10 +42,9 @@ def subpixel(block, crop, classes=CLASSES, mode="CRD"):
 
 
 def labelled(data, *, early):
-    model, _ = give_labels(parse(data))
+    model = LabelOutput()(parse(data)).model
     if early:
-        model, changed = label_early(model)
-        assert changed
+        assert EarlyArgmax()(model).modified
     return model
 
 
@@ -58,6 +58,15 @@ def check(data, shape):
     expected, found = (run(labelled(data, early=early), image) for early in (False, True))
     assert found.dtype == expected.dtype
     np.testing.assert_array_equal(found, expected)
+
+
+def check_declined(data):
+    model = LabelOutput()(parse(data)).model
+    before = serialize(model)
+    result = EarlyArgmax()(model)
+    assert not result.modified
+    assert result.declined == (Declined("no node before it only moves logits", "labels/ArgMax"),)
+    assert serialize(model) == before
 
 
 @settings(max_examples=40, deadline=None)
@@ -106,8 +115,7 @@ def test_the_other_mode_of_depth_to_space_stays_where_it_is():
     ],
 )
 def test_what_does_more_than_move_logits_is_left_alone(nodes):
-    model, _ = give_labels(parse(model_of(*nodes, classes=3, zero=[0], one=[1], three=[3])))
-    assert label_early(model)[1] is False
+    check_declined(model_of(*nodes, classes=3, zero=[0], one=[1], three=[3]))
 
 
 def test_logits_that_something_else_reads_are_put_in_their_places():
@@ -117,8 +125,10 @@ def test_logits_that_something_else_reads_are_put_in_their_places():
         ("Add", ["placed", "rectified"], "logits", {}),
         classes=3, channels=12,
     )  # fmt: skip
-    assert label_early(give_labels(parse(data))[0])[1] is False
+    check_declined(data)
 
 
 def test_a_graph_that_gives_logits_is_left_alone():
-    assert label_early(parse(subpixel(2, 0)))[1] is False
+    result = EarlyArgmax()(parse(subpixel(2, 0)))
+    assert not result.modified
+    assert result.declined == (Declined("the output is not the Cast of an ArgMax"),)

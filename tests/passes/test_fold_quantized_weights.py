@@ -1,7 +1,5 @@
 """Weights that a graph quantises itself become the integers it would make of them."""
 
-import logging
-
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -12,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fcn_deploy.graph.edit import constant_of
 from fcn_deploy.graph.model import parse, serialize
-from fcn_deploy.passes.fold_quantized_weights import store_weights
+from fcn_deploy.passes.fold_quantized_weights import FoldQuantizedWeights
+from fcn_deploy.passes.rewrite import Declined
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
 SHAPE = (4, 3, 2, 2)
@@ -59,21 +58,20 @@ def test_the_graph_gives_the_same_to_the_last_bit(seed, axis, dtype):
     zero = None if dtype is None else random.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, size, dtype, True)
     model = make(weights, scale, zero, **({} if axis is None else {"axis": axis}))
     wanted = run(model)
-    model, changed = store_weights(model)
-    assert changed
+    assert FoldQuantizedWeights()(model).modified
     assert [node.op_type for node in model.graph] == ["DequantizeLinear", "Conv"]
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
     found = run(model)
     for name in wanted:
         np.testing.assert_array_equal(found[name], wanted[name])
-    assert store_weights(model)[1] is False
+    assert not FoldQuantizedWeights()(model).modified
 
 
 def test_the_type_may_be_said_by_an_attribute():
     weights = np.full(SHAPE, -1, np.float32)
-    model, changed = store_weights(make(weights, np.array(0.5, np.float32), output_dtype=TensorProto.INT8))
-    assert changed
-    stored = model.graph.node(0).inputs[0]
+    result = FoldQuantizedWeights()(make(weights, np.array(0.5, np.float32), output_dtype=TensorProto.INT8))
+    assert result.modified
+    stored = result.model.graph.node(0).inputs[0]
     np.testing.assert_array_equal(constant_of(stored), np.full(SHAPE, -2, np.int8))
 
 
@@ -81,18 +79,34 @@ SCALE = np.array(0.5, np.float32)
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "reason"),
     [
-        {"zero_point": np.array(0, np.int16)},
-        {"scale": np.full((4, 1, 2, 2), 0.5, np.float32), "axis": 1, "block_size": 3},
-        {"weights": np.ones(SHAPE, np.float16), "scale": SCALE.astype(np.float16)},
-        {"zero_point": np.array(0, np.int8), "outputs": ("q",)},
+        ({"zero_point": np.array(0, np.int16)}, "it makes int16, not 8-bit integers"),
+        (
+            {"scale": np.full((4, 1, 2, 2), 0.5, np.float32), "axis": 1, "block_size": 3},
+            "it has a scale for each block",
+        ),
+        (
+            {"weights": np.ones(SHAPE, np.float16), "scale": SCALE.astype(np.float16)},
+            "it quantises float16 by a scale of float16, not float32 by float32",
+        ),
+        ({"zero_point": np.array(0, np.int8), "outputs": ("q",)}, "its integers are an output of the graph"),
     ],
     ids=["16 bits", "blocks", "float16", "an output"],
 )
-def test_what_it_does_not_know_it_leaves(options, caplog):
+def test_weights_that_it_cannot_fold_are_declined(options, reason):
     model = make(**{"weights": np.ones(SHAPE, np.float32), "scale": SCALE, **options})
-    with caplog.at_level(logging.DEBUG, "fcn_deploy"):
-        model, changed = store_weights(model)
-    assert not changed
-    assert "store_weights: no QuantizeLinear reads float32 constants" in caplog.text
+    before = serialize(model)
+    result = FoldQuantizedWeights()(model)
+    assert not result.modified
+    assert result.declined == (Declined(reason, "q"),)
+    assert serialize(model) == before
+
+
+def test_scales_that_are_computed_are_declined():
+    model = make(np.ones(SHAPE, np.float32), SCALE)
+    scale = model.graph.node(0).inputs[1]
+    doubled = ir.node("Add", [scale, scale], name="doubled")
+    model.graph.insert_before(model.graph.node(0), doubled)
+    model.graph.node(1).replace_input_with(1, doubled.outputs[0])
+    assert FoldQuantizedWeights()(model).declined == (Declined("its scale or zero point is computed", "q"),)

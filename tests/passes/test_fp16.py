@@ -1,7 +1,5 @@
 """FP16: what is retyped and what is not, what ONNX Runtime makes of it, and the rounding that is made explicit."""
 
-import logging
-
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -9,16 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from fcn_deploy.errors import InputError
 from fcn_deploy.graph.model import parse, serialize
 from fcn_deploy.passes import pipelines
-from fcn_deploy.passes.fp16 import to_half
-from fcn_deploy.passes.opset import raise_opset
-from fcn_deploy.passes.simulate_fp16 import widen_half
+from fcn_deploy.passes.fp16 import ToFp16
+from fcn_deploy.passes.opset import RaiseOpset
+from fcn_deploy.passes.rewrite import Declined
+from fcn_deploy.passes.simulate_fp16 import SimulateFp16
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
-FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
+FP32, FP16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
 
 
 def node(op, inputs, output, **attributes):
@@ -53,7 +53,7 @@ def types(graph):
 
 
 def simulated(graph_model):
-    return OnnxRuntimeBackend(serialize(pipelines.run(graph_model, (widen_half, *pipelines.FINAL))))
+    return OnnxRuntimeBackend(serialize(pipelines.simulation()(graph_model).model))
 
 
 def run(graph_model, image):
@@ -61,24 +61,24 @@ def run(graph_model, image):
 
 
 def test_data_becomes_fp16_between_float_inputs_and_outputs():
-    found, changed = to_half(two_convolutions())
-    assert changed
-    pipelines.run(found, pipelines.FINAL)
+    result = ToFp16()(two_convolutions())
+    assert result.modified
+    found = RemoveUnusedNodesPass()(result.model).model
     onnx.checker.check_model(onnx.load_model_from_string(serialize(found)), full_check=True)
     kinds = types(found.graph)
-    assert [kinds[name] for name in ("image/fp16", "a", "b", "logits/fp16", "logits")] == [HALF] * 4 + [FLOAT]
+    assert [kinds[name] for name in ("image/fp16", "a", "b", "logits/fp16", "logits")] == [FP16] * 4 + [FP32]
     assert [node.op_type for node in found.graph] == ["Cast", "Conv", "Relu", "Conv", "Cast"]
-    assert {value.dtype for value in found.graph.initializers.values()} == {HALF}
-    assert found.graph.inputs[0].dtype == found.graph.outputs[0].dtype == FLOAT
+    assert {value.dtype for value in found.graph.initializers.values()} == {FP16}
+    assert found.graph.inputs[0].dtype == found.graph.outputs[0].dtype == FP32
     assert found.graph.outputs[0].name == "logits"
 
 
 def test_what_must_stay_float_does_with_the_casts_this_needs():
-    found, _ = to_half(two_convolutions(), keep={"b"})
+    found = ToFp16(keep={"b"})(two_convolutions()).model
     kinds = types(found.graph)
-    assert kinds["b"] == FLOAT
+    assert kinds["b"] == FP32
     # The ReLU makes b and the convolution reads it, so both run in float32; the first convolution does not.
-    assert kinds["a"] == HALF
+    assert kinds["a"] == FP16
     reads = {node.name: [value.name for value in node.inputs] for node in found.graph}
     assert reads["b_node"] == ["a/fp32"]
     assert reads["logits_node"] == ["b", "w2"]
@@ -87,8 +87,7 @@ def test_what_must_stay_float_does_with_the_casts_this_needs():
 
 def test_a_tensor_is_cast_once_for_all_who_read_it():
     nodes = [node("Conv", "image w1", "a"), node("Conv", "image w1", "b"), node("Add", "a b", "logits")]
-    found, _ = to_half(model(nodes, w1=weights()))
-    pipelines.run(found, pipelines.FINAL)
+    found = RemoveUnusedNodesPass()(ToFp16()(model(nodes, w1=weights())).model).model
     assert [node.op_type for node in found.graph].count("Cast") == 2
     assert len(found.graph.initializers) == 1
 
@@ -107,20 +106,20 @@ def test_shapes_and_the_scales_of_a_resize_stay_what_they_are():
     original = model(nodes, w1=weights(), two=two, factors=factors)
     image = np.random.default_rng(0).normal(size=(1, 4, 5, 6)).astype(np.float32)
     wanted = run(original, image)
-    found, _ = to_half(original)
+    found = ToFp16()(original).model
     kinds = types(found.graph)
-    assert kinds["b"] == HALF
-    assert kinds["exact"] == kinds["doubled"] == FLOAT
-    assert found.graph.initializers["factors"].dtype == FLOAT
+    assert kinds["b"] == FP16
+    assert kinds["exact"] == kinds["doubled"] == FP32
+    assert found.graph.initializers["factors"].dtype == FP32
     onnx.checker.check_model(onnx.load_model_from_string(serialize(found)), full_check=True)
     np.testing.assert_allclose(simulated(found).infer({"image": image})["logits"], wanted, atol=4e-3 * np.ptp(wanted))
 
 
 def test_constants_that_fp16_cannot_hold_are_refused_unless_kept():
     with pytest.raises(InputError, match="constant w1 is outside FP16's range"):
-        to_half(two_convolutions(first=1e5))
-    found, _ = to_half(two_convolutions(first=1e5), keep={"w1"})
-    assert types(found.graph)["a"] == FLOAT
+        ToFp16()(two_convolutions(first=1e5))
+    found = ToFp16(keep={"w1"})(two_convolutions(first=1e5)).model
+    assert types(found.graph)["a"] == FP32
 
 
 def test_qdq_in_fp16_wants_a_newer_opset():
@@ -131,34 +130,34 @@ def test_qdq_in_fp16_wants_a_newer_opset():
     ]
     constants = {"s": np.float32(0.125), "z": np.int8(0), "w1": weights()}
     with pytest.raises(InputError, match="Q/DQ of opset 18 has no FP16"):
-        to_half(model(nodes, **constants))
-    found, changed = raise_opset(model(nodes, **constants), 19)
-    assert changed
+        ToFp16()(model(nodes, **constants))
+    result = RaiseOpset(19)(model(nodes, **constants))
+    found = result.model
+    assert result.modified
     assert found.opset_imports[""] == 19
     assert found.metadata_props["kept"] == "yes"
     assert [node.name for node in found.graph] == ["q_node", "d_node", "logits_node"]
-    found, _ = to_half(found)
-    assert types(found.graph)["d"] == HALF
+    ToFp16()(found)
+    assert types(found.graph)["d"] == FP16
     onnx.checker.check_model(onnx.load_model_from_string(serialize(found)), full_check=True)
 
 
-def test_an_opset_that_will_do_is_left_alone(caplog):
-    caplog.set_level(logging.DEBUG, "fcn_deploy")
-    _, changed = raise_opset(model([node("Conv", "image w1", "logits")], opset=20, w1=weights()), 19)
-    assert not changed
-    assert "opset 20 is no older than 19" in caplog.text
+def test_an_opset_that_will_do_is_left_alone():
+    result = RaiseOpset(19)(model([node("Conv", "image w1", "logits")], opset=20, w1=weights()))
+    assert not result.modified
+    assert result.declined == (Declined("opset 20 is not older than 19"),)
 
 
-def test_they_say_why_they_decline(caplog):
-    caplog.set_level(logging.DEBUG, "fcn_deploy")
+def test_a_graph_without_fp16_needs_no_simulation():
+    assert not SimulateFp16()(model([node("Conv", "image w1", "logits")], w1=weights())).modified
+
+
+def test_a_graph_that_computes_on_no_float32_input_is_declined():
     graph = model([node("Conv", "image w1", "logits")], w1=weights())
-    _, changed = widen_half(graph)
-    assert not changed
-    assert "no FP16 tensors" in caplog.text
-    graph.graph.inputs[0].type = ir.TensorType(HALF)
-    _, changed = to_half(graph)
-    assert not changed
-    assert "no node computes on a float32 input" in caplog.text
+    graph.graph.inputs[0].type = ir.TensorType(FP16)
+    result = ToFp16()(graph)
+    assert not result.modified
+    assert result.declined == (Declined("no node computes on a float32 input"),)
 
 
 def test_branches_and_foreign_operators_are_refused():
@@ -171,7 +170,7 @@ def test_branches_and_foreign_operators_are_refused():
     )
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
     with pytest.raises(InputError, match=r"Gelu gelu cannot be made FP16; got an operator of com\.microsoft"):
-        to_half(ir.from_proto(helper.make_model(graph, opset_imports=opsets)))
+        ToFp16()(ir.from_proto(helper.make_model(graph, opset_imports=opsets)))
 
 
 # What ONNX Runtime's CPU provider does with FP16, and what it does with explicit rounding
@@ -184,7 +183,7 @@ def test_onnxruntime_alone_does_not_compute_in_fp16_but_the_simulation_does():
         w1=np.full((4, 4, 1, 1), 100, np.float32),
         w2=np.full((4, 4, 1, 1), 0.001, np.float32),
     )
-    half, _ = to_half(graph)
+    half = ToFp16()(graph).model
     # 4 * 100 * 1000 is no FP16 number, and yet it comes through: nothing was rounded in between.
     assert np.isfinite(run(half, image)).all()
     assert np.isinf(simulated(half).infer({"image": image})["logits"]).all()
@@ -206,7 +205,7 @@ def test_the_simulation_rounds_to_fp16_what_each_node_makes(seed, factor):
         return np.einsum("nchw,kc->nkhw", array, half(kernel)[:, :, 0, 0])
 
     wanted = half(conv(half(np.maximum(conv(half(image), first), 0)), second))
-    found = simulated(to_half(graph)[0]).infer({"image": image})["logits"]
+    found = simulated(ToFp16()(graph).model).infer({"image": image})["logits"]
     # A sum in another order may fall to the other side of the middle between two FP16 numbers.
     np.testing.assert_allclose(found, wanted, rtol=2**-9, atol=2**-9 * np.abs(wanted).max())
     np.testing.assert_array_equal(found, found.astype(np.float16).astype(np.float32))

@@ -1,6 +1,4 @@
-"""The passes that make a tensor model an image engine."""
-
-import logging
+"""What makes an image engine of a model: uint8 images in, labels out."""
 
 import numpy as np
 import onnx
@@ -12,8 +10,8 @@ from fcn_deploy.artifacts.normalization import Normalization
 from fcn_deploy.artifacts.palette import default_palette
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.graph.model import parse, serialize
-from fcn_deploy.passes import pipelines
-from fcn_deploy.passes.image_io import give_labels, take_images
+from fcn_deploy.passes.image_io import ImageInput, LabelOutput
+from fcn_deploy.passes.rewrite import Declined, Lowering
 from fcn_deploy.runtime.image import normalize
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
@@ -40,21 +38,25 @@ def _identity(classes=3, dtype=TensorProto.FLOAT):
 @pytest.mark.parametrize("normalization", [Normalization(), CAFFE], ids=["torchvision", "caffe"])
 @pytest.mark.parametrize("size", SIZES)
 def test_the_graph_normalises_as_the_runtime_does(normalization, size):
-    model, changed = take_images(parse(_identity()), normalization)
-    assert changed
+    result = ImageInput(normalization)(parse(_identity()))
+    model = result.model
+    assert result.modified
+    assert result.declined == ()
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
     backend = OnnxRuntimeBackend(serialize(model))
     assert str(backend.inputs[0]) == "image: uint8 [batch, height, width, 3]"
     images = _images(*size)
     found = backend.infer({"image": images})["logits"]
-    np.testing.assert_allclose(found, normalize(images, normalization), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        found, normalize(images, normalization), rtol=0, atol=ImageInput.tolerance * np.abs(found).max()
+    )
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_labels_are_the_argmax_of_the_logits(exported, size):
     data = exported("fcn8s").read_bytes()
     spec = ModelSpec.loads(parse(data).metadata_props["fcn_deploy.spec"])
-    engine = pipelines.run(parse(data), pipelines.image_io(spec))
+    engine = Lowering(ImageInput(spec.normalization), LabelOutput())(parse(data)).model
     onnx.checker.check_model(ir.to_proto(engine), full_check=True)
     backend = OnnxRuntimeBackend(serialize(engine))
     assert str(backend.outputs[0]) == "labels: uint8 [batch, height, width]"
@@ -65,17 +67,23 @@ def test_labels_are_the_argmax_of_the_logits(exported, size):
 
 @pytest.mark.parametrize(("classes", "dtype"), [(256, "uint8"), (257, "int32")])
 def test_labels_past_256_classes_are_int32(classes, dtype):
-    model, changed = give_labels(parse(_identity(classes)))
-    assert changed
-    assert OnnxRuntimeBackend(serialize(model)).outputs[0].dtype == dtype
+    result = LabelOutput()(parse(_identity(classes)))
+    assert result.modified
+    assert OnnxRuntimeBackend(serialize(result.model)).outputs[0].dtype == dtype
 
 
-def test_both_decline_what_is_no_exported_net_and_say_why(caplog):
-    with caplog.at_level(logging.DEBUG, "fcn_deploy"):
-        assert take_images(parse(_identity(dtype=TensorProto.UINT8)), Normalization())[1] is False
-        assert give_labels(parse(_identity(classes="channels")))[1] is False
-    assert "take_images declines: the input is UINT8" in caplog.text
-    assert "give_labels declines: the output is" in caplog.text
+def test_an_input_that_is_not_float32_maps_is_declined():
+    result = ImageInput(Normalization())(parse(_identity(dtype=TensorProto.UINT8)))
+    assert not result.modified
+    assert result.declined == (Declined("the input is UINT8 [batch,3,height,width], not float32 [N, 3, H, W]"),)
+
+
+def test_an_output_of_unknown_classes_is_declined():
+    result = LabelOutput()(parse(_identity(classes="channels")))
+    assert not result.modified
+    assert result.declined == (
+        Declined("the output is [batch,channels,height,width], not [N, C, H, W] with a known C"),
+    )
 
 
 def test_a_fixed_shape_stays_fixed():
@@ -83,6 +91,6 @@ def test_a_fixed_shape_stays_fixed():
     for value in (*graph.graph.inputs, *graph.graph.outputs):
         value.shape = ir.Shape([2, 3, 10, 12])
     spec = ModelSpec("fcn8s", 8, 1.0, 3, tuple("abc"), default_palette(3))
-    engine = pipelines.run(graph, pipelines.image_io(spec))
+    engine = Lowering(ImageInput(spec.normalization), LabelOutput())(graph).model
     assert list(engine.graph.inputs[0].shape) == [2, 10, 12, 3]
     assert list(engine.graph.outputs[0].shape) == [2, 10, 12]

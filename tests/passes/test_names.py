@@ -1,11 +1,12 @@
-import logging
+"""Names that people read: layers named after modules, dimensions of the output after those of the input."""
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
 from fcn_deploy.graph.model import parse
-from fcn_deploy.passes.names import name_dims, name_layers
+from fcn_deploy.passes.names import NameDims, NameLayers
+from fcn_deploy.passes.rewrite import Declined
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 
@@ -35,48 +36,49 @@ def _names(model):
 
 
 def test_the_position_in_a_pair_is_left_out_where_the_name_stays_unique():
-    model, changed = name_layers(_model(["conv1_1", "conv1_1.0"], ["conv1_2", "conv1_2.0"]))
-    assert changed
+    result = NameLayers()(_model(["conv1_1", "conv1_1.0"], ["conv1_2", "conv1_2.0"]))
+    model = result.model
+    assert result.modified
     assert _names(model) == ["conv1_1", "conv1_2"]
     assert model.graph[0].outputs[0].name == "conv1_1/Conv"
 
 
 def test_the_position_stays_where_it_tells_layers_apart():
-    model, _ = name_layers(_model(["features", "features.0"], ["features", "features.2"]))
+    model = NameLayers()(_model(["features", "features.0"], ["features", "features.2"])).model
     assert _names(model) == ["features.0", "features.2"]
 
 
 def test_a_layer_used_twice_gets_two_names():
-    model, _ = name_layers(_model(["head"], ["head"]))
+    model = NameLayers()(_model(["head"], ["head"])).model
     assert _names(model) == ["head", "head_1"]
 
 
 def test_the_output_of_the_graph_keeps_its_name():
-    model, _ = name_layers(_model(["score"]))
+    model = NameLayers()(_model(["score"])).model
     assert model.graph.outputs[0].name == "node_0"
 
 
-def test_a_graph_from_elsewhere_is_left_alone(caplog):
-    with caplog.at_level(logging.DEBUG, "fcn_deploy"):
-        model, changed = name_layers(_model(None, None))
-    assert not changed
-    assert _names(model) == ["node_0", "node_1"]
-    assert "name_layers declines" in caplog.text
+def test_a_graph_that_torch_did_not_write_is_left_alone():
+    result = NameLayers()(_model(None, None))
+    assert not result.modified
+    assert _names(result.model) == ["node_0", "node_1"]
+    assert result.declined == (Declined(f"no node says in {SCOPES} which module it was traced in"),)
 
 
 def test_dims_of_the_output_are_named_as_those_of_the_input_and_numbers_stay():
-    model, changed = name_dims(_model(["score"]))
-    assert changed
+    result = NameDims()(_model(["score"]))
+    model = result.model
+    assert result.modified
     assert str(model.graph.outputs[0].shape) == "[n,3,h,7]"
-    assert name_dims(model)[1] is False
+    assert not NameDims()(model).modified
 
 
-def test_dims_of_other_ranks_are_left_alone(caplog):
+def test_dims_of_other_ranks_are_left_alone():
     model = _model(["score"])
     model.graph.outputs[0].shape = ir.Shape(["n", 10])
-    with caplog.at_level(logging.DEBUG, "fcn_deploy"):
-        assert name_dims(model)[1] is False
-    assert "name_dims declines" in caplog.text
+    result = NameDims()(model)
+    assert not result.modified
+    assert result.declined == (Declined("input [n,3,h,w] and output [n,10] are not both of rank 4"),)
 
 
 @pytest.mark.parametrize("variant", ["fcn8s"])
@@ -100,15 +102,15 @@ def _with_weights(node, name):
 def test_a_convolution_that_took_in_its_batch_normalisation_keeps_its_own_name():
     model = _model(["layer1", "layer1.bn1"])
     _with_weights(model.graph[0], "layer1.conv1.weight")
-    assert _names(name_layers(model)[0]) == ["layer1.conv1"]
+    assert _names(NameLayers()(model).model) == ["layer1.conv1"]
 
 
 def test_the_path_of_the_whole_net_goes_without_saying():
     model = _model(["net", "net.stem"], ["net", "net.head"])
     _with_weights(model.graph[1], "net.head.weight")
-    assert _names(name_layers(model, root="net")[0]) == ["stem", "head"]
+    assert _names(NameLayers("net")(model).model) == ["stem", "head"]
 
 
 def test_a_number_never_makes_a_name_that_is_taken():
-    model, _ = name_layers(_model(["head_1"], ["head"], ["head"]))
+    model = NameLayers()(_model(["head_1"], ["head"], ["head"])).model
     assert _names(model) == ["head_1", "head", "head_2"]

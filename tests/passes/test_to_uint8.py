@@ -1,7 +1,5 @@
 """Integers with a sign become integers without, and nothing else changes."""
 
-import logging
-
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -12,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fcn_deploy.graph.edit import constant_of
 from fcn_deploy.graph.model import parse, serialize
-from fcn_deploy.passes.to_uint8 import store_unsigned
+from fcn_deploy.passes.rewrite import Declined
+from fcn_deploy.passes.to_uint8 import ToUint8
 from fcn_deploy.quantization.prequantized import integer_weights
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
@@ -85,8 +84,9 @@ MOVES = [
 def test_values_stay_to_the_last_bit(height, width, zero, between, weights):
     model = make(between, zero=zero)
     wanted = run(model, height, width)
-    model, changed = store_unsigned(model, weights)
-    assert changed
+    result = ToUint8(weights)(model)
+    assert result.modified
+    assert result.declined == ()
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
     np.testing.assert_array_equal(run(model, height, width), wanted)
     assert types(model) == {"UINT8"}
@@ -94,14 +94,13 @@ def test_values_stay_to_the_last_bit(height, width, zero, between, weights):
     assert stored.dtype == (ir.DataType.UINT8 if weights else ir.DataType.INT8)
     if weights:
         np.testing.assert_array_equal(constant_of(stored).astype(int), WEIGHTS.astype(int) + 128)
-    assert store_unsigned(model, ())[1] is False
+    assert not ToUint8(())(model).modified
 
 
 def test_zero_points_that_go_without_saying_are_said():
     model = make(zero_points=False)
     wanted = run(model)
-    model, changed = store_unsigned(model, ["w"])
-    assert changed
+    assert ToUint8(["w"])(model).modified
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
     np.testing.assert_array_equal(run(model), wanted)
     assert types(model) == {"UINT8"}
@@ -117,25 +116,26 @@ def test_weights_that_two_layers_share_are_stored_once():
     conv.outputs[0].name, conv.outputs[0].type = "more", ir.TensorType(ir.DataType.FLOAT)
     model.graph.extend([again, conv])
     model.graph.outputs.append(conv.outputs[0])
-    model, _ = store_unsigned(model, ["w"])
+    ToUint8(["w"])(model)
     assert len({id(value) for value in integer_weights(model.graph).values()}) == 1
     assert "w/unsigned" in model.graph.initializers
 
 
 @pytest.mark.parametrize("weights", [(), ("w",)])
-def test_activations_that_something_fills_up_stay_as_they_are(caplog, weights):
+def test_activations_that_something_fills_up_stay_as_they_are(weights):
     model = make([("Pad", ["pads", "fill"], {})])
     wanted = run(model)
-    with caplog.at_level(logging.DEBUG, "fcn_deploy"):
-        model, changed = store_unsigned(model, weights)
-    assert "store_unsigned: activations stay int8, for Pad Pad_0 would not fit them" in caplog.text
-    assert changed == bool(weights)
+    result = ToUint8(weights)(model)
+    assert result.declined == (
+        Declined("activations stay int8: shifted by 128, this Pad would give other values", "Pad_0"),
+    )
+    assert result.modified == bool(weights)
     assert types(model) == {"INT8"}
     np.testing.assert_array_equal(run(model), wanted)
 
 
-def test_without_int8_there_is_nothing_to_do(caplog):
-    model, _ = store_unsigned(make(), ["w"])
-    with caplog.at_level(logging.DEBUG, "fcn_deploy"):
-        assert store_unsigned(model, ["w"])[1] is False
-    assert "nothing is int8 that could be uint8" in caplog.text
+def test_a_graph_without_int8_is_left_alone():
+    model = ToUint8(["w"])(make()).model
+    before = serialize(model)
+    assert not ToUint8(["w"])(model).modified
+    assert serialize(model) == before

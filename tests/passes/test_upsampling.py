@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from fcn_deploy.graph.model import parse, serialize
-from fcn_deploy.passes.upsampling import rewrite_upsampling
+from fcn_deploy.passes.rewrite import Declined
+from fcn_deploy.passes.upsampling import RewriteUpsampling
 
 
 def model_of(weights, bias=None, **attributes):
@@ -29,8 +30,8 @@ def run(data, image):
 
 
 def rewritten(data):
-    model, changed = rewrite_upsampling(parse(data))
-    return serialize(model), changed, [node.op_type for node in model.graph]
+    result = RewriteUpsampling()(parse(data))
+    return serialize(result.model), result.modified, [node.op_type for node in result.model.graph]
 
 
 def check(data, channels, height, width, batch=1):
@@ -38,7 +39,7 @@ def check(data, channels, height, width, batch=1):
     wanted = run(data, image)
     found = run(rewritten(data)[0], image)
     assert found.shape == wanted.shape
-    np.testing.assert_allclose(found, wanted, atol=1e-5 * max(1.0, np.abs(wanted).max()), rtol=0)
+    np.testing.assert_allclose(found, wanted, atol=RewriteUpsampling.tolerance * max(1.0, np.abs(wanted).max()), rtol=0)
 
 
 def bilinear(stride, kernel=None):
@@ -138,9 +139,10 @@ def test_weights_that_are_zero_between_channels_make_groups(stride, channels, bi
     weights[range(channels), range(channels)] = np.random.default_rng(0).normal(size=(channels, 5, 5))
     bias = np.arange(channels, dtype=np.float32) if biased else None
     data = model_of(weights, bias, strides=list(stride), pads=list(pads))
-    model, changed = rewrite_upsampling(parse(data))
-    assert changed
-    (layer,) = (node for node in model.graph if node.name == "upscore")
+    result = RewriteUpsampling()(parse(data))
+    assert result.modified
+    assert result.declined == ()
+    (layer,) = (node for node in result.model.graph if node.name == "upscore")
     assert layer.attributes.get_int("group") == channels
     assert (layer.op_type == "Conv") is (stride[0] == stride[1] >= 4)
     check(data, channels, *size)
@@ -155,7 +157,7 @@ def test_interpolation_strides_may_differ():
 
 def test_a_layer_that_multiplies_keeps_its_name():
     weights = np.random.default_rng(0).normal(size=(2, 3, 4, 4)).astype(np.float32)
-    model, _ = rewrite_upsampling(parse(model_of(weights, strides=[4, 4], pads=[0, 0, 0, 0])))
+    model = RewriteUpsampling()(parse(model_of(weights, strides=[4, 4], pads=[0, 0, 0, 0]))).model
     assert [(node.name, node.op_type) for node in model.graph] == [
         ("upscore", "Conv"),
         ("upscore/DepthToSpace", "DepthToSpace"),
@@ -163,17 +165,31 @@ def test_a_layer_that_multiplies_keeps_its_name():
 
 
 @pytest.mark.parametrize(
-    ("shape", "attributes"),
+    ("shape", "attributes", "reason"),
     [
-        ((2, 3, 3, 3), {"strides": [1, 1]}),
-        ((2, 3, 4, 4), {"strides": [2, 2]}),
-        ((2, 3, 5, 5), {"strides": [4, 5]}),
-        ((2, 3, 5, 5), {"strides": [4, 4], "dilations": [2, 2]}),
-        ((2, 3, 5, 5), {"strides": [4, 4], "auto_pad": "SAME_UPPER"}),
+        ((2, 3, 3, 3), {"strides": [1, 1]}, "its strides are (1, 1), not two equal ones of 4 or more"),
+        ((2, 3, 4, 4), {"strides": [2, 2]}, "its strides are (2, 2), not two equal ones of 4 or more"),
+        ((2, 3, 5, 5), {"strides": [4, 5]}, "its strides are (4, 5), not two equal ones of 4 or more"),
+        ((2, 3, 5, 5), {"strides": [4, 4], "pads": [5] * 4}, "it cuts off more than a kernel"),
+        ((2, 3, 5, 5), {"strides": [4, 4], "dilations": [2, 2]}, "it is dilated"),
+        ((2, 3, 5, 5), {"strides": [4, 4], "auto_pad": "SAME_UPPER"}, "its padding depends on the size"),
+        ((2, 3, 5), {"strides": [4]}, "its weights are not constant float32 [in, out, kH, kW]"),
     ],
 )
-def test_what_neither_can_express_stays_as_it_is(shape, attributes):
-    data = model_of(np.ones(shape, np.float32), **attributes)
-    _, changed, operators = rewritten(data)
-    assert not changed
-    assert operators == ["ConvTranspose"]
+def test_what_no_rewrite_can_express_is_declined(shape, attributes, reason):
+    model = parse(model_of(np.ones(shape, np.float32), **attributes))
+    before = serialize(model)
+    result = RewriteUpsampling()(model)
+    assert not result.modified
+    assert result.declined == (Declined(reason, "upscore"),)
+    assert serialize(model) == before
+
+
+def test_an_interpolation_past_a_border_of_one_pixel_is_declined():
+    data = model_of(bilinear(2)[np.newaxis, np.newaxis], strides=[2, 2], output_padding=[1, 1], group=1)
+    model = parse(data)
+    assert RewriteUpsampling()(model).modified
+    kernel = bilinear(4)
+    data = model_of(kernel[np.newaxis, np.newaxis], strides=[4, 4], output_padding=[3, 3])
+    result = RewriteUpsampling()(parse(data))
+    assert result.declined == (Declined("it gives more than a border of one pixel covers", "upscore"),)

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.errors import UsageError
 from fcn_deploy.graph.layers import list_layers
 from fcn_deploy.graph.model import parse, serialize
-from fcn_deploy.passes.unused import remove_unused
-from fcn_deploy.passes.winograd import multiply_by_winograd, winograd_layers
+from fcn_deploy.passes.rewrite import Declined
+from fcn_deploy.passes.winograd import Winograd, winograd_candidates, winograd_layers, winograd_nodes
 
 
 def model_of(channels, outputs, *, biased=True, kernel=3, rectified=False, **attributes):
@@ -37,8 +38,9 @@ def model_of(channels, outputs, *, biased=True, kernel=3, rectified=False, **att
 
 def rewritten(data):
     model = parse(data)
-    model, changed = multiply_by_winograd(model, winograd_layers(model.graph, least_channels=1))
-    return remove_unused(model)[0], changed
+    result = Winograd(winograd_candidates(model.graph, least_channels=1))(model)
+    RemoveUnusedNodesPass()(model)
+    return model, result.modified
 
 
 def run(data, image):
@@ -50,7 +52,7 @@ def check(data, shape):
     image = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     wanted, found = run(data, image), run(serialize(rewritten(data)[0]), image)
     assert found.shape == wanted.shape
-    assert np.abs(found - wanted).max() <= 1e-5 * max(1.0, np.ptp(wanted))
+    assert np.abs(found - wanted).max() <= Winograd.tolerance * max(1.0, np.ptp(wanted))
 
 
 @settings(max_examples=60, deadline=None)
@@ -100,20 +102,23 @@ def test_other_convolutions_stay_as_they_are(attributes):
 
 @pytest.mark.parametrize(("channels", "outputs", "pays"), [(128, 128, True), (127, 128, False), (128, 127, False)])
 def test_by_itself_it_takes_many_channels_on_both_sides(channels, outputs, pays):
-    assert multiply_by_winograd(parse(model_of(channels, outputs, pads=[1] * 4)))[1] is pays
+    result = Winograd()(parse(model_of(channels, outputs, pads=[1] * 4)))
+    assert result.modified is pays
+    reason = "fewer than 128 channels: it would not be faster"
+    assert result.declined == (() if pays else (Declined(reason, "conv"),))
 
 
 def test_only_the_layers_that_are_named_are_replaced():
-    assert not multiply_by_winograd(parse(model_of(128, 128, pads=[1] * 4)), ())[1]
+    assert not Winograd(())(parse(model_of(128, 128, pads=[1] * 4))).modified
     with pytest.raises(UsageError, match="for other layers; got other; expected float 3x3"):
-        multiply_by_winograd(parse(model_of(3, 3, pads=[1] * 4)), ("other",))
+        Winograd(("other",))(parse(model_of(3, 3, pads=[1] * 4)))
 
 
 def test_nodes_without_names_are_left_alone():
     model = parse(model_of(128, 128, pads=[1] * 4, rectified=True))
     for node in model.graph:
         node.name = ""
-    assert not multiply_by_winograd(model)[1]
+    assert not Winograd()(model).modified
 
 
 def test_what_stands_for_a_layer_is_listed_with_its_name_and_parameters():
@@ -123,3 +128,23 @@ def test_what_stands_for_a_layer_is_listed_with_its_name_and_parameters():
     assert layers["conv"].parameters == 3 * 16 * 9
     assert layers["conv"].weights == (36, 1, 16, 3)
     assert layers["conv"].macs == 36 * 16 * 3 * (2 * 3)  # six tiles, where the convolution has 144 a tile
+
+
+def test_a_layer_that_was_replaced_is_found_with_all_its_nodes():
+    model, _ = rewritten(model_of(3, 16, pads=[1] * 4, rectified=True))
+    assert winograd_layers(model.graph) == ("conv",)
+    nodes = winograd_nodes(model.graph, "conv")
+    assert "conv" in nodes
+    assert set(nodes) == {node.name for node in model.graph} - {"relu"}
+
+
+def test_a_matrix_product_of_the_net_s_own_is_not_taken_for_winograd_s():
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["image", "w"], ["logits"], "head")],
+        "g",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 5])],
+        [numpy_helper.from_array(np.ones((3, 5), np.float32), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    assert winograd_layers(parse(model.SerializeToString()).graph) == ()

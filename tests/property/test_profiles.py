@@ -72,5 +72,5 @@ def test_every_input_must_fit():
 
 @pytest.mark.parametrize("bad", [((2,), (1,), (3,)), ((1,), (4,), (3,)), ((1, 1), (1,), (1,))])
 def test_what_is_no_range_is_refused(bad):
-    with pytest.raises(ArtifactError, match="no range"):
+    with pytest.raises(ArtifactError, match="bad range of shapes"):
         ShapeRange(*bad)

@@ -174,6 +174,17 @@ def test_a_tensor_that_was_always_zero_is_no_division_by_zero():
     np.testing.assert_array_equal(found, 0)
 
 
+@pytest.mark.parametrize("tiny", [1e-45, 1e-43, 1e-40])
+@pytest.mark.parametrize("bias", [None, 1e-41, 5.0])
+def test_weights_below_what_float32_scales_can_say_are_no_division_by_zero(tiny, bias):
+    weight = np.full((2, 2, 3, 3), tiny, np.float32)
+    data = _conv_model(weight, None if bias is None else np.full(2, bias, np.float32))
+    model = parse(data)
+    emit_onnxruntime(model, {"a": Range(0, 1e-3), "r": Range(0, 5)}, ["conv"])
+    found = _session(serialize(model)).run(None, {"image": np.full((1, 2, 4, 4), 1e-3, np.float32)})[0]
+    np.testing.assert_allclose(found, bias or 0, atol=0.01)
+
+
 def test_unknown_layers_and_missing_ranges_are_refused(exported):
     model = parse(exported("fcn8s").read_bytes())
     with pytest.raises(InputError, match="cannot be quantised"):

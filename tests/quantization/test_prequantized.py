@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from fcn_deploy.calibration.observer import observe
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.graph.edit import constant_of
-from fcn_deploy.graph.model import parse
+from fcn_deploy.graph.model import load_exported, parse
 from fcn_deploy.quantization.prequantized import (
     holds_qdq,
     integer_weights,
@@ -60,7 +60,7 @@ def test_integer_operators_are_refused_with_the_remedy(load):
 
 def test_there_is_nothing_to_calibrate_in_it(load, quantized, exported, photos):
     with pytest.raises(InputError, match="quantised already, with scales of its own") as caught:
-        observe(quantized("reduced").read_bytes(), photos[:1])
+        observe(load_exported(quantized("reduced")), photos[:1])
     assert caught.value.exit_code == 6
     assert "build-engine --int8 takes it as it is" in str(caught.value)
     require_float(parse(exported("fcn8s").read_bytes()))

@@ -170,7 +170,7 @@ def test_scales_cover_the_range_and_the_error_is_what_rounding_allows(scale, lar
 
 def test_what_was_always_zero_is_no_division_by_zero():
     model = _graph([_node("Identity", "image", "a"), _node("Conv", "a w", "logits")], w=np.zeros((4, 4, 1, 1), "f4"))
-    emit_tensorrt(model, {"a": Range(0, 0)}, ["logits"], TensorRtScheme(half_scales=True))
+    emit_tensorrt(model, {"a": Range(0, 0)}, ["logits"], TensorRtScheme(fp16_scales=True))
     np.testing.assert_array_equal(_run(model, np.ones((1, 4, 2, 2), np.float32)), 0)
 
 

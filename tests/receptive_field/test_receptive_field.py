@@ -16,7 +16,7 @@ from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.errors import InputError
 from fcn_deploy.graph.model import parse
 from fcn_deploy.models import FCN
-from fcn_deploy.models.adapter import WrappedNet
+from fcn_deploy.models.adapter import AdaptedNet
 from fcn_deploy.onnx_export.tracing import ExportConfig, export_onnx
 from fcn_deploy.receptive_field import receptive_field
 from fcn_deploy.runtime.tiling import Tiling
@@ -162,7 +162,7 @@ def spec(padding=None, model=None):
 
 
 def exported(net, padding=None, shape=None):
-    wrapped = WrappedNet(custom_nets.trained(net), padding).eval()
+    wrapped = AdaptedNet(custom_nets.trained(net), padding).eval()
     proto, _ = export_onnx(wrapped, spec(padding, model=True), ExportConfig(shape=shape))
     data = proto.SerializeToString()
     return data, ModelSpec.loads({entry.key: entry.value for entry in proto.metadata_props}["fcn_deploy.spec"])

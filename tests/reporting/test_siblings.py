@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from fcn_deploy.artifacts.palette import default_palette
-from fcn_deploy.artifacts.sidecar import EngineFile, Precision, Sidecar, Source
+from fcn_deploy.artifacts.precision import Precision
+from fcn_deploy.artifacts.sidecar import EngineFile, Sidecar, Source
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.evaluation.latency import Timing
-from fcn_deploy.reporting.siblings import find_twins
+from fcn_deploy.reporting.siblings import find_siblings
 
 FP16 = Sidecar(
     engine=EngineFile("net.fp16.engine", "ab" * 32, 7),
@@ -25,8 +26,8 @@ INT8 = replace(FP16, precision=Precision("int8", "fp16"), source=Source("cd" * 3
 
 
 def measured(int8, fp16, first=INT8, second=FP16):
-    timings = [Timing("a/i", np.array(int8, float)), Timing("a/h", np.array(fp16, float)), Timing("pt", np.ones(4))]
-    return find_twins({"a/i": first, "a/h": second, "pt": None}, timings, ["i", "h", "pt"])
+    timings = [Timing("i", np.array(int8, float)), Timing("h", np.array(fp16, float)), Timing("pt", np.ones(4))]
+    return find_siblings({"i": first, "h": second, "pt": None}, timings)
 
 
 @pytest.mark.parametrize(
@@ -41,9 +42,9 @@ def measured(int8, fp16, first=INT8, second=FP16):
         ),
     ],
 )
-def test_one_sentence_with_the_quartiles(int8, faster, text):
-    (twins,) = measured(int8, [10] * 4)
-    assert (twins.faster, str(twins)) == (faster, text)
+def test_one_sentence_says_which_of_two_siblings_is_faster_and_by_how_much(int8, faster, text):
+    (pair,) = measured(int8, [10] * 4)
+    assert (pair.faster, str(pair)) == (faster, text)
 
 
 @pytest.mark.parametrize(
@@ -56,5 +57,5 @@ def test_one_sentence_with_the_quartiles(int8, faster, text):
         None,
     ],
 )
-def test_others_are_no_twins(other):
+def test_engines_that_differ_in_more_than_int8_and_fp16_are_not_siblings(other):
     assert measured([6] * 4, [10] * 4, second=other) == []

@@ -1,50 +1,48 @@
 import io
+import json
 import re
 
-import numpy as np
 import pytest
 from rich.console import Console
 
-from fcn_deploy.evaluation.accuracy import Drop
-from fcn_deploy.evaluation.comparison import Assessment
-from fcn_deploy.evaluation.gates import judge
-from fcn_deploy.evaluation.latency import Timing
-from fcn_deploy.evaluation.parity import Parity
+from fcn_deploy.artifacts.gate import Gate
+from fcn_deploy.artifacts.measures import Drop, Parity, Ratio
+from fcn_deploy.artifacts.summary import EngineSummary, Summary
 from fcn_deploy.reporting.tables import summary_table
-from fcn_deploy.workflows.summary import EngineResult, Summary
 
 
-def _timing(*milliseconds):
-    return Timing("", np.array(milliseconds))
-
-
-def _engine(precision, size, agreement, drop, timing):
-    confusion = None if drop is None else np.array([[[9, 1], [1, 9]]])
-    parity = Parity(100, agreement)
-    return EngineResult(
+def _engine(precision, size, agreement, drop, median, vs_pytorch, vs_fp32, passed):
+    return EngineSummary(
         file=f"fcn16s.{precision}.onnx",
-        size=size,
+        bytes=size,
         precision=precision,
-        assessment=Assessment(parity, confusion, drop),
-        verdict=judge(precision, parity, drop),
-        timing=timing,
+        gate=Gate(agreement, passed),
+        failures=() if passed else ("agreement 95.000%, required 97%",),
+        parity=Parity(100, agreement),
+        miou=None if drop is None else 81.8182,
+        miou_drop=drop,
+        median_ms=median,
+        percentiles_ms={},
+        vs_pytorch=vs_pytorch,
+        vs_fp32=vs_fp32,
     )
 
 
 def _summary(labelled):
     drops = (Drop(0.0, 0.0, 0.0), Drop(10.25, -0.5, 11.75)) if labelled else (None, None)
+    ratios = (Ratio(0.2, 0.2, 0.2), Ratio(1.0, 1.0, 1.0)), (Ratio(0.1, 0.075, 0.125), Ratio(0.5, 0.375, 0.625))
     return Summary(
         model="fcn16s.onnx",
         variant="fcn16s",
         export_error=1e-6,
         calibration={"observed": 1000, "judged": 1000},
-        engines=(
-            _engine("fp32", 537_000_000, 1.0, drops[0], _timing(2000.0, 2000.0)),
-            _engine("int8", 134_500_000, 0.95, drops[1], _timing(500.0, 1500.0)),
-        ),
-        pytorch=_timing(10000.0, 10000.0),
-        pytorch_miou=81.82 if labelled else None,
         shape=(1024, 2048),
+        pytorch_ms=10000.0,
+        pytorch_miou=81.82 if labelled else None,
+        engines=(
+            _engine("fp32", 537_000_000, 1.0, drops[0], 2000.0, *ratios[0], True),
+            _engine("int8", 134_500_000, 0.95, drops[1], 1000.0, *ratios[1], False),
+        ),
     )
 
 
@@ -55,9 +53,9 @@ def _lines(summary):
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_the_largest_figures_stand_whole_at_80_columns(labelled):
+def test_the_largest_figures_of_a_summary_stand_whole_at_80_columns(labelled):
     lines = _lines(_summary(labelled))
-    assert lines[0] == "fcn16s, judged on 1000 images; image to labels at 1024x2048"
+    assert lines[0] == "fcn16s, gates on 1000 images; image to labels at 1024x2048"
     assert max(map(len, lines)) <= 80
     assert "…" not in "".join(lines)
     rows = [re.split(r"\s{2,}", line.strip()) for line in lines[1:]]
@@ -73,3 +71,8 @@ def test_the_largest_figures_stand_whole_at_80_columns(labelled):
         assert found["mIoU"] == ["81.82", "81.82", "81.82"]
         assert found["mIoU drop"] == ["-", "+0.00", "+10.25"]
         assert found["95% interval"] == ["+0.00 to +0.00", "-0.50 to +11.75"]
+
+
+def test_a_summary_read_from_its_json_has_the_same_table():
+    summary = _summary(True)
+    assert _lines(Summary.from_json(json.loads(json.dumps(summary.to_json())))) == _lines(summary)

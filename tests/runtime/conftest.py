@@ -1,9 +1,10 @@
-"""Engines for the tests of the runtime: of the exported FCN-8s, and of nets of one layer that need no torch."""
+"""Engines for the tests of the runtime: of the exported FCN-8s, and of nets with one layer that need no torch."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fcn_deploy.artifacts.normalization import Normalization
 from fcn_deploy.artifacts.palette import default_palette
-from fcn_deploy.artifacts.sidecar import EngineFile, Precision, Sidecar, Source, sidecar_path
+from fcn_deploy.artifacts.precision import Precision
+from fcn_deploy.artifacts.sidecar import EngineFile, Sidecar, Source, sidecar_path
 from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.files import sha256_file, write_json
-from fcn_deploy.runtime.tensorrt.driver import Gpu
-from fcn_deploy.runtime.tensorrt.flavor import Flavor
-from fcn_deploy.workflows import steps
+from fcn_deploy.runtime import cpu
 from tests.support import fake_nvidia
 
 
@@ -28,15 +28,15 @@ def engine(exported, ranges_file, tmp_path_factory) -> Callable[..., Path]:
     """Builds an engine of the exported FCN-8s, once a session."""
     folder = tmp_path_factory.mktemp("engines")
 
-    def build(io: str = "image", precision: str = "fp32", target_cpu: str = "generic") -> Path:
+    def path_of(io: str = "image", precision: str = "fp32", target_cpu: str = "generic") -> Path:
         path = folder / f"{io}.{precision}.{target_cpu}.onnx"
         if not path.exists():
             config = BuildConfig(precision, io, target_cpu=target_cpu)
             ranges = ranges_file("fcn8s") if precision == "int8" else None
-            steps.build(exported("fcn8s"), config, ranges).save(path)
+            build(exported("fcn8s"), config, ranges).save(path)
         return path
 
-    return build
+    return path_of
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def moved(tmp_path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def make_spec() -> Callable[..., ModelSpec]:
-    """Makes the spec of a net that nobody trained."""
+    """Makes the spec of an untrained net."""
 
     def make(classes: int = 4, normalization: Normalization | None = None) -> ModelSpec:
         names = tuple(f"class {index}" for index in range(classes))
@@ -96,29 +96,33 @@ def tiny_net(tmp_path, make_spec) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def world(monkeypatch) -> fake_nvidia.World:
+def vnni(monkeypatch) -> Callable[[bool | None], None]:
+    """Says whether this machine's CPU has VNNI; None if it does not say."""
+
+    def say(answer: bool | None) -> None:
+        monkeypatch.setattr(cpu, "has_vnni", lambda: answer)
+
+    return say
+
+
+@pytest.fixture
+def world() -> Iterator[fake_nvidia.World]:
     """A machine with one fake GPU and all three fake libraries."""
-    made = fake_nvidia.World()
-    core, driver = fake_nvidia.cuda_core(made), fake_nvidia.cuda_driver(made)
-    versions = {"tensorrt": "10.3.0", "tensorrt-rtx": "1.7.1.116", "tensorrt-lean": "10.3.0"}
-    made.libraries = {name: fake_nvidia.library(made, name, version) for name, version in versions.items()}
-    made.gpus = (Gpu(0, "Fake", "8.6", 1 << 30),)
+    with fake_nvidia.installed(fake_nvidia.World()) as made:
+        yield made
 
-    def load(flavor: Flavor) -> object:
-        made.did("load", flavor.name)
-        return made.libraries[flavor.name]
 
-    def find_gpus() -> tuple[Gpu, ...]:
-        made.did("driver")
-        return made.gpus
+@pytest.fixture
+def world_with() -> Iterator[Callable[..., fake_nvidia.World]]:
+    """Makes a machine with one fake GPU and some of the fake libraries, by the names of their flavors."""
+    with ExitStack() as stack:
 
-    monkeypatch.setattr("fcn_deploy.runtime.tensorrt.cuda._installed", lambda: True)
-    monkeypatch.setattr("fcn_deploy.runtime.tensorrt.cuda._core", lambda: core)
-    monkeypatch.setattr("fcn_deploy.runtime.tensorrt.cuda._driver", lambda: driver)
-    monkeypatch.setattr("fcn_deploy.runtime.tensorrt.backend.find_gpus", find_gpus)
-    monkeypatch.setattr(Flavor, "load", load)
-    monkeypatch.setattr(Flavor, "installed", property(lambda flavor: flavor.name in made.libraries))
-    return made
+        def make(*libraries: str) -> fake_nvidia.World:
+            made = fake_nvidia.World()
+            made.libraries = set(libraries)
+            return stack.enter_context(fake_nvidia.installed(made))
+
+        yield make
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Cores are lent in order, and never more than there are."""
+"""Cores are lent in order, and never more of them than there are."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from fcn_deploy.runtime.cores import Cores
 
 
 class Workers:
-    """Threads that borrow cores and hold them until they are told to give them back."""
+    """Threads that borrow cores and hold them until `stop`."""
 
     def __init__(self, cores):
         self.cores, self.holding, self.gates, self.threads = cores, [], {}, []
@@ -41,7 +41,7 @@ class Workers:
         time.sleep(0.1)
 
 
-def test_what_fits_runs_together_and_the_rest_waits_in_order():
+def test_calls_run_together_if_there_are_cores_and_wait_in_order_otherwise():
     workers = Workers(Cores(4))
     for name, wanted in (("a", 2), ("b", 2), ("c", 4), ("d", 1)):
         workers.start(name, wanted)
@@ -56,7 +56,7 @@ def test_what_fits_runs_together_and_the_rest_waits_in_order():
     assert workers.holding == []
 
 
-def test_more_than_there_are_is_all_of_them():
+def test_a_call_that_wants_more_cores_than_there_are_gets_all():
     workers = Workers(Cores(2))
     workers.start("a", 64)
     assert workers.holding == ["a"]
@@ -64,7 +64,7 @@ def test_more_than_there_are_is_all_of_them():
     assert workers.holding == []
 
 
-def test_an_error_gives_them_back():
+def test_cores_are_returned_after_an_error():
     cores = Cores(1)
     with pytest.raises(KeyError), cores.lend(1):
         raise KeyError
@@ -72,7 +72,7 @@ def test_an_error_gives_them_back():
         pass
 
 
-def test_who_needs_none_does_not_wait():
+def test_a_call_that_wants_no_cores_does_not_wait():
     workers = Workers(Cores(1))
     for name in ("a", "b"):
         workers.start(name, 1)
@@ -83,7 +83,7 @@ def test_who_needs_none_does_not_wait():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_forked_process_has_all_of_them():
+def test_all_cores_are_free_in_a_forked_process():
     script = """
 import os, sys
 from fcn_deploy.runtime.cores import CORES
@@ -98,7 +98,7 @@ with CORES.lend(CORES.count):
 
 
 @pytest.mark.parametrize(("threads", "together"), [(None, 1), (1, 2)])
-def test_segmenters_run_at_the_same_time_as_far_as_there_are_cores(engine, photos, monkeypatch, threads, together):
+def test_as_many_segmenters_run_at_the_same_time_as_there_are_cores_for(engine, photos, monkeypatch, threads, together):
     monkeypatch.setattr(module, "CORES", Cores(2))
     running, most, lock = 0, 0, threading.Lock()
 
@@ -131,7 +131,7 @@ def test_segmenters_run_at_the_same_time_as_far_as_there_are_cores(engine, photo
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not bind processes to cores")
-def test_cores_that_this_process_may_not_use_are_none():
+def test_only_cores_that_this_process_may_use_are_counted():
     script = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
     script += "from fcn_deploy.runtime.cores import CORES; print(CORES.count)"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "1\n"

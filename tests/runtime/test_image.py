@@ -55,7 +55,7 @@ def test_normalised_images_are_contiguous_float32_in_channel_order(photos):
     assert result.shape == (2, 3, *images.shape[1:3])
 
 
-def test_normalising_leaves_the_image_as_it_was(photos):
+def test_normalising_does_not_change_the_image(photos):
     image = photos[0][np.newaxis].copy()
     normalize(image, CAFFE)
     np.testing.assert_array_equal(image[0], photos[0])
@@ -71,7 +71,7 @@ def test_an_image_becomes_a_batch_of_one_without_a_copy(photos):
     assert check_images(batch) is batch
 
 
-def test_a_list_of_images_is_refused_and_told_of_batches(photos):
+def test_a_list_of_images_is_refused_and_the_error_names_batches(photos):
     with pytest.raises(InputError, match=r"got a list; expected a numpy array.*fix: np\.stack") as caught:
         check_images(photos)
     assert isinstance(caught.value, ValueError)
@@ -154,5 +154,5 @@ def test_an_overlay_of_another_size_is_refused(photos):
 
 @pytest.mark.parametrize("opacity", [-0.1, 1.1, float("nan")])
 def test_an_opacity_out_of_range_is_refused(photos, opacity):
-    with pytest.raises(InputError, match=r"bad opacity; got .*expected 0\.\.1"):
+    with pytest.raises(InputError, match=r"bad `opacity`; got .*expected 0\.\.1"):
         overlay(photos[0], np.zeros(photos[0].shape[:2], np.uint8), PALETTE, opacity)

@@ -15,10 +15,10 @@ from fcn_deploy.errors import ArtifactError, ClosedError, DependencyError, Input
 from fcn_deploy.runtime.backend import check_feeds
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.runtime.open import open_backend
+from fcn_deploy.runtime.options import RuntimeOptions
 
 DYNAMIC = (TensorSpec("image", "float32", ("batch", 3, "height", "width")),)
 FIXED = (TensorSpec("image", "uint8", (1, 8, 12, 3)),)
-ORT = "fcn_deploy.runtime.onnxruntime.ort"
 
 
 def zeros(*shape, dtype=np.float32):
@@ -32,7 +32,7 @@ def tiny(tiny_net):
 
 @pytest.fixture
 def session_options(monkeypatch):
-    """What sessions are opened with, in order: options and providers."""
+    """The options and providers that sessions are opened with, in order."""
     opened = []
     real = ort.InferenceSession
 
@@ -40,7 +40,7 @@ def session_options(monkeypatch):
         opened.append((options, providers))
         return real(model, options, providers=providers)
 
-    monkeypatch.setattr(f"{ORT}.InferenceSession", recording)
+    monkeypatch.setattr(ort, "InferenceSession", recording)
     return opened
 
 
@@ -48,7 +48,7 @@ def session_options(monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 1, 1), (4, 3, 33, 65)])
-def test_arrays_that_fit_are_let_through(shape):
+def test_arrays_that_fit_are_accepted(shape):
     check_feeds(DYNAMIC, zeros(*shape))
     check_feeds(FIXED, zeros(1, 8, 12, 3, dtype=np.uint8))
     check_feeds((), {})
@@ -63,7 +63,7 @@ def test_missing_and_unknown_inputs_are_named(feeds):
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float16, np.uint8, np.int32])
-def test_another_dtype_is_named(dtype):
+def test_a_wrong_dtype_is_named(dtype):
     wanted = rf"input image has the wrong dtype; got {np.dtype(dtype)}; expected float32"
     with pytest.raises(InputError, match=wanted):
         check_feeds(DYNAMIC, zeros(1, 3, 4, 4, dtype=dtype))
@@ -72,7 +72,7 @@ def test_another_dtype_is_named(dtype):
 @pytest.mark.parametrize(
     "shape", [(3, 4, 4), (1, 1, 3, 4, 4), (1, 4, 4, 3), (1, 1, 4, 4), (0, 3, 4, 4), (1, 3, 0, 4), (1, 3, 4, 0), ()]
 )
-def test_another_shape_is_named(shape):
+def test_a_wrong_shape_is_named(shape):
     wanted = "input image has the wrong shape; got {}; expected image: float32 [batch, 3, height, width]"
     with pytest.raises(InputError, match=re.escape(wanted.format(list(shape)))) as caught:
         check_feeds(DYNAMIC, zeros(*shape))
@@ -80,7 +80,7 @@ def test_another_shape_is_named(shape):
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 12, 3), (1, 9, 12, 3), (1, 8, 13, 3)])
-def test_fixed_sizes_are_kept(shape):
+def test_another_size_on_a_fixed_axis_is_refused(shape):
     with pytest.raises(InputError, match="wrong shape"):
         check_feeds(FIXED, zeros(*shape, dtype=np.uint8))
 
@@ -95,7 +95,7 @@ def test_the_input_that_does_not_fit_is_the_one_named():
 
 
 def test_a_file_is_opened_by_its_suffix(tiny):
-    backend = open_backend(tiny, threads=1)
+    backend = open_backend(str(tiny), RuntimeOptions(threads=1))
     assert isinstance(backend, OnnxRuntimeBackend)
     assert backend.name == "onnxruntime"
 
@@ -107,7 +107,7 @@ def test_a_missing_file_is_an_input_error_whatever_its_suffix(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".ONNX.txt", ""])
-def test_what_no_backend_runs_is_refused(tmp_path, suffix):
+def test_a_file_with_another_suffix_is_refused(tmp_path, suffix):
     path = tmp_path / f"net{suffix}"
     path.write_bytes(b"content")
     with pytest.raises(InputError, match=r"ends in \.onnx, \.engine or \.plan") as caught:
@@ -115,16 +115,24 @@ def test_what_no_backend_runs_is_refused(tmp_path, suffix):
     assert caught.value.exit_code == 6
 
 
-def test_host_code_is_for_tensorrt_only(tiny):
-    with pytest.raises(UsageError, match="allow_host_code is for TensorRT plans") as caught:
-        open_backend(tiny, allow_host_code=True)
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"allow_host_code": True}, "`allow_host_code` is for TensorRT plans"),
+        ({"device": 1}, '`device` is for TensorRT plans, and for ONNX with `provider="cuda"`'),
+        ({"tile": (64, 64)}, "`tile` is for a Segmenter, not for a backend"),
+    ],
+)
+def test_an_option_that_a_model_does_not_take_is_a_usage_error(tiny, options, words):
+    with pytest.raises(UsageError, match=re.escape(words)) as caught:
+        open_backend(tiny, RuntimeOptions(**options))
     assert caught.value.exit_code == 2
 
 
 # OnnxRuntimeBackend
 
 
-def test_it_says_what_goes_in_and_out(tiny):
+def test_inputs_outputs_and_metadata_are_the_models(tiny):
     backend = OnnxRuntimeBackend(tiny)
     assert backend.inputs == (TensorSpec("image", "float32", ("batch", 3, "height", "width")),)
     assert backend.outputs == (TensorSpec("logits", "float32", ("batch", 4, "height", "width")),)
@@ -138,7 +146,7 @@ def test_an_image_engine_takes_and_gives_bytes(engine):
     assert str(backend.outputs[0]) == "labels: uint8 [batch, height, width]"
 
 
-def test_a_file_and_its_bytes_are_the_same(tiny):
+def test_a_file_and_its_bytes_give_the_same(tiny):
     feeds = {"image": np.random.default_rng(0).normal(size=(2, 3, 5, 7)).astype(np.float32)}
     logits = OnnxRuntimeBackend(tiny).infer(feeds)["logits"]
     np.testing.assert_array_equal(OnnxRuntimeBackend(tiny.read_bytes()).infer(feeds)["logits"], logits)
@@ -168,12 +176,12 @@ def test_without_a_number_of_threads_the_library_chooses(tiny, session_options):
 
 
 @pytest.mark.parametrize("threads", [0, -1])
-def test_no_threads_are_a_usage_error(tiny, threads):
+def test_less_than_one_thread_is_a_usage_error(tiny, threads):
     with pytest.raises(UsageError, match=f"bad number of threads; got {threads}; expected 1 or more"):
         OnnxRuntimeBackend(tiny, threads=threads)
 
 
-def test_simulated_quantisation_is_told_to_the_session(tiny, session_options):
+def test_simulated_quantisation_is_an_option_of_the_session(tiny, session_options):
     OnnxRuntimeBackend(tiny, simulate_quantization=True)
     assert session_options[0][0].get_session_config_entry("session.disable_quant_qdq") == "1"
 
@@ -220,21 +228,21 @@ def test_weights_of_all_8_bits_saturate_on_no_cpu(activations):
     np.testing.assert_array_equal(found, np.full((1, 4, 3, 3), limit * 127 * channels * 9, np.float32))
 
 
-@pytest.mark.parametrize("vnni", [False, None])
-def test_weights_are_made_unsigned_where_their_products_may_saturate(tiny, session_options, monkeypatch, vnni):
-    monkeypatch.setattr("fcn_deploy.runtime.onnxruntime.has_vnni", lambda: vnni)
+@pytest.mark.parametrize("answer", [False, None])
+def test_without_vnni_weights_are_made_unsigned(tiny, session_options, vnni, answer):
+    vnni(answer)
     OnnxRuntimeBackend(tiny)
     assert session_options[0][0].get_session_config_entry("session.x64quantprecision") == "1"
 
 
-def test_and_not_where_they_cannot_for_such_kernels_are_slow(tiny, session_options, monkeypatch):
-    monkeypatch.setattr("fcn_deploy.runtime.onnxruntime.has_vnni", lambda: True)
+def test_with_vnni_weights_stay_signed_because_their_kernels_are_faster(tiny, session_options, vnni):
+    vnni(True)
     OnnxRuntimeBackend(tiny)
     with pytest.raises(RuntimeError, match="x64quantprecision"):
         session_options[0][0].get_session_config_entry("session.x64quantprecision")
 
 
-def test_the_optimised_graph_is_written_where_asked(tiny, tmp_path):
+def test_the_optimised_graph_is_written_to_optimized_path(tiny, tmp_path):
     target = tmp_path / "optimized.onnx"
     OnnxRuntimeBackend(tiny, optimized_path=target)
     assert OnnxRuntimeBackend(target).outputs == OnnxRuntimeBackend(tiny).outputs
@@ -245,13 +253,13 @@ def test_an_unknown_provider_is_a_usage_error(tiny):
         OnnxRuntimeBackend(tiny, provider="tensorrt")
 
 
-def test_a_device_is_for_gpus(tiny):
-    with pytest.raises(UsageError, match="device is the index of a GPU; got device=0 with provider cpu"):
+def test_a_device_on_the_cpu_is_a_usage_error(tiny):
+    with pytest.raises(UsageError, match='`device` is for TensorRT plans, and for ONNX with `provider="cuda"`'):
         OnnxRuntimeBackend(tiny, device=0)
 
 
 def test_a_provider_that_is_not_installed_is_a_dependency_error(tiny, monkeypatch):
-    monkeypatch.setattr(f"{ORT}.get_available_providers", lambda: ["AzureExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["AzureExecutionProvider", "CPUExecutionProvider"])
     with pytest.raises(
         DependencyError, match=r"no cuda provider; got Azure.*pip install 'fcn-deploy\[gpu\]'"
     ) as caught:
@@ -267,8 +275,8 @@ def test_a_provider_that_does_not_start_is_a_dependency_error(tiny, monkeypatch)
         opened.extend(providers)
         return SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
 
-    monkeypatch.setattr(f"{ORT}.get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    monkeypatch.setattr(f"{ORT}.InferenceSession", falling_back)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(ort, "InferenceSession", falling_back)
     with pytest.raises(DependencyError, match="did not start its cuda provider; got a session on CPU") as caught:
         OnnxRuntimeBackend(tiny, provider="cuda", device=1)
     assert caught.value.exit_code == 7
@@ -276,7 +284,7 @@ def test_a_provider_that_does_not_start_is_a_dependency_error(tiny, monkeypatch)
 
 
 def cuda_session(monkeypatch, on_cpu=(), metadata=None):
-    """An ONNX Runtime whose CUDA provider starts, and what it leaves to the CPU."""
+    """Fakes an ONNX Runtime whose CUDA provider starts and leaves the operators `on_cpu` to the CPU."""
     groups = [
         SimpleNamespace(ep_name="CUDAExecutionProvider", get_nodes=lambda: [SimpleNamespace(op_type="MaxPool")]),
         SimpleNamespace(
@@ -302,9 +310,9 @@ def cuda_session(monkeypatch, on_cpu=(), metadata=None):
             get_modelmeta=lambda: SimpleNamespace(custom_metadata_map=metadata or {}),
         )
 
-    monkeypatch.setattr(f"{ORT}.get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    monkeypatch.setattr(f"{ORT}.preload_dlls", lambda: sys.stdout.write("Failed to load a library\n"), raising=False)
-    monkeypatch.setattr(f"{ORT}.InferenceSession", session)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(ort, "preload_dlls", lambda: sys.stdout.write("Failed to load a library\n"), raising=False)
+    monkeypatch.setattr(ort, "InferenceSession", session)
 
 
 def test_what_preloading_prints_does_not_reach_stdout(tiny, monkeypatch, capsys):
@@ -317,28 +325,28 @@ def test_what_preloading_prints_does_not_reach_stdout(tiny, monkeypatch, capsys)
 def test_an_int8_engine_for_cpus_is_refused_on_cuda(tiny, monkeypatch, kind):
     cuda_session(monkeypatch, metadata={ENGINE_KEY: kind})
     with pytest.raises(
-        ArtifactError, match="INT8 engine for CPUs, whose layers the CUDA provider would compute"
+        ArtifactError, match="INT8 engine for CPUs: the CUDA provider would compute its layers in float"
     ) as caught:
         OnnxRuntimeBackend(tiny, provider="cuda")
     assert caught.value.exit_code == 5
 
 
-def test_convolutions_on_the_cpu_are_refused_on_cuda_and_others_are_told(tiny, monkeypatch, caplog):
+def test_convolutions_on_the_cpu_are_refused_on_cuda_and_other_operators_are_logged(tiny, monkeypatch, caplog):
     cuda_session(monkeypatch, on_cpu=("Shape", "ConvTranspose"))
     with pytest.raises(ArtifactError, match=r"would run convolutions of .* on the CPU; got ConvTranspose, Shape"):
         OnnxRuntimeBackend(tiny, provider="cuda")
     cuda_session(monkeypatch, on_cpu=("Shape", "ArgMax"), metadata={ENGINE_KEY: "fp32-generic"})
     with caplog.at_level("INFO", "fcn_deploy"):
         OnnxRuntimeBackend(tiny, provider="cuda")
-    assert "on the CPU what it has no CUDA kernels for: ArgMax, Shape" in caplog.text
+    assert "no CUDA kernels for these operators and runs them on the CPU: ArgMax, Shape" in caplog.text
 
 
-def test_an_older_onnx_runtime_that_does_not_tell_is_taken_at_its_word(tiny, monkeypatch):
+def test_an_older_onnx_runtime_that_does_not_say_where_nodes_run_is_accepted(tiny, monkeypatch):
     cuda_session(monkeypatch, on_cpu=None)
     OnnxRuntimeBackend(tiny, provider="cuda")
 
 
-def test_this_onnx_runtime_tells_where_nodes_run(tiny):
+def test_this_onnx_runtime_says_where_nodes_run(tiny):
     options = ort.SessionOptions()
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     session = ort.InferenceSession(str(tiny), options, providers=["CPUExecutionProvider"])
@@ -365,15 +373,14 @@ def test_a_truncated_file_is_an_artifact_error(tiny, share):
 
 
 def test_a_closed_backend_refuses_to_run(tiny):
-    backend = OnnxRuntimeBackend(tiny)
-    backend.infer(zeros(1, 3, 2, 2))
-    backend.close()
+    with OnnxRuntimeBackend(tiny) as backend:
+        backend.infer(zeros(1, 3, 2, 2))
     backend.close()
     with pytest.raises(ClosedError, match="this backend is closed; fix: open the engine again"):
         backend.infer(zeros(1, 3, 2, 2))
 
 
-def test_a_call_under_way_outlives_close(tiny, monkeypatch):
+def test_a_call_that_runs_during_close_finishes(tiny, monkeypatch):
     backend = OnnxRuntimeBackend(tiny)
     started, closed = threading.Event(), threading.Event()
     real = check_feeds

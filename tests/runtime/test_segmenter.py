@@ -1,14 +1,17 @@
+import inspect
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 import numpy as np
+import onnxruntime
 import pytest
 
 import fcn_deploy
 from fcn_deploy.artifacts.normalization import Normalization
 from fcn_deploy.artifacts.sidecar import load_sidecar, sidecar_path
-from fcn_deploy.engines.engine import BuildConfig
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.errors import (
     ArtifactError,
     ClosedError,
@@ -21,9 +24,9 @@ from fcn_deploy.errors import (
 from fcn_deploy.evaluation.parity import relative_error
 from fcn_deploy.models import load_model, read_checkpoint
 from fcn_deploy.models.backend import TorchBackend
-from fcn_deploy.runtime import Segmenter
+from fcn_deploy.runtime import RuntimeOptions, Segmenter
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-from fcn_deploy.workflows import steps
+from tests.support.building import build
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +46,8 @@ def segmenter(request, image_segmenter, tensor_segmenter):
     return image_segmenter if request.param == "image" else tensor_segmenter
 
 
-def build(model, path, io):
-    steps.build(model, BuildConfig(io=io)).save(path)
+def written(model, path, io):
+    build(model, BuildConfig(io=io)).save(path)
     return path
 
 
@@ -55,14 +58,14 @@ def edit_sidecar(engine, change):
     path.write_text(json.dumps(data))
 
 
-# What it gives
+# What a segmenter gives
 
 
-def test_it_is_found_in_the_package_and_in_the_runtime():
+def test_the_segmenter_of_the_package_is_that_of_the_runtime():
     assert fcn_deploy.Segmenter is Segmenter
 
 
-def test_it_says_what_it_is(image_segmenter, tensor_segmenter, engine):
+def test_a_segmenter_says_what_its_engine_is(image_segmenter, tensor_segmenter, engine):
     assert (image_segmenter.io, tensor_segmenter.io) == ("image", "tensor")
     assert image_segmenter.backend == tensor_segmenter.backend == "onnxruntime"
     assert image_segmenter.spec == tensor_segmenter.spec == load_sidecar(engine("image")).spec
@@ -114,7 +117,7 @@ def test_logits_have_the_shape_of_the_image_and_a_channel_for_each_class(tensor_
     assert tensor_segmenter.logits(photos[0][np.newaxis]).shape == (1, *logits.shape)
 
 
-def test_results_are_the_callers_to_keep(segmenter, photos):
+def test_a_later_call_does_not_change_earlier_results(segmenter, photos):
     first = segmenter(photos[0])
     before = first.copy()
     segmenter(255 - photos[0])
@@ -122,7 +125,7 @@ def test_results_are_the_callers_to_keep(segmenter, photos):
     first[:] = 0
 
 
-def test_the_image_is_left_as_it_was(segmenter, photos):
+def test_the_image_is_not_changed(segmenter, photos):
     image = photos[0].copy()
     segmenter(image)
     np.testing.assert_array_equal(image, photos[0])
@@ -163,7 +166,7 @@ def test_images_are_normalised_in_the_nets_channel_order(tiny_net, make_spec, tm
     model = tiny_net(np.eye(3), spec=make_spec(3, normalization))
     channels = photos[0] if color == "RGB" else photos[0][..., ::-1]
     wanted = (channels * 0.5 - [50.0, 61.0, 72.0]) / [1.0, 1.5, 2.0]
-    with Segmenter(build(model, tmp_path / "engine.onnx", io)) as segmenter:
+    with Segmenter(written(model, tmp_path / "engine.onnx", io)) as segmenter:
         assert segmenter.io == io
         np.testing.assert_array_equal(segmenter(photos[0]), wanted.argmax(-1))
         if io == "tensor":
@@ -181,7 +184,7 @@ def test_more_than_256_classes_are_int32(tiny_net, make_spec, tmp_path, io, clas
     image = np.zeros((1, 256, 3), np.uint8)
     image[0, :, 0] = np.arange(256)
     image[..., 1] = 255
-    with Segmenter(build(model, tmp_path / "engine.onnx", io)) as segmenter:
+    with Segmenter(written(model, tmp_path / "engine.onnx", io)) as segmenter:
         labels = segmenter(image)
     assert labels.dtype == dtype
     assert labels[0, 0] == 0
@@ -189,7 +192,7 @@ def test_more_than_256_classes_are_int32(tiny_net, make_spec, tmp_path, io, clas
     np.testing.assert_allclose(labels[0], np.arange(256) / 255 * classes, atol=1)
 
 
-# What it refuses
+# What a segmenter refuses
 
 
 @pytest.mark.parametrize(
@@ -214,7 +217,7 @@ def test_more_than_256_classes_are_int32(tiny_net, make_spec, tmp_path, io, clas
     ],
     ids=lambda image: f"{image.dtype}{list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__,
 )
-def test_what_is_no_image_is_refused(segmenter, image):
+def test_anything_but_an_image_is_refused(segmenter, image):
     with pytest.raises(InputError, match=r"not an image; got .*expected .*uint8 \[H, W, 3\]") as caught:
         segmenter(image)
     assert caught.value.exit_code == 6
@@ -224,7 +227,7 @@ def test_what_is_no_image_is_refused(segmenter, image):
 
 
 def test_logits_of_an_image_engine_are_a_type_error(image_segmenter, photos):
-    with pytest.raises(WrongIoError, match=r"gives labels, not logits.*--io tensor") as caught:
+    with pytest.raises(WrongIoError, match=r"gives labels, not logits.*`io=\"tensor\"`") as caught:
         image_segmenter.logits(photos[0])
     assert isinstance(caught.value, TypeError)
     assert caught.value.exit_code == 2
@@ -233,7 +236,7 @@ def test_logits_of_an_image_engine_are_a_type_error(image_segmenter, photos):
 def test_a_fixed_engine_refuses_another_size(tiny_net, make_spec, tmp_path):
     model = tiny_net(np.eye(3), spec=make_spec(3), shape=(2, 3, 8, 12))
     for io in ("image", "tensor"):
-        with Segmenter(build(model, tmp_path / f"{io}.onnx", io)) as segmenter:
+        with Segmenter(written(model, tmp_path / f"{io}.onnx", io)) as segmenter:
             assert segmenter.fixed_batch == 2
             assert segmenter(np.zeros((2, 8, 12, 3), np.uint8)).shape == (2, 8, 12)
             for shape in ((8, 12, 3), (2, 9, 12, 3), (3, 8, 12, 3)):
@@ -280,7 +283,7 @@ def test_leaving_the_block_closes_it_and_its_backend(exported, photos):
         backend.infer({"image": np.zeros((1, 3, 4, 4), np.float32)})
 
 
-def test_an_error_inside_the_block_closes_it_and_goes_on(engine, photos):
+def test_an_error_inside_the_block_closes_it_and_is_raised(engine, photos):
     with pytest.raises(KeyError, match="mine"), Segmenter(engine("image")) as segmenter:
         raise KeyError("mine")
     with pytest.raises(ClosedError):
@@ -299,21 +302,53 @@ def test_an_exported_model_runs_by_its_own_metadata(exported, tensor_segmenter, 
         np.testing.assert_array_equal(segmenter(photos[0]), tensor_segmenter(photos[0]))
 
 
-def test_the_options_go_to_the_library(engine, photos):
+def test_options_reach_the_library_and_bad_ones_are_refused(engine, photos):
     with Segmenter(engine("image"), threads=2, provider="cpu") as segmenter:
         segmenter(photos[0])
     with pytest.raises(UsageError, match="threads; got 0"):
         Segmenter(engine("image"), threads=0)
     with pytest.raises(UsageError, match="unknown provider; got 'gpu'; expected cpu or cuda"):
         Segmenter(engine("image"), provider="gpu")
-    with pytest.raises(UsageError, match="allow_host_code is for TensorRT"):
+    with pytest.raises(UsageError, match="`allow_host_code` is for TensorRT plans"):
         Segmenter(engine("image"), allow_host_code=True)
     with pytest.raises(TypeError):
         Segmenter(engine("image"), 2)
 
 
+def test_options_in_one_object_are_those_of_the_keywords(engine, photos):
+    options = RuntimeOptions(threads=2, provider="cpu", tile=(64, 64))
+    with Segmenter.open(str(engine("image")), options) as opened, Segmenter(engine("image")) as segmenter:
+        np.testing.assert_array_equal(opened(photos[0]), segmenter(photos[0]))
+    with pytest.raises(UsageError, match="`device` is for"):
+        Segmenter.open(engine("image"), RuntimeOptions(device=1))
+
+
+def test_every_runtime_option_is_a_keyword_of_the_segmenter():
+    keywords = {
+        name: parameter.default
+        for name, parameter in inspect.signature(Segmenter).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    assert keywords == {**asdict(RuntimeOptions()), "spec": None}
+
+
+def test_a_spec_goes_with_options_in_one_object(engine, moved, make_spec):
+    path = moved(engine("image"), sidecar=False)
+    spec = make_spec(5)
+    with Segmenter.open(path, RuntimeOptions(threads=1), spec=spec) as segmenter:
+        assert segmenter.spec is spec
+
+
+def test_options_for_opening_a_file_are_refused_with_a_backend(exported):
+    with OnnxRuntimeBackend(exported("fcn8s"), threads=1) as backend:
+        with pytest.raises(UsageError, match=r"open already; got `threads`, `allow_host_code`; fix: pass them"):
+            Segmenter(backend, threads=1, allow_host_code=True)
+        with Segmenter(backend, tile=(64, 64)) as segmenter:
+            assert segmenter.io == "tensor"
+
+
 def test_a_provider_that_is_not_there_is_never_replaced(engine, monkeypatch):
-    monkeypatch.setattr("fcn_deploy.runtime.onnxruntime.ort.get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(DependencyError, match=r"has no cuda provider.*fcn-deploy\[gpu\]") as caught:
         Segmenter(engine("image"), provider="cuda")
     assert caught.value.exit_code == 7
@@ -370,27 +405,27 @@ def test_a_sidecar_of_an_unknown_format_is_refused(engine, moved, version):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format": 1}', "\xff"])
-def test_a_sidecar_that_is_none_is_refused(engine, moved, content):
+def test_a_malformed_sidecar_is_refused(engine, moved, content):
     path = moved(engine("image"))
     sidecar_path(path).write_text(content, encoding="latin-1")
     with pytest.raises(ArtifactError, match=re.escape(str(sidecar_path(path)))):
         Segmenter(path)
 
 
-def test_an_engine_for_vnni_is_refused_without_it_and_runs_with_it(engine, photos, monkeypatch):
+def test_an_engine_for_vnni_is_refused_without_it_and_runs_with_it(engine, photos, vnni):
     path = engine("image", "int8", "vnni")
-    for answer, words in ((False, "a CPU without it"), (None, "does not say")):
-        monkeypatch.setattr("fcn_deploy.runtime.segmenter.has_vnni", lambda answer=answer: answer)
-        with pytest.raises(ArtifactError, match=f"VNNI.*{words}.*--target-cpu generic") as caught:
+    for answer, words in ((False, "a CPU without VNNI"), (None, "does not say")):
+        vnni(answer)
+        with pytest.raises(ArtifactError, match=f'VNNI.*{words}.*`target_cpu="generic"`') as caught:
             Segmenter(path)
         assert caught.value.exit_code == 5
-    monkeypatch.setattr("fcn_deploy.runtime.segmenter.has_vnni", lambda: True)
+    vnni(True)
     with Segmenter(path) as segmenter:
         assert segmenter(photos[0]).shape == photos[0].shape[:2]
 
 
-def test_an_int8_engine_for_every_cpu_runs_without_vnni(engine, photos, image_segmenter, monkeypatch):
-    monkeypatch.setattr("fcn_deploy.runtime.segmenter.has_vnni", lambda: False)
+def test_an_int8_engine_for_every_cpu_runs_without_vnni(engine, photos, image_segmenter, vnni):
+    vnni(False)
     with Segmenter(engine("image", "int8")) as segmenter:
         agreement = np.mean([np.mean(segmenter(photo) == image_segmenter(photo)) for photo in photos])
     assert agreement > 0.9
@@ -435,7 +470,7 @@ def test_a_model_that_does_not_say_what_it_is_is_refused(tiny_net, make_spec):
 
 
 @pytest.mark.parametrize("text", ["nonsense", "{}", '{"format": 9}', '{"format": 1, "variant": "fcn8s"}'])
-def test_metadata_that_is_no_spec_is_an_artifact_error(tiny_net, text):
+def test_malformed_metadata_is_an_artifact_error(tiny_net, text):
     with pytest.raises(ArtifactError, match="the model's metadata") as caught:
         Segmenter(tiny_net(np.eye(3), spec=text))
     assert caught.value.exit_code == 5

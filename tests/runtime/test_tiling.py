@@ -1,4 +1,4 @@
-"""Large images in tiles: the results are those of the whole."""
+"""Large images in tiles: the results are those of the whole image."""
 
 import subprocess
 import sys
@@ -21,25 +21,25 @@ FIELD = ReceptiveField(top=3, bottom=2, left=1, right=4, alignment=4)
     size=st.integers(1, 500),
     tiles=st.integers(1, 12),
     before=st.integers(0, 60),
-    behind=st.integers(0, 60),
+    after=st.integers(0, 60),
     alignment=st.integers(1, 32),
 )
-def test_parts_cover_an_axis_with_all_that_their_pixels_see(size, tiles, before, behind, alignment):
+def test_parts_cover_an_axis_and_hold_the_receptive_field_of_their_pixels(size, tiles, before, after, alignment):
     tile = tiles * alignment
-    found = parts(size, tile, before, behind, alignment)
+    found = parts(size, tile, before, after, alignment)
     assert [pixel for part in found for pixel in range(part.first, part.last)] == list(range(size))
     for part in found:
         assert part.begin % alignment == 0
         assert 0 <= part.begin <= max(0, part.first - before)
-        assert min(size, part.last + behind) <= part.end <= size
-        assert part.end - part.begin <= fed_size(tile, before, behind, alignment)
+        assert min(size, part.last + after) <= part.end <= size
+        assert part.end - part.begin <= fed_size(tile, before, after, alignment)
     lengths = {part.end - part.begin for part in found}
     assert len(lengths) <= 2  # one for all, and a shorter one where the end is not aligned
 
 
 @settings(deadline=None)
 @given(size=st.tuples(st.integers(1, 60), st.integers(1, 60)), tile=st.tuples(st.integers(1, 30), st.integers(1, 30)))
-def test_results_are_put_together_where_they_belong(size, tile):
+def test_the_result_of_each_tile_is_placed_at_its_position(size, tile):
     def net(images):
         assert images.flags["C_CONTIGUOUS"]
         return images[..., 0]
@@ -50,7 +50,7 @@ def test_results_are_put_together_where_they_belong(size, tile):
     assert found.dtype == np.uint8
 
 
-def test_no_more_is_fed_at_once_than_it_says():
+def test_no_tile_is_larger_than_fed():
     sizes = []
     tiling = Tiling.of((10, 20), FIELD)
     assert tiling.fed == (4 + 12 + 4, 4 + 20 + 4)  # aligned reach, aligned tile, reach and what alignment adds
@@ -59,7 +59,7 @@ def test_no_more_is_fed_at_once_than_it_says():
     assert len(set(sizes)) <= 2
 
 
-def test_a_net_that_goes_by_the_size_takes_multiples_of_its_alignment_only():
+def test_a_net_that_scales_by_the_images_size_takes_multiples_of_its_alignment_only():
     tiling = Tiling.of((8, 8), ReceptiveField(1, 1, 1, 1, alignment=4, any_size=False))
     tiling.run(lambda images: images[..., 0], np.zeros((1, 64, 32, 3), np.uint8))
     with pytest.raises(InputError, match="got 64x33; expected multiples of 4"):

@@ -1,4 +1,4 @@
-"""Nets such as users bring, for the tests of `--model`: small, with random weights."""
+"""Custom nets, as users have them: small, with random weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CLASSES = 5
 
 
 class Residual(nn.Module):
-    """Two convolutions with batch normalisation, and what goes past them."""
+    """Two convolutions with batch normalisation, and a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Depthwise(nn.Module):
 
 
 class UNet(nn.Module):
-    """Works at multiples of 8 only: what was halved three times has to fit what is doubled three times."""
+    """Works only at multiples of 8: maps that were halved three times are joined with maps that are doubled."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class Fixed(nn.Module):
 
 
 class Classifier(nn.Module):
-    """One answer an image."""
+    """One answer per image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class Classifier(nn.Module):
 
 
 class Coarse(nn.Module):
-    """Forgets to bring its logits to the size of the image."""
+    """Its logits are four times smaller than the image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class Coarse(nn.Module):
 
 
 class Conditional(nn.Module):
-    """Does something else for images of even height."""
+    """Computes something else for images of even height."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class Conditional(nn.Module):
 
 
 class Tall(nn.Module):
-    """Does something else for images higher than any that a test would think of."""
+    """Computes something else for images that are higher than those that tests usually try."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,7 +191,7 @@ def gives_a_string() -> str:
 
 
 def trained(net: nn.Module) -> nn.Module:
-    """Gives a net weights and statistics that leave no layer without a say."""
+    """Gives a net random weights and statistics with which every layer shows in the output."""
     torch.manual_seed(0)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):

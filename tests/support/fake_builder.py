@@ -1,7 +1,7 @@
-"""A TensorRT that is not there: answers the builder's calls and writes down what was asked of it.
+"""A fake TensorRT: answers the builder's calls and writes down what was asked of it.
 
-Its real twin is TensorRT-RTX in tests/build/test_build_tensorrt.py; this stands for what RTX has not: versions 10 and
-11, a GPU, a timing cache, hardware and version compatibility.
+The same calls are made to the real TensorRT-RTX in tests/engines/tensorrt/test_builder.py. This fake stands for what
+RTX does not have: versions 10 and 11, a GPU, a timing cache, hardware and version compatibility.
 """
 
 import enum

@@ -1,39 +1,61 @@
-"""A CUDA and a TensorRT that compute on the host and write down what is done with them; for tests alone.
+"""A fake CUDA and fake TensorRT libraries that compute on the host and record what is done with them.
 
-They are strict where the real ones would quietly give wrong results: memory is used while it is allocated, work runs
-when a stream is waited for and not before, an execution context is used by one thread at a time, and a CUDA graph's
-context is left as it was captured. tests/gpu runs the real ones.
+They are strict where the real ones would give wrong results silently: memory must be allocated while it is used, work
+runs when a stream is waited for and not before, only one thread at a time uses an execution context, and the context of
+a CUDA graph must not change after the capture. tests/gpu runs the real ones.
+
+`installed` puts the fakes where Python finds modules, so that the code under test imports them itself.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 import weakref
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from fcn_deploy.runtime.tensorrt.driver import Gpu
+from fcn_deploy.runtime.tensorrt.flavor import FLAVORS
+
+VERSIONS = {"tensorrt": "10.3.0", "tensorrt-rtx": "1.7.1.116", "tensorrt-lean": "10.3.0"}
 SUCCESS = SimpleNamespace(name="CUDA_SUCCESS")
 SCRATCH = 1000
 DTYPES = {"UINT8": np.uint8, "FLOAT": np.float32}
 
 
 class World:
-    """The machine: its memory, streams, and the events in order."""
+    """A machine: its GPUs, libraries, memory and streams, and what has happened, in order.
+
+    Attributes:
+        driver: What `cuInit` returns.
+        gpus: What the driver finds.
+        libraries: The names of the flavors that are installed.
+        fail: The call that fails: execute, context or capture; None for none.
+        delay: How long a stream takes, in seconds.
+        cache_accepted: Whether the library accepts the content of a runtime cache.
+    """
 
     def __init__(self) -> None:
+        self.driver = "CUDA_SUCCESS"
+        self.gpus: tuple[Gpu, ...] = (Gpu(0, "Fake", "8.6", 1 << 30),)
+        self.libraries = set(VERSIONS)
         self.events: list[tuple[Any, ...]] = []
         self.memory: dict[int, np.ndarray] = {}
         self.streams: dict[int, Stream] = {}
         self.current = threading.local()
         self.contexts: list[weakref.ref[Context]] = []
         self.made = 0
-        self.fail: str | None = None  # the call that fails: execute, context, capture, deserialize
+        self.fail: str | None = None
         self.delay = 0.0
         self.cache_accepted = True
 
@@ -134,7 +156,7 @@ class Graph:
 
 
 class GpuArray:
-    """Somebody else's array on the GPU, with DLPack, or with `__cuda_array_interface__` alone."""
+    """An array on the GPU that another library made, with DLPack or with `__cuda_array_interface__` alone."""
 
     def __init__(self, world: World, array: np.ndarray, *, device: int = 0, dlpack: bool = True) -> None:
         self.buffer = world.allocate("foreign", max(array.nbytes, 1))
@@ -151,7 +173,56 @@ class GpuArray:
         return self.buffer.array[: count * self.dtype.itemsize].view(self.dtype).reshape(self.view_shape)
 
 
-def cuda_core(world: World) -> Any:
+class _Imports(MetaPathFinder, Loader):
+    """Imports the fake libraries, and records it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.flavors = {flavor.module: flavor.name for flavor in FLAVORS.values()}
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        return ModuleSpec(name, self, origin="a fake") if name in self.flavors else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return library(self.world, spec.name, VERSIONS[self.flavors[spec.name]])
+
+    def exec_module(self, module: ModuleType) -> None:
+        self.world.did("load", self.flavors[module.__name__])
+
+
+@contextmanager
+def installed(world: World) -> Iterator[World]:
+    """Makes imports of NVIDIA's packages find the fakes of a world, and only those of its libraries."""
+    driver = cuda_driver(world)
+    packages = {
+        "cuda": module("cuda"),
+        "cuda.core": cuda_core(world),
+        "cuda.bindings": module("cuda.bindings", driver=driver),
+        "cuda.bindings.driver": driver,
+    }
+    missing = {flavor.module: None for flavor in FLAVORS.values() if flavor.name not in world.libraries}
+    names = {*packages, *(flavor.module for flavor in FLAVORS.values())}
+    real = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    imports = _Imports(world)
+    sys.meta_path.insert(0, imports)
+    sys.modules.update(packages | missing)  # type: ignore[arg-type]
+    try:
+        yield world
+    finally:
+        sys.meta_path.remove(imports)
+        for name in names:
+            sys.modules.pop(name, None)
+        sys.modules.update(real)
+
+
+def module(name: str, **members: Any) -> ModuleType:
+    made = ModuleType(name)
+    made.__spec__ = ModuleSpec(name, None, origin="a fake")
+    vars(made).update(members)
+    return made
+
+
+def cuda_core(world: World) -> ModuleType:
     class Device:
         def __init__(self, index: int) -> None:
             self.index = index
@@ -185,14 +256,22 @@ def cuda_core(world: World) -> Any:
                 readonly=array.readonly,
             )
 
-    return SimpleNamespace(
+    return module(
+        "cuda.core",
         Device=Device,
         LegacyPinnedMemoryResource=LegacyPinnedMemoryResource,
         utils=SimpleNamespace(StridedMemoryView=StridedMemoryView),
     )
 
 
-def cuda_driver(world: World) -> Any:
+def cuda_driver(world: World) -> ModuleType:
+    def init(flags: int) -> Any:
+        world.did("driver")
+        return (SimpleNamespace(name=world.driver) if world.driver != SUCCESS.name else SUCCESS,)
+
+    def attribute(key: int, index: int) -> Any:
+        return SUCCESS, int(world.gpus[index].compute_capability.split(".")[key])
+
     def get() -> Any:
         return SUCCESS, getattr(world.current, "context", None)
 
@@ -205,8 +284,17 @@ def cuda_driver(world: World) -> Any:
         world.streams[handle].put(lambda: np.copyto(world.bytes_at(address, size), world.bytes_at(host, size)))
         return (SUCCESS,)
 
-    return SimpleNamespace(
+    major, minor = "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR", "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR"
+    return module(
+        "cuda.bindings.driver",
         CUresult=SimpleNamespace(CUDA_SUCCESS=SUCCESS),
+        CUdevice_attribute=SimpleNamespace(**{major: 0, minor: 1}),
+        cuInit=init,
+        cuDeviceGetCount=lambda: (SUCCESS, len(world.gpus)),
+        cuDeviceGet=lambda index: (SUCCESS, index),
+        cuDeviceGetName=lambda length, index: (SUCCESS, world.gpus[index].name.encode().ljust(length, b"\0")),
+        cuDeviceGetAttribute=attribute,
+        cuDeviceTotalMem=lambda index: (SUCCESS, world.gpus[index].memory),
         cuCtxGetCurrent=get,
         cuCtxSetCurrent=put,
         cuMemcpyHtoDAsync=up,
@@ -215,7 +303,7 @@ def cuda_driver(world: World) -> Any:
 
 
 def plan_bytes(io: str = "image", profiles: Any = None, **changes: Any) -> bytes:
-    """A plan of the fake library: images to their red channel, or floats to 4 times each channel's sum."""
+    """A plan of the fake library: it maps uint8 images to their red channel, or floats to 4 times themselves."""
     profiles = profiles or [{"min": [1, 8, 8], "opt": [1, 32, 32], "max": [4, 64, 64]}]
     return json.dumps({"io": io, "profiles": profiles, **changes}).encode()
 
@@ -390,7 +478,7 @@ class Context:
 
 
 def library(world: World, name: str, version: str) -> ModuleType:
-    """A module like NVIDIA's three."""
+    """Makes a module like one of NVIDIA's three."""
 
     class ILogger:
         Severity = Enum("Severity", "INTERNAL_ERROR ERROR WARNING INFO VERBOSE", start=0)
@@ -415,13 +503,15 @@ def library(world: World, name: str, version: str) -> ModuleType:
         def __del__(self) -> None:
             world.did("free", "runtime")
 
-    module: Any = ModuleType(name)
-    module.__version__ = version
-    module.ILogger, module.Runtime = ILogger, Runtime
-    module.TensorIOMode = SimpleNamespace(INPUT="INPUT", OUTPUT="OUTPUT")
-    module.TensorFormat = SimpleNamespace(LINEAR="LINEAR")
-    module.TensorLocation = SimpleNamespace(DEVICE="DEVICE", HOST="HOST")
-    module.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="USER_MANAGED", STATIC="STATIC")
-    module.CudaGraphStrategy = SimpleNamespace(DISABLED="DISABLED", WHOLE_GRAPH_CAPTURE="WHOLE_GRAPH_CAPTURE")
-    module.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="EAGER", LAZY="LAZY")
-    return module
+    return module(
+        name,
+        __version__=version,
+        ILogger=ILogger,
+        Runtime=Runtime,
+        TensorIOMode=SimpleNamespace(INPUT="INPUT", OUTPUT="OUTPUT"),
+        TensorFormat=SimpleNamespace(LINEAR="LINEAR"),
+        TensorLocation=SimpleNamespace(DEVICE="DEVICE", HOST="HOST"),
+        ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="USER_MANAGED", STATIC="STATIC"),
+        CudaGraphStrategy=SimpleNamespace(DISABLED="DISABLED", WHOLE_GRAPH_CAPTURE="WHOLE_GRAPH_CAPTURE"),
+        DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="EAGER", LAZY="LAZY"),
+    )

@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fcn_deploy.artifacts.normalization import Normalization
 from fcn_deploy.artifacts.palette import default_palette
-from fcn_deploy.artifacts.sidecar import EngineFile, Precision, Sidecar, Source, sidecar_path
+from fcn_deploy.artifacts.precision import Precision
+from fcn_deploy.artifacts.sidecar import EngineFile, Sidecar, Source, sidecar_path
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.files import sha256_file, write_json
 

@@ -38,7 +38,7 @@ def vgg16(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stride", [32, 8])
-def test_fc7_of_a_224_image_is_the_classifiers(vgg16, stride):
+def test_fc7_of_a_net_from_vgg16_computes_what_the_classifier_computes(vgg16, stride):
     classifier, path = vgg16
     net = FCN(stride, 3, geometry=Geometry(fc6_kernel=7)).eval()
     assert len(load_vgg16(net, path)) == 15
@@ -52,7 +52,7 @@ def test_fc7_of_a_224_image_is_the_classifiers(vgg16, stride):
     torch.testing.assert_close(found.flatten(1), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_another_width_and_another_file_are_refused(vgg16, tmp_path):
+def test_vgg16_weights_for_another_width_or_from_another_file_are_refused(vgg16, tmp_path):
     with pytest.raises(InputError, match="a net of width 1"):
         load_vgg16(FCN(8, 3, 0.0625, PAPER), vgg16[1])
     torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
@@ -74,12 +74,13 @@ def _checkpoint(net, path):
         (8, 8, set()),
     ],
 )
-def test_a_net_takes_what_it_shares_with_another(make_net, tmp_path, coarse, fine, fresh):
+def test_a_net_takes_the_layers_it_shares_with_a_trained_net(make_net, tmp_path, coarse, fine, fresh):
     checkpoint = _checkpoint(make_net(coarse), tmp_path / "coarse.pth")
     net = FCN(fine, 5, 0.0625)
     before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
     copied = load_matching(net, checkpoint)
     after = net.state_dict()
+    assert after
     layers = {key.rpartition(".")[0].removesuffix(".0") for key in after}
     assert set(copied) == layers - fresh
     for key, tensor in after.items():
@@ -87,7 +88,7 @@ def test_a_net_takes_what_it_shares_with_another(make_net, tmp_path, coarse, fin
         assert torch.equal(tensor, before[key]) is (layer in fresh), key
 
 
-def test_a_net_of_other_classes_takes_all_but_scores_and_deconvolutions(make_net, tmp_path):
+def test_a_net_with_other_classes_takes_all_layers_except_scores_and_deconvolutions(make_net, tmp_path):
     checkpoint = _checkpoint(make_net(8, classes=5), tmp_path / "five.pth")
     assert load_matching(FCN(8, 3, 0.0625), checkpoint) == sorted((*TRUNK, "fc6", "fc7"))
 

@@ -9,15 +9,13 @@ from safetensors.torch import load_file
 
 import train
 from fcn_deploy.artifacts.normalization import CAFFE, TORCHVISION
-from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.demo import CLASSES, PALETTE, make_scene
 from fcn_deploy.graph.model import exported_spec, parse
 from fcn_deploy.models import read_checkpoint
 from fcn_deploy.models.vgg import TRUNK
-from fcn_deploy.onnx_export.tracing import ExportConfig
 from fcn_deploy.progress import Silent
-from fcn_deploy.workflows import steps
+from fcn_deploy.workflows.exporting import export
 from labelled import Crops, Labelled
 from training import rarity_weights, save_net
 
@@ -81,7 +79,7 @@ def test_a_net_learns(coarse):
 
 def test_the_net_says_what_it_is_and_is_exported_without_a_flag_or_a_warning(coarse, tmp_path, caplog):
     # Of one shape, which is exported in a third of the time; what the spec says does not depend on it.
-    steps.export(coarse[0], tmp_path / "net.onnx", config=ExportConfig(shape=ImageShape(1, 33, 64)))
+    export(coarse[0], shape="33x64", output=tmp_path / "net.onnx")
     assert [record for record in caplog.records if record.name.startswith("fcn_deploy")] == []
     model = tmp_path / "net.onnx"
     spec = exported_spec(parse(model.read_bytes(), str(model)), str(model))

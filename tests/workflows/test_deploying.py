@@ -7,13 +7,12 @@ from PIL import Image
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.cli.app import run
 from fcn_deploy.errors import ArtifactError, InputError, UsageError
-from fcn_deploy.evaluation.gates import AskedGate
-from fcn_deploy.evaluation.latency import BenchmarkConfig
 from fcn_deploy.runtime import Segmenter
-from fcn_deploy.workflows import steps
-from fcn_deploy.workflows.deploying import DeployConfig, deploy
+from fcn_deploy.workflows import deploying
+from fcn_deploy.workflows.calibrating import calibrate
+from fcn_deploy.workflows.deploying import deploy
 
-QUICK = BenchmarkConfig(warmup=0, duration=0, iterations=2)
+QUICK = {"warmup": 0, "duration": 0, "iterations": 2}
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +35,7 @@ def weights():
 @pytest.fixture(scope="module")
 def deployed(scenes, weights, tmp_path_factory):
     output = tmp_path_factory.mktemp("deployed") / "out"
-    config = DeployConfig(weights, scenes / "calibration" / "images", output, int8=True, benchmark=QUICK)
-    return output, deploy(config)
+    return output, deploy(weights, scenes / "calibration" / "images", output, int8=True, **QUICK)
 
 
 def test_the_folder_holds_the_model_the_engines_and_a_summary(deployed):
@@ -63,11 +61,11 @@ def test_the_engines_carry_the_gate_they_met(deployed):
     for result in summary.engines:
         with Segmenter(output / result.file) as segmenter:
             gate = segmenter.sidecar.gate
-        assert gate == result.verdict.gate
+        assert gate == result.gate
         assert gate.passed
     fp32, int8 = summary.engines
-    assert fp32.assessment.parity.agreement >= 0.9999
-    assert int8.assessment.parity.agreement >= 0.97
+    assert fp32.parity.agreement >= 0.9999
+    assert int8.parity.agreement >= 0.97
 
 
 def test_every_fifth_image_is_judged_on_and_never_observed(deployed, scenes):
@@ -77,21 +75,20 @@ def test_every_fifth_image_is_judged_on_and_never_observed(deployed, scenes):
     from fcn_deploy.data.folders import ImageFolder
 
     rest, _ = ImageFolder.open(scenes / "calibration" / "images").every_fifth()
-    assert observed == steps.calibrate(output / "fcn8s.onnx", rest).data
+    assert observed == calibrate(output / "fcn8s.onnx", rest).data
 
 
 def test_with_labels_the_drop_of_miou_is_the_gate(scenes, weights, tmp_path):
     evaluation = scenes / "evaluation"
-    config = DeployConfig(
+    summary = deploy(
         weights,
         scenes / "calibration" / "images",
         tmp_path / "out",
         int8=True,
         data=evaluation / "images",
         labels=evaluation / "labels",
-        benchmark=QUICK,
-    )
-    summary = deploy(config).to_json()
+        **QUICK,
+    ).to_json()
     assert summary["calibration"] == {"observed": 10, "judged": 4}
     assert 20 < summary["pytorch"]["miou"] <= 100
     int8 = summary["engines"][1]
@@ -157,15 +154,15 @@ def test_gates_asked_for_count_in_place_of_the_defaults_and_are_recorded(scenes,
 @pytest.mark.parametrize(
     ("gate", "options", "message"),
     [
-        ("miou_drop<=0.3", {"int8": True}, "--data and --labels"),
-        ("error<=1e-3", {"io": "image"}, "--io tensor"),
+        ("miou_drop<=0.3", {"int8": True}, "`data` and `labels`"),
+        ("error<=1e-3", {"io": "image"}, '`io="tensor"`'),
         ("int8:agreement>=98%", {}, "expected fp32"),
         ("fp16:agreement>=98%", {"int8": True}, "expected fp32 or int8"),
     ],
 )
 def test_a_gate_that_cannot_be_judged_is_refused_at_once(tmp_path, gate, options, message):
     with pytest.raises(UsageError, match=message):
-        DeployConfig(tmp_path, tmp_path, tmp_path, gates=(AskedGate.parse(gate),), **options)
+        deploy(tmp_path, tmp_path, tmp_path, gate=gate, **options)
 
 
 def test_the_demo_generates_nothing_for_a_gate_that_cannot_be_judged(tmp_path, capsys):
@@ -175,8 +172,7 @@ def test_the_demo_generates_nothing_for_a_gate_that_cannot_be_judged(tmp_path, c
 
 
 def test_without_int8_nothing_is_calibrated(scenes, weights, tmp_path):
-    config = DeployConfig(weights, scenes / "calibration" / "images", tmp_path / "out", benchmark=QUICK)
-    summary = deploy(config)
+    summary = deploy(weights, scenes / "calibration" / "images", tmp_path / "out", **QUICK)
     assert [engine.precision for engine in summary.engines] == ["fp32"]
     assert not (tmp_path / "out" / "fcn8s.ranges.json").exists()
 
@@ -187,12 +183,12 @@ def test_too_few_images_to_hold_one_out(weights, tmp_path):
     for index in range(4):
         Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(folder / f"{index}.png")
     with pytest.raises(InputError, match="too few images"):
-        deploy(DeployConfig(weights, folder, tmp_path / "out", int8=True))
+        deploy(weights, folder, tmp_path / "out", int8=True)
 
 
 def test_labels_need_their_images(weights, tmp_path):
-    with pytest.raises(UsageError, match="--data and --labels"):
-        DeployConfig(weights, tmp_path, tmp_path, labels=tmp_path)
+    with pytest.raises(UsageError, match="`data` and `labels`"):
+        deploy(weights, tmp_path, tmp_path, labels=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -206,21 +202,19 @@ def test_deploy_asks_for_a_net_and_images_or_the_demo(arguments, tmp_path):
 
 def test_a_step_that_fails_stops_the_deployment(scenes, tmp_path):
     with pytest.raises(InputError, match="cannot read"):
-        deploy(DeployConfig(tmp_path / "none.pth", scenes / "calibration" / "images", tmp_path / "out"))
+        deploy(tmp_path / "none.pth", scenes / "calibration" / "images", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_an_interrupted_deployment_leaves_no_folder_that_was_not_there(scenes, weights, tmp_path, monkeypatch):
-    from fcn_deploy.workflows import deploying as pipeline
-
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline.steps, "export", interrupt)
+    monkeypatch.setattr(deploying, "export", interrupt)
     (tmp_path / "there").mkdir()
     for folder in ("new", "there"):
         with pytest.raises(KeyboardInterrupt):
-            deploy(DeployConfig(weights, scenes / "calibration" / "images", tmp_path / folder))
+            deploy(weights, scenes / "calibration" / "images", tmp_path / folder)
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
     assert not list((tmp_path / "there").iterdir())
 
@@ -241,31 +235,26 @@ def test_without_int8_the_engine_of_an_earlier_deployment_goes(deployed, scenes,
 
 
 def test_what_cannot_work_is_said_before_the_work(scenes, weights, tmp_path, monkeypatch):
-    from fcn_deploy.workflows import deploying as pipeline
-
-    monkeypatch.setattr(pipeline.steps, "export", lambda *args, **kwargs: pytest.fail("the work began"))
+    monkeypatch.setattr(deploying, "export", lambda *args, **kwargs: pytest.fail("the work began"))
     images = scenes / "calibration" / "images"
     with pytest.raises(UsageError, match="calibration method"):
-        DeployConfig(weights, images, tmp_path / "out", int8=True, method="magic")
+        deploy(weights, images, tmp_path / "out", int8=True, calib_method="magic")
     with pytest.raises(InputError, match="not a folder"):
-        deploy(DeployConfig(weights, images, tmp_path / "out", data=images, labels=tmp_path / "none"))
-    monkeypatch.setattr(pipeline, "has_vnni", lambda: False)
+        deploy(weights, images, tmp_path / "out", data=images, labels=tmp_path / "none")
+    monkeypatch.setattr(deploying, "has_vnni", lambda: False)
     with pytest.raises(ArtifactError, match="cannot be verified on this one"):
-        deploy(DeployConfig(weights, images, tmp_path / "out", int8=True, target_cpu="vnni"))
+        deploy(weights, images, tmp_path / "out", int8=True, target_cpu="vnni")
 
 
 def test_a_folder_where_a_file_is_to_go_is_an_input_error(scenes, weights, tmp_path):
     (tmp_path / "out" / "fcn8s.onnx").mkdir(parents=True)
     with pytest.raises(InputError, match="a folder"):
-        deploy(DeployConfig(weights, scenes / "calibration" / "images", tmp_path / "out", benchmark=QUICK))
+        deploy(weights, scenes / "calibration" / "images", tmp_path / "out", **QUICK)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["fcn8s.onnx"]
 
 
 def test_auto_chooses_the_method_on_images_of_their_own(scenes, weights, tmp_path):
-    config = DeployConfig(
-        weights, scenes / "calibration" / "images", tmp_path, int8=True, method="auto", benchmark=QUICK
-    )
-    summary = deploy(config)
+    summary = deploy(weights, scenes / "calibration" / "images", tmp_path, int8=True, calib_method="auto", **QUICK)
     assert summary.calibration == {"observed": 7, "judged": 2}  # of ten: two to judge, then one of eight to choose on
     precision = json.loads((tmp_path / "fcn8s.int8.onnx.json").read_text())["precision"]
     assert precision["method"] == next(iter(precision["tried"]))

@@ -1,67 +1,102 @@
-"""What an engine runs in: asked of the library's inspector after the build, where there is a driver to ask."""
+"""What an engine runs in: the library's inspector is asked after the build, on a machine with a driver."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
-from fcn_deploy.artifacts.sidecar import GIVEN_SCALES, Precision
+from fcn_deploy.artifacts.precision import PREQUANTIZED, Precision
 from fcn_deploy.engines.prequantized import require_int8
 from fcn_deploy.engines.tensorrt.inspector import layer_precisions
 from fcn_deploy.errors import ArtifactError, DependencyError, PrecisionError
 from fcn_deploy.progress import Progress
-from fcn_deploy.runtime.tensorrt.driver import find_gpus
+from fcn_deploy.runtime.tensorrt.driver import Gpu, find_gpus
 from fcn_deploy.runtime.tensorrt.flavor import Flavor
 from fcn_deploy.runtime.tensorrt.log import LibraryLog
 
-_FIX = "build for a GPU and with a version that have kernels for it, or ask for another precision"
+_FIX = "build with a GPU and a version that have kernels for it, or ask for another precision"
 
 
-def achieved_precision(
-    flavor: Flavor,
-    module: ModuleType,
-    said: LibraryLog,
-    plan: bytes,
-    precision: Precision,
-    progress: Progress,
-    *,
-    host_code: bool = False,
-) -> Precision:
-    """Looks into a plan that has just been built.
+@dataclass(frozen=True, eq=False)
+class Inspection:
+    """A plan that has just been built, and how to look into it.
 
-    Args:
+    Attributes:
         flavor: The library that built it.
         module: That library, loaded.
         said: Its log.
         plan: The plan.
+        host_code: Whether the plan brings code that runs on the host. Such a plan is not loaded: the user has not
+            allowed that yet.
+        gpus: Returns the GPUs of this machine.
+    """
+
+    flavor: Flavor
+    module: ModuleType
+    said: LibraryLog
+    plan: bytes
+    host_code: bool = False
+    gpus: Callable[[], tuple[Gpu, ...]] = find_gpus
+
+    @property
+    def library(self) -> str:
+        """Name and version of the library."""
+        return f"{self.flavor.name} {self.module.__version__}"
+
+    def precisions(self, layers: Collection[str]) -> dict[str, str | None]:
+        """Returns what layers run in, by name; None for a layer that the inspector does not tell about.
+
+        Raises:
+            ArtifactError: The plan cannot be loaded, or the inspector's answer cannot be read.
+            DependencyError: There is no driver, or no GPU.
+        """
+        if self.host_code:
+            raise ArtifactError("the engine brings code that runs on the host, and is not loaded without permission")
+        self.gpus()  # before the library gets the plan: without a driver it does not always fail cleanly
+        module: Any = self.module
+        runtime = module.Runtime(self.said.logger)
+        engine = runtime.deserialize_cuda_engine(self.plan)
+        if engine is None:
+            raise ArtifactError(f"{module.__name__} cannot load it on this machine", got=self.said.take_errors())
+        inspector = engine.create_engine_inspector()
+        text = inspector.get_engine_information(module.LayerInformationFormat.JSON)
+        # In this order: each belongs to the next.
+        del inspector, engine, runtime
+        return layer_precisions(text, layers)
+
+
+def achieved_precision(inspection: Inspection, precision: Precision, progress: Progress) -> Precision:
+    """Finds what a plan runs in.
+
+    Args:
+        inspection: The plan, and how to look into it.
         precision: What was asked for.
-        progress: Told, once, why it cannot be known what the engine runs in, or what of it is not as asked.
-        host_code: Whether the plan brings code that runs on the host: such a one is not loaded, for nobody has yet
-            given leave to run that.
+        progress: Told why the precision is not known, or which layers do not run as asked.
 
     Returns:
-        The precision with what was achieved: `achieved` is `unknown` where nobody could look.
+        The precision with what was achieved: `achieved` is `unknown` if the plan cannot be looked into here.
 
     Raises:
-        PrecisionError: A layer does not run in the precision asked for it. Not where the library decides only when it
-            loads a plan, nor where the graph brought its own Q/DQ: there what the plan says is recorded, and a
-            difference is said, unless nothing at all is INT8 of what was to be.
+        PrecisionError: A layer does not run in the precision asked for it. There are two exceptions: a library that
+            decides only when it loads a plan, and a prequantized model, which only fails if none of its INT8 layers is
+            INT8. Then the difference is recorded, and told to `progress`.
     """
+    flavor = inspection.flavor
     try:
-        found = _inspect(module, said, plan, precision, host_code)
+        found = inspection.precisions(precision.layers)
     except (ArtifactError, DependencyError) as error:
         reason = error.what if error.got is None else f"{error.what} ({error.got})"
         progress.stage(f"What the {precision.requested.upper()} engine runs in is not known: {reason}.")
         return precision
     known = replace(precision, achieved=_summarize(precision, found), achieved_layers=found)
     missed = missed_layers(known)
-    given = precision.method == GIVEN_SCALES
-    if missed and not flavor.runtime_config and not given:
-        raise _not_achieved(flavor, str(module.__version__), precision, missed)
-    if given and not flavor.runtime_config:
-        require_int8(known, f"{flavor.name} {module.__version__}", _FIX)
+    prequantized = precision.method == PREQUANTIZED
+    if missed and not flavor.runtime_config and not prequantized:
+        raise _not_achieved(inspection.library, precision, missed)
+    if prequantized and not flavor.runtime_config:
+        require_int8(known, inspection.library, _FIX)
     if missed and not flavor.runtime_config:
         progress.stage(f"{flavor.name} does not run all that the graph's Q/DQ ask for: {_list(missed)}.")
     elif missed:
@@ -73,26 +108,9 @@ def achieved_precision(
 
 
 def missed_layers(precision: Precision) -> dict[str, str]:
-    """Returns what those layers run in that do not run in what was asked for them; none where that is not known."""
+    """Returns what those layers run in that do not run as asked, by name; empty if nothing is known."""
     found = (precision.achieved_layers or {}).items()
     return {name: kind for name, kind in found if kind is not None and kind != precision.layers.get(name)}
-
-
-def _inspect(
-    module: Any, said: LibraryLog, plan: bytes, precision: Precision, host_code: bool
-) -> dict[str, str | None]:
-    if host_code:
-        raise ArtifactError("the engine brings code that runs on the host, and is not loaded without leave")
-    find_gpus()  # before the library is given the plan: without a driver that does not always fail cleanly
-    runtime = module.Runtime(said.logger)
-    engine = runtime.deserialize_cuda_engine(plan)
-    if engine is None:
-        raise ArtifactError(f"{module.__name__} cannot load it on this machine", got=said.take_errors())
-    inspector = engine.create_engine_inspector()
-    text = inspector.get_engine_information(module.LayerInformationFormat.JSON)
-    # In this order: each belongs to the next.
-    del inspector, engine, runtime
-    return layer_precisions(text, precision.layers)
 
 
 def _summarize(precision: Precision, found: Mapping[str, str | None]) -> str:
@@ -105,9 +123,9 @@ def _summarize(precision: Precision, found: Mapping[str, str | None]) -> str:
     return precision.requested if len(told) == len(found) else "partial"
 
 
-def _not_achieved(flavor: Flavor, version: str, precision: Precision, missed: Mapping[str, str]) -> PrecisionError:
+def _not_achieved(library: str, precision: Precision, missed: Mapping[str, str]) -> PrecisionError:
     return PrecisionError(
-        f"{flavor.name} {version} does not run every layer in the precision asked for",
+        f"{library} does not run every layer in the precision asked for",
         got=_list(missed),
         expected=_list({name: precision.layers[name] for name in missed}),
         fix=_FIX,

@@ -1,8 +1,8 @@
-"""What an engine inspector's JSON says of convolutions: read from text alone, without a library or a GPU.
+"""What an engine inspector's JSON says about convolutions: read from text alone, without a library or a GPU.
 
-TensorRT 10 describes a tensor by one key, `Format/Datatype`; 11 splits it into `Format` and `DataType`. Which it is the
-keys themselves tell. An engine layer stands for the ONNX nodes that its `Metadata` lists; where it has none, for those
-that its name is put together from.
+TensorRT 10 describes a tensor by one key, `Format/Datatype`; 11 splits it into `Format` and `DataType`. The keys tell
+which version it is. An engine layer stands for the ONNX nodes that its `Metadata` lists; without metadata, for the
+nodes that its name is made of.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 from fcn_deploy.errors import ArtifactError
 
-# From narrow to wide: of two types that meet in a layer, it computes in the wider one.
+# From narrow to wide: a layer that reads two types computes in the wider one.
 _WIDTHS = ("int8", "fp8", "fp16", "bf16", "tf32", "fp32")
 
-# How the inspector calls them: a type by itself, or a word in a sentence such as "Row major linear FP16 format".
+# The inspector's names for them: alone, or as a word in a sentence such as "Row major linear FP16 format".
 _TYPES = {
     "int8": "int8",
     "i8": "int8",
@@ -34,14 +34,14 @@ _TYPES = {
 }
 
 _METADATA_NODE = re.compile(r"\[ONNX Layer: ([^\]\x1e\x1f]+)\]")
-_PROFILE = re.compile(r" \[profile \d+\]$")  # ends the names of a second profile's layers
+_PROFILE = re.compile(r" \[profile \d+\]$")  # ends the names of the layers of a second profile
 _JOINTS = re.compile(r" (?:\+|\|\|) ")  # nodes that follow each other, nodes side by side
 
-# Kernels are named by the types they read and write, and then by those they multiply and add up in: i8i8_i8i32_f32.
+# Names of kernels hold the types they read and write, then the types they multiply and add up in: i8i8_i8i32_f32.
 _KIND = r"(?:i8|u8|i32|f16|bf16|f32|tf32)"
 _KERNEL = re.compile(rf"_{_KIND}{_KIND}_(i8|f16|bf16|f32|tf32){_KIND}(?:_|$)")
 
-# Layers that carry the name of a convolution and only move its data.
+# Layers that have the name of a convolution but only move its data.
 _MOVERS = ("reformat", "noop", "shuffle", "constant", "signal", "wait", "shape", "copy")
 _CONVOLVERS = ("conv", "correlation", "gemm")
 
@@ -50,12 +50,12 @@ def layer_precisions(text: str, layers: Collection[str]) -> dict[str, str | None
     """Reads what convolutions run in.
 
     Args:
-        text: What `get_engine_information` gave as JSON, of an engine built with detailed profiling verbosity.
+        text: JSON from `get_engine_information`, of an engine built with detailed profiling verbosity.
         layers: Names of the ONNX nodes.
 
     Returns:
-        For each of them, in their order, what it runs in, such as `int8`: the widest, where several engine layers
-        stand for it. None where no engine layer is found for it, or those found do not say.
+        What each of them runs in, such as `int8`, in their order. If several engine layers stand for a node, it is the
+        widest. It is None if no engine layer is found for a node, or those found do not tell.
 
     Raises:
         ArtifactError: The text is not what an inspector gives.
@@ -69,7 +69,7 @@ def layer_precisions(text: str, layers: Collection[str]) -> dict[str, str | None
 
 def _layers(text: str) -> list[Mapping[str, Any]]:
     try:
-        # Not strict: the separators within Metadata are control characters, which not every version escapes.
+        # Not strict: Metadata holds control characters as separators, which not every version escapes.
         content = json.loads(text, strict=False)
         layers = content["Layers"]
     except (ValueError, TypeError, KeyError) as error:
@@ -78,7 +78,7 @@ def _layers(text: str) -> list[Mapping[str, Any]]:
             got=f"{type(error).__name__}: {error}",
             expected="JSON with a list of Layers",
         ) from error
-    # An engine without detailed verbosity lists names alone, which say nothing of precision.
+    # An engine without detailed verbosity lists names alone, which say nothing about precision.
     return [layer for layer in layers if isinstance(layer, Mapping)]
 
 
@@ -95,8 +95,8 @@ def _precision(candidates: Iterable[Mapping[str, Any]]) -> str | None:
     convolving = [layer for layer in computing if _is(layer, _CONVOLVERS) or _kernel(layer)]
     if convolving:
         return _widest(_of_convolution(layer) for layer in convolving)
-    # Fused into a generated kernel: what that reads and writes is all there is to go by.
-    return _alike(_of_fusion(layer) for layer in computing)
+    # Fused into a generated kernel: only the types that it reads and writes are known.
+    return _common(_of_fusion(layer) for layer in computing)
 
 
 def _is(layer: Mapping[str, Any], kinds: Iterable[str]) -> bool:
@@ -110,18 +110,18 @@ def _of_convolution(layer: Mapping[str, Any]) -> str | None:
         return kernel
     inputs, weights = layer.get("Inputs") or [], layer.get("Weights")
     if isinstance(weights, Mapping) and weights.get("Type"):
-        # The image of features comes first; what follows is added to the result.
+        # The first input is the feature map; the others are added to the result.
         return _widest([*map(_type, inputs[:1]), _known(str(weights["Type"]))])
-    # Weights that are not listed apart may be among the inputs, and so may scales and biases.
-    return _alike(map(_type, inputs))
+    # Weights that are not listed separately may be among the inputs, and so may scales and biases.
+    return _common(map(_type, inputs))
 
 
 def _of_fusion(layer: Mapping[str, Any]) -> str | None:
-    return _alike(_type(tensor) for key in ("Inputs", "Outputs") for tensor in layer.get(key) or [])
+    return _common(_type(tensor) for key in ("Inputs", "Outputs") for tensor in layer.get(key) or [])
 
 
 def _kernel(layer: Mapping[str, Any]) -> str | None:
-    """What the kernel's name says that it multiplies in."""
+    """The type that the kernel multiplies in, by its name."""
     match = _KERNEL.search(str(layer.get("TacticName") or ""))
     return _TYPES[match[1]] if match else None
 
@@ -137,13 +137,13 @@ def _known(text: str) -> str | None:
 
 
 def _widest(types: Iterable[str | None]) -> str | None:
-    """The widest of some types; None if there is none, or one of them is not known."""
+    """The widest of some types; None if there are none, or one of them is not known."""
     found = list(types)
     known = [each for each in found if each is not None]
     return max(known, key=_WIDTHS.index) if known and len(known) == len(found) else None
 
 
-def _alike(types: Iterable[str | None]) -> str | None:
-    """The one type that all are of; None if they are not."""
+def _common(types: Iterable[str | None]) -> str | None:
+    """The one type that all of them have; None if they differ."""
     found = set(types)
     return found.pop() if len(found) == 1 else None

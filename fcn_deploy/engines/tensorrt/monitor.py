@@ -1,4 +1,4 @@
-"""A TensorRT build under way: how far it is, and how it is stopped."""
+"""A running TensorRT build: how far it is, and how to stop it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ class _Phase:
 
 
 class BuildPhases:
-    """The phases a builder says it is in, one within another, and the share of the whole they come to.
+    """The phases that a builder reports, nested, and the share of the whole build that is done.
 
-    A builder calls it from several threads. The share never falls, though phases begin that were not announced.
+    A builder calls it from several threads. The share never falls, even if an unannounced phase begins.
+
+    Args:
+        show: Called with the share, 0..1, whenever it has grown.
     """
 
     def __init__(self, show: Callable[[float], None]) -> None:
@@ -33,16 +36,16 @@ class BuildPhases:
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """Makes the builder give up at its next step."""
+        """Makes the builder stop at its next step."""
         self._stopped.set()
 
     def start(self, phase: str, parent: str | None, steps: int) -> None:
-        """A phase of so many steps has begun, within its parent's next step."""
+        """Records that a phase of `steps` steps has begun, within its parent's next step."""
         with self._lock:
             self._phases[phase] = _Phase(parent, steps)
 
     def step(self, phase: str, step: int) -> bool:
-        """A step of a phase, counted from 0, has been done; returns whether to go on."""
+        """Records that a step of a phase, counted from 0, is done; returns whether to go on."""
         with self._lock:
             if phase in self._phases:
                 self._phases[phase].done = step + 1
@@ -50,7 +53,7 @@ class BuildPhases:
         return not self._stopped.is_set()
 
     def finish(self, phase: str) -> None:
-        """A phase has ended."""
+        """Records that a phase has ended."""
         with self._lock:
             self._phases.pop(phase, None)
 
@@ -68,7 +71,7 @@ class BuildPhases:
 
 
 def make_monitor(module: ModuleType, phases: BuildPhases) -> Any:
-    """Returns an IProgressMonitor of a library that tells `phases`; the caller keeps it until the build has ended."""
+    """Returns a library's IProgressMonitor that reports to `phases`; the caller keeps it until the build has ended."""
     base: Any = module.IProgressMonitor
 
     class Monitor(base):
@@ -88,32 +91,32 @@ def make_monitor(module: ModuleType, phases: BuildPhases) -> Any:
 
 
 def run_interruptibly(work: Callable[[], T], stop: Callable[[], None]) -> T:
-    """Runs `work` in a thread of its own, so that Ctrl-C is heard while a library's call has not come back.
+    """Runs `work` in a thread of its own, so that Ctrl-C works while a library's call has not returned.
 
     Args:
         work: What to do.
-        stop: Called on Ctrl-C; makes `work` return soon, which is waited for.
+        stop: Called on Ctrl-C; makes `work` return soon. Its end is waited for.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed.
     """
     future: Future[T] = Future()
-    given_up = threading.Event()
+    cancelled = threading.Event()
 
     def run() -> None:
         try:
-            if not given_up.is_set():
+            if not cancelled.is_set():
                 future.set_result(work())
         except BaseException as error:
             future.set_exception(error)
 
-    # No executor: one that is interrupted while it starts its thread forgets the thread, and nobody waits for it.
+    # No executor: if it is interrupted while it starts its thread, it loses the thread and does not wait for it.
     thread = threading.Thread(target=run, name="build")
     try:
         thread.start()
         return future.result()
     except KeyboardInterrupt:
-        given_up.set()
+        cancelled.set()
         stop()
         while thread.is_alive():
             thread.join()

@@ -1,4 +1,4 @@
-"""Optimisation profiles: the sizes of images that a TensorRT engine takes, and those it is tuned for."""
+"""Optimisation profiles: the sizes of images that a TensorRT engine takes, and the sizes it is tuned for."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ FixedShape = tuple[int | None, int | None, int | None]
 
 @dataclass(frozen=True)
 class ImageProfile:
-    """A range of shapes of images, never of channels; profiles of one engine may overlap.
+    """A range of shapes of images, never of channels; the profiles of an engine may overlap.
 
     Attributes:
         min: Smallest batch, height and width.
-        opt: What the engine is tuned for.
+        opt: Batch, height and width that the engine is tuned for.
         max: Largest batch, height and width.
+
+    Raises:
+        UsageError: min <= opt <= max does not hold on every axis.
     """
 
     min: ImageShape
@@ -28,10 +31,10 @@ class ImageProfile:
     def __post_init__(self) -> None:
         sizes = zip(*map(astuple, (self.min, self.opt, self.max)), strict=True)
         if not all(low <= best <= high for low, best, high in sizes):
-            raise UsageError("a profile is no range", got=str(self), expected="min <= opt <= max on every axis")
+            raise UsageError("bad profile", got=str(self), expected="min <= opt <= max on every axis")
 
     def to_json(self) -> dict[str, list[int]]:
-        """Returns it as it stands in a sidecar: [batch, height, width] each."""
+        """Returns it as JSON data for a sidecar: [batch, height, width] each."""
         return {"min": list(astuple(self.min)), "opt": list(astuple(self.opt)), "max": list(astuple(self.max))}
 
     def __str__(self) -> str:
@@ -40,40 +43,40 @@ class ImageProfile:
         return f"{self.min} to {self.max}, tuned for {self.opt}"
 
 
-# Wide enough to try an engine with; whoever knows the sizes to come says so, for a narrow range runs faster.
+# Wide enough to try an engine. An engine for a narrow range runs faster.
 DEFAULT = ImageProfile(ImageShape(1, 32, 32), ImageShape(1, 512, 512), ImageShape(4, 1024, 1024))
 
 
 def pair_shapes(
     least: Sequence[ImageShape], tuned: Sequence[ImageShape], largest: Sequence[ImageShape]
 ) -> tuple[ImageProfile, ...]:
-    """Makes profiles of the n-th smallest, tuned and largest shape each.
+    """Makes a profile of the n-th shape of each list.
 
     Args:
-        least: As from `--min-shape`.
-        tuned: As from `--opt-shape`; alone, each stands for a profile of exactly that shape.
-        largest: As from `--max-shape`.
+        least: The parameter `min_shape`.
+        tuned: The parameter `opt_shape`; without the other two, each is a profile of exactly that shape.
+        largest: The parameter `max_shape`.
 
     Raises:
-        UsageError: There are not as many of one as of another, or a profile is no range.
+        UsageError: The lists differ in length, or min <= opt <= max does not hold in a profile.
     """
     if not least and not largest:
         least = largest = tuned
     if not len(least) == len(tuned) == len(largest):
         raise UsageError(
             "the shapes do not make profiles",
-            got=f"{len(least)} --min-shape, {len(tuned)} --opt-shape, {len(largest)} --max-shape",
-            expected="as many of each, or --opt-shape alone for exactly that shape",
+            got=f"{len(least)} `min_shape`, {len(tuned)} `opt_shape`, {len(largest)} `max_shape`",
+            expected="as many of each, or `opt_shape` alone for exactly that shape",
         )
     return tuple(map(ImageProfile, least, tuned, largest))
 
 
 def resolve_profiles(profiles: Sequence[ImageProfile], fixed: FixedShape) -> tuple[ImageProfile, ...]:
-    """Returns the profiles to build: those asked for, else the default one, with what the model fixes in its place.
+    """Returns the profiles to build: those asked for, or the default one with the sizes that the model fixes.
 
     Args:
         profiles: What was asked for; may be empty.
-        fixed: [batch, height, width] of the model, None where it takes any.
+        fixed: [batch, height, width] of the model; None for a size that may be any.
 
     Raises:
         UsageError: A profile asks for another size than the model has.
@@ -86,7 +89,7 @@ def resolve_profiles(profiles: Sequence[ImageProfile], fixed: FixedShape) -> tup
                 "the model does not take every shape of a profile",
                 got=str(profile),
                 expected=f"{'x'.join('any' if size is None else str(size) for size in fixed)}, as it was exported",
-                fix="export it without --shape, or give the shape it has",
+                fix="export it without `shape`, or name the shape it has",
             )
     return tuple(profiles)
 

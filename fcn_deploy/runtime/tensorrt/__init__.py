@@ -1,1 +1,1 @@
-"""Plans of TensorRT, TensorRT-RTX and the lean runtime, run on a GPU."""
+"""Runs plans of TensorRT and TensorRT-RTX on a GPU, with these libraries or with TensorRT-lean."""

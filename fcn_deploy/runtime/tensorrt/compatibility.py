@@ -1,4 +1,4 @@
-"""Whether a plan, the library and the GPU at hand fit together, asked before the library is given the plan."""
+"""Checks that a plan, the library and the GPU fit together, before the library is given the plan."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import logging
 import re
 from pathlib import Path
 
-from fcn_deploy.artifacts.sidecar import GIVEN_SCALES, Sidecar, sidecar_path
+from fcn_deploy.artifacts.precision import PREQUANTIZED
+from fcn_deploy.artifacts.sidecar import Sidecar, sidecar_path
 from fcn_deploy.errors import ArtifactError
 from fcn_deploy.runtime.tensorrt.driver import Gpu
 from fcn_deploy.runtime.tensorrt.flavor import FLAVORS, Flavor, find_flavor
@@ -17,17 +18,18 @@ _log = logging.getLogger(__name__)
 def choose_flavor(engine: Path, sidecar: Sidecar | None, asked: str | None) -> Flavor:
     """Returns the library that is to run a plan.
 
-    What was asked for; else the one that built the plan; else, where that one is not installed, one that is and runs
-    the plans of that one. A plan without a sidecar is given to the one library there is, if there is one and no other.
+    That is the one that was asked for; if none was, the one that built the plan; if that is not installed, one that is
+    installed and runs its plans. A plan without a sidecar is run by the library that is installed, if it is the only
+    one.
 
     Args:
-        engine: The plan, for errors.
-        sidecar: What is known of it.
+        engine: The plan's file, for error messages.
+        sidecar: The plan's sidecar, or None.
         asked: Name of a flavor, or None.
 
     Raises:
-        ArtifactError: The plan is not one of the flavor that was asked for, or of none at all; or nothing says which
-            one built it.
+        ArtifactError: No library, or not the one that was asked for, runs this plan; or nothing says which one built
+            it.
         UsageError: There is no such flavor.
     """
     flavor = find_flavor(asked) if asked is not None else None
@@ -35,12 +37,14 @@ def choose_flavor(engine: Path, sidecar: Sidecar | None, asked: str | None) -> F
         if flavor is None:
             installed = [each for each in FLAVORS.values() if each.installed]
             if len(installed) == 1:
-                _log.info("%s has no sidecar; %s runs it, the one library there is", engine, installed[0].name)
+                _log.info(
+                    "%s has no sidecar; %s runs it, the only library that is installed", engine, installed[0].name
+                )
                 return installed[0]
             raise ArtifactError(
                 f"{engine} has no sidecar, and nothing else says which library built it",
                 expected=str(sidecar_path(engine)),
-                got=f"{' and '.join(each.name for each in installed) or 'none of them'} installed",
+                got=f"{' and '.join(each.name for each in installed) or 'no library'} installed",
                 fix="copy the two files together, or name the library, one of "
                 f"{', '.join(FLAVORS)}: Segmenter(open_backend(engine, flavor=...), spec=spec)",
             )
@@ -49,7 +53,7 @@ def choose_flavor(engine: Path, sidecar: Sidecar | None, asked: str | None) -> F
     if not able or (flavor is not None and flavor not in able):
         runs = flavor.runs if flavor is not None else tuple(each.name for each in FLAVORS.values() if each.builds)
         raise ArtifactError(
-            f"{engine} is an engine of another library",
+            f"{engine} was built for another library",
             got=sidecar.backend,
             expected=" or ".join(runs),
             fix=rebuild_command(engine, sidecar, backend=runs[0]),
@@ -63,10 +67,10 @@ def choose_flavor(engine: Path, sidecar: Sidecar | None, asked: str | None) -> F
 def check_gpu(engine: Path, sidecar: Sidecar, gpu: Gpu) -> None:
     """Checks that a plan was built for a GPU.
 
-    A sidecar that names no architecture leaves the answer to the library.
+    If the sidecar names no architecture, the library decides.
 
     Raises:
-        ArtifactError: It was built for others.
+        ArtifactError: It was built for other GPUs.
     """
     built_for = [str(each) for each in sidecar.target.get("gpu") or ()]
     if not built_for or gpu.compute_capability in built_for:
@@ -85,10 +89,11 @@ def check_gpu(engine: Path, sidecar: Sidecar, gpu: Gpu) -> None:
 def check_version(engine: Path, sidecar: Sidecar, flavor: Flavor, version: str) -> None:
     """Checks that a plan was built by a version that the installed one can load.
 
-    That is the same major, minor and patch version; or, for plans built with `--version-compatible`, an older one too.
+    That is a version with the same major, minor and patch numbers; for plans built with `version_compatible=True`, also
+    an older one.
 
     Raises:
-        ArtifactError: It was built by another.
+        ArtifactError: It was built by another version.
     """
     built, installed = _numbers(sidecar.library)[:3], _numbers(version)[:3]
     compatible = bool(sidecar.target.get("version_compatible"))
@@ -103,33 +108,33 @@ def check_version(engine: Path, sidecar: Sidecar, flavor: Flavor, version: str) 
 
 
 def check_host_code(engine: Path, sidecar: Sidecar, allowed: bool) -> None:
-    """Checks that a plan which brings code for the host is allowed to run it.
+    """Checks that a plan may run code on the host if it brings such code.
 
     Raises:
-        ArtifactError: It is not.
+        ArtifactError: It brings such code and may not run it.
     """
     if sidecar.target.get("version_compatible") and not allowed:
         raise ArtifactError(
-            f"{engine} brings code that runs on the host, as plans built with --version-compatible do",
-            expected="the word of whoever runs it",
-            fix="allow_host_code=True, or --allow-host-code, if you trust where the engine comes from",
+            f"{engine} brings code that runs on the host, as plans built with `version_compatible=True` do",
+            expected="your permission",
+            fix="pass `allow_host_code=True` if you trust the origin of the engine",
         )
 
 
 def rebuild_command(engine: Path, sidecar: Sidecar, *, backend: str | None = None, gpu: str | None = None) -> str:
-    """Returns the command that builds a plan again, as far as its sidecar tells.
+    """Returns the command that builds a plan again, as far as its sidecar says.
 
     Args:
-        engine: The plan.
-        sidecar: What is known of it.
-        backend: What to build it with; as before where None.
-        gpu: The compute capability to build for, where the library can be told.
+        engine: The plan's file.
+        sidecar: The plan's sidecar.
+        backend: The library to build it with; the same as before if None.
+        gpu: The compute capability to build for; ignored if the library does not take one.
     """
     name = backend or sidecar.backend
     flavor = FLAVORS.get(name)
     precision = sidecar.precision
     words = ["fcn-deploy build-engine", "MODEL.onnx", f"--{precision.requested}"]
-    if precision.requested == "int8" and precision.method != GIVEN_SCALES:
+    if precision.requested == "int8" and precision.method != PREQUANTIZED:
         words.append("--ranges RANGES.json")
         if precision.method:
             words.append(f"--calib-method {precision.method}")
@@ -149,6 +154,6 @@ def rebuild_command(engine: Path, sidecar: Sidecar, *, backend: str | None = Non
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """The numbers a version starts with: 10.3.0 of 10.3.0.post1."""
+    """Returns the numbers that a version starts with: (10, 3, 0) for 10.3.0.post1."""
     found = re.match(r"\d+(\.\d+)*", version)
     return tuple(int(part) for part in found[0].split(".")) if found else ()

@@ -1,6 +1,6 @@
-"""A GPU's memory, streams and graphs, by NVIDIA's own Python packages.
+"""A GPU's memory, streams and graphs, through NVIDIA's own Python packages.
 
-Only to be used where `driver.find_gpus` has found a driver: cuda.core asks for one in most of what it does.
+Use it only after `driver.find_gpus` has found a driver: most of cuda.core needs one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _driver() -> Any:
 
 
 def _checked(result: tuple[Any, ...]) -> Any:
-    """Unpacks what a function of the driver gives: its status, and at most one value."""
+    """Unpacks what a function of the driver returns: a status, and at most one value."""
     status, *values = result
     if status != _driver().CUresult.CUDA_SUCCESS:
         raise ArtifactError("the CUDA driver refused a call", got=status.name)
@@ -43,14 +43,14 @@ def _checked(result: tuple[Any, ...]) -> Any:
 
 @dataclass(frozen=True)
 class DeviceArray:
-    """An array on the GPU that somebody else owns.
+    """An array on the GPU that the caller owns.
 
     Attributes:
-        address: Where it starts.
-        shape: Its sizes; its elements lie in C order.
-        dtype: Of its elements.
+        address: The address of its first byte.
+        shape: The sizes of its axes; the elements lie in C order.
+        dtype: The type of its elements.
         readonly: Whether it must not be written to.
-        owner: What keeps the memory from being freed.
+        owner: The object that keeps its memory alive.
     """
 
     address: int
@@ -59,14 +59,9 @@ class DeviceArray:
     readonly: bool
     owner: object
 
-    @property
-    def ndim(self) -> int:
-        """How many axes it has."""
-        return len(self.shape)
-
 
 def is_device_array(array: object) -> bool:
-    """Whether something says by DLPack or `__cuda_array_interface__` that its memory is a GPU's."""
+    """Returns whether an object says by DLPack or `__cuda_array_interface__` that its memory is on a GPU."""
     if isinstance(array, np.ndarray):
         return False
     if hasattr(array, "__cuda_array_interface__"):
@@ -79,7 +74,7 @@ class Device:
     """One GPU.
 
     Args:
-        index: As CUDA counts them.
+        index: Its index, as CUDA counts GPUs.
 
     Raises:
         DependencyError: cuda-core is not installed.
@@ -94,7 +89,7 @@ class Device:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Makes it the calling thread's device, and afterwards what was so before."""
+        """Makes it the calling thread's current device, and restores the one before at the end of the `with`."""
         driver = _driver()
         before = _checked(driver.cuCtxGetCurrent())
         _core().Device(self.index).set_current()
@@ -112,7 +107,7 @@ class Stream:
     """A queue of work on a GPU, made by `Device.stream`.
 
     Attributes:
-        handle: Its `CUstream` as a number.
+        handle: Its `CUstream`, as a number.
     """
 
     def __init__(self, device: int, stream: Any) -> None:
@@ -129,7 +124,7 @@ class Stream:
         self._stream.close()
 
     def copy_to_device(self, address: int, host: NDArray[np.uint8]) -> None:
-        """Queues a copy from pinned memory, which must stay as it is until it is done."""
+        """Queues a copy from pinned memory, which must not change until the copy is done."""
         _checked(_driver().cuMemcpyHtoDAsync(address, host.ctypes.data, host.nbytes, self._stream.handle))
 
     def copy_to_host(self, host: NDArray[np.uint8], address: int) -> None:
@@ -140,16 +135,16 @@ class Stream:
         """Records what a function queues on this stream, without running it.
 
         Raises:
-            Exception: What `enqueue` raises; the stream is usable afterwards.
+            Exception: What `enqueue` raises; the stream can still be used afterwards.
         """
         builder = self._stream.create_graph_builder()
         try:
-            # What other threads do with CUDA meanwhile is no part of this, and must not break it off.
+            # What other threads do with CUDA meanwhile is not recorded, and must not end the recording.
             builder.begin_building(mode="thread_local")
             try:
                 enqueue()
             except BaseException:
-                with suppress(Exception):  # it only says again that the capture has failed
+                with suppress(Exception):  # it only repeats that the capture has failed
                     builder.end_building()
                 raise
             builder.end_building()
@@ -158,26 +153,26 @@ class Stream:
             builder.close()
 
     def view(self, name: str, array: object) -> DeviceArray:
-        """Looks at an array of somebody else's without copying it; what made it is waited for on this stream.
+        """Views an array that the caller owns without copying it; this stream waits for the work that made it.
 
         Args:
-            name: Of the tensor it is for, for errors.
-            array: Something with DLPack or `__cuda_array_interface__`.
+            name: The name of the tensor that it is for, for error messages.
+            array: An object with DLPack or `__cuda_array_interface__`.
 
         Raises:
-            InputError: It is on another device, or not in C order, or of a dtype numpy does not have.
+            InputError: It is on another device, is not in C order, or has a dtype that numpy does not have.
         """
         try:
             view = _core().utils.StridedMemoryView.from_any_interface(array, stream_ptr=self.handle)
             dtype, shape, strides = view.dtype, tuple(view.shape), view.strides
         except (BufferError, NotImplementedError, TypeError, ValueError) as error:
-            raise InputError(f"{name} cannot be read where it is", got=str(error).split("\n")[0]) from error
+            raise InputError(f"{name} cannot be read in place", got=str(error).split("\n")[0]) from error
         if not view.is_device_accessible or view.device_id != self._device:
             raise InputError(
                 f"{name} is not on the engine's GPU",
                 got=f"device {view.device_id}",
                 expected=f"device {self._device}",
-                fix="move it there, or open the engine with device=",
+                fix="move it there, or open the engine with another `device`",
             )
         if strides is not None and not _in_c_order(shape, tuple(strides)):
             raise InputError(
@@ -187,14 +182,14 @@ class Stream:
 
 
 class Graph:
-    """Recorded work that is queued in one call, made by `Stream.capture`."""
+    """Recorded work that is queued with one call, made by `Stream.capture`."""
 
     def __init__(self, graph: Any, stream: Any) -> None:
         self._graph = graph
         self._stream = stream
 
     def launch(self) -> None:
-        """Queues the work on the stream it was recorded on."""
+        """Queues the work on the stream that it was recorded on."""
         self._graph.launch(self._stream)
 
     def close(self) -> None:
@@ -203,7 +198,7 @@ class Graph:
 
 
 class DeviceBuffer:
-    """Memory of a GPU that grows when more is needed and otherwise stays where it is."""
+    """Memory of a GPU that grows when more is needed, and otherwise keeps its address."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -216,10 +211,10 @@ class DeviceBuffer:
 
         Args:
             size: In bytes.
-            stream: The one that uses it; it must be idle.
+            stream: The stream that uses the memory; it must be idle.
 
         Returns:
-            Whether the memory has moved; its content is then gone.
+            Whether the memory has moved, which loses its content.
         """
         if size <= self._size:
             return False
@@ -236,14 +231,14 @@ class DeviceBuffer:
 
 
 class PinnedBuffer:
-    """Memory of the host that the GPU copies from and to by itself; it grows when more is needed."""
+    """Page-locked memory of the host, which the GPU reads and writes by itself; it grows when more is needed."""
 
     def __init__(self) -> None:
         self._buffer: Any = None
         self._bytes: NDArray[np.uint8] = np.empty(0, np.uint8)
 
     def fit(self, size: int) -> NDArray[np.uint8]:
-        """Returns its first `size` bytes, uint8 [size]; what they hold may be anything."""
+        """Returns its first `size` bytes, uint8 [size]; their content is undefined."""
         if size > self._bytes.nbytes:
             self.close()
             self._buffer = _core().LegacyPinnedMemoryResource().allocate(size)
@@ -259,7 +254,7 @@ class PinnedBuffer:
 
 
 class _Memory:
-    """Bytes at an address, as numpy takes them."""
+    """Bytes at an address, in a form that numpy reads."""
 
     def __init__(self, address: int, size: int) -> None:
         self.__array_interface__ = {"data": (address, False), "shape": (size,), "typestr": "|u1", "version": 3}
@@ -268,7 +263,7 @@ class _Memory:
 def _in_c_order(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     expected = 1
     for size, stride in zip(reversed(shape), reversed(strides), strict=True):
-        if size != 1 and stride != expected:  # no step is ever taken along an axis of one
+        if size != 1 and stride != expected:  # the stride of an axis of size 1 is never used
             return False
         expected *= size
     return True

@@ -1,4 +1,4 @@
-"""Whether there is an NVIDIA driver, and which GPUs it has: asked before any library that assumes so is touched."""
+"""Finds the NVIDIA driver and its GPUs, before any library is imported that needs them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _INSTALL = "pip install 'fcn-deploy[tensorrt-rtx]', or one of the other TensorRT
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU that the driver has.
+    """A GPU that the driver has found.
 
     Attributes:
-        index: As CUDA counts them.
-        name: As the driver calls it.
+        index: Its index, as CUDA counts GPUs.
+        name: Its name, as the driver has it.
         compute_capability: Its architecture, such as `8.6`.
-        memory: In bytes.
+        memory: The size of its memory, in bytes.
     """
 
     index: int
@@ -31,15 +31,15 @@ def find_gpus() -> tuple[Gpu, ...]:
     """Returns the GPUs of this machine, at least one.
 
     Raises:
-        DependencyError: There is no driver, it finds no GPU, or NVIDIA's Python package for it is not installed.
+        DependencyError: There is no driver, the driver finds no GPU, or NVIDIA's cuda-bindings are not installed.
     """
     if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
-        raise DependencyError("the CUDA driver cannot be asked: cuda-bindings is not installed", fix=_INSTALL)
+        raise DependencyError("cannot ask the CUDA driver: cuda-bindings is not installed", fix=_INSTALL)
     from cuda.bindings import driver
 
     try:
         (status,) = driver.cuInit(0)
-    except RuntimeError as error:  # the driver's library is not on this machine
+    except RuntimeError as error:  # this machine does not have the driver's library
         raise _no_driver(str(error).strip().split("\n")[0]) from error
     if status != driver.CUresult.CUDA_SUCCESS:
         raise _no_driver(f"cuInit answered {status.name}")

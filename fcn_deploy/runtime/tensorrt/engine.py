@@ -1,4 +1,4 @@
-"""A plan that a TensorRT library has loaded: its tensors, its profiles, and the execution contexts made of it."""
+"""The engine that a TensorRT library has loaded from a plan: its tensors, its profiles, its execution contexts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from fcn_deploy.artifacts.shapes import TensorSpec
 from fcn_deploy.errors import ArtifactError
 from fcn_deploy.runtime.tensorrt.log import LibraryLog
-from fcn_deploy.runtime.tensorrt.profiles import Profile, Shape, ShapeRange
+from fcn_deploy.runtime.tensorrt.profiles import Dims, Profile, ShapeRange
 
 _DTYPES = {
     "FLOAT": "float32",
@@ -20,7 +20,7 @@ _DTYPES = {
     "BOOL": "bool",
 }
 
-# Plans carry no names of dimensions; these are what the exported model calls them.
+# A plan has no names of dimensions; these are the exported model's.
 _DIMENSIONS = {
     ("image", "uint8"): ("batch", "height", "width", "channels"),
     ("image", "float32"): ("batch", "channels", "height", "width"),
@@ -31,16 +31,16 @@ _DIMENSIONS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
-    """What of a loaded plan the runtime works with.
+class LoadedEngine:
+    """An engine in memory, as the runtime works with it.
 
     Attributes:
         module: The library.
-        log: Where the library's reasons are.
-        config: How contexts run, where the library captures CUDA graphs itself; else None. Before the engine it
-            belongs to, so that it is freed first.
-        engine: Its ICudaEngine.
-        inputs: The plan's inputs.
+        log: The library's log, which has the reasons for its errors.
+        config: How contexts run, if the library captures CUDA graphs itself; otherwise None. It stands before the
+            engine that it belongs to, so that it is freed first.
+        cuda_engine: The library's ICudaEngine.
+        inputs: The engine's inputs.
         outputs: Its outputs.
         profiles: Its optimisation profiles, at least one.
     """
@@ -48,30 +48,30 @@ class Plan:
     module: Any
     log: LibraryLog
     config: Any
-    engine: Any
+    cuda_engine: Any
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     profiles: tuple[Profile, ...]
 
     @property
     def scratch(self) -> int:
-        """Bytes of device memory that a context works in; 0 where contexts bring their own."""
-        return 0 if self.config is not None else max(1, int(self.engine.device_memory_size_v2))
+        """Bytes of device memory that a context works in; 0 if contexts allocate their own."""
+        return 0 if self.config is not None else max(1, int(self.cuda_engine.device_memory_size_v2))
 
     def make_context(self, scratch: int) -> Any:
         """Makes an execution context.
 
         Args:
-            scratch: Address of the memory it works in; contexts on one stream may share it.
+            scratch: Address of the device memory that it works in; contexts on one stream may share it.
 
         Raises:
             ArtifactError: The library cannot make one.
         """
         if self.config is not None:
-            context = self.engine.create_execution_context(self.config)
+            context = self.cuda_engine.create_execution_context(self.config)
         else:
             strategy = self.module.ExecutionContextAllocationStrategy.USER_MANAGED
-            context = self.engine.create_execution_context(strategy)
+            context = self.cuda_engine.create_execution_context(strategy)
         if context is None:
             raise ArtifactError("the library cannot make an execution context", got=self.log.take_errors())
         if self.config is None:
@@ -79,17 +79,27 @@ class Plan:
         return context
 
     def require(self, done: bool, what: str) -> None:
-        """Turns the False of a library's call into an error.
+        """Raises an error if a call of the library has failed.
+
+        Args:
+            done: What the call returned.
+            what: What failed, as a predicate: the message begins with the library's name.
 
         Raises:
-            ArtifactError: It is False.
+            ArtifactError: `done` is False.
         """
         if not done:
             raise ArtifactError(f"{self.module.__name__} {what}", got=self.log.take_errors())
 
 
-def describe(module: Any, engine: Any, log: LibraryLog, config: Any) -> Plan:
-    """Reads what a loaded plan takes and gives.
+def describe_engine(module: Any, engine: Any, log: LibraryLog, config: Any) -> LoadedEngine:
+    """Reads the inputs, outputs and profiles of an engine.
+
+    Args:
+        module: The library.
+        engine: Its ICudaEngine.
+        log: The library's log.
+        config: How contexts run; see `LoadedEngine`.
 
     Raises:
         ArtifactError: It has tensors that this runtime cannot feed or read.
@@ -101,15 +111,15 @@ def describe(module: Any, engine: Any, log: LibraryLog, config: Any) -> Plan:
         {name: _range(engine.get_tensor_profile_shape(name, index)) for name in inputs}
         for index in range(engine.num_optimization_profiles)
     )
-    if not profiles:  # of a plan whose shapes are all fixed
+    if not profiles:  # an engine whose shapes are all fixed may have none
         fixed = {name: _shape(engine.get_tensor_shape(name)) for name in inputs}
         profiles = ({name: ShapeRange(shape, shape, shape) for name, shape in fixed.items()},)
     specs = {name: _spec(module, engine, name, profiles) for name in names}
-    return Plan(
+    return LoadedEngine(
         module=module,
         log=log,
         config=config,
-        engine=engine,
+        cuda_engine=engine,
         inputs=tuple(specs[name] for name in inputs),
         outputs=tuple(specs[name] for name in names if name not in inputs),
         profiles=profiles,
@@ -121,7 +131,7 @@ def _range(shapes: Any) -> ShapeRange:
     return ShapeRange(low, best, high)
 
 
-def _shape(dims: Any) -> Shape:
+def _shape(dims: Any) -> Dims:
     return tuple(int(size) for size in dims)
 
 
@@ -130,19 +140,19 @@ def _spec(module: Any, engine: Any, name: str, profiles: tuple[Profile, ...]) ->
     linear = engine.get_tensor_format(name) == module.TensorFormat.LINEAR
     on_device = engine.get_tensor_location(name) == module.TensorLocation.DEVICE
     if kind not in _DTYPES or not linear or not on_device:
-        what = kind if kind not in _DTYPES else "a vectorised layout" if not linear else "a tensor of the host"
+        what = kind if kind not in _DTYPES else "a vectorised layout" if not linear else "a tensor in host memory"
         raise ArtifactError(
-            f"tensor {name} of the plan cannot be fed or read",
+            f"this runtime cannot feed or read tensor {name} of the engine",
             got=what,
             expected=f"{', '.join(_DTYPES)} in C order on the device",
-            fix="build the plan with fcn-deploy build-engine",
+            fix="build the engine with fcn-deploy build-engine",
         )
     dtype = _DTYPES[kind]
     sizes = _shape(engine.get_tensor_shape(name))
     dimensions = _DIMENSIONS.get((name, dtype), ())
     if len(dimensions) != len(sizes):
         dimensions = tuple(f"axis {axis}" for axis in range(len(sizes)))
-    # A dynamic axis of which every profile takes one and the same size is a fixed one to whoever feeds the plan.
+    # A dynamic axis for which all profiles have one and the same size is a fixed one for the caller.
     ends = [size for profile in profiles if name in profile for size in (profile[name].min, profile[name].max)]
     shape: tuple[int | str, ...] = tuple(
         size if size >= 0 else next(iter(found)) if len(found := {end[axis] for end in ends}) == 1 else dimensions[axis]

@@ -1,6 +1,6 @@
 """TensorRT, TensorRT-RTX and TensorRT-lean: one Python API under three module names, and what each of them can do.
 
-The only place that knows them by name; everybody else asks a `Flavor`.
+This is the only module that knows them by name; the others ask a `Flavor`.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ class Flavor:
     """One of NVIDIA's inference libraries.
 
     Attributes:
-        name: As `--backend` and sidecars have it.
-        module: What is imported.
-        extra: The extra of this package that brings it.
-        builds: Whether it has a builder, or only runs what another flavor built.
+        name: Its name as a `backend`, and in sidecars.
+        module: The name of its Python module.
+        extra: The extra of this package that installs it.
+        builds: Whether it has a builder; otherwise it only runs what another flavor built.
         builds_without_gpu: Whether its builder works on a machine without an NVIDIA driver.
         timing_cache: Whether its builder keeps a timing cache.
-        hardware_compatible: Whether its builder makes engines that run on GPUs newer than the one at hand.
+        hardware_compatible: Whether its builder makes engines that also run on newer GPUs than the one of this machine.
         version_compatible: Whether its builder makes engines that later versions, and the lean runtime, can load.
-        compute_capabilities: GPU architectures its builder can be told to build for, such as `8.6`; empty where it
-            builds for the GPU at hand.
-        runtime_config: Whether its engines are specialised to the GPU, and their CUDA graphs captured, by the library
-            itself, as an IRuntimeConfig says.
+        compute_capabilities: GPU architectures that its builder can be told to build for, such as `8.6`; empty if it
+            builds for the GPU of this machine.
+        runtime_config: Whether the library itself specialises engines to the GPU and captures their CUDA graphs, as an
+            IRuntimeConfig says.
         runs: Names of the flavors whose engines it runs.
-        oldest: The oldest version that will do.
+        oldest: The oldest version that this package works with.
     """
 
     name: str
@@ -49,16 +49,16 @@ class Flavor:
 
     @property
     def installed(self) -> bool:
-        """Whether its module can be found; it is not imported."""
+        """Whether its module can be found, without importing it."""
         spec = importlib.util.find_spec(self.module)
-        # A folder of that name without code, such as the type stubs leave, is found as a namespace without a loader.
+        # A folder of this name without code, as type stubs leave it, is found as a namespace without an origin.
         return spec is not None and spec.origin is not None
 
     def check_installed(self) -> None:
         """Checks that its module can be found, without importing it.
 
         Raises:
-            DependencyError: It cannot; the message says what to install.
+            DependencyError: It cannot be found; the message says what to install.
         """
         if not self.installed:
             raise DependencyError(f"{self.name} is not installed", fix=self._install)
@@ -68,7 +68,7 @@ class Flavor:
         return f"pip install 'fcn-deploy[{self.extra}]'"
 
     def load(self) -> ModuleType:
-        """Imports it.
+        """Imports its module.
 
         Raises:
             DependencyError: It is not installed, cannot be loaded, or is too old.
@@ -76,7 +76,7 @@ class Flavor:
         self.check_installed()
         try:
             module = importlib.import_module(self.module)
-        except (ImportError, OSError, RuntimeError) as error:  # the shared libraries behind it have ways of their own
+        except (ImportError, OSError, RuntimeError) as error:  # its shared libraries raise what they like
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             raise DependencyError(f"{self.name} cannot be loaded", got=reason, fix=self._install) from error
         version = str(module.__version__)
@@ -108,7 +108,7 @@ _RTX = Flavor(
     extra="tensorrt-rtx",
     builds=True,
     builds_without_gpu=True,
-    timing_cache=False,  # it would ask for a GPU
+    timing_cache=False,  # it would need a GPU
     hardware_compatible=False,
     version_compatible=False,
     compute_capabilities=("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"),
@@ -133,8 +133,7 @@ _LEAN = Flavor(
 
 FLAVORS = {flavor.name: flavor for flavor in (_TENSORRT, _RTX, _LEAN)}
 
-
-# The backends that `auto` may take for a TensorRT engine, the first that can build here.
+# The backends that `auto` may take for a TensorRT engine: it takes the first one that can build on this machine.
 BUILDERS = tuple(flavor for flavor in FLAVORS.values() if flavor.builds)
 
 

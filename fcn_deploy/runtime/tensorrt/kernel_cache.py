@@ -1,4 +1,4 @@
-"""What a library has compiled for the GPU at hand, kept beside the engine so that the next process need not."""
+"""Keeps the kernels that a library has compiled for a GPU in a file next to the engine, for the next process."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _log = logging.getLogger(__name__)
 
 
 def kernel_cache_path(engine: Path) -> Path:
-    """Returns where the cache of `engine` lies: beside it, `.cache` added to its name."""
+    """Returns the path of the cache of `engine`: the same with `.cache` added."""
     return engine.with_name(engine.name + ".cache")
 
 
 class KernelCache:
     """The file of a runtime cache.
 
-    It holds nothing that cannot be compiled again, so a cache that cannot be used or written is a warning and costs
-    time, never an error: another GPU or driver is reason enough for the library not to take it.
+    All of its content can be compiled again. A cache that cannot be used or written therefore costs time and is a
+    warning, never an error. The library refuses a cache of another GPU or driver, for example.
 
     Args:
-        engine: The plan whose cache it is.
-        cache: The library's IRuntimeCache, empty; filled here from the file, if there is one.
-        log: Where the library says why it does not take the file.
+        engine: The plan that the cache belongs to.
+        cache: The library's IRuntimeCache, empty; it is filled from the file, if there is one.
+        log: The library's log, which says why it refuses a file.
     """
 
     def __init__(self, engine: Path, cache: Any, log: LibraryLog) -> None:
@@ -45,16 +45,16 @@ class KernelCache:
             self._written = content
         else:
             _log.warning(
-                "%s is of another GPU, driver or library, or corrupt (%s); kernels are compiled again",
+                "%s belongs to another GPU, driver or library, or is corrupt (%s); kernels are compiled again",
                 self._path,
                 log.take_errors(),
             )
 
     def save(self) -> None:
-        """Writes what has been compiled since, atomically."""
+        """Writes the file atomically, if anything was compiled since it was read."""
         compiled = self._cache.serialize()
         if compiled is None:
-            _log.warning("the library did not give what it has compiled; %s stays as it is", self._path)
+            _log.warning("the library did not return its compiled kernels; %s stays as it is", self._path)
             return
         content = bytes(compiled)
         if content == self._written:
@@ -62,5 +62,5 @@ class KernelCache:
         try:
             write_bytes(self._path, content)
         except InputError as error:
-            _log.warning("%s; kernels will be compiled again the next time", error)
+            _log.warning("%s; the next process compiles the kernels again", error)
         self._written = content

@@ -1,4 +1,4 @@
-"""What a TensorRT library has to say: it answers a failed call with None or False, and logs the reason."""
+"""The log of a TensorRT library: a failed call returns None or False, and only the log has the reason."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ _log = logging.getLogger(__name__)
 
 _KEPT = 20
 
-# Said by TensorRT-RTX of its own doings whenever compute capabilities are named; nothing is wrong, nothing can be done.
-_SELF_TALK = (
+# TensorRT-RTX logs these whenever compute capabilities are given; nothing is wrong, and nothing can be done.
+_HARMLESS = (
     "Thread context has not been set! Using global log stream.",
     "getHardwareCompatibilityLevel() is unsupported in TensorRT-RTX.",
 )
 
 
 class LibraryLog:
-    """The logger of a library, its last errors, and the file that everything goes to when one is asked for.
+    """The logger of a library, its last errors, and optionally a file that gets every message.
+
+    Args:
+        module: The library.
 
     Attributes:
-        logger: What `Runtime` and `Builder` of the library take.
+        logger: The object to pass to the library's `Runtime` and `Builder`.
     """
 
     def __init__(self, module: ModuleType) -> None:
@@ -36,14 +39,14 @@ class LibraryLog:
         self._errors: deque[str] = deque(maxlen=_KEPT)
         self._warned: set[str] = set()
         self._file: TextIO | None = None
-        self.logger = _make_logger(module, self._heard)
+        self.logger = _make_logger(module, self._receive)
 
     def take_errors(self) -> str:
-        """Returns the errors since the last call, the first of them first, and forgets them."""
+        """Returns the errors since the last call, oldest first, and forgets them."""
         return "; ".join(self.errors()) or "no reason given"
 
     def errors(self) -> list[str]:
-        """Returns the errors as `take_errors` does, one by one."""
+        """Returns the errors since the last call as a list, oldest first, and forgets them."""
         errors = []
         while self._errors:
             errors.append(self._errors.popleft())
@@ -51,14 +54,13 @@ class LibraryLog:
 
     @contextmanager
     def recording(self, path: Path | None) -> Iterator[LibraryLog]:
-        """Forgets what was said before, and writes everything the library says to a file until the context ends.
+        """Forgets earlier messages, and writes every new message to a file until the context ends.
 
-        A warning is passed on once, however often it is said; the file has it each time.
-
-        Unlike an artifact the file is written as it grows: of a build that hangs or is killed it is what remains.
+        A repeated warning is logged once; the file has it each time. Unlike an artifact, the file is written as it
+        grows: it is what remains of a build that hangs or is killed.
 
         Args:
-            path: The file; nothing is written where it is None.
+            path: The file; if None, no file is written.
 
         Raises:
             InputError: The file cannot be written.
@@ -79,24 +81,24 @@ class LibraryLog:
             finally:
                 self._file = None
 
-    def _heard(self, severity: str, message: str) -> None:
-        """Keeps errors for the exception that follows; the library calls it from threads of its own as well."""
+    def _receive(self, severity: str, message: str) -> None:
+        """Keeps errors for the exception that follows; the library also calls this from threads of its own."""
         message = message.strip()
         file = self._file
         if file is not None:
             file.write(f"{severity}: {message}\n")
-        if message in _SELF_TALK:
+        if message in _HARMLESS:
             return
         if severity in ("INTERNAL_ERROR", "ERROR"):
             self._errors.append(message)
         elif severity == "WARNING" and message not in self._warned:
-            self._warned.add(message)  # some are said of each layer, in the same words
+            self._warned.add(message)  # some come for every layer, in the same words
             _log.warning("%s: %s", self._name, message)
 
 
 @cache
 def library_log(module: ModuleType) -> LibraryLog:
-    """Returns the one log of a library in this process: these libraries hold on to the first logger they are given."""
+    """Returns the one log of a library in this process: these libraries keep the first logger they are given."""
     return LibraryLog(module)
 
 

@@ -1,4 +1,4 @@
-"""Things that only one call may use at a time, lent to as many threads as there are things."""
+"""Lends things that only one call may use at a time to several threads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Generic, TypeVar
 
-from fcn_deploy.errors import ClosedError, InputError, UsageError
+from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.runtime.backend import backend_closed
 
 _log = logging.getLogger(__name__)
 
@@ -16,15 +17,15 @@ T = TypeVar("T")
 
 
 class Pool(Generic[T]):
-    """Lends things out, makes another when all are lent, and lets callers wait once there are enough.
+    """Lends things, makes another when all are lent, and lets callers wait when the limit is reached.
 
     Args:
         make: Makes a thing; never called by two threads at once.
-        free: Frees one.
+        free: Frees a thing.
         limit: How many there may be, at least 1.
 
     Raises:
-        UsageError: The limit is none.
+        UsageError: `limit` is less than 1.
     """
 
     def __init__(self, make: Callable[[], T], free: Callable[[T], None], limit: int) -> None:
@@ -41,9 +42,10 @@ class Pool(Generic[T]):
 
     @contextmanager
     def lend(self) -> Iterator[T]:
-        """Lends a thing for the length of a `with`; the one used last, whose memory is warm, goes first.
+        """Lends a thing for the length of a `with`; the one used last goes first, because its memory is warm.
 
-        After an error it is freed, for nobody knows the state it is in; an InputError comes before anything is touched.
+        After an error it is freed, because its state is unknown. An InputError is raised before anything is changed,
+        and the thing stays.
 
         Raises:
             ClosedError: The pool has been closed.
@@ -60,13 +62,13 @@ class Pool(Generic[T]):
         self._return(thing)
 
     def close(self) -> None:
-        """Waits for what is lent and frees everything; every later call raises ClosedError."""
+        """Waits until nothing is lent and frees everything; every later call raises ClosedError."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._count == len(self._idle))
             idle, self._idle, self._count = self._idle, [], 0
-        with ExitStack() as every:  # whatever one of them raises, the others are freed
+        with ExitStack() as every:  # if one of them raises, the others are freed all the same
             for thing in idle:
                 every.callback(self._free, thing)
 
@@ -74,7 +76,7 @@ class Pool(Generic[T]):
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._idle or self._count < self._limit)
             if self._closed:
-                raise ClosedError("this backend is closed", fix="open the engine again")
+                raise backend_closed()
             if self._idle:
                 return self._idle.pop()
             self._count += 1
@@ -93,9 +95,8 @@ class Pool(Generic[T]):
     def _drop(self, thing: T) -> None:
         try:
             self._free(thing)
-        except (
-            Exception
-        ) as error:  # what broke it may well keep it from being freed; the first error is the one to tell
+        except Exception as error:
+            # What broke it may also keep it from being freed; the first error is the one to raise.
             _log.warning("after the error that follows, not everything could be freed: %s", error)
         finally:
             self._forget()

@@ -1,4 +1,4 @@
-"""One stream of a GPU with all that a call needs on it: execution contexts, buffers, CUDA graphs."""
+"""One stream of a GPU, with all that a call needs on it: execution contexts, buffers, CUDA graphs."""
 
 from __future__ import annotations
 
@@ -15,81 +15,81 @@ from fcn_deploy.artifacts.shapes import TensorSpec
 from fcn_deploy.errors import ArtifactError, InputError
 from fcn_deploy.runtime.backend import Array
 from fcn_deploy.runtime.tensorrt.cuda import Device, DeviceArray, DeviceBuffer, Graph, PinnedBuffer
-from fcn_deploy.runtime.tensorrt.engine import Plan
-from fcn_deploy.runtime.tensorrt.profiles import Shape
+from fcn_deploy.runtime.tensorrt.engine import LoadedEngine
+from fcn_deploy.runtime.tensorrt.profiles import Dims
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What a CUDA graph is captured for: it holds sizes and addresses, and is worthless for any other.
+    """What a CUDA graph is captured for: the graph holds these shapes and addresses, and runs no others.
 
     Attributes:
         profile: Index of the optimisation profile.
-        shapes: Of the inputs, by name.
-        addresses: Of all tensors, by name.
+        shapes: Shapes of the inputs, by name.
+        addresses: Addresses of all tensors, by name.
     """
 
     profile: int
-    shapes: tuple[tuple[str, Shape], ...]
+    shapes: tuple[tuple[str, Dims], ...]
     addresses: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, eq=False)
 class _Captured:
-    """A graph and the context it was captured from, which nothing else may touch while the graph lives."""
+    """A graph and the context that it was captured from, which nothing else may use while the graph lives."""
 
     context: Any
     graph: Graph
 
 
-class Lane:
-    """A stream, and what runs a plan on it; for one call at a time.
+class Slot:
+    """A stream, and what runs an engine on it, for one call at a time.
 
-    Where the library does not capture CUDA graphs itself, work that comes a second time is captured; the first time was
-    its warm-up. TensorRT wants a graph's context left alone, so each graph has one of its own. All of them work in the
-    same scratch memory, for on one stream nothing runs at the same time.
+    If the library does not capture CUDA graphs itself, work that comes a second time is captured; its first time was
+    the warm-up. Nothing else may use the context of a graph, so each graph has its own. All contexts work in the same
+    scratch memory, because nothing runs at the same time on one stream.
 
     Args:
-        plan: What to run.
-        device: Where; it must be the calling thread's current one, here and in every method.
-        graphs: How many graphs are kept; 0 captures none.
+        engine: What to run.
+        device: The GPU. It must be the calling thread's current device, here and in every method.
+        graphs: How many graphs are kept; with 0, none is captured.
 
     Raises:
         ArtifactError: There is not enough memory, or the library cannot make an execution context.
     """
 
-    def __init__(self, plan: Plan, device: Device, graphs: int) -> None:
-        self._plan = plan
-        self._graphs_kept = 0 if plan.config is not None else graphs
+    def __init__(self, engine: LoadedEngine, device: Device, graphs: int) -> None:
+        self._engine = engine
+        self._graphs_kept = 0 if engine.config is not None else graphs
         self._graphs: OrderedDict[_Work, _Captured] = OrderedDict()
-        # Apart from the graphs: work on arrays that never lie in the same place twice must not drive these out.
+        # Not among the graphs: work on arrays that are at another address each time must not evict these.
         self._seen: OrderedDict[_Work, None] = OrderedDict()
-        self._device = {spec.name: DeviceBuffer(device) for spec in (*plan.inputs, *plan.outputs)}
-        self._pinned = {spec.name: PinnedBuffer() for spec in (*plan.inputs, *plan.outputs)}
+        self._device = {spec.name: DeviceBuffer(device) for spec in (*engine.inputs, *engine.outputs)}
+        self._pinned = {spec.name: PinnedBuffer() for spec in (*engine.inputs, *engine.outputs)}
         self._scratch = DeviceBuffer(device)
         self._context: Any = None
-        self._set: tuple[int, tuple[tuple[str, Shape], ...]] | None = None
+        self._set: tuple[int, tuple[tuple[str, Dims], ...]] | None = None
         self._profile = 0
         self._stream = device.stream()
         try:
-            self._scratch.fit(plan.scratch, self._stream)
-            self._context = plan.make_context(self._scratch.address)
+            self._scratch.fit(engine.scratch, self._stream)
+            self._context = engine.make_context(self._scratch.address)
         except BaseException:
             self.close()
             raise
 
     def infer(self, profile: int, feeds: Mapping[str, Array | DeviceArray]) -> dict[str, Array]:
-        """Runs the plan and copies the outputs to the host.
+        """Runs the engine and copies the outputs to the host.
 
         Args:
             profile: Index of a profile that holds the shapes.
             feeds: An array for each input, of its dtype and a shape of the profile.
 
         Returns:
-            An array for each output, the caller's to keep.
+            An array for each output, which belongs to the caller.
 
         Raises:
-            ArtifactError: The library or the driver refuses.
+            ArtifactError: The library or the driver cannot run it.
         """
         shapes = self._shape(profile, feeds)
         moved = [self._device[name].fit(_bytes(spec, shapes[name]), self._stream) for name, spec in self._outputs()]
@@ -108,7 +108,7 @@ class Lane:
     def infer_device(
         self, profile: int, feeds: Mapping[str, Array | DeviceArray], outputs: Mapping[str, DeviceArray]
     ) -> None:
-        """Runs the plan into arrays on the GPU, and waits until they are written.
+        """Runs the engine into arrays on the GPU, and waits until they are written.
 
         Args:
             profile: Index of a profile that holds the shapes.
@@ -116,8 +116,8 @@ class Lane:
             outputs: An array for each output, of its dtype.
 
         Raises:
-            ArtifactError: The library or the driver refuses.
-            InputError: An output is not of the shape that these inputs give.
+            ArtifactError: The library or the driver cannot run it.
+            InputError: An output does not have the shape that these inputs give.
         """
         shapes = self._shape(profile, feeds)
         for name, array in outputs.items():
@@ -131,12 +131,12 @@ class Lane:
         self._stream.sync()
 
     def view(self, name: str, array: object) -> DeviceArray:
-        """Looks at somebody else's array on the GPU; see `cuda.Stream.view`."""
+        """Views an array on the GPU that the caller owns; see `cuda.Stream.view`."""
         return self._stream.view(name, array)
 
     def close(self) -> None:
         """Waits for the stream and frees everything: graphs, then contexts, then buffers, then the stream."""
-        with ExitStack() as last_to_first:  # whatever one of them raises, the others are freed
+        with ExitStack() as last_to_first:  # if one of them raises, the others are freed all the same
             last_to_first.callback(self._stream.close)
             for close in [self._scratch.close, *(each.close for each in self._device.values())]:
                 last_to_first.callback(close)
@@ -147,10 +147,10 @@ class Lane:
             self._stream.sync()
 
     def _outputs(self) -> list[tuple[str, TensorSpec]]:
-        return [(spec.name, spec) for spec in self._plan.outputs]
+        return [(spec.name, spec) for spec in self._engine.outputs]
 
-    def _shape(self, profile: int, feeds: Mapping[str, Array | DeviceArray]) -> dict[str, Shape]:
-        """Sets the context to shapes, and returns those of the outputs."""
+    def _shape(self, profile: int, feeds: Mapping[str, Array | DeviceArray]) -> dict[str, Dims]:
+        """Sets the context to the shapes of the inputs, and returns those of the outputs."""
         shapes = _shapes(feeds)
         if self._set != (profile, shapes):
             self._set = None
@@ -160,30 +160,32 @@ class Lane:
         for name, shape in found.items():
             if any(size < 0 for size in shape):
                 raise ArtifactError(
-                    f"the shape of output {name} depends on what the inputs hold", got=list(shape), expected="sizes"
+                    f"the shape of output {name} depends on the values of the inputs",
+                    got=list(shape),
+                    expected="a size for each axis",
                 )
         return found
 
-    def _set_shapes(self, context: Any, current: int, profile: int, shapes: tuple[tuple[str, Shape], ...]) -> int:
+    def _set_shapes(self, context: Any, current: int, profile: int, shapes: tuple[tuple[str, Dims], ...]) -> int:
         if profile != current:
             done = context.set_optimization_profile_async(profile, self._stream.handle)
-            self._plan.require(done, f"cannot switch to profile {profile}")
+            self._engine.require(done, f"cannot switch to profile {profile}")
         for name, shape in shapes:
-            self._plan.require(context.set_input_shape(name, shape), f"does not take {name} of {list(shape)}")
+            self._engine.require(context.set_input_shape(name, shape), f"does not take {name} of {list(shape)}")
         return profile
 
     def _upload(self, feeds: Mapping[str, Array | DeviceArray], moved: bool) -> dict[str, int]:
-        """Brings what is on the host to the GPU, and returns where each input is.
+        """Copies inputs from the host to the GPU, and returns the address of each input.
 
         Args:
             feeds: The inputs.
-            moved: Whether a buffer that graphs know has moved already.
+            moved: Whether a buffer whose address is in a graph has moved already.
         """
         for name, array in feeds.items():
             if not isinstance(array, DeviceArray):
                 moved = self._device[name].fit(array.nbytes, self._stream) or moved
         if moved:
-            self._drop_graphs()  # their addresses are no longer ours
+            self._drop_graphs()  # their addresses are no longer valid
         addresses = {}
         for name, array in feeds.items():
             if isinstance(array, DeviceArray):
@@ -216,13 +218,13 @@ class Lane:
 
     def _enqueue(self, context: Any, work: _Work) -> None:
         for name, address in work.addresses:
-            self._plan.require(context.set_tensor_address(name, address), f"does not take the address of {name}")
-        self._plan.require(context.execute_async_v3(self._stream.handle), "cannot run the plan")
+            self._engine.require(context.set_tensor_address(name, address), f"does not take the address of {name}")
+        self._engine.require(context.execute_async_v3(self._stream.handle), "cannot run the engine")
 
     def _capture(self, work: _Work) -> _Captured:
-        context = self._plan.make_context(self._scratch.address)
+        context = self._engine.make_context(self._scratch.address)
         self._set_shapes(context, 0, work.profile, work.shapes)
-        # What a context puts off until it runs a shape for the first time cannot be captured.
+        # The work that a context does only when it runs a shape for the first time cannot be captured.
         self._enqueue(context, work)
         self._stream.sync()
         return _Captured(context, self._stream.capture(lambda: self._enqueue(context, work)))
@@ -243,9 +245,9 @@ class Lane:
         self._context = None
 
 
-def _shapes(feeds: Mapping[str, Array | DeviceArray]) -> tuple[tuple[str, Shape], ...]:
+def _shapes(feeds: Mapping[str, Array | DeviceArray]) -> tuple[tuple[str, Dims], ...]:
     return tuple((name, tuple(feeds[name].shape)) for name in sorted(feeds))
 
 
-def _bytes(spec: TensorSpec, shape: Shape) -> int:
+def _bytes(spec: TensorSpec, shape: Dims) -> int:
     return prod(shape) * np.dtype(spec.dtype).itemsize

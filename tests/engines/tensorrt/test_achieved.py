@@ -1,20 +1,20 @@
-"""From what the inspector says to the sidecar, to exit code 4, or to a sentence; tests/gpu asks real inspectors."""
+"""What an engine runs in becomes a sidecar, exit code 4, or a sentence; tests/gpu asks real inspectors."""
 
 import json
 import sys
 
 import pytest
 
-from fcn_deploy.artifacts.sidecar import Precision, load_sidecar
-from fcn_deploy.engines.engine import BuildConfig
-from fcn_deploy.engines.tensorrt import achieved
-from fcn_deploy.engines.tensorrt import builder as module
+from fcn_deploy.artifacts.precision import Precision
+from fcn_deploy.artifacts.sidecar import load_sidecar
+from fcn_deploy.engines.config import BuildConfig
+from fcn_deploy.engines.tensorrt.achieved import Inspection, achieved_precision
+from fcn_deploy.engines.tensorrt.builder import build_tensorrt
 from fcn_deploy.errors import DependencyError, PrecisionError
 from fcn_deploy.progress import Silent
 from fcn_deploy.runtime.tensorrt.driver import Gpu
 from fcn_deploy.runtime.tensorrt.flavor import FLAVORS
 from fcn_deploy.runtime.tensorrt.log import library_log
-from fcn_deploy.workflows import steps
 from tests.support.fake_builder import fake_tensorrt
 
 TYPES = {"int8": "Int8", "fp16": "Half", "fp32": "Float"}
@@ -46,20 +46,16 @@ def said_of(layers):
     return json.dumps({"Layers": described, "Bindings": ["image", "labels"]})
 
 
-@pytest.fixture(autouse=True)
-def gpu(monkeypatch):
-    for place in (achieved, module, steps):
-        monkeypatch.setattr(place, "find_gpus", lambda: (Gpu(0, "a GPU", "8.7", 8 << 30),))
+def gpus():
+    return (Gpu(0, "a GPU", "8.7", 8 << 30),)
 
 
-def look(inspected, flavor=TENSORRT, method="minmax", **options):
+def look(inspected, flavor=TENSORRT, method="minmax", gpus=gpus, host_code=False):
     library, asked = fake_tensorrt("10.3.0", inspected)
     progress = Listener()
     precision = Precision("int8", "fp16", method, ASKED)
-    found = achieved.achieved_precision(
-        flavor, library, library_log(library), b"a plan", precision, progress, **options
-    )
-    return found, progress.lines, asked
+    inspection = Inspection(flavor, library, library_log(library), b"a plan", host_code, gpus)
+    return achieved_precision(inspection, precision, progress), progress.lines, asked
 
 
 def test_all_as_asked():
@@ -85,17 +81,17 @@ def test_what_was_asked_and_is_absent_is_exit_4_with_every_layer_named():
     assert caught.value.expected == "conv1_1 in fp16, conv1_2 in int8"
 
 
-def test_of_a_graph_with_qdq_of_its_own_what_is_absent_is_said_and_recorded():
+def test_a_layer_of_a_prequantized_model_that_is_not_int8_is_told_and_recorded():
     found, lines, _ = look(said_of({**ASKED, "conv1_2": "fp16"}), method="given")
     assert (found.achieved, found.achieved_layers["conv1_2"]) == ("mixed", "fp16")
     assert lines == ["tensorrt does not run all that the graph's Q/DQ ask for: conv1_2 in fp16."]
 
 
-def test_of_a_graph_with_qdq_of_its_own_nothing_in_int8_is_exit_4():
+def test_a_prequantized_model_without_a_layer_in_int8_is_exit_4():
     with pytest.raises(PrecisionError, match=r"tensorrt 10\.3\.0 runs no layer of the graph in INT8") as caught:
         look(said_of(dict.fromkeys(ASKED, "fp16")), method="given")
     assert caught.value.got == "conv1_2 in fp16, conv2_1 in fp16"
-    found, _, _ = look(said_of({"conv1_2": "fp16"}), method="given")  # of conv2_1 nobody knows
+    found, _, _ = look(said_of({"conv1_2": "fp16"}), method="given")  # conv2_1 is not known
     assert found.achieved == "mixed"
     found, _, _ = look(said_of(dict.fromkeys(ASKED, "fp16")), RTX, method="given")
     assert found.achieved == "mixed"
@@ -123,27 +119,26 @@ def test_an_answer_that_cannot_be_read_is_unknown_and_said():
     assert "inspector's answer cannot be read" in lines[0]
 
 
-def test_without_a_driver_the_library_is_not_given_the_plan(monkeypatch):
+def test_without_a_driver_the_library_is_not_given_the_plan():
     def none():
         raise DependencyError("no NVIDIA driver was found")
 
-    monkeypatch.setattr(achieved, "find_gpus", none)
-    found, lines, asked = look(said_of(ASKED))
+    found, lines, asked = look(said_of(ASKED), gpus=none)
     assert (found.achieved, asked) == ("unknown", [])
     assert lines == ["What the INT8 engine runs in is not known: no NVIDIA driver was found."]
 
 
-def test_code_for_the_host_is_not_run_without_leave():
+def test_code_for_the_host_is_not_run_without_permission():
     found, lines, asked = look(said_of(ASKED), host_code=True)
     assert (found.achieved, asked) == ("unknown", [])
     assert "brings code that runs on the host" in lines[0]
 
 
 @pytest.mark.parametrize("version", ["10.3.0", "11.4.1"])
-def test_a_build_has_it_in_its_sidecar(exported, monkeypatch, version, tmp_path):
+def test_a_build_records_it_in_the_sidecar(model, monkeypatch, version, tmp_path):
     def build(inspected):
         monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt(version, said_of(inspected))[0])
-        return steps.build(exported("fcn8s"), BuildConfig("fp16"), backend=TENSORRT.name)
+        return build_tensorrt(TENSORRT, model("fcn8s"), BuildConfig("fp16"), gpus=gpus)
 
     asked = dict(build({}).sidecar.precision.layers)
     build(asked).save(tmp_path / "net.engine")

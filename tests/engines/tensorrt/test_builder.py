@@ -10,23 +10,26 @@ from dataclasses import replace
 import pytest
 from onnx import TensorProto, helper
 
+from fcn_deploy.artifacts.precision import Precision
 from fcn_deploy.artifacts.shapes import ImageShape
-from fcn_deploy.artifacts.sidecar import Precision, load_sidecar, sidecar_path
-from fcn_deploy.engines.engine import BuildConfig
-from fcn_deploy.engines.tensorrt import achieved
+from fcn_deploy.artifacts.sidecar import load_sidecar, sidecar_path
+from fcn_deploy.calibration.observer import observe
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.engines.tensorrt import builder as module
-from fcn_deploy.engines.tensorrt.builder import TensorRTConfig
+from fcn_deploy.engines.tensorrt.builder import build_tensorrt
+from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.profiles import DEFAULT, ImageProfile
 from fcn_deploy.engines.tensorrt.typed_graph import TypedGraph
 from fcn_deploy.errors import DependencyError, InputError, UsageError
 from fcn_deploy.files import sha256_file
+from fcn_deploy.graph.model import load_exported
 from fcn_deploy.progress import Silent
 from fcn_deploy.runtime.tensorrt.flavor import FLAVORS, find_flavor
-from fcn_deploy.workflows import steps
+from fcn_deploy.workflows.exporting import export
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is for Linux and Windows on x86-64")
 
-RTX = "tensorrt-rtx"
+RTX = find_flavor("tensorrt-rtx")
 SMALL = TensorRTConfig((ImageProfile(ImageShape(1, 32, 32), ImageShape(1, 64, 64), ImageShape(2, 96, 96)),))
 
 
@@ -43,27 +46,17 @@ class Listener(Silent):
         yield self.shares.append
 
 
-@pytest.fixture(autouse=True)
-def no_driver(monkeypatch):
-    """Wherever these tests run; tests/gpu looks into the plans."""
-
-    def none():
-        raise DependencyError("no NVIDIA driver was found", got="a test", fix="none")
-
-    monkeypatch.setattr(achieved, "find_gpus", none)
+def no_gpus():
+    """As on a machine without a driver, wherever these tests run; tests/gpu looks into the plans."""
+    raise DependencyError("no NVIDIA driver was found", got="a test", fix="none")
 
 
 @pytest.fixture
-def build(exported, ranges_file):
-    def build(precision="fp16", variant="fcn8s", options=SMALL, ranges=None, progress=None, log=None, **config):
-        ranges = ranges_file(variant) if precision == "int8" else ranges
-        return steps.build(
-            *(exported(variant), BuildConfig(precision, **config), ranges),
-            backend=RTX,
-            options=options,
-            progress=progress or Silent(),
-            log=log,
-        )
+def build(model, ranges):
+    def build(precision="fp16", variant="fcn8s", options=SMALL, used=None, progress=None, log=None, **config):
+        config, progress = BuildConfig(precision, **config), progress or Silent()
+        used = ranges(variant) if precision == "int8" else used
+        return build_tensorrt(RTX, model(variant), config, options, used, progress, log, gpus=no_gpus)
 
     return build
 
@@ -92,7 +85,7 @@ def graph_with(monkeypatch):
 def test_every_variant_in_every_precision(build, variant, precision):
     engine = build(precision, variant)
     sidecar = engine.sidecar
-    assert (sidecar.backend, sidecar.library) == (RTX, find_flavor(RTX).load().__version__)
+    assert (sidecar.backend, sidecar.library) == (RTX.name, RTX.load().__version__)
     assert (sidecar.precision.requested, sidecar.precision.achieved) == (precision, "unknown")
     assert sidecar.precision.base == ("fp32" if precision == "fp32" else "fp16")
     layers = sidecar.precision.layers
@@ -139,29 +132,28 @@ def test_what_is_not_asked_for_is_a_default_that_is_said(build):
 
 
 def test_a_model_of_one_shape_has_one_profile(checkpoint_file, tmp_path):
-    from fcn_deploy.onnx_export.tracing import ExportConfig
 
-    model = tmp_path / "fixed.onnx"
-    steps.export(checkpoint_file("fcn32s"), model, config=ExportConfig(shape=ImageShape(2, 48, 64)))
+    export(checkpoint_file("fcn32s"), shape="2x48x64", output=tmp_path / "net.onnx")
+    model = load_exported(tmp_path / "net.onnx")
     for io in ("image", "tensor"):
-        sidecar = steps.build(model, BuildConfig("fp16", io), backend=RTX).sidecar
+        sidecar = build_tensorrt(RTX, model, BuildConfig("fp16", io), gpus=no_gpus).sidecar
         assert sidecar.profiles == ({"min": [2, 48, 64], "opt": [2, 48, 64], "max": [2, 48, 64]},)
     with pytest.raises(UsageError, match=r"every shape of a profile; got 1x32x32 to 2x96x96.*expected 2x48x64"):
-        steps.build(model, BuildConfig("fp16"), backend=RTX, options=SMALL)
+        build_tensorrt(RTX, model, BuildConfig("fp16"), SMALL, gpus=no_gpus)
 
 
-def test_ranges_audit_fp16(build, ranges_file):
-    audited = build(ranges=ranges_file("fcn8s")).sidecar
+def test_ranges_audit_fp16(build, ranges, ranges_file):
+    audited = build(used=ranges("fcn8s")).sidecar
     assert audited.precision.audited is True
     assert audited.source.ranges_sha256 == sha256_file(ranges_file("fcn8s"))
     assert build().sidecar.precision.audited is False
 
 
-def test_ranges_of_another_model_and_none_for_int8_are_refused(build, exported, ranges_file):
+def test_ranges_of_another_model_and_int8_without_ranges_are_refused(build, model, ranges):
     with pytest.raises(InputError, match="another model"):
-        build(ranges=ranges_file("fcn16s"))
+        build(used=ranges("fcn16s"))
     with pytest.raises(UsageError, match="needs ranges"):
-        steps.build(exported("fcn8s"), BuildConfig("int8"), backend=RTX)
+        build_tensorrt(RTX, model("fcn8s"), BuildConfig("int8"))
 
 
 def test_without_a_driver_what_it_runs_in_is_unknown_and_that_is_said_once(build):
@@ -200,7 +192,7 @@ def test_everything_the_library_says_goes_to_the_log(build, tmp_path, caplog):
         build(log=tmp_path / "nowhere" / "net.log")
 
 
-def test_ctrl_c_gives_the_build_up(build, exported, tmp_path):
+def test_ctrl_c_stops_the_build(build, tmp_path):
     class Interrupting(Listener):
         @contextmanager
         def advancing(self, text):
@@ -215,7 +207,7 @@ def test_ctrl_c_gives_the_build_up(build, exported, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         build(progress=Interrupting(), log=log)
     assert "BuildCanceled" in log.read_text()
-    assert build().data, "the next build does not hear of it"
+    assert build().data, "the next build is not stopped"
 
 
 def test_what_the_parser_refuses_is_listed_node_by_node(build, graph_with):
@@ -232,19 +224,15 @@ def test_what_the_parser_refuses_is_listed_node_by_node(build, graph_with):
     assert "\n" not in str(caught.value)
 
 
-def test_a_corrupt_graph_is_refused(build, exported, tmp_path, monkeypatch):
-    model = tmp_path / "corrupt.onnx"
-    model.write_bytes(exported("fcn8s").read_bytes()[:1000])
-    with pytest.raises(InputError, match="not an ONNX model"):
-        steps.build(model, BuildConfig("fp16"), backend=RTX)
+def test_a_corrupt_graph_is_refused(build, monkeypatch):
     broken = TypedGraph(b"garbage", Precision("fp32", "fp32"))
     monkeypatch.setattr(module, "typed_graph", lambda *arguments, **options: broken)
     with pytest.raises(InputError, match=r"does not take the graph; got MODEL_DESERIALIZE_FAILED"):
         build("fp32")
 
 
-def test_what_the_builder_cannot_do_says_what_it_logged(build):
-    with pytest.raises(InputError, match=r"cannot build the engine; got .*workspace.*--log FILE") as caught:
+def test_a_build_that_fails_says_what_the_library_logged(build):
+    with pytest.raises(InputError, match=r"cannot build the engine; got .*workspace.*with `log`") as caught:
         build(options=replace(SMALL, workspace=1))
     assert caught.value.exit_code == 6
 
@@ -268,11 +256,11 @@ def test_an_integer_bias_is_what_the_parser_refuses(build, graph_with):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"timing_cache": "timings"}, "got --timing-cache"),
-        ({"hardware_compatibility": True}, "got --hardware-compatibility"),
-        ({"version_compatible": True, "timing_cache": "t"}, "got --timing-cache, --version-compatible"),
+        ({"timing_cache": "timings"}, "got `timing_cache`"),
+        ({"hardware_compatibility": True}, "got `hardware_compatibility`"),
+        ({"version_compatible": True, "timing_cache": "t"}, "got `timing_cache`, `version_compatible`"),
         ({"compute_capabilities": ("9.0",)}, "got compute capability 9.0; expected 7.5, 8.0"),
-        ({"base": "fp32"}, "--base fp32 with --fp16"),
+        ({"base": "fp32"}, '`base="fp32"` with `precision="fp16"`'),
     ],
 )
 def test_options_that_the_flavor_cannot_do_are_refused(build, options, message):
@@ -280,12 +268,17 @@ def test_options_that_the_flavor_cannot_do_are_refused(build, options, message):
         build(options=TensorRTConfig(**options))
 
 
-def test_a_flavor_that_only_runs_engines_and_a_target_cpu_are_refused(build, exported):
-    runs_only = next(flavor.name for flavor in FLAVORS.values() if not flavor.builds)
+def test_a_flavor_that_only_runs_engines_is_refused(model):
+    runs_only = next(flavor for flavor in FLAVORS.values() if not flavor.builds)
     with pytest.raises(UsageError, match="only runs engines"):
-        steps.build(exported("fcn8s"), BuildConfig(), backend=runs_only)
+        build_tensorrt(runs_only, model("fcn8s"), BuildConfig())
+
+
+def test_options_that_only_onnxruntime_takes_are_refused(build):
     with pytest.raises(UsageError, match="target CPU"):
         build(target_cpu="vnni")
+    with pytest.raises(UsageError, match="Winograd's algorithm; got `winograd=False` for tensorrt-rtx"):
+        build("fp32", winograd=())
 
 
 @pytest.mark.parametrize(
@@ -304,10 +297,10 @@ def test_options_are_validated_when_made(options):
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
-def test_a_missing_library_says_what_to_install(exported, monkeypatch, name):
+def test_a_missing_library_says_what_to_install(model, monkeypatch, name):
     monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
     with pytest.raises(DependencyError, match=rf"{name} is not installed; fix: pip install 'fcn-deploy\[{name}\]'"):
-        steps.build(exported("fcn8s"), BuildConfig("fp16"), backend=name)
+        build_tensorrt(find_flavor(name), model("fcn8s"), BuildConfig("fp16"))
 
 
 @pytest.mark.slow
@@ -318,13 +311,13 @@ def test_plans_of_the_full_width_fcn8s(make_net, photo_folder, tmp_path):
     from fcn_deploy.data.folders import ImageFolder
 
     torch.save(make_net(8, classes=21, width=1.0).state_dict(), tmp_path / "net.pth")
-    model = tmp_path / "net.onnx"
-    steps.export(tmp_path / "net.pth", model)
-    ranges = steps.calibrate(model, ImageFolder.open(photo_folder, max_images=2))
+    export(tmp_path / "net.pth", output=tmp_path / "net.onnx")
+    model = load_exported(tmp_path / "net.onnx")
+    ranges = observe(model, ImageFolder.open(photo_folder, max_images=2))
     sizes = {}
     for precision in ("fp32", "fp16", "int8"):
         begin = time.perf_counter()
-        engine = steps.build(model, BuildConfig(precision), None if precision == "fp32" else ranges, backend=RTX)
+        engine = build_tensorrt(RTX, model, BuildConfig(precision), None, ranges, gpus=no_gpus)
         assert time.perf_counter() - begin < 20
         sizes[precision] = len(engine.data)
     assert sizes["int8"] < 0.35 * sizes["fp32"]

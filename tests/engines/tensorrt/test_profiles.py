@@ -41,7 +41,7 @@ def test_opt_alone_is_exactly_that_shape():
     ],
 )
 def test_shapes_that_do_not_pair_are_refused(counts):
-    with pytest.raises(UsageError, match=r"do not make profiles; got .* --min-shape"):
+    with pytest.raises(UsageError, match=r"do not make profiles; got .* `min_shape`"):
         pair_shapes(*(shapes(*texts) for texts in counts))
 
 

@@ -5,14 +5,15 @@ import sys
 import pytest
 
 from fcn_deploy.artifacts.shapes import ImageShape
-from fcn_deploy.engines.engine import BuildConfig
-from fcn_deploy.engines.tensorrt import achieved
-from fcn_deploy.engines.tensorrt import builder as module
-from fcn_deploy.engines.tensorrt.builder import TensorRTConfig
+from fcn_deploy.engines.config import BuildConfig
+from fcn_deploy.engines.tensorrt.builder import build_tensorrt
+from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.profiles import ImageProfile
 from fcn_deploy.errors import DependencyError, InputError
+from fcn_deploy.progress import Silent
 from fcn_deploy.runtime.tensorrt.driver import Gpu
-from fcn_deploy.workflows import steps
+from fcn_deploy.runtime.tensorrt.flavor import find_flavor
+from fcn_deploy.workflows.backends import choose_backend
 from tests.support.fake_builder import fake_tensorrt
 
 SHAPES = (ImageShape(1, 32, 48), ImageShape(2, 64, 64), ImageShape(4, 96, 128))
@@ -21,19 +22,17 @@ GPU = Gpu(0, "a GPU", "8.7", 8 << 30)
 
 @pytest.fixture(params=["10.3.0", "11.4.1"])
 def asked(request, monkeypatch):
-    """Puts a version of TensorRT and a GPU in place; what the version is asked for."""
+    """Puts a version of TensorRT in place; what the version is asked for."""
     fake, asked = fake_tensorrt(request.param)
     monkeypatch.setitem(sys.modules, "tensorrt", fake)
-    for place in (achieved, module, steps):
-        monkeypatch.setattr(place, "find_gpus", lambda: (GPU,))
     return asked
 
 
 @pytest.fixture
-def build(exported):
-    def build(precision="fp16", **options):
-        config = TensorRTConfig((ImageProfile(*SHAPES),), **options)
-        return steps.build(exported("fcn8s"), BuildConfig(precision), backend="tensorrt", options=config)
+def build(model):
+    def build(precision="fp16", gpus=lambda: (GPU,), **options):
+        options = TensorRTConfig((ImageProfile(*SHAPES),), **options)
+        return build_tensorrt(find_flavor("tensorrt"), model("fcn8s"), BuildConfig(precision), options, gpus=gpus)
 
     return build
 
@@ -72,28 +71,26 @@ def test_a_timing_cache_is_read_written_and_refused_where_it_does_not_fit(asked,
     build(timing_cache=cache)
     assert cache.read_bytes() == b"+timings+timings"
     cache.write_bytes(b"of another GPU")
-    with pytest.raises(InputError, match="not of this GPU and library"):
+    with pytest.raises(InputError, match="not written for this GPU and library"):
         build(timing_cache=cache)
     assert cache.read_bytes() == b"of another GPU"
 
 
 def test_auto_takes_the_first_flavor_that_can_build_here(asked, tmp_path):
-    assert steps.choose_backend("auto", tmp_path / "net.engine") == "tensorrt"
+    assert choose_backend("auto", tmp_path / "net.engine", Silent(), gpus=lambda: (GPU,)) == "tensorrt"
 
 
-def test_without_a_gpu_it_is_not_even_loaded(asked, build, monkeypatch):
+def test_without_a_gpu_the_library_is_not_asked(asked, build):
     def none():
         raise DependencyError("no NVIDIA driver was found")
 
-    monkeypatch.setattr(module, "find_gpus", none)
     with pytest.raises(DependencyError, match="no NVIDIA driver"):
-        build()
+        build(gpus=none)
     assert not asked
 
 
-def test_one_that_is_too_old_is_refused(monkeypatch, build):
+def test_a_version_that_is_too_old_is_refused(monkeypatch, build):
     fake, _ = fake_tensorrt("8.6.1")
     monkeypatch.setitem(sys.modules, "tensorrt", fake)
-    monkeypatch.setattr(module, "find_gpus", lambda: (GPU,))
     with pytest.raises(DependencyError, match=r"too old; got 8.6.1; expected 10.3 or newer"):
         build()

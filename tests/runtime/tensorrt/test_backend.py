@@ -1,4 +1,4 @@
-"""Plans on a fake GPU: what is asked of CUDA and TensorRT, in which order. tests/gpu has the real ones."""
+"""Plans on a fake GPU: what is asked of CUDA and TensorRT, and in which order. tests/gpu runs the real ones."""
 
 import gc
 import json
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from textwrap import dedent
 
 import numpy as np
@@ -16,9 +17,8 @@ import pytest
 from fcn_deploy.artifacts.shapes import TensorSpec
 from fcn_deploy.artifacts.sidecar import sidecar_path
 from fcn_deploy.errors import ArtifactError, ClosedError, DependencyError, InputError, UsageError
-from fcn_deploy.runtime import Segmenter, open_backend
+from fcn_deploy.runtime import RuntimeOptions, Segmenter, open_backend
 from fcn_deploy.runtime.tensorrt.backend import TensorRTBackend
-from fcn_deploy.runtime.tensorrt.flavor import Flavor
 from tests.support.fake_nvidia import GpuArray
 
 TWO_PROFILES = [
@@ -44,12 +44,12 @@ def check(backend, feeds):
     return labels
 
 
-# What it gives
+# What a plan gives
 
 
 @pytest.mark.parametrize("flavor", ["tensorrt", "tensorrt-rtx"])
 @pytest.mark.parametrize("shape", [(8, 8, 1), (33, 64, 4), (64, 9, 2)])
-def test_it_runs_a_plan(world, plan, flavor, shape):
+def test_a_plan_gives_its_labels_at_every_shape(world, plan, flavor, shape):
     backend = TensorRTBackend(plan(flavor))
     assert backend.inputs == (TensorSpec("image", "uint8", ("batch", "height", "width", 3)),)
     assert backend.outputs == (TensorSpec("labels", "uint8", ("batch", "height", "width")),)
@@ -103,7 +103,7 @@ def test_a_missing_file_comes_before_everything(world, tmp_path):
     assert world.events == []
 
 
-def test_the_order_of_the_checks(world, plan):
+def test_the_driver_is_asked_before_the_library_is_imported(world, plan):
     TensorRTBackend(plan()).close()
     assert [event[0] for event in world.events][:3] == ["driver", "load", "runtime"]
 
@@ -141,7 +141,7 @@ def test_an_engine_of_another_library_is_exit_5_before_the_driver(world, plan):
     assert world.events == []
 
 
-def test_a_plan_for_another_gpu_is_exit_5_before_the_library(world, plan):
+def test_a_plan_for_another_gpu_is_exit_5_before_the_library_is_imported(world, plan):
     with pytest.raises(ArtifactError, match=r"got Fake, compute capability 8\.6; expected 8\.9, 12\.0") as a:
         TensorRTBackend(plan("tensorrt-rtx", target={"gpu": ["8.9", "12.0"]}))
     assert a.value.exit_code == 5
@@ -189,7 +189,7 @@ def test_a_version_compatible_plan_runs_on_newer_versions_only(world, plan):
         TensorRTBackend(plan(library="10.4.0", target=compatible), allow_host_code=True)
 
 
-def test_host_code_runs_only_where_allowed(world, plan):
+def test_host_code_runs_only_if_it_is_allowed(world, plan):
     TensorRTBackend(plan()).close()
     TensorRTBackend(plan(), allow_host_code=True).close()
     assert world.names("host code") == [("host code", False), ("host code", True)]
@@ -211,9 +211,9 @@ def test_a_corrupt_plan_is_exit_5_with_the_librarys_words(world, plan):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format": "CHW4"}, "tensor image of the plan cannot be fed or read; got a vectorised layout"),
-        ({"location": "HOST"}, "tensor image of the plan cannot be fed or read; got a tensor of the host"),
-        ({"dtype": "FP8"}, "tensor labels of the plan cannot be fed or read; got FP8"),
+        ({"format": "CHW4"}, "cannot feed or read tensor image of the engine; got a vectorised layout"),
+        ({"location": "HOST"}, "cannot feed or read tensor image of the engine; got a tensor in host memory"),
+        ({"dtype": "FP8"}, "cannot feed or read tensor labels of the engine; got FP8"),
     ],
 )
 def test_a_plan_with_other_tensors_is_refused(world, plan, change, words):
@@ -221,7 +221,7 @@ def test_a_plan_with_other_tensors_is_refused(world, plan, change, words):
         TensorRTBackend(plan(**change))
 
 
-def test_what_the_library_warns_of_is_passed_on(world, plan, caplog):
+def test_warnings_of_the_library_are_logged(world, plan, caplog):
     TensorRTBackend(plan()).close()
     assert "tensorrt: this plan is a fake" in caplog.text
 
@@ -229,8 +229,8 @@ def test_what_the_library_warns_of_is_passed_on(world, plan, caplog):
 # Which library
 
 
-def test_the_lean_runtime_runs_tensorrts_plans_where_it_alone_is_installed(world, plan, caplog):
-    del world.libraries["tensorrt"]
+def test_the_lean_runtime_runs_tensorrts_plans_if_tensorrt_is_not_installed(world_with, plan, caplog):
+    world_with("tensorrt-lean", "tensorrt-rtx")
     backend = TensorRTBackend(plan())
     check(backend, photo())
     backend.close()
@@ -238,21 +238,16 @@ def test_the_lean_runtime_runs_tensorrts_plans_where_it_alone_is_installed(world
     assert "runs on tensorrt-lean: tensorrt is not installed" in caplog.text
 
 
-def test_a_library_that_is_named_is_the_one_that_runs(world, plan, caplog):
+def test_the_named_library_runs_the_plan(world, plan, caplog):
     backend = TensorRTBackend(plan(), flavor="tensorrt-lean")
     assert backend.name == "tensorrt-lean"
     assert "not installed" not in caplog.text
     backend.close()
 
 
-def only(monkeypatch, *names):
-    """Makes these the flavors that are installed."""
-    monkeypatch.setattr(Flavor, "installed", property(lambda flavor: flavor.name in names))
-
-
 @pytest.mark.parametrize("installed", [(), ("tensorrt", "tensorrt-rtx")])
-def test_without_a_sidecar_the_library_must_be_named(world, plan, make_spec, monkeypatch, installed):
-    only(monkeypatch, *installed)
+def test_without_a_sidecar_the_library_must_be_named(world_with, plan, make_spec, installed):
+    world = world_with(*installed)
     path = plan(sidecar=False)
     for opening in (lambda: open_backend(path), lambda: Segmenter(path, spec=make_spec())):
         with pytest.raises(
@@ -265,41 +260,43 @@ def test_without_a_sidecar_the_library_must_be_named(world, plan, make_spec, mon
     assert world.events == []
 
 
-def test_a_library_that_is_named_runs_a_plan_without_a_sidecar(world, plan, make_spec):
+def test_the_named_library_runs_a_plan_without_a_sidecar(world, plan, make_spec):
     path = plan(sidecar=False)
     with Segmenter(open_backend(path, flavor="tensorrt"), spec=make_spec()) as segmenter:
         image = photo()["image"][0]
         np.testing.assert_array_equal(segmenter(image), image[..., 0])
 
 
-def test_the_one_library_there_is_runs_a_plan_without_a_sidecar_and_says_so(
-    world, plan, make_spec, monkeypatch, caplog
-):
-    only(monkeypatch, "tensorrt")
+def test_the_only_installed_library_runs_a_plan_without_a_sidecar_and_says_so(world_with, plan, make_spec, caplog):
+    world_with("tensorrt")
     with caplog.at_level(logging.INFO, "fcn_deploy"), Segmenter(plan(sidecar=False), spec=make_spec()) as segmenter:
         image = photo()["image"][0]
         np.testing.assert_array_equal(segmenter(image), image[..., 0])
     assert "has no sidecar; tensorrt runs it" in caplog.text
 
 
-def test_a_plan_without_a_sidecar_and_a_spec_is_exit_5_before_the_driver(world, plan, monkeypatch):
-    only(monkeypatch, "tensorrt")
+def test_a_plan_without_a_sidecar_and_a_spec_is_exit_5_before_the_driver(world_with, plan):
+    world = world_with("tensorrt")
     with pytest.raises(ArtifactError, match="has no sidecar") as caught:
         Segmenter(plan(sidecar=False))
     assert caught.value.exit_code == 5
     assert world.events == []
 
 
-def test_a_sidecar_that_is_there_counts_even_if_the_library_is_named(world, plan):
+def test_a_sidecar_is_obeyed_even_if_the_library_is_named(world, plan):
     with pytest.raises(ArtifactError, match="other GPUs"):
         TensorRTBackend(plan(target={"gpu": ["12.0"]}), flavor="tensorrt")
 
 
 def test_options_of_onnx_are_refused_for_plans_and_the_reverse(world, plan, tiny_net):
-    for options in ({"threads": 1}, {"provider": "cpu"}, {"provider": "cuda"}):
-        with pytest.raises(UsageError, match="threads and providers are for ONNX engines"):
-            open_backend(plan(), **options)
-    with pytest.raises(UsageError, match="flavor is for TensorRT plans"):
+    for options, name in (
+        ({"threads": 1}, "threads"),
+        ({"provider": "cpu"}, "provider"),
+        ({"provider": "cuda"}, "provider"),
+    ):
+        with pytest.raises(UsageError, match=f"`{name}` is for ONNX engines and models.* got .*net.engine"):
+            open_backend(plan(), RuntimeOptions(**options))
+    with pytest.raises(UsageError, match="`flavor` is for TensorRT plans"):
         open_backend(tiny_net(np.eye(3)), flavor="tensorrt")
     assert world.events == []
 
@@ -331,32 +328,40 @@ def test_the_callers_device_stays_current(world, plan):
 
 
 @pytest.mark.parametrize("flavor", ["tensorrt", "tensorrt-rtx", "tensorrt-lean"])
-def test_without_a_driver_it_is_exit_7_and_no_library_is_touched(plan, flavor):
+def test_without_a_driver_it_is_exit_7_and_no_library_is_imported(plan, flavor):
     path = plan("tensorrt" if flavor == "tensorrt-lean" else flavor)
     script = """
     import json, sys
-    from pathlib import Path
     from fcn_deploy.errors import DependencyError
-    from fcn_deploy.runtime import driver, tensorrt
+    from fcn_deploy.runtime.tensorrt.backend import TensorRTBackend
+    from tests.support import fake_nvidia
 
-    def find_gpus():
-        raise driver._no_driver("CUDA_ERROR_NO_DEVICE")
-
-    tensorrt.find_gpus = find_gpus
-    try:
-        tensorrt.TensorRTBackend(Path(sys.argv[1]), flavor=sys.argv[2])
-    except DependencyError as error:
-        names = {name.partition(".")[0] for name in sys.modules} - sys.stdlib_module_names
-        print(json.dumps([error.exit_code, str(error), sorted(names)]))
+    world = fake_nvidia.World()
+    world.driver = "CUDA_ERROR_NO_DEVICE"
+    with fake_nvidia.installed(world):
+        try:
+            TensorRTBackend(sys.argv[1], flavor=sys.argv[2])
+        except DependencyError as error:
+            names = {name.partition(".")[0] for name in sys.modules} - sys.stdlib_module_names
+            print(json.dumps([error.exit_code, str(error), sorted(names), world.events]))
     """
-    result = subprocess.run(
-        [sys.executable, "-c", dedent(script), str(path), flavor], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", dedent(script), str(path), flavor]
+    root = Path(__file__).parents[3]  # where `tests` is
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
     assert result.returncode == 0, result.stderr
-    code, message, modules = json.loads(result.stdout)
+    code, message, modules, events = json.loads(result.stdout)
     assert code == 7
-    assert message.startswith("no NVIDIA driver was found; got CUDA_ERROR_NO_DEVICE; fix: ")
+    assert message.startswith("no NVIDIA driver was found; got cuInit answered CUDA_ERROR_NO_DEVICE; fix: ")
+    assert events == [["driver"]]
     assert not {name for name in modules if name.startswith("tensorrt") or name in ("torch", "onnx", "click")}
+
+
+def test_a_driver_without_a_gpu_is_exit_7(world, plan):
+    world.gpus = ()
+    with pytest.raises(DependencyError, match="no NVIDIA driver was found; got a driver without a GPU") as caught:
+        TensorRTBackend(plan())
+    assert caught.value.exit_code == 7
+    assert world.names("load") == []
 
 
 # Profiles
@@ -381,7 +386,7 @@ def test_a_shape_outside_every_profile_is_an_input_error_that_states_them(world,
     ) as caught:
         backend.infer(photo(16, 16, 9))
     assert "or image 1x32x32x3 to 8x128x128x3, tuned for 4x60x60x3" in str(caught.value)
-    assert "--min-shape" in str(caught.value)
+    assert "`min_shape`, `opt_shape` and `max_shape`" in str(caught.value)
     assert caught.value.exit_code == 6
     check(backend, photo())
     backend.close()
@@ -390,7 +395,7 @@ def test_a_shape_outside_every_profile_is_an_input_error_that_states_them(world,
 
 def test_an_output_of_unknown_shape_is_refused(world, plan):
     backend = TensorRTBackend(plan(dynamic_output=True))
-    with pytest.raises(ArtifactError, match="shape of output labels depends on what the inputs hold"):
+    with pytest.raises(ArtifactError, match="shape of output labels depends on the values of the inputs"):
         backend.infer(photo())
     backend.close()
 
@@ -437,7 +442,7 @@ def test_the_graph_used_longest_ago_goes_first(world, plan):
     assert world.count("free", "graph") == 4
 
 
-def test_graphs_end_when_the_memory_they_know_moves(world, plan):
+def test_graphs_are_freed_when_their_memory_moves(world, plan):
     backend = TensorRTBackend(plan())
     for _ in range(3):
         check(backend, photo(16, 16))
@@ -461,7 +466,7 @@ def test_without_graphs_nothing_is_captured(world, plan):
 
 def test_a_library_with_graphs_of_its_own_is_left_to_capture_them(world, plan):
     backend = TensorRTBackend(plan("tensorrt-rtx"))
-    config = backend._plan.config
+    config = backend._engine.config
     assert config.cuda_graph_strategy == "WHOLE_GRAPH_CAPTURE"
     assert config.dynamic_shapes_kernel_specialization_strategy == "EAGER"
     for _ in range(4):
@@ -470,7 +475,7 @@ def test_a_library_with_graphs_of_its_own_is_left_to_capture_them(world, plan):
     del config
     backend.close()
     backend = TensorRTBackend(plan("tensorrt-rtx"), graphs=0)
-    assert backend._plan.config.cuda_graph_strategy == "DISABLED"
+    assert backend._engine.config.cuda_graph_strategy == "DISABLED"
     backend.close()
 
 
@@ -478,7 +483,7 @@ def test_a_library_with_graphs_of_its_own_is_left_to_capture_them(world, plan):
 
 
 @pytest.mark.parametrize("dlpack", [True, False])
-def test_an_array_on_the_gpu_is_read_where_it_is(world, plan, dlpack):
+def test_an_array_on_the_gpu_is_read_in_place(world, plan, dlpack):
     backend = TensorRTBackend(plan())
     image = photo()["image"]
     array = GpuArray(world, image, dlpack=dlpack)
@@ -490,7 +495,7 @@ def test_an_array_on_the_gpu_is_read_where_it_is(world, plan, dlpack):
     backend.close()
 
 
-def test_outputs_stay_on_the_gpu_where_asked(world, plan):
+def test_infer_device_writes_outputs_on_the_gpu(world, plan):
     backend = TensorRTBackend(plan())
     image = photo()["image"]
     labels = GpuArray(world, np.zeros((1, 16, 24), np.uint8))
@@ -502,7 +507,7 @@ def test_outputs_stay_on_the_gpu_where_asked(world, plan):
     backend.close()
 
 
-def test_arrays_that_move_do_not_drive_graphs_out(world, plan):
+def test_arrays_at_changing_addresses_do_not_evict_graphs(world, plan):
     backend = TensorRTBackend(plan(), graphs=1)
     for _ in range(2):
         check(backend, photo())
@@ -531,15 +536,15 @@ def test_arrays_that_do_not_fit_are_refused_and_the_context_lives_on(world, plan
         (refused(world, image, strides=(1, 1, 1, 1)), "image is not contiguous"),
         (GpuArray(world, image.astype(np.float32)), "input image has the wrong dtype; got float32; expected uint8"),
         (GpuArray(world, image[0]), "input image has the wrong shape"),
-        (image.tolist(), "image is no array; got list"),
+        (image.tolist(), "image is not an array; got list"),
     ]
     for array, words in inputs:
         with pytest.raises(InputError, match=words):
             backend.infer({"image": array})
     outputs = [
         ({}, "wrong outputs; got"),
-        ({"labels": np.zeros((1, 16, 24), np.uint8)}, "output labels cannot be written to; got an array of numpy"),
-        ({"labels": refused(world, labels.read(), readonly=True)}, "got an array that is read-only"),
+        ({"labels": np.zeros((1, 16, 24), np.uint8)}, "output labels cannot be written to; got a numpy array"),
+        ({"labels": refused(world, labels.read(), readonly=True)}, "got a read-only array"),
         ({"labels": GpuArray(world, np.zeros((1, 16, 23), np.uint8))}, r"got \[1, 16, 23\]; expected \[1, 16, 24\]"),
         ({"labels": GpuArray(world, np.zeros((1, 16, 24), np.int32))}, "output labels has the wrong dtype; got int32"),
     ]
@@ -606,7 +611,7 @@ def test_no_contexts_are_a_usage_error(world, plan):
 @pytest.mark.parametrize(
     ("fail", "words"),
     [
-        ("execute", "tensorrt cannot run the plan; got the GPU has left the building"),
+        ("execute", "tensorrt cannot run the engine; got the GPU has left the building"),
         ("context", "the library cannot make an execution context; got no reason given"),
     ],
 )
@@ -633,6 +638,7 @@ def test_a_capture_that_fails_is_an_error_and_leaves_no_stream_recording(world, 
         ArtifactError, match=r"cannot run .* on image \(1, 16, 24, 3\); got CUDA_ERROR_STREAM_CAPTURE_INV"
     ):
         backend.infer(photo())
+    assert world.streams
     assert all(stream.recording is None for stream in world.streams.values())
     world.fail = None
     for _ in range(3):
@@ -656,8 +662,9 @@ def test_closing_frees_in_order(world, plan, flavor):
 
 
 def test_after_closing_every_call_raises(world, plan):
-    backend = TensorRTBackend(plan())
-    backend.close()
+    with TensorRTBackend(plan()) as backend:
+        check(backend, photo())
+    assert world.memory == {}
     with pytest.raises(ClosedError, match="this backend is closed; fix: open the engine again"):
         backend.infer(photo())
     with pytest.raises(ClosedError):
@@ -679,7 +686,7 @@ def test_closing_waits_for_the_calls_under_way(world, plan):
         except ClosedError:
             outcomes.append("closed")
 
-    callers = [threading.Thread(target=call) for _ in range(2)]
+    callers = [threading.Thread(target=call, daemon=True) for _ in range(2)]
     for caller in callers:
         caller.start()
     started.wait()
@@ -690,14 +697,14 @@ def test_closing_waits_for_the_calls_under_way(world, plan):
     assert outcomes == ["closed", "closed"]
 
 
-# What the library has compiled
+# The cache of compiled kernels
 
 
 def cache_of(path):
     return path.with_name(path.name + ".cache")
 
 
-def test_what_was_compiled_is_kept_beside_the_engine(world, plan):
+def test_compiled_kernels_are_kept_next_to_the_engine(world, plan):
     path = plan("tensorrt-rtx")
     TensorRTBackend(path).close()
     assert cache_of(path).read_bytes() == b"compiled"
@@ -708,13 +715,13 @@ def test_what_was_compiled_is_kept_beside_the_engine(world, plan):
     assert cache_of(path).stat().st_mtime_ns == stamp
 
 
-def test_a_cache_that_does_not_fit_is_said_and_replaced(world, plan, caplog):
+def test_a_cache_that_does_not_fit_is_a_warning_and_is_replaced(world, plan, caplog):
     path = plan("tensorrt-rtx")
     cache_of(path).write_bytes(b"of another GPU")
     world.cache_accepted = False
     backend = TensorRTBackend(path)
     assert (
-        "net.engine.cache is of another GPU, driver or library, or corrupt (no reason given); kernels are"
+        "net.engine.cache belongs to another GPU, driver or library, or is corrupt (no reason given); kernels are"
         in caplog.text
     )
     check(backend, photo())
@@ -722,15 +729,12 @@ def test_a_cache_that_does_not_fit_is_said_and_replaced(world, plan, caplog):
     assert cache_of(path).read_bytes() == b"compiled"
 
 
-def test_a_cache_that_cannot_be_written_is_said(world, plan, caplog, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_a_warning(world, plan, caplog):
     path = plan("tensorrt-rtx")
-
-    def full(target, content):
-        raise InputError(f"cannot write {target}", got="No space left on device")
-
-    monkeypatch.setattr("fcn_deploy.runtime.tensorrt.kernel_cache.write_bytes", full)
+    cache_of(path).mkdir()
     TensorRTBackend(path).close()
-    assert "No space left on device; kernels will be compiled again the next time" in caplog.text
+    assert "net.engine.cache; got a folder" in caplog.text
+    assert "the next process compiles the kernels again" in caplog.text
 
 
 def test_other_libraries_write_no_cache(world, plan):

@@ -1,38 +1,38 @@
-"""Whether a model that another tool has written gives logits as large as its images."""
+"""Whether a model that another tool has written gives logits of the size of its images."""
 
 from __future__ import annotations
-
-from contextlib import closing
 
 import numpy as np
 
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.errors import ArtifactError, InputError
+from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
 _SIZES = (ImageShape(1, 33, 47), ImageShape(2, 64, 96))
 
 
-def check_sizes(model: bytes) -> None:
-    """Runs a model at two sizes, or at its own if that is fixed.
+def check_logits_size(model: ExportedModel) -> None:
+    """Runs a model at two sizes, or at the one size it is fixed to.
 
-    An exporter that traces at one size may say that the model takes any, and have cut it to the traced one inside.
+    An exporter that traces a net at one size may declare that the model takes any size, and still cut the logits to
+    the size that was traced.
 
     Args:
-        model: Content of an ONNX file with float32 `image` and `logits`.
+        model: With float32 `image` and `logits`, and perhaps with Q/DQ.
 
     Raises:
-        InputError: It takes no images, ONNX Runtime does not run it, or the logits are not as large as the image.
+        InputError: It takes no images, ONNX Runtime cannot run it, or the logits are not as large as the image.
     """
     try:
-        with closing(OnnxRuntimeBackend(model, simulate_quantization=True)) as backend:
+        with OnnxRuntimeBackend(model.content, simulate_quantization=True) as backend:
             for shape in _SIZES:
-                _check_size(backend, shape)
-    except ArtifactError as error:  # here the model is the input, not what was made for this machine
+                _check_at(backend, shape)
+    except ArtifactError as error:  # the model is the user's input, not an artifact built for this machine
         raise InputError(error.what, got=error.got) from error
 
 
-def _check_size(backend: OnnxRuntimeBackend, shape: ImageShape) -> None:
+def _check_at(backend: OnnxRuntimeBackend, shape: ImageShape) -> None:
     image = backend.inputs[0]
     wanted = (shape.batch, 3, shape.height, shape.width)
     if len(image.shape) != len(wanted):

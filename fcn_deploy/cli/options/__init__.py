@@ -1,0 +1,1 @@
+"""Options: their types, and the groups that several commands share."""

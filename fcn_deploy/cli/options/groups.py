@@ -1,0 +1,181 @@
+"""Groups of options that several commands share. Each option is called as the parameter that it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from fcn_deploy.cli.options.types import PATH, GateType, NumbersType, ShapeType, SizeType, TripleType
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def stack(*options: Callable[[Function], Function]) -> Callable[[Function], Function]:
+    """Returns a decorator that adds several options, in the order in which help lists them."""
+
+    def decorate(function: Function) -> Function:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+gate_option = click.option(
+    "--gate",
+    type=GateType(),
+    multiple=True,
+    metavar="[PRECISION:]GATE",
+    help="What an engine must keep, such as agreement>=98% or fp32:error<=1e-3, in place of what its precision must by "
+    "default; repeatable. Without a precision it is for the INT8 engine, or for FP32 if that is the only one.",
+)
+io_option = click.option(
+    "--io",
+    type=click.Choice(["image", "tensor"]),
+    default="image",
+    show_default=True,
+    help="image: uint8 images in, labels out. tensor: float image in, logits out.",
+)
+target_cpu_option = click.option(
+    "--target-cpu",
+    type=click.Choice(["generic", "vnni", "native"]),
+    default="generic",
+    show_default=True,
+    help="Where the engine will run. generic is right everywhere; vnni keeps all 8 bits of the weights.",
+)
+variant_option = click.option(
+    "--variant", type=click.Choice(["fcn32s", "fcn16s", "fcn8s"]), help="What the checkpoint must be."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+threads_option = click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: the library's]")
+output_option = click.option("-o", "--output", type=PATH, required=True, help="What to write.")
+
+model_options = stack(
+    click.option(
+        "--model",
+        metavar="MODULE:CALLABLE",
+        help="What makes a net of your own: package.module:callable, without arguments.  [default: the published FCNs]",
+    ),
+    click.option("--size-divisor", type=click.IntRange(2, 4096), help="That net works at multiples of this size only."),
+    click.option(
+        "--pad-mode",
+        type=click.Choice(["edge", "zero", "reflect"]),
+        help="How images become such multiples, at the bottom and the right.  [default: edge]",
+    ),
+)
+
+gpu_options = stack(
+    click.option(
+        "--provider", type=click.Choice(["cpu", "cuda"]), help="What ONNX Runtime runs on; never both.  [default: cpu]"
+    ),
+    click.option(
+        "--device", type=click.IntRange(0), help="Index of the GPU, for plans and --provider cuda.  [default: 0]"
+    ),
+    click.option(
+        "--allow-host-code", is_flag=True, help="Run the code that plans built with --version-compatible bring."
+    ),
+)
+
+spec_options = stack(
+    click.option("--num-classes", type=click.IntRange(1), help="Checked against the checkpoint."),
+    click.option(
+        "--class-names", type=PATH, metavar="FILE", help="One class a line: name, or name,red,green,blue (CSV)."
+    ),
+    click.option("--ignore-index", type=int, help="The label that means 'not labelled'.  [default: 255]"),
+    click.option("--mean", type=TripleType(), help="Mean per channel, after --scale, in the net's channel order."),
+    click.option("--std", type=TripleType(), help="Standard deviation per channel, after --scale."),
+    click.option("--scale", type=float, help="Factor for pixels 0..255, such as 0.00392157 or 1."),
+    click.option("--at-once", is_flag=True, help="The skips are scaled by 0.01 and 0.0001, as in FCN-8s at once."),
+    click.option(
+        "--input-padding",
+        type=click.Choice([0, 100]),
+        help="0: a net of pytorch-fcn's layout without the paper's padding of 100.  [default: the layout's]",
+    ),
+    click.option(
+        "--color",
+        type=click.Choice(["rgb", "bgr"]),
+        help="The net's channel order.  [default: the layout's, else rgb]",
+    ),
+)
+
+method_option = click.option(
+    "--calib-method",
+    type=click.Choice(["minmax", "percentile", "entropy", "mse", "auto"]),
+    help="How ranges are chosen; auto tries all on images that were not observed.  [default: mse]",
+)
+
+calibration_options = stack(
+    click.option("--calib-size", type=SizeType(), help="Resize calibration images.  [default: as they are]"),
+    click.option("--max-images", type=click.IntRange(1), help="At most so many, evenly spread over the folder."),
+)
+
+search_options = stack(
+    click.option(
+        "--accuracy-budget",
+        metavar="CRITERION",
+        help='"agreement>=99%" or "miou_drop<=0.3": give layers back to float until it is kept.',
+    ),
+    click.option(
+        "--precision-map", type=PATH, metavar="FILE", help="The sidecar of an engine whose INT8 layers to take over."
+    ),
+    click.option(
+        "--data",
+        type=PATH,
+        metavar="DIR",
+        help="Images for a budget and for --calib-method auto.  [default: every fifth of --calib-data, held out]",
+    ),
+    click.option("--labels", type=PATH, metavar="DIR", help="Their ground truth, for a budget of mIoU."),
+    click.option("--ignore-index", type=int, help="The label that means 'not labelled'.  [default: the net's]"),
+)
+
+tensorrt_options = stack(
+    click.option(
+        "--min-shape",
+        type=ShapeType(),
+        multiple=True,
+        help="Smallest images a TensorRT engine takes; the n-th of it, --opt-shape and --max-shape are a profile.  "
+        "[default: 1x32x32]",
+    ),
+    click.option(
+        "--opt-shape",
+        type=ShapeType(),
+        multiple=True,
+        help="Images it is tuned for; without the other two those it takes.  [default: 1x512x512]",
+    ),
+    click.option(
+        "--max-shape", type=ShapeType(), multiple=True, help="Largest images it takes.  [default: 4x1024x1024]"
+    ),
+    click.option(
+        "--base",
+        type=click.Choice(["fp16", "fp32"]),
+        default="fp16",
+        show_default=True,
+        help="What TensorRT runs in where INT8 does not.",
+    ),
+    click.option(
+        "--workspace", type=click.IntRange(1, 2**24), metavar="MIB", help="GPU memory a layer may use.  [default: all]"
+    ),
+    click.option(
+        "--builder-optimization-level",
+        type=click.IntRange(0, 5),
+        help="0 builds fastest, 5 searches longest.  [default: 3]",
+    ),
+    click.option("--timing-cache", type=PATH, metavar="FILE", help="Read if it is there, written after the build."),
+    click.option("--hardware-compatibility", is_flag=True, help="For GPUs of compute capability 8.0 and newer."),
+    click.option("--version-compatible", is_flag=True, help="For later versions and the lean runtime."),
+    click.option(
+        "--compute-capability",
+        multiple=True,
+        metavar="X.Y",
+        help="A GPU architecture to build for, such as 8.6; repeatable.  [default: 8.0 and newer]",
+    ),
+)
+
+benchmark_options = stack(
+    click.option("--warmup", type=click.FloatRange(0), default=200, show_default=True, help="Milliseconds for each."),
+    click.option("--duration", type=click.FloatRange(0), default=3, show_default=True, help="Seconds, all together."),
+    click.option("--iterations", type=click.IntRange(1), default=10, show_default=True, help="Least number of rounds."),
+    click.option("--percentile", type=NumbersType(), default="90,95,99", show_default=True, help="Of latency."),
+)

@@ -1,0 +1,108 @@
+"""Runs an ONNX model beside its reference and refuses it if the results differ.
+
+The reference of an export is the net in PyTorch; that of a simplified model is the model before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.errors import ArtifactError, GateError, InputError
+from fcn_deploy.evaluation.gates import DEFAULT_GATES
+from fcn_deploy.evaluation.parity import compare_backends
+from fcn_deploy.progress import Progress, Silent
+from fcn_deploy.runtime.backend import Backend
+
+if TYPE_CHECKING:
+    from fcn_deploy.onnx_export.guards import Guard
+
+# The smallest image, odd sizes, height above width and width above height, several batches.
+SHAPES = tuple(ImageShape(*shape) for shape in ((1, 1, 1), (1, 33, 64), (3, 65, 97), (1, 130, 75), (2, 96, 128)))
+
+
+def comparison_shapes(backend: Backend) -> list[ImageShape]:
+    """Returns the shapes to compare a model at: `SHAPES`, with each size that the model fixes replaced by that size.
+
+    Args:
+        backend: A model whose first input is [N, 3, H, W].
+
+    Returns:
+        Each shape once, in the order of `SHAPES`.
+    """
+    batch, _, height, width = (size if isinstance(size, int) else None for size in backend.inputs[0].shape)
+    shapes = (ImageShape(batch or s.batch, height or s.height, width or s.width) for s in SHAPES)
+    return list(dict.fromkeys(shapes))
+
+
+def compare_models(
+    reference: Backend, candidate: Backend, shapes: Sequence[ImageShape], name: str, progress: Progress
+) -> float:
+    """Runs a model and its reference on the same input, and checks that the logits are the same.
+
+    The input is normally distributed, with the same seed each time.
+
+    Args:
+        reference: Takes `image`, float32 [N, 3, H, W]; its first output is compared.
+        candidate: The model to check, with the same input and output.
+        shapes: The shapes of the input, at least one.
+        name: What errors and progress call the reference, such as `PyTorch`.
+        progress: Told of each shape.
+
+    Returns:
+        The largest `relative_error` of the output over all shapes.
+
+    Raises:
+        ArtifactError: The candidate cannot run at one of the shapes.
+        GateError: The outputs differ in shape, or by more than the gate for FP32 allows.
+    """
+    random = np.random.default_rng(0)
+    feeds = (
+        {"image": random.normal(size=(shape.batch, 3, shape.height, shape.width)).astype(np.float32)}
+        for shape in progress.track(shapes, len(shapes), f"comparing with {name}")
+    )
+    try:
+        error = compare_backends(reference, candidate, feeds)
+    except InputError as mismatch:
+        raise GateError(f"the model does not give the results of {name}", got=str(mismatch)) from mismatch
+    limit = DEFAULT_GATES["fp32"].error
+    if limit is not None and not error <= limit:
+        raise GateError(
+            f"the model does not give the results of {name}",
+            got=f"an error of {error:.2e} of the logits' range",
+            expected=f"at most {limit:.0e}",
+            fix="nothing was written; export with `simplify=False`, another `opset`, or one fixed `shape`",
+        )
+    return error
+
+
+def require_harmless(guard: Guard, reference: Backend, candidate: Backend) -> None:
+    """Checks that an exported model gives PyTorch's results also for an image that violates a guard.
+
+    Args:
+        guard: What torch.export assumed, and an image for which it is false.
+        reference: The net in PyTorch.
+        candidate: The exported model.
+
+    Raises:
+        InputError: The results differ, the model cannot run, or the guard cannot be evaluated, so that no image is
+            known to try.
+    """
+    got = "a condition that cannot be evaluated"
+    if guard.violated_by is not None:
+        try:
+            compare_models(reference, candidate, [guard.violated_by], "PyTorch", Silent())
+        except (GateError, ArtifactError) as error:
+            got = f"{error.what} at {guard.violated_by}: {error.got}"
+        else:
+            return
+    raise InputError(
+        f"the exported model is right only if {guard.condition}",
+        got=got,
+        expected="a net that does the same at every size",
+        fix="remove from the net: conditions on the size, sizes converted to int or float, adaptive pooling to more "
+        "than one cell; or export for one size with `shape`",
+    )

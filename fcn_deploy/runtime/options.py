@@ -1,0 +1,111 @@
+"""How an engine is opened and run: the options, their checks, and which kind of file takes which."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from fcn_deploy.errors import UsageError
+from fcn_deploy.files import StrPath
+from fcn_deploy.runtime.backend import PLAN_SUFFIXES, Provider
+from fcn_deploy.runtime.tiling import Size, check_tile
+
+# An ONNX engine or exported model; a plan of a TensorRT library; a checkpoint that PyTorch runs on the CPU.
+Kind = Literal["onnx", "plan", "checkpoint"]
+
+_TAKEN: dict[Kind, tuple[str, ...]] = {
+    "onnx": ("threads", "provider", "tile"),
+    "plan": ("device", "allow_host_code", "tile"),
+    "checkpoint": ("threads", "tile"),
+}
+
+_TAKERS = {
+    "threads": "ONNX engines and models, and for checkpoints",
+    "provider": "ONNX engines and models",
+    "device": 'TensorRT plans, and for ONNX with `provider="cuda"`',
+    "allow_host_code": "TensorRT plans",
+    "tile": "engines, models and checkpoints",
+}
+
+
+@dataclass(frozen=True)
+class RuntimeOptions:
+    """How an engine is opened and run.
+
+    Attributes:
+        threads: CPU threads of one inference, at least 1; the library's default if None. For ONNX and checkpoints.
+        provider: What ONNX Runtime runs on, `cpu` or `cuda`; the CPU if None. There is no fallback: a provider that
+            cannot be had is an error. For ONNX.
+        device: Index of the GPU, counted from 0; 0 if None. For plans, and for ONNX with the provider `cuda`.
+        allow_host_code: Lets a plan run code on the host, which plans built with `version_compatible=True` bring.
+        tile: Height and width in pixels of the tiles that larger images are run in, each at least 1. If None, every
+            image is run as a whole.
+
+    Raises:
+        UsageError: A value is out of its range.
+    """
+
+    threads: int | None = None
+    provider: Provider | None = None
+    device: int | None = None
+    allow_host_code: bool = False
+    tile: Size | None = None
+
+    def __post_init__(self) -> None:
+        check_threads(self.threads)
+        if self.provider is not None and self.provider not in get_args(Provider):
+            raise UsageError("unknown provider", got=repr(self.provider), expected=" or ".join(get_args(Provider)))
+        if self.device is not None and not (isinstance(self.device, int) and self.device >= 0):
+            raise UsageError("bad `device`", got=self.device, expected="the index of a GPU, 0 or more")
+        if self.tile is not None:
+            check_tile(self.tile)
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The names of the options that do not have their default value."""
+        return tuple(field.name for field in fields(self) if getattr(self, field.name) != field.default)
+
+    def only(self, names: Collection[str]) -> RuntimeOptions:
+        """Returns the options of these names; every other one has its default value."""
+        kept: dict[str, Any] = {name: getattr(self, name) for name in self.asked if name in names}
+        return RuntimeOptions(**kept)
+
+    def taken_by(self, kind: Kind) -> tuple[str, ...]:
+        """Returns the names of the options that a kind of file takes, with this provider."""
+        device = ("device",) if kind == "onnx" and self.provider == "cuda" else ()
+        return (*_TAKEN[kind], *device)
+
+    def for_kind(self, kind: Kind) -> RuntimeOptions:
+        """Returns the options that a kind of file takes; every other one has its default value."""
+        return self.only(self.taken_by(kind))
+
+    def check_taken(self, kinds: Mapping[str, Kind]) -> None:
+        """Checks that every option that was asked for is taken by at least one of the files to open.
+
+        Args:
+            kinds: The files: what an error message calls each, and its kind.
+
+        Raises:
+            UsageError: No file takes an option; the message names the option and what takes it.
+        """
+        taken = {option for kind in kinds.values() for option in self.taken_by(kind)}
+        for option in self.asked:
+            if option not in taken:
+                raise UsageError(f"`{option}` is for {_TAKERS[option]}", got=", ".join(kinds), fix="leave it out")
+
+
+def kind_of(engine: StrPath) -> Kind:
+    """Returns the kind of an engine or model by the suffix of its name: `plan`, or `onnx` for every other."""
+    return "plan" if Path(engine).suffix in PLAN_SUFFIXES else "onnx"
+
+
+def check_threads(threads: int | None) -> None:
+    """Checks a number of CPU threads.
+
+    Raises:
+        UsageError: It is neither None nor an int of at least 1.
+    """
+    if threads is not None and not (isinstance(threads, int) and threads >= 1):
+        raise UsageError("bad number of threads", got=threads, expected="1 or more")

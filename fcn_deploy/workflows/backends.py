@@ -1,0 +1,150 @@
+"""Which library an engine is built for, what it can do on this machine, and the builder it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fcn_deploy.artifacts.ranges import Ranges
+from fcn_deploy.engines.config import BuildConfig
+from fcn_deploy.engines.engine import Engine
+from fcn_deploy.engines.onnxruntime import build_onnxruntime, check_onnxruntime
+from fcn_deploy.engines.simulation import SIMULATION, build_simulation, check_simulation
+from fcn_deploy.engines.tensorrt.builder import build_tensorrt, check_tensorrt
+from fcn_deploy.engines.tensorrt.config import TensorRTConfig
+from fcn_deploy.errors import DependencyError, UsageError
+from fcn_deploy.files import check_writable
+from fcn_deploy.graph.model import ExportedModel
+from fcn_deploy.progress import Progress
+from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+from fcn_deploy.runtime.tensorrt.driver import Gpu, find_gpus
+from fcn_deploy.runtime.tensorrt.flavor import BUILDERS, Flavor, find_flavor
+from fcn_deploy.workflows.parameters import check_suffix
+
+AUTO = "auto"
+_ONNX = (".onnx",)
+_PLANS = (".engine", ".plan")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One engine to build, and where its files go.
+
+    Attributes:
+        backend: `onnxruntime`, a TensorRT flavor, or `simulation`.
+        config: What to build.
+        tensorrt: What is particular to TensorRT's builders.
+        output: The file of the engine; None if it is not written.
+        log: Where to write what a TensorRT library says; None for nowhere.
+    """
+
+    backend: str
+    config: BuildConfig
+    tensorrt: TensorRTConfig
+    output: Path | None = None
+    log: Path | None = None
+
+    @property
+    def is_onnxruntime(self) -> bool:
+        """Whether the engine is for ONNX Runtime's kernels, not a plan or a simulation of one."""
+        return self.backend == OnnxRuntimeBackend.name
+
+    def check(self) -> None:
+        """Checks, before images are calibrated on, that the backend can build what is asked for on this machine.
+
+        Raises:
+            DependencyError: The backend's library is not installed, or needs a GPU and there is none.
+            InputError: The log cannot be written.
+            UsageError: The backend cannot do what is asked for.
+        """
+        if self.log is not None and self.backend in (OnnxRuntimeBackend.name, SIMULATION):
+            got = f"`log` for {self.backend}"
+            raise UsageError("only TensorRT's libraries have something to log", got=got, fix="leave it out")
+        if self.log is not None:
+            check_writable(self.log)
+        if self.is_onnxruntime:
+            check_onnxruntime(self.config, self.tensorrt)
+        elif self.backend == SIMULATION:
+            check_simulation(self.config, self.tensorrt)
+        else:
+            check_tensorrt(find_flavor(self.backend), self.config, self.tensorrt)
+
+    def build(self, model: ExportedModel, ranges: Ranges | None, progress: Progress) -> Engine:
+        """Builds the engine; see the builder of its backend for what is raised."""
+        if self.is_onnxruntime:
+            return build_onnxruntime(model, self.config, ranges)
+        if self.backend == SIMULATION:
+            return build_simulation(model, self.config, self.tensorrt.base, ranges, progress)
+        flavor = find_flavor(self.backend)
+        return build_tensorrt(flavor, model, self.config, self.tensorrt, ranges, progress, self.log)
+
+    def in_fp16(self) -> Job:
+        """Returns the same in FP16 throughout: for `net.int8.engine` and `net.engine`, `net.fp16.engine`."""
+        return replace(
+            self,
+            config=self.config.as_float("fp16"),
+            tensorrt=replace(self.tensorrt, base="fp16"),
+            output=_in_fp16(self.output) if self.output else None,
+            log=_in_fp16(self.log) if self.log else None,
+        )
+
+
+def choose_backend(
+    requested: str,
+    output: Path | None,
+    progress: Progress,
+    *,
+    gpus: Callable[[], Sequence[Gpu]] | None = None,
+) -> str:
+    """Returns the backend that an engine is built for.
+
+    Args:
+        requested: `auto`, which goes by the suffix of the output, or a backend.
+        output: Where the engine will be written; `auto` takes ONNX Runtime if it is not written.
+        progress: Told what `auto` took, and why.
+        gpus: Finds the GPUs of this machine; asks its driver if None.
+
+    Raises:
+        DependencyError: `auto` met a suffix none of whose backends can build here.
+        UsageError: The suffix does not fit the backend, or the backend is unknown.
+    """
+    of_onnx = requested in (OnnxRuntimeBackend.name, SIMULATION, AUTO)
+    of_plans = requested not in (OnnxRuntimeBackend.name, SIMULATION)
+    if output is not None:
+        check_suffix(output, *(_ONNX if of_onnx else ()), *(_PLANS if of_plans else ()))
+    if requested in (OnnxRuntimeBackend.name, SIMULATION):
+        return requested
+    if requested != AUTO:
+        return find_flavor(requested).name
+    if output is None or output.suffix in _ONNX:
+        reason = "nothing is written" if output is None else f"{output.name} ends in {output.suffix}"
+        progress.stage(f"backend: {OnnxRuntimeBackend.name}, because {reason}")
+        return OnnxRuntimeBackend.name
+    flavor, passed_over = _first_flavor(gpus or find_gpus)
+    reasons = [f"{output.name} ends in {output.suffix}", *passed_over]
+    progress.stage(f"backend: {flavor.name}, because {' and '.join(reasons)}")
+    return flavor.name
+
+
+def _first_flavor(gpus: Callable[[], Sequence[Gpu]]) -> tuple[Flavor, list[str]]:
+    """The first flavor that can build here, and why those before it cannot."""
+    passed_over = []
+    for flavor in BUILDERS:
+        try:
+            flavor.check_installed()
+            if not flavor.builds_without_gpu:
+                gpus()
+        except DependencyError as error:
+            passed_over.append(f"{flavor.name} cannot build here ({error.what})")
+        else:
+            return flavor, passed_over
+    raise DependencyError(
+        "no TensorRT library can build an engine here",
+        got="; ".join(passed_over),
+        fix=" or ".join(f"pip install 'fcn-deploy[{flavor.extra}]'" for flavor in reversed(BUILDERS)),
+    )
+
+
+def _in_fp16(path: Path) -> Path:
+    return path.with_name(f"{path.stem.removesuffix('.int8')}.fp16{path.suffix}")

@@ -1,0 +1,156 @@
+"""`benchmark`: the latency of engines from image to labels, measured in turn."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fcn_deploy.artifacts.geometry import PadMode
+from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.artifacts.sidecar import SIMULATES
+from fcn_deploy.errors import UsageError
+from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, ratio, time_in_turn
+from fcn_deploy.progress import Progress, Silent
+from fcn_deploy.reporting.siblings import Siblings, find_siblings
+from fcn_deploy.runtime import Segmenter
+from fcn_deploy.runtime.backend import Provider
+from fcn_deploy.runtime.options import RuntimeOptions
+from fcn_deploy.workflows.parameters import image_shape, padding
+from fcn_deploy.workflows.references import NetCode, Runnable, name_of, opened
+
+
+@dataclass(frozen=True, eq=False)
+class Benchmark:
+    """The latencies of several engines, measured in turn.
+
+    Attributes:
+        shape: Of the batch of images.
+        threads: CPU threads; None for the library's default.
+        timings: One for each contestant, the one compared with first.
+        siblings: Which of an INT8 and an FP16 engine of one model is the faster.
+        percentiles: Of latency, to report.
+    """
+
+    shape: ImageShape
+    threads: int | None
+    timings: tuple[Timing, ...]
+    siblings: tuple[Siblings, ...]
+    percentiles: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as JSON data."""
+        pairs = [{**asdict(pair), "faster": pair.faster, "text": str(pair)} for pair in self.siblings]
+        engines = [self._row(timing) for timing in self.timings]
+        return {"shape": str(self.shape), "threads": self.threads, "engines": engines, "int8_and_fp16": pairs}
+
+    def _row(self, timing: Timing) -> dict[str, Any]:
+        return {
+            "name": timing.name,
+            "rounds": len(timing.latencies),
+            "median_ms": timing.median,
+            "min_ms": float(timing.latencies.min()),
+            "percentiles_ms": {f"{share:g}": timing.percentile(share) for share in self.percentiles},
+            "images_per_second": timing.throughput(self.shape.batch),
+            "ratio": asdict(ratio(timing, self.timings[0])),
+        }
+
+
+def benchmark(
+    engines: Sequence[Runnable] | Runnable,
+    *,
+    shape: str | ImageShape,
+    vs: Runnable | None = None,
+    warmup: float = 200,
+    duration: float = 3,
+    iterations: int = 10,
+    percentile: Sequence[float] = (90, 95, 99),
+    model: str | None = None,
+    size_divisor: int | None = None,
+    pad_mode: PadMode | None = None,
+    threads: int | None = None,
+    provider: Provider | None = None,
+    device: int | None = None,
+    allow_host_code: bool = False,
+    progress: Progress | None = None,
+) -> Benchmark:
+    """Measures the latency of engines from uint8 image to labels, in turn, round by round.
+
+    Args:
+        engines: Files, what `build_engine` or `export` gave, or `pytorch:` and the paths of checkpoints.
+        shape: Of the batch of images: `NxHxW` or `HxW`.
+        vs: What the ratios are against; the first engine if None.
+        warmup: Milliseconds that each runs before anything counts.
+        duration: Seconds of measuring, all together.
+        iterations: Least number of rounds.
+        percentile: Percentiles of latency to report.
+        model: What makes the net of a checkpoint among them if that is a custom one.
+        size_divisor: How that net is padded.
+        pad_mode: Likewise.
+        threads: CPU threads; the library's default if None.
+        provider: What ONNX Runtime runs on: `cpu` (the default) or `cuda`.
+        device: Index of the GPU.
+        allow_host_code: Lets TensorRT plans run code on the host.
+        progress: Told how far it is.
+
+    Raises:
+        ArtifactError: An engine does not fit this machine or its sidecar.
+        DependencyError: A library, a driver or a GPU is missing.
+        InputError: A file cannot be read, or the images do not fit.
+        UsageError: Options do not go together, or an engine is a simulation, whose time means nothing.
+
+    Example:
+        >>> import fcn_deploy as fd
+        >>> times = fd.benchmark(["fcn8s.int8.onnx", "fcn8s.onnx"], shape="512x512", threads=2)
+    """
+    config = BenchmarkConfig(warmup, duration, iterations, tuple(percentile))
+    wanted = image_shape(shape)
+    contestants = _distinct([*([vs] if vs is not None else []), *_listed(engines)])
+    code = NetCode(model, padding(model, size_divisor, pad_mode))
+    runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
+    images = np.random.default_rng(0).integers(0, 256, (*astuple(wanted), 3), dtype=np.uint8)
+    names = _short_names(contestants)
+    with opened(contestants, runtime, code) as segmenters:
+        by_name = dict(zip(names, segmenters, strict=True))
+        _refuse_simulations(by_name)
+        runs = {name: functools.partial(segmenter, images) for name, segmenter in by_name.items()}
+        text = f"measuring {wanted}, {'default' if threads is None else threads} threads"
+        with (progress or Silent()).measuring(text) as show:
+            timings = time_in_turn(runs, config, show)
+        siblings = find_siblings({name: each.sidecar for name, each in by_name.items()}, timings)
+    return Benchmark(wanted, threads, tuple(timings), tuple(siblings), config.percentiles)
+
+
+def _listed(engines: Sequence[Runnable] | Runnable) -> Sequence[Runnable]:
+    if isinstance(engines, str) or not isinstance(engines, Sequence):
+        return [engines]
+    return engines
+
+
+def _distinct(runnables: Sequence[Runnable]) -> list[Runnable]:
+    """Leaves out what is named twice."""
+    return list({(each if isinstance(each, str) else id(each)): each for each in runnables}.values())
+
+
+def _short_names(runnables: Sequence[Runnable]) -> list[str]:
+    """File names if these tell all apart, else whole paths; numbered where several objects are called the same."""
+    whole = [name_of(each) for each in runnables]
+    short = [Path(name).name for name in whole]
+    names = short if len(set(short)) == len(short) else whole
+    counts, seen = Counter(names), Counter[str]()
+    numbered = []
+    for name in names:
+        seen[name] += 1
+        numbered.append(name if counts[name] == 1 else f"{name} ({seen[name]})")
+    return numbered
+
+
+def _refuse_simulations(segmenters: dict[str, Segmenter]) -> None:
+    for name, segmenter in segmenters.items():
+        if segmenter.sidecar is not None and SIMULATES in segmenter.sidecar.target:
+            raise UsageError(f"{name} is a simulation, whose time means nothing", fix="leave it out")

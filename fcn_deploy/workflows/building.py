@@ -1,0 +1,344 @@
+"""`build_engine`: an exported model becomes the file that a device runs, and its sidecar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from fcn_deploy.artifacts.ranges import Ranges
+from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.artifacts.sidecar import Io, sidecar_path
+from fcn_deploy.data.folders import ImageFolder
+from fcn_deploy.diagnostics.machine import this_machine
+from fcn_deploy.engines.config import DEFAULT_METHOD, Base, BuildConfig, RequestedPrecision, TargetCpu
+from fcn_deploy.engines.engine import Engine
+from fcn_deploy.engines.tensorrt.config import TensorRTConfig
+from fcn_deploy.engines.tensorrt.profiles import ImageProfile, pair_shapes
+from fcn_deploy.errors import UsageError
+from fcn_deploy.evaluation.gates import Criterion
+from fcn_deploy.files import StrPath, check_writable
+from fcn_deploy.graph.model import ExportedModel, load_exported
+from fcn_deploy.mixed_precision.decision import Decision
+from fcn_deploy.mixed_precision.kernel_tuning import Tuned, tune_kernels
+from fcn_deploy.mixed_precision.method_search import AUTO
+from fcn_deploy.progress import Progress, Silent
+from fcn_deploy.quantization.prequantized import holds_qdq
+from fcn_deploy.quantization.rounding import Rounding
+from fcn_deploy.workflows.backends import Job, choose_backend
+from fcn_deploy.workflows.calibrating import calibrate, load_ranges
+from fcn_deploy.workflows.decisions import SearchOptions, decide_precisions
+from fcn_deploy.workflows.parameters import (
+    Size,
+    check_distinct,
+    image_folder,
+    image_shape,
+    image_size,
+    input_file,
+)
+
+BackendName = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx", "simulation"]
+Shapes = Sequence[str | ImageShape] | str | ImageShape
+
+
+def build_engine(
+    model: StrPath | ExportedModel,
+    *,
+    precision: RequestedPrecision = "fp32",
+    calib_data: StrPath | ImageFolder | None = None,
+    ranges: StrPath | Ranges | None = None,
+    calib_method: str | None = None,
+    calib_size: str | Size | None = None,
+    max_images: int | None = None,
+    bias_correction: bool = True,
+    weight_rounding: Rounding | None = None,
+    winograd: bool = True,
+    tune: str | Size | None = None,
+    spec_from: StrPath | ExportedModel | None = None,
+    backend: BackendName = "auto",
+    io: Io = "image",
+    target_cpu: TargetCpu = "generic",
+    accuracy_budget: str | Criterion | None = None,
+    precision_map: StrPath | None = None,
+    data: StrPath | ImageFolder | None = None,
+    labels: StrPath | None = None,
+    ignore_index: int | None = None,
+    min_shape: Shapes = (),
+    opt_shape: Shapes = (),
+    max_shape: Shapes = (),
+    base: Base = "fp16",
+    workspace: int | None = None,
+    builder_optimization_level: int | None = None,
+    timing_cache: StrPath | None = None,
+    hardware_compatibility: bool = False,
+    version_compatible: bool = False,
+    compute_capability: Sequence[str] = (),
+    twin: bool = False,
+    log: StrPath | None = None,
+    threads: int | None = None,
+    output: StrPath | None = None,
+    progress: Progress | None = None,
+) -> Engine:
+    """Builds an engine and its sidecar from an exported model.
+
+    A model that holds Q/DQ, from training or another quantiser, is built in INT8 as it is, with its own scales.
+
+    Args:
+        model: An exported ONNX file, or one that is loaded.
+        precision: `fp32`, `fp16` (TensorRT only) or `int8`, which needs `calib_data`, `ranges`, or Q/DQ in the model.
+        calib_data: Folder of images to calibrate on first.
+        ranges: What `calibrate` found for this model.
+        calib_method: How INT8 ranges are chosen: `minmax`, `percentile`, `entropy`, `mse` (the default), or `auto`,
+            which tries all on images that were not observed.
+        calib_size: `HxW` or (height, width) to resize calibration images to.
+        max_images: At most so many calibration images, evenly spread over the folder.
+        bias_correction: INT8: whether biases make up for the rounding of weights.
+        weight_rounding: INT8: `nearest` or `correlated`; the better for the backend if None.
+        winograd: ONNX Runtime: whether Winograd's algorithm multiplies in float 3x3 layers of many channels.
+        tune: ONNX Runtime: `HxW` or (height, width) of images for which it is chosen by time, on this machine, which
+            layers Winograd's algorithm multiplies and, for INT8, which are INT8 at all.
+        spec_from: The exported model that `model` was made of, by a tool that left out its spec.
+        backend: `onnxruntime`, `tensorrt`, `tensorrt-rtx` or `simulation`; `auto` goes by the suffix of `output`.
+        io: `image`: uint8 images in, labels out. `tensor`: float image in, logits out.
+        target_cpu: Where the engine will run. `generic` is right everywhere; `vnni` keeps all 8 bits of the weights;
+            `native` asks this machine.
+        accuracy_budget: `agreement>=99%` or `miou_drop<=0.3`: layers are given back to float until it is kept.
+        precision_map: The sidecar of an engine whose INT8 layers to take over.
+        data: Images for a budget and for `calib_method="auto"`; every fifth calibration image is held out if None.
+        labels: Their ground truth, for a budget of mIoU.
+        ignore_index: Truth that does not count; the net's own if None.
+        min_shape: TensorRT: smallest images; the n-th of it, `opt_shape` and `max_shape` are a profile.
+        opt_shape: TensorRT: images that the engine is tuned for; without the other two those that it takes.
+        max_shape: TensorRT: largest images.
+        base: TensorRT: what an INT8 engine runs in where it is not quantised, `fp16` or `fp32`.
+        workspace: TensorRT: MiB of GPU memory that a layer may use.
+        builder_optimization_level: TensorRT: 0 builds fastest, 5 searches longest.
+        timing_cache: TensorRT: a file, read if it is there and written after the build.
+        hardware_compatibility: TensorRT: for GPUs of compute capability 8.0 and newer.
+        version_compatible: TensorRT: for later versions and the lean runtime.
+        compute_capability: TensorRT-RTX: GPU architectures to build for, such as `8.6`.
+        twin: TensorRT: an FP16 engine beside the INT8 one, as `engine.twin`; written as `NAME.fp16.engine`.
+        log: TensorRT: a file for everything that the library says.
+        threads: CPU threads for calibrating, deciding and tuning.
+        output: The file to write, with its sidecar beside it; nothing is written if None.
+        progress: Told of each step.
+
+    Raises:
+        ArtifactError: ONNX Runtime cannot load what was built.
+        DependencyError: The backend's library is not installed, or needs a GPU and there is none.
+        GateError: Not even the net without INT8 keeps the accuracy budget.
+        InputError: A file cannot be read, the builder refuses the model, or the ranges are of another model.
+        PrecisionError: A layer does not run in the precision asked for.
+        UsageError: Options do not go together, or the backend cannot do what is asked for.
+
+    Example:
+        >>> import fcn_deploy as fd
+        >>> engine = fd.build_engine("fcn8s.onnx", precision="int8", calib_data="frames")
+        >>> engine.save("fcn8s.int8.onnx")
+    """
+    progress = progress or Silent()
+    search = SearchOptions(
+        auto=calib_method == AUTO,
+        budget=Criterion.parse(accuracy_budget) if isinstance(accuracy_budget, str) else accuracy_budget,
+        precision_map=None if precision_map is None else Path(precision_map),
+        data=None if data is None else image_folder(data),
+        labels=None if labels is None else Path(labels),
+        ignore_index=ignore_index,
+    )
+    source = _RangesSource(precision, calib_data, ranges, calib_method, image_size(calib_size), max_images)
+    tuned_for = image_size(tune)
+    _check_int8_only(precision, search, twin)
+    if threads is not None and calib_data is None and data is None and tune is None:
+        got = "`threads` without `calib_data` or `tune`"
+        raise UsageError("threads are for calibrating and tuning", got=got, fix="leave it out")
+    if tune is not None and (not winograd or precision_map):
+        raise UsageError("`tune` conflicts with `winograd=False` and `precision_map`", fix="name one of them")
+    search_needs_images = search.decides and search.data is None and ranges is not None
+    if search_needs_images:
+        expected = '`data`, of images that were not observed, beside `accuracy_budget` or `calib_method="auto"`'
+        raise UsageError("nothing to decide on", got="`ranges`, and no images", expected=expected)
+    config = BuildConfig(
+        precision=precision,
+        io=io,
+        method=DEFAULT_METHOD if calib_method in (None, AUTO) else str(calib_method),
+        target_cpu=target_cpu,
+        bias_correction=bias_correction,
+        weight_rounding=weight_rounding,
+        winograd=None if winograd else (),
+    )
+    tensorrt = TensorRTConfig(
+        profiles=_profiles(min_shape, opt_shape, max_shape),
+        base=base,
+        workspace=workspace,
+        builder_optimization_level=builder_optimization_level,
+        timing_cache=None if timing_cache is None else Path(timing_cache),
+        hardware_compatibility=hardware_compatibility,
+        version_compatible=version_compatible,
+        compute_capabilities=tuple(compute_capability),
+    )
+    file = None if output is None else Path(output)
+    job = Job(choose_backend(backend, file, progress), config, tensorrt, file, None if log is None else Path(log))
+    if not job.is_onnxruntime and not winograd:
+        got = f"`winograd=False` for {job.backend}"
+        raise UsageError("nothing is multiplied by Winograd's algorithm", got=got, fix="leave it out")
+    if not job.is_onnxruntime and tune is not None:
+        raise UsageError("engines of this backend are not tuned", got=f"`tune` for {job.backend}", fix="leave it out")
+    jobs = [job, job.in_fp16()] if twin else [job]
+    for each in jobs:
+        _check_files(each, (model, ranges, spec_from))
+        each.check()
+    net = _load(model, spec_from)
+    if holds_qdq(net.copy()):
+        source.refuse_for_prequantized(config, search, twin, tune)
+    elif precision == "int8":
+        source.require_one()
+    return _build(net, jobs, source, search, tuned_for, threads=threads, progress=progress)
+
+
+@dataclass(frozen=True)
+class _RangesSource:
+    """Where the ranges of a build come from: images to calibrate on, or what calibration found before."""
+
+    precision: RequestedPrecision
+    calib_data: StrPath | ImageFolder | None
+    ranges: StrPath | Ranges | None
+    method: str | None
+    size: Size | None
+    max_images: int | None
+
+    def __post_init__(self) -> None:
+        calibrating = self.calib_data or self.method or self.size or self.max_images
+        if self.precision != "int8" and calibrating:
+            fix = 'add `precision="int8"`, or leave it out'
+            raise UsageError("calibration is for INT8", got=f'`precision="{self.precision}"`', fix=fix)
+        if self.precision == "fp32" and self.ranges:
+            fix = 'add `precision="int8"` or `precision="fp16"`, or leave them out'
+            raise UsageError("ranges are for INT8 and FP16", got='`precision="fp32"`', fix=fix)
+        if self.ranges and (self.size or self.max_images):
+            got = "`calib_size` or `max_images` with `ranges`"
+            raise UsageError("a ranges file is taken as it is", got=got, fix="leave them out")
+
+    def require_one(self) -> None:
+        """Checks that an INT8 build of a float model has ranges, and from one source."""
+        if (self.calib_data is None) == (self.ranges is None):
+            raise UsageError(
+                "INT8 needs to know what the tensors hold",
+                got="both" if self.ranges else "neither",
+                expected="`calib_data` or `ranges`",
+            )
+
+    def refuse_for_prequantized(
+        self, config: BuildConfig, search: SearchOptions, twin: bool, tune: str | Size | None
+    ) -> None:
+        """Refuses, for a model that brings its own scales, what goes by ranges, and the FP16 twin."""
+        if self.precision != "int8":
+            return  # the builder says so
+        options = {
+            "calib_data": self.calib_data,
+            "ranges": self.ranges,
+            "calib_method": self.method,
+            "calib_size": self.size,
+            "max_images": self.max_images,
+            "bias_correction=False": None if config.bias_correction else False,
+            "weight_rounding": config.weight_rounding,
+            "tune": tune,
+            "accuracy_budget": search.budget,
+            "precision_map": search.precision_map,
+            "data": search.data,
+        }
+        asked = [f"`{name}`" for name, value in options.items() if value is not None]
+        if asked:
+            raise UsageError(
+                "the model holds Q/DQ and brings its own scales",
+                got=", ".join(asked),
+                fix="leave it out, or quantise the float model it was made from",
+            )
+        if twin:
+            fix = 'build the float model with `precision="fp16"`'
+            raise UsageError("a model that holds Q/DQ has no twin in FP16", got="`twin`", fix=fix)
+
+    def get(
+        self, model: ExportedModel, search: SearchOptions, *, threads: int | None, progress: Progress
+    ) -> tuple[Ranges | None, ImageFolder | None]:
+        """Returns the ranges, and the calibration images that were held out for decisions."""
+        if self.calib_data is None:
+            return self.ranges if isinstance(self.ranges, Ranges | None) else load_ranges(self.ranges), None
+        images = image_folder(self.calib_data, max_images=self.max_images, size=self.size)
+        held_out = None
+        if search.decides and search.data is None:
+            images, held_out = images.every_fifth()
+        return calibrate(model, images, threads=threads, progress=progress), held_out
+
+
+def _build(
+    model: ExportedModel,
+    jobs: Sequence[Job],
+    source: _RangesSource,
+    search: SearchOptions,
+    tuned_for: Size | None,
+    *,
+    threads: int | None,
+    progress: Progress,
+) -> Engine:
+    job, *siblings = jobs
+    ranges, held_out = source.get(model, search, threads=threads, progress=progress)
+    tuned: Tuned | None = None
+    if tuned_for is not None:
+        shape, cpu = ImageShape(1, *tuned_for), this_machine().cpu.name
+        tuned = tune_kernels(model, job.config, ranges, shape, cpu, threads=threads, progress=progress)
+        job = replace(job, config=tuned.config)
+    decision = Decision(job.config)
+    if search != SearchOptions() and ranges is not None:
+        decision = decide_precisions(model, job, ranges, search, held_out, threads=threads, progress=progress)
+        job = replace(job, config=decision.config)
+    engine = decision.recorded(job.build(model, ranges, progress))
+    if tuned is not None:
+        engine = tuned.recorded(engine)
+    beside = [each.build(model, ranges, progress) for each in siblings]
+    # Written when all are made: an engine without the twin that was asked for is not what was asked for.
+    engine, *twins = (_written(made, each.output) for made, each in zip((engine, *beside), jobs, strict=True))
+    return replace(engine, twin=twins[0]) if twins else engine
+
+
+def _written(engine: Engine, output: Path | None) -> Engine:
+    return engine if output is None else replace(engine, sidecar=engine.save(output))
+
+
+def _check_int8_only(precision: RequestedPrecision, search: SearchOptions, twin: bool) -> None:
+    if precision == "int8":
+        return
+    fix = 'add `precision="int8"`'
+    if search != SearchOptions():
+        raise UsageError("budgets and precision maps are for INT8", got=f'`precision="{precision}"`', fix=fix)
+    if twin:
+        raise UsageError("a twin is built beside INT8", got=f'`twin` with `precision="{precision}"`', fix=fix)
+
+
+def _profiles(least: Shapes, tuned: Shapes, largest: Shapes) -> tuple[ImageProfile, ...]:
+    return pair_shapes(*(tuple(map(image_shape, _listed(shapes))) for shapes in (least, tuned, largest)))
+
+
+def _listed(shapes: Shapes) -> Sequence[str | ImageShape]:
+    return [shapes] if isinstance(shapes, str | ImageShape) else shapes
+
+
+def _check_files(job: Job, reads: Sequence[object]) -> None:
+    """Checks that nothing that is written replaces what is read, or another file that is written."""
+    cache = job.tensorrt.timing_cache
+    if job.output is not None:
+        check_distinct(job.output, *reads, job.log, cache)
+        check_writable(job.output)
+    for written in (job.log, cache):
+        if written is not None:
+            outputs = () if job.output is None else (job.output, sidecar_path(job.output))
+            check_distinct(written, *reads, *outputs)
+
+
+def _load(model: StrPath | ExportedModel, spec_from: StrPath | ExportedModel | None) -> ExportedModel:
+    if isinstance(model, ExportedModel):
+        return model
+    stated = spec_from
+    if stated is not None and not isinstance(stated, ExportedModel):
+        stated = load_exported(input_file(stated))
+    return load_exported(input_file(model), spec=stated.spec if stated is not None else None)

@@ -1,0 +1,116 @@
+"""What is decided before an INT8 engine is built: the calibration method and the INT8 layers, on images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fcn_deploy.artifacts.ranges import Ranges
+from fcn_deploy.data.folders import ImageFolder
+from fcn_deploy.errors import UsageError
+from fcn_deploy.evaluation.gates import Criterion
+from fcn_deploy.graph.model import ExportedModel
+from fcn_deploy.mixed_precision.candidates import Candidates, Target
+from fcn_deploy.mixed_precision.decision import Decision, decide
+from fcn_deploy.mixed_precision.precision_map import read_precision_map
+from fcn_deploy.progress import Progress
+from fcn_deploy.workflows.backends import Job
+from fcn_deploy.workflows.samples import samples
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What is to be decided on images before an INT8 engine is built.
+
+    Attributes:
+        auto: Whether the calibration method is chosen.
+        budget: What the mix of precisions has to keep, or None.
+        precision_map: A sidecar whose mix is taken over, or None.
+        data: The images to decide on; every fifth calibration image is held out for it if None.
+        labels: Folder of their ground truth, or None.
+        ignore_index: Truth that does not count; the net's own if None.
+    """
+
+    auto: bool = False
+    budget: Criterion | None = None
+    precision_map: Path | None = None
+    data: ImageFolder | None = None
+    labels: Path | None = None
+    ignore_index: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.budget is not None and self.precision_map is not None:
+            got = "`precision_map` and `accuracy_budget`"
+            raise UsageError("the mix of precisions is stated twice", got=got, expected="one of them")
+        if (self.data is not None or self.labels is not None) and not self.decides:
+            raise UsageError(
+                "nothing to decide on images",
+                got="`data` or `labels`",
+                fix='add `accuracy_budget` or `calib_method="auto"`; fcn-deploy evaluate measures an engine',
+            )
+        if self.labels is not None and self.data is None:
+            raise UsageError("labels without their images", got="`labels`", expected="`data` and `labels`")
+        if self.ignore_index is not None and self.labels is None:
+            raise UsageError("an index to ignore, and no labels", got="`ignore_index`", expected="`labels` with it")
+        if self.budget is not None:
+            self._check_budget(self.budget)
+
+    def _check_budget(self, budget: Criterion) -> None:
+        if budget.measure == "miou_drop" and self.labels is None:
+            raise UsageError("a budget of mIoU needs ground truth", got=budget, expected="`data` and `labels`")
+        if budget.measure == "error":
+            expected = "agreement>=99% or miou_drop<=0.3, for example"
+            raise UsageError("a budget is about labels", got=budget, expected=expected)
+
+    @property
+    def decides(self) -> bool:
+        """Whether images are needed."""
+        return self.auto or self.budget is not None
+
+
+def decide_precisions(
+    model: ExportedModel,
+    job: Job,
+    ranges: Ranges,
+    options: SearchOptions,
+    held_out: ImageFolder | None,
+    *,
+    threads: int | None,
+    progress: Progress,
+) -> Decision:
+    """Decides which layers of an engine are INT8, and by which method its ranges are chosen.
+
+    Args:
+        model: The exported model.
+        job: The INT8 engine; its method counts if none is chosen.
+        ranges: What calibration saw.
+        options: What to decide.
+        held_out: Calibration images that were not observed, to decide on if `options` names no others.
+        threads: CPU threads.
+        progress: Told of what is tried and chosen.
+
+    Raises:
+        GateError: Not even the net without INT8 keeps the budget.
+        InputError: A file cannot be read or does not fit, or the precision map is of another net.
+        UsageError: There are no images to decide on.
+    """
+    config = job.config
+    if options.precision_map is not None:
+        config = replace(config, int8_layers=read_precision_map(options.precision_map, model))
+    if not options.decides:
+        return Decision(config)
+    images = held_out if options.data is None else options.data
+    if images is None:
+        raise UsageError("no images to decide on", got="a ranges file", expected="`data`")
+    spec = model.spec
+    ignore_index = spec.ignore_index if options.ignore_index is None else options.ignore_index
+    target: Target = "onnxruntime" if job.is_onnxruntime else "tensorrt"
+    return decide(
+        Candidates(model, ranges, config, target, job.tensorrt.base),
+        samples(images, options.labels, "reading images", palette=spec.palette, ignore_index=ignore_index),
+        auto=options.auto,
+        budget=options.budget,
+        ignore_index=ignore_index,
+        threads=threads,
+        progress=progress,
+    )

@@ -1,0 +1,206 @@
+"""`evaluate`: the accuracy of an engine against ground truth, and what it loses against a reference."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fcn_deploy.artifacts.geometry import PadMode
+from fcn_deploy.artifacts.measures import Drop, Parity
+from fcn_deploy.data.folders import ImageFolder
+from fcn_deploy.evaluation.accuracy import (
+    Matrix,
+    class_iou,
+    frequency_weighted_iou,
+    mean_iou,
+    pixel_accuracy,
+)
+from fcn_deploy.evaluation.comparison import compare, confusion_matrices
+from fcn_deploy.files import StrPath
+from fcn_deploy.progress import Progress, Silent
+from fcn_deploy.runtime.backend import Provider
+from fcn_deploy.runtime.options import RuntimeOptions
+from fcn_deploy.workflows.parameters import image_folder, padding
+from fcn_deploy.workflows.references import NetCode, Runnable, name_of, opened
+from fcn_deploy.workflows.samples import samples
+
+
+@dataclass(frozen=True, eq=False)
+class Accuracy:
+    """How labels compare with ground truth; definitions as in section 5 of https://arxiv.org/abs/1411.4038.
+
+    Attributes:
+        classes: Names of the classes.
+        confusion: int64 [C, C], rows truth, columns labels: how many pixels.
+    """
+
+    classes: tuple[str, ...]
+    confusion: Matrix
+
+    @property
+    def miou(self) -> float:
+        """Mean of `iou` over the classes that occur, in points, 0..100."""
+        return float(mean_iou(self.confusion))
+
+    @property
+    def iou(self) -> dict[str, float]:
+        """Intersection over union by class, in points; NaN for a class that occurs in neither."""
+        return dict(zip(self.classes, class_iou(self.confusion).tolist(), strict=True))
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of pixels with the right label, in points."""
+        return pixel_accuracy(self.confusion)
+
+    @property
+    def frequency_weighted_iou(self) -> float:
+        """Mean of `iou`, weighted by how many pixels are of each class, in points."""
+        return frequency_weighted_iou(self.confusion)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as JSON data."""
+        return {
+            "miou": self.miou,
+            "pixel_accuracy": self.pixel_accuracy,
+            "frequency_weighted_iou": self.frequency_weighted_iou,
+            "iou": self.iou,
+            "confusion": self.confusion.tolist(),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Against:
+    """What an engine loses against a reference on the same images.
+
+    Attributes:
+        name: Of the reference.
+        accuracy: Of the reference.
+        parity: Of the engine with the reference.
+        drop: Of mIoU: reference minus engine, in points, with its 95% interval.
+    """
+
+    name: str
+    accuracy: Accuracy
+    parity: Parity
+    drop: Drop
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The accuracy of an engine.
+
+    Attributes:
+        engine: Name of what was evaluated.
+        images: How many.
+        ignore_index: Truth that does not count; None if all does.
+        accuracy: Of the engine.
+        reference: What it was compared with; None if with nothing.
+    """
+
+    engine: str
+    images: int
+    ignore_index: int | None
+    accuracy: Accuracy
+    reference: Against | None = None
+
+    @property
+    def miou(self) -> float:
+        """Mean intersection over union of the engine, in points, 0..100."""
+        return self.accuracy.miou
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as JSON data."""
+        facts = {"engine": self.engine, "images": self.images, "ignore_index": self.ignore_index}
+        data = {**facts, **self.accuracy.to_json()}
+        if self.reference is not None:
+            parity = self.reference.parity
+            data["reference"] = {
+                "name": self.reference.name,
+                **self.reference.accuracy.to_json(),
+                "agreement": parity.agreement,
+                "agreement_low": parity.agreement_low,
+                "agreement_high": parity.agreement_high,
+                "miou_drop": asdict(self.reference.drop),
+            }
+        return data
+
+
+def evaluate(
+    engine: Runnable,
+    data: StrPath | ImageFolder,
+    labels: StrPath,
+    *,
+    ignore_index: int | None = None,
+    reference: Runnable | None = None,
+    max_images: int | None = None,
+    batch: int = 1,
+    model: str | None = None,
+    size_divisor: int | None = None,
+    pad_mode: PadMode | None = None,
+    threads: int | None = None,
+    provider: Provider | None = None,
+    device: int | None = None,
+    allow_host_code: bool = False,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measures the accuracy of an engine against ground truth.
+
+    Args:
+        engine: A file, what `build_engine` or `export` gave, or `pytorch:` and the path of a checkpoint.
+        data: Folder of images.
+        labels: Folder of their ground truth, of the same names: index images, or masks in the colours of the classes.
+        ignore_index: Truth that does not count; the engine's own if None.
+        reference: What to compare with, as `engine`.
+        max_images: At most so many, evenly spread over the folder.
+        batch: At most so many neighbours of equal size run together.
+        model: What makes the net of a checkpoint among them if that is a custom one.
+        size_divisor: How that net is padded.
+        pad_mode: Likewise.
+        threads: CPU threads; the library's default if None.
+        provider: What ONNX Runtime runs on: `cpu` (the default) or `cuda`.
+        device: Index of the GPU.
+        allow_host_code: Lets a TensorRT plan run code on the host.
+        progress: Told of each image.
+
+    Raises:
+        ArtifactError: An engine does not fit this machine or its sidecar.
+        DependencyError: A library, a driver or a GPU is missing.
+        InputError: A file cannot be read or does not fit.
+        UsageError: Options do not go together.
+
+    Example:
+        >>> import fcn_deploy as fd
+        >>> score = fd.evaluate("fcn8s.int8.onnx", "street/images", "street/labels", reference="fcn8s.onnx")
+        >>> score.miou, score.reference.drop.points
+    """
+    images = image_folder(data, max_images=max_images)
+    code = NetCode(model, padding(model, size_divisor, pad_mode))
+    runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
+    with opened((engine,) if reference is None else (engine, reference), runtime, code) as segmenters:
+        candidate, spec = segmenters[0], segmenters[0].spec
+        ignored = spec.ignore_index if ignore_index is None else ignore_index
+        shown = samples(
+            images,
+            Path(labels),
+            "evaluating",
+            palette=spec.palette,
+            ignore_index=ignored,
+            progress=progress or Silent(),
+        )
+        if reference is None:
+            total = confusion_matrices(candidate, shown, ignored, batch=batch).sum(0)
+            return Evaluation(name_of(engine), len(images), ignored, Accuracy(spec.classes, total))
+        found = compare(segmenters[1], [candidate], shown, ignored, batch=batch)
+    measured = found.engines[0]
+    assert measured.confusion is not None
+    assert measured.drop is not None
+    assert found.reference is not None
+    against = Against(
+        name=name_of(reference),
+        accuracy=Accuracy(spec.classes, found.reference.sum(0)),
+        parity=measured.parity,
+        drop=measured.drop,
+    )
+    accuracy = Accuracy(spec.classes, measured.confusion.sum(0))
+    return Evaluation(name_of(engine), len(images), ignored, accuracy, against)

@@ -1,0 +1,169 @@
+"""`export` and `simplify`: a checkpoint becomes an ONNX model that gives PyTorch's results."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from fcn_deploy.artifacts.geometry import PadMode
+from fcn_deploy.artifacts.normalization import Triple
+from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.files import StrPath
+from fcn_deploy.graph.model import ExportedModel, load_exported
+from fcn_deploy.progress import Progress, Silent
+from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+from fcn_deploy.workflows.parameters import image_shape, input_file, output_file, padding
+
+if TYPE_CHECKING:
+    from fcn_deploy.models.load import Net
+    from fcn_deploy.onnx_export.tracing import ExportConfig
+
+Variant = Literal["fcn32s", "fcn16s", "fcn8s"]
+_ONNX = (".onnx",)
+
+
+def export(
+    weights: StrPath,
+    *,
+    variant: Variant | None = None,
+    model: str | None = None,
+    size_divisor: int | None = None,
+    pad_mode: PadMode | None = None,
+    num_classes: int | None = None,
+    class_names: StrPath | None = None,
+    ignore_index: int | None = None,
+    mean: Triple | None = None,
+    std: Triple | None = None,
+    scale: float | None = None,
+    at_once: bool = False,
+    input_padding: Literal[0, 100] | None = None,
+    color: Literal["rgb", "bgr"] | None = None,
+    opset: int = 18,
+    shape: str | ImageShape | None = None,
+    simplify: bool = True,
+    output: StrPath | None = None,
+    progress: Progress | None = None,
+) -> ExportedModel:
+    """Exports a checkpoint to ONNX with dynamic batch, height and width, and compares the result with PyTorch.
+
+    Args:
+        weights: The checkpoint, `.pth` or `.safetensors`.
+        variant: What the checkpoint must be; any of the published nets if None.
+        model: What makes a net of your own, `package.module:callable`: your code runs.
+        size_divisor: That net works at multiples of this size only; images are padded in the graph.
+        pad_mode: How they are padded: `edge` (the default), `zero` or `reflect`.
+        num_classes: Checked against the checkpoint.
+        class_names: A CSV file, one class a line: `name` or `name,red,green,blue`.
+        ignore_index: The label that means "not labelled"; 255 if neither you nor the checkpoint says so.
+        mean: Per channel, after `scale`, in the net's channel order.
+        std: Likewise; positive.
+        scale: Factor for pixels in 0..255.
+        at_once: Whether the skips are scaled by 0.01 and 0.0001, as in FCN-8s trained at once.
+        input_padding: 0 for a net of pytorch-fcn's layout without the paper's padding of 100.
+        color: The net's channel order; the layout's, else RGB, if None.
+        opset: ONNX operator set, 18 to 23.
+        shape: Fixes batch, height and width: `NxHxW` or `HxW`; all three are dynamic if None.
+        simplify: Whether onnxsim runs.
+        output: The `.onnx` file to write, after everything has been checked; nothing is written if None.
+        progress: Told of each step.
+
+    Returns:
+        The model; its `error` is the largest difference from PyTorch over the sizes compared, as a share of the
+        logits' range.
+
+    Raises:
+        GateError: The model gives other results than PyTorch; nothing is written.
+        InputError: The checkpoint cannot be read or exported, or the output cannot be written.
+        UsageError: Options do not go together.
+
+    Example:
+        >>> import fcn_deploy as fd
+        >>> model = fd.export("fcn8s.pth", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), scale=1 / 255)
+        >>> model.save("fcn8s.onnx")
+    """
+    progress = progress or Silent()
+    file = output_file(output, _ONNX, reads=(weights, class_names))
+    padded = padding(model, size_divisor, pad_mode)
+    fixed = None if shape is None else image_shape(shape)
+    checkpoint = input_file(weights)
+    # Torch is for this step alone: a machine that builds engines of an exported model need not have it.
+    with progress.working("loading PyTorch"):
+        from fcn_deploy.models.load import load_net
+        from fcn_deploy.models.spec_options import SpecOptions
+        from fcn_deploy.onnx_export.tracing import ExportConfig
+
+    options = SpecOptions(
+        num_classes=num_classes,
+        class_names=None if class_names is None else input_file(class_names),
+        ignore_index=ignore_index,
+        color="BGR" if color == "bgr" else "RGB" if color == "rgb" else None,
+        scale=scale,
+        mean=mean,
+        std=std,
+        at_once=at_once,
+        input_padding=input_padding,
+        model=model,
+        padding=padded,
+    )
+    config = ExportConfig(opset, fixed)
+    net = load_net(checkpoint, options, variant=variant, shape=fixed)
+    exported = _export_compared(net, config, simplify, progress)
+    if file is not None:
+        exported.save(file)
+    return exported
+
+
+def _export_compared(net: Net, config: ExportConfig, simplified: bool, progress: Progress) -> ExportedModel:
+    from fcn_deploy.models.backend import TorchBackend
+    from fcn_deploy.onnx_export.comparison import SHAPES, compare_models, require_harmless
+    from fcn_deploy.onnx_export.simplifier import run_onnxsim
+    from fcn_deploy.onnx_export.tracing import TRACED, export_onnx
+
+    with progress.working(f"exporting {net.spec.variant}, {net.spec.num_classes} classes"):
+        proto, guards = export_onnx(net.module, net.spec, config)
+    if simplified:
+        with progress.working("simplifying"):
+            proto = run_onnxsim(proto)
+    content = proto.SerializeToString()
+    del proto  # it holds the weights once more
+    with TorchBackend(net.module, net.spec.num_classes) as reference, OnnxRuntimeBackend(content) as candidate:
+        if guards:  # the traced size first, or a guard would be blamed for what is wrong everywhere
+            compare_models(reference, candidate, (TRACED,), "PyTorch", Silent())
+        for guard in guards:
+            require_harmless(guard, reference, candidate)
+        shapes = (config.shape,) if config.shape else SHAPES
+        error = compare_models(reference, candidate, shapes, "PyTorch", progress)
+    return replace(ExportedModel.parse(content), error=error)
+
+
+def simplify(
+    model: StrPath | ExportedModel, *, output: StrPath | None = None, progress: Progress | None = None
+) -> ExportedModel:
+    """Simplifies an exported model with onnxsim, and compares the result with the original.
+
+    Args:
+        model: An exported ONNX file, or one that is loaded.
+        output: The `.onnx` file to write; nothing is written if None.
+        progress: Told of each step.
+
+    Raises:
+        DependencyError: onnxsim is not installed.
+        GateError: The simplified model gives other results; nothing is written.
+        InputError: It is not an exported model, onnxsim failed, or the output cannot be written.
+    """
+    import onnx
+
+    from fcn_deploy.onnx_export.comparison import compare_models, comparison_shapes
+    from fcn_deploy.onnx_export.simplifier import run_onnxsim
+
+    progress = progress or Silent()
+    file = output_file(output, _ONNX, reads=(model,))
+    original = model if isinstance(model, ExportedModel) else load_exported(input_file(model))
+    with progress.working(f"simplifying {original.spec.variant}"):
+        content = run_onnxsim(onnx.load_model_from_string(original.content)).SerializeToString()
+    with OnnxRuntimeBackend(original.content) as reference, OnnxRuntimeBackend(content) as candidate:
+        error = compare_models(reference, candidate, comparison_shapes(reference), "the original", progress)
+    simplified = replace(ExportedModel.parse(content), error=error)
+    if file is not None:
+        simplified.save(file)
+    return simplified

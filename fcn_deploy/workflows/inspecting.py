@@ -1,0 +1,35 @@
+"""`inspect` and `doctor`: what a file is, and what this machine can build and run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.diagnostics.checkup import Checkup, check_up
+from fcn_deploy.diagnostics.inspection import inspect_file
+from fcn_deploy.files import StrPath
+from fcn_deploy.workflows.parameters import image_shape, input_file
+
+
+def inspect(file: StrPath, *, shape: str | ImageShape | None = None) -> dict[str, Any]:
+    """Describes a checkpoint, an exported model, an engine, ranges, a sidecar or a summary.
+
+    Args:
+        file: The file.
+        shape: Of the images that a model's outputs and MACs are stated for: `NxHxW` or `HxW`; the model's own, or
+            1x512x512, if None.
+
+    Returns:
+        JSON data, its `kind` first.
+
+    Raises:
+        ArtifactError: An engine does not fit its sidecar, or a plan has none.
+        InputError: The file cannot be read, or is none of these.
+        UsageError: A shape that the model does not take, or for a file that is no model.
+    """
+    return inspect_file(input_file(file), None if shape is None else image_shape(shape))
+
+
+def doctor() -> Checkup:
+    """Says what this machine is, what is installed, what each library can build and run here, and what to install."""
+    return check_up()

@@ -1,0 +1,82 @@
+"""`sensitivity`: what INT8 costs and saves in each layer."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Literal
+
+from fcn_deploy.artifacts.ranges import Ranges
+from fcn_deploy.data.folders import ImageFolder
+from fcn_deploy.engines.config import DEFAULT_METHOD, Base, BuildConfig, TargetCpu
+from fcn_deploy.errors import UsageError
+from fcn_deploy.files import StrPath, write_bytes, write_json
+from fcn_deploy.graph.model import ExportedModel, load_exported
+from fcn_deploy.mixed_precision.candidates import Candidates
+from fcn_deploy.mixed_precision.damage import Sensitivity, measure_sensitivity
+from fcn_deploy.progress import Progress, Silent
+from fcn_deploy.reporting.plots import FORMATS, sensitivity_plot
+from fcn_deploy.workflows.calibrating import load_ranges
+from fcn_deploy.workflows.parameters import check_distinct, image_folder, input_file, output_file
+
+_log = logging.getLogger(__name__)
+
+
+def sensitivity(
+    model: StrPath | ExportedModel,
+    *,
+    ranges: StrPath | Ranges,
+    data: StrPath | ImageFolder,
+    max_images: int = 8,
+    backend: Literal["onnxruntime", "tensorrt"] = "onnxruntime",
+    base: Base | None = None,
+    calib_method: str | None = None,
+    target_cpu: TargetCpu = "generic",
+    plot: StrPath | None = None,
+    output: StrPath | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Sensitivity:
+    """Measures what INT8 costs and saves in each layer of an exported model.
+
+    Each layer is INT8 alone, and then the only one of the engine's INT8 layers that is float.
+
+    Args:
+        model: An exported ONNX file, or one that is loaded.
+        ranges: What `calibrate` found for this model.
+        data: Folder of images that calibration has not observed.
+        max_images: At most so many, evenly spread over the folder.
+        backend: Whose graph is looked at; TensorRT's is simulated, and saves MACs instead of time.
+        base: What TensorRT's graph computes in where it is not quantised; `fp16` if None.
+        calib_method: How ranges are chosen; `mse` if None.
+        target_cpu: As for `build_engine`.
+        plot: A file to draw it into: `.svg`, `.png` or `.pdf`.
+        output: A file to write it to as JSON.
+        threads: CPU threads; ONNX Runtime's default if None.
+        progress: Told of each layer.
+
+    Raises:
+        InputError: A file cannot be read or written, or the ranges are of another model.
+        UsageError: Options do not go together.
+    """
+    if base is not None and backend != "tensorrt":
+        raise UsageError("a base precision is TensorRT's", got=f'`base="{base}"`', fix="leave it out")
+    if target_cpu != "generic" and backend != "onnxruntime":
+        raise UsageError("a target CPU is ONNX Runtime's", got=f'`target_cpu="{target_cpu}"`', fix="leave it out")
+    drawing = output_file(plot, FORMATS, reads=(model, ranges))
+    written = output_file(output, (), reads=(model, ranges))
+    if drawing is not None and written is not None:
+        check_distinct(drawing, written)
+    config = BuildConfig("int8", "tensor", calib_method or DEFAULT_METHOD, target_cpu)
+    observed = ranges if isinstance(ranges, Ranges) else load_ranges(ranges)
+    if observed.data.random:
+        _log.warning("the ranges were observed on noise, not on images")
+    images = list(image_folder(data, max_images=max_images))
+    net = model if isinstance(model, ExportedModel) else load_exported(input_file(model))
+    candidates = Candidates(net, observed, config, backend, base or "fp16")
+    found = measure_sensitivity(candidates, images, threads=threads, progress=progress or Silent())
+    if written is not None:
+        write_json(written, found.to_json())
+    if drawing is not None:
+        write_bytes(drawing, sensitivity_plot(found, Path(drawing).suffix))
+    return found

@@ -1,0 +1,134 @@
+"""What the public functions take: paths, shapes and folders, in the forms in which people write them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeAlias
+
+from fcn_deploy.artifacts.geometry import Padding, PadMode
+from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.data.folders import ImageFolder
+from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.files import StrPath, check_writable
+
+Size: TypeAlias = tuple[int, int]
+
+
+def input_file(path: StrPath) -> Path:
+    """Returns a path that is to be read, checked before work starts.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"cannot read {file}", got="a folder" if file.is_dir() else "No such file or directory")
+    return file
+
+
+def output_file(path: StrPath | None, suffixes: Iterable[str], reads: Iterable[object] = ()) -> Path | None:
+    """Returns a path that is to be written, checked before work starts.
+
+    Args:
+        path: What the caller named; None if nothing is to be written.
+        suffixes: What its name may end in; any if there are none.
+        reads: What the function reads; anything that is not a path does not matter.
+
+    Raises:
+        InputError: It cannot be written.
+        UsageError: Its suffix does not fit, or it is one of the files that are read.
+    """
+    if path is None:
+        return None
+    file = Path(path)
+    check_distinct(file, *reads)
+    check_suffix(file, *suffixes)
+    check_writable(file)
+    return file
+
+
+def check_suffix(path: Path, *suffixes: str) -> None:
+    """Checks that an output is named as what it will hold.
+
+    Raises:
+        UsageError: Its name ends otherwise.
+    """
+    if suffixes and path.suffix not in suffixes:
+        expected = f"a name that ends in {' or '.join(suffixes)}"
+        raise UsageError("the output's suffix does not fit", got=str(path), expected=expected)
+
+
+def check_distinct(output: StrPath, *inputs: object) -> None:
+    """Checks that a function does not write over what it reads.
+
+    Raises:
+        UsageError: It would.
+    """
+    paths = (Path(each) for each in inputs if isinstance(each, str | os.PathLike))
+    if any(path.resolve() == Path(output).resolve() for path in paths):
+        raise UsageError("the output would replace an input", got=os.fspath(output), fix="give it another name")
+
+
+def image_shape(shape: str | ImageShape) -> ImageShape:
+    """Returns the shape that `NxHxW` or `HxW` stands for.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    return shape if isinstance(shape, ImageShape) else ImageShape.parse(shape)
+
+
+def image_size(size: str | Size | None) -> Size | None:
+    """Returns [height, width] of `HxW`, or of two integers.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if size is None:
+        return None
+    if isinstance(size, str):
+        if size.count("x") != 1:
+            raise UsageError("bad size", got=repr(size), expected="HxW, such as 360x480")
+        shape = ImageShape.parse(size)
+    else:
+        height, width = size
+        shape = ImageShape(1, height, width)
+    return shape.height, shape.width
+
+
+def image_folder(
+    images: StrPath | ImageFolder, *, max_images: int | None = None, size: Size | None = None
+) -> ImageFolder:
+    """Returns the images of a folder; an ImageFolder stays what it is.
+
+    Args:
+        images: A folder, or one that has been opened.
+        max_images: At most so many, evenly spread; at least 1.
+        size: [height, width] to resize them to.
+
+    Raises:
+        InputError: There is no such folder, or it has no images.
+        UsageError: `max_images` is less than 1.
+    """
+    if max_images is not None and max_images < 1:
+        raise UsageError("bad `max_images`", got=max_images, expected="1 or more")
+    if isinstance(images, ImageFolder):
+        return images
+    return ImageFolder.open(Path(images), max_images=max_images, size=size)
+
+
+def padding(model: str | None, size_divisor: int | None, pad_mode: PadMode | None) -> Padding | None:
+    """Returns how images are padded for a custom net; None if they are not.
+
+    Raises:
+        UsageError: Padding is for a net that the caller does not name, or has a way and no divisor.
+    """
+    if pad_mode is not None and size_divisor is None:
+        raise UsageError("a way to pad without how far", got="`pad_mode`", expected="`size_divisor` with it")
+    if size_divisor is None:
+        return None
+    if model is None:
+        raise UsageError("`size_divisor` is for a net that `model` makes", fix="leave it out")
+    return Padding(size_divisor, pad_mode or "edge")

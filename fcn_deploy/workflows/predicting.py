@@ -1,0 +1,141 @@
+"""`predict`: images are labelled, and pictures of the labels written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from fcn_deploy.artifacts.geometry import PadMode
+from fcn_deploy.data.folders import find_images
+from fcn_deploy.data.images import read_image
+from fcn_deploy.errors import FcnDeployError, InputError, UsageError
+from fcn_deploy.evaluation.parity import run
+from fcn_deploy.files import StrPath, output_folder, write_bytes
+from fcn_deploy.progress import Progress, Silent
+from fcn_deploy.reporting.pictures import KINDS, encode_png
+from fcn_deploy.runtime.backend import Provider
+from fcn_deploy.runtime.options import RuntimeOptions
+from fcn_deploy.workflows.parameters import Size, image_size, padding
+from fcn_deploy.workflows.references import NetCode, Runnable, name_of, opened
+
+Kind = Literal["labels", "color", "overlay", "panel"]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What was written.
+
+    Attributes:
+        engine: Name of what labelled the images.
+        images: How many.
+        files: In the order of the images.
+    """
+
+    engine: str
+    images: int
+    files: tuple[Path, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as JSON data."""
+        return {"engine": self.engine, "images": self.images, "files": list(map(str, self.files))}
+
+
+def predict(
+    engine: Runnable,
+    inputs: Sequence[StrPath] | StrPath,
+    output: StrPath,
+    *,
+    save: Sequence[Kind] | str = ("labels", "overlay"),
+    tile: str | Size | None = None,
+    model: str | None = None,
+    size_divisor: int | None = None,
+    pad_mode: PadMode | None = None,
+    threads: int | None = None,
+    provider: Provider | None = None,
+    device: int | None = None,
+    allow_host_code: bool = False,
+    progress: Progress | None = None,
+) -> Predictions:
+    """Labels images and writes pictures: `NAME.labels.png`, `NAME.overlay.png` and so on.
+
+    If an image cannot be read, it stops; what it wrote for those before stays.
+
+    Args:
+        engine: A file, what `build_engine` or `export` gave, or `pytorch:` and the path of a checkpoint.
+        inputs: Images, folders of images, or patterns such as `frames/*.jpg`.
+        output: Folder to write to; made if it is not there.
+        save: What to write of each image: `labels` (index image), `color` (mask), `overlay`, `panel` (image, overlay
+            and legend).
+        tile: `HxW` or (height, width): larger images are run in tiles of this size, for memory that does not grow with
+            the image. The labels are those of the image as a whole.
+        model: What makes the net of a checkpoint if that is a custom one.
+        size_divisor: How that net is padded.
+        pad_mode: Likewise.
+        threads: CPU threads; the library's default if None.
+        provider: What ONNX Runtime runs on: `cpu` (the default) or `cuda`.
+        device: Index of the GPU.
+        allow_host_code: Lets a TensorRT plan run code on the host.
+        progress: Told of each image.
+
+    Raises:
+        ArtifactError: The engine does not fit this machine or its sidecar.
+        DependencyError: A library, a driver or a GPU is missing.
+        InputError: An image cannot be read, two would make the same files, or an input would be replaced.
+        UsageError: Options do not go together.
+
+    Example:
+        >>> import fcn_deploy as fd
+        >>> fd.predict("fcn8s.int8.onnx", "street/images", "out", save=("panel",))
+    """
+    kinds = _kinds(save)
+    paths = find_images(inputs)
+    folder = Path(output)
+    targets = _targets(paths, kinds, folder)
+    size = image_size(tile)
+    code = NetCode(model, padding(model, size_divisor, pad_mode))
+    runtime = RuntimeOptions(
+        threads=threads, provider=provider, device=device, allow_host_code=allow_host_code, tile=size
+    )
+    written = []
+    with opened((engine,), runtime, code) as (segmenter,), output_folder(folder):
+        shown = (progress or Silent()).track(paths, len(paths), "predicting")
+        for done, path in enumerate(shown):
+            try:
+                image = read_image(path)
+                labels = segmenter(image) if size else run(segmenter, image).labels
+                for kind, target in zip(kinds, targets[path], strict=True):
+                    write_bytes(target, encode_png(KINDS[kind](image, labels, segmenter.spec)))
+                    written.append(target)
+            except FcnDeployError as error:
+                what = f"stopped with {done} of {len(paths)} images done: {error.what}"
+                raise type(error)(what, got=error.got, expected=error.expected, fix=error.fix) from error
+    return Predictions(name_of(engine), len(paths), tuple(written))
+
+
+def _kinds(save: Sequence[str] | str) -> tuple[str, ...]:
+    kinds = tuple(dict.fromkeys(save.split(",") if isinstance(save, str) else save))
+    unknown = [kind for kind in kinds if kind not in get_args(Kind)]
+    if unknown or not kinds:
+        expected = ", ".join(get_args(Kind))
+        raise UsageError("unknown kind of picture in `save`", got=", ".join(unknown) or "nothing", expected=expected)
+    return kinds
+
+
+def _targets(paths: Iterable[Path], kinds: tuple[str, ...], output: Path) -> dict[Path, list[Path]]:
+    """The files that each image makes; two images that would make the same, or one that is an input, is an error."""
+    inputs = {path.resolve() for path in paths}
+    sources: dict[str, Path] = {}
+    targets = {}
+    for path in paths:
+        if path.stem in sources:
+            got = f"{sources[path.stem]} and {path}"
+            raise InputError("two images would make the same files", got=got, fix="run them apart")
+        sources[path.stem] = path
+        targets[path] = [output / f"{path.stem}.{kind}.png" for kind in kinds]
+        over = [target for target in targets[path] if target.resolve() in inputs]
+        if over:
+            fix = "choose another folder with `output`"
+            raise InputError("an output would replace an input", got=str(over[0]), fix=fix)
+    return targets

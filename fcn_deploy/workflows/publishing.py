@@ -1,0 +1,126 @@
+"""The folder of a deployment: what is written into it, and what goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fcn_deploy.artifacts.ranges import Ranges
+from fcn_deploy.artifacts.sidecar import sidecar_path
+from fcn_deploy.artifacts.summary import Summary
+from fcn_deploy.engines.config import RequestedPrecision
+from fcn_deploy.engines.engine import Engine
+from fcn_deploy.errors import GateError
+from fcn_deploy.files import check_writable, write_json
+from fcn_deploy.graph.model import ExportedModel
+from fcn_deploy.progress import Progress
+
+
+@dataclass(frozen=True)
+class OutputFiles:
+    """Where a deployment puts things.
+
+    Attributes:
+        folder: The output folder.
+        variant: Of the net.
+    """
+
+    folder: Path
+    variant: str
+
+    @property
+    def model(self) -> Path:
+        """The exported model."""
+        return self.folder / f"{self.variant}.onnx"
+
+    @property
+    def ranges(self) -> Path:
+        """What calibration saw."""
+        return self.folder / f"{self.variant}.ranges.json"
+
+    @property
+    def summary(self) -> Path:
+        """The outcome."""
+        return self.folder / "summary.json"
+
+    def engine(self, precision: str) -> Path:
+        """The engine of a precision."""
+        return self.folder / f"{self.variant}.{precision}.onnx"
+
+    def check_writable(self) -> None:
+        """Checks that none of them is a folder or the like.
+
+        Raises:
+            InputError: One is.
+        """
+        engines = [self.engine(precision) for precision in ("fp32", "int8")]
+        for path in (self.model, self.ranges, self.summary, *engines, *map(sidecar_path, engines)):
+            check_writable(path)
+
+    def remove_engines(self) -> list[Path]:
+        """Removes engines and ranges of an earlier deployment; sidecars first, without which nothing runs.
+
+        Returns:
+            What was removed.
+        """
+        engines = [self.engine(precision) for precision in ("fp32", "int8")]
+        found = [path for path in (*map(sidecar_path, engines), *engines, self.ranges) if path.exists()]
+        for path in found:
+            path.unlink()
+        return found
+
+
+def publish(
+    files: OutputFiles,
+    model: ExportedModel,
+    ranges: Ranges | None,
+    engines: Mapping[RequestedPrecision, Engine],
+    summary: Summary,
+    progress: Progress,
+) -> None:
+    """Writes what a deployment has made, the engines only if every gate was met, and says what was written.
+
+    Raises:
+        InputError: A file cannot be written.
+    """
+    removed = files.remove_engines()
+    model.save(files.model)
+    written = [files.model]
+    if ranges is not None:
+        ranges.save(files.ranges)
+        written.append(files.ranges)
+    if summary.passed:
+        for engine, result in zip(engines.values(), summary.engines, strict=True):
+            engine.save(files.folder / result.file, result.gate)
+            written.append(files.folder / result.file)
+    write_json(files.summary, summary.to_json())
+    for path in (*written, files.summary):
+        progress.stage(f"wrote {path}")
+    for path in removed:
+        if not path.exists():
+            progress.stage(f"removed {path}, which was of an earlier deployment")
+
+
+def require_gates(summary: Summary, suspects: str) -> None:
+    """Raises if a gate was missed.
+
+    Args:
+        summary: Of the deployment; the error's `report`.
+        suspects: The layers that cost the most in INT8, in words; empty if INT8 was not to blame.
+
+    Raises:
+        GateError: It was.
+    """
+    failures = [f"{engine.precision}: {failure}" for engine in summary.engines for failure in engine.failures]
+    if not failures:
+        return
+    only_int8 = all(engine.gate.passed for engine in summary.engines if engine.precision != "int8")
+    fix = "calibrate on more images like those the net will see, or with another `calib_method`"
+    error = GateError(
+        "no engine was shipped because a gate was missed",
+        got="; ".join(failures) + (f"; most damage is done in INT8 by {suspects}" if suspects else ""),
+        fix=fix if only_int8 else None,
+    )
+    error.report = summary
+    raise error

@@ -1,0 +1,164 @@
+"""`verify`: an engine is held against its gate, beside a reference."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fcn_deploy.artifacts.geometry import PadMode
+from fcn_deploy.artifacts.measures import Parity
+from fcn_deploy.data.folders import ImageFolder
+from fcn_deploy.errors import GateError, UsageError
+from fcn_deploy.evaluation.comparison import compare
+from fcn_deploy.evaluation.gates import GateOption, GateResult, check_gate, gates_by_precision
+from fcn_deploy.files import StrPath
+from fcn_deploy.progress import Progress, Silent
+from fcn_deploy.runtime.backend import Provider
+from fcn_deploy.runtime.options import RuntimeOptions
+from fcn_deploy.workflows.parameters import image_folder, padding
+from fcn_deploy.workflows.references import PYTORCH, NetCode, Runnable, name_of, opened
+from fcn_deploy.workflows.samples import samples
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How an engine compares with a reference, and whether that is enough.
+
+    Attributes:
+        engine: Name of what was verified.
+        reference: Name of what it was compared with.
+        precision: Of the engine: `fp32`, `fp16` or `int8`.
+        parity: What the comparison found.
+        result: Of the gate.
+        noise: Whether the engine was calibrated on noise, not on images.
+    """
+
+    engine: str
+    reference: str
+    precision: str
+    parity: Parity
+    result: GateResult
+    noise: bool = False
+
+    @property
+    def passed(self) -> bool:
+        """Whether the gate was met."""
+        return self.result.gate.passed
+
+    @property
+    def agreement(self) -> float:
+        """Share of pixels with the same label, 0..1."""
+        return self.parity.agreement
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval of the agreement; NaN for fewer than two images."""
+        return self.parity.agreement_low, self.parity.agreement_high
+
+    @property
+    def error(self) -> float | None:
+        """Largest difference of the logits as a share of their range; None if one side gives labels only."""
+        return self.parity.error
+
+    @property
+    def sqnr(self) -> float | None:
+        """Signal to quantisation noise ratio of the logits in dB; None if one side gives labels only."""
+        return self.parity.sqnr
+
+    def require_passed(self) -> None:
+        """Raises if the gate was missed.
+
+        Raises:
+            GateError: It was; the message says by how much.
+        """
+        if not self.passed:
+            raise GateError(f"{self.engine} is too far from {self.reference}", got="; ".join(self.result.failures))
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as JSON data."""
+        names = {"engine": self.engine, "reference": self.reference, "precision": self.precision}
+        return {**names, **asdict(self.parity), **asdict(self.result)}
+
+
+def verify(
+    engine: Runnable,
+    reference: Runnable | None = None,
+    data: StrPath | ImageFolder | None = None,
+    *,
+    weights: StrPath | None = None,
+    max_images: int | None = None,
+    gate: Sequence[str | GateOption] | str = (),
+    model: str | None = None,
+    size_divisor: int | None = None,
+    pad_mode: PadMode | None = None,
+    threads: int | None = None,
+    provider: Provider | None = None,
+    device: int | None = None,
+    allow_host_code: bool = False,
+    progress: Progress | None = None,
+) -> Verification:
+    """Compares an engine with a reference on images, and holds the result against a gate.
+
+    Args:
+        engine: A file, or what `build_engine` or `export` gave.
+        reference: An exported model, an engine, or `pytorch:` and the path of a checkpoint.
+        data: Folder of images to compare on.
+        weights: A checkpoint; short for the reference `pytorch:CHECKPOINT`.
+        max_images: At most so many, evenly spread over the folder.
+        gate: What the engine must keep, such as `agreement>=98%` or `error<=1e-3`; by its precision if there is none:
+            FP32 99.99% agreement and an error of 1e-4, FP16 99.5%, INT8 97%.
+        model: What makes the checkpoint's net if that is a custom one.
+        size_divisor: How that net is padded.
+        pad_mode: Likewise.
+        threads: CPU threads; the library's default if None.
+        provider: What ONNX Runtime runs on: `cpu` (the default) or `cuda`.
+        device: Index of the GPU.
+        allow_host_code: Lets a TensorRT plan run code on the host.
+        progress: Told of each image.
+
+    Returns:
+        What was found; a missed gate does not raise, but `require_passed` does.
+
+    Raises:
+        ArtifactError: The engine does not fit this machine or its sidecar.
+        DependencyError: A library, a driver or a GPU is missing.
+        InputError: A file cannot be read or does not fit.
+        UsageError: Options do not go together, or a gate is for what is not measured here.
+
+    Example:
+        >>> import fcn_deploy as fd
+        >>> fd.verify("fcn8s.int8.onnx", "fcn8s.onnx", "street/images").require_passed()
+    """
+    if (reference is None) == (weights is None):
+        raise UsageError("verify needs one reference", expected="`reference` or `weights`")
+    if data is None:
+        raise UsageError("verify needs images", expected="`data`")
+    against = f"{PYTORCH}{os.fspath(weights)}" if weights is not None else reference
+    assert against is not None
+    images = image_folder(data, max_images=max_images)
+    options = [each if isinstance(each, GateOption) else GateOption.parse(each) for each in _listed(gate)]
+    code = NetCode(model, padding(model, size_divisor, pad_mode))
+    runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
+    with opened((engine, against), runtime, code) as (candidate, compared):
+        precision = candidate.sidecar.precision.requested if candidate.sidecar else "fp32"
+        not_measured = {"miou_drop": "ask for agreement; evaluate measures the drop, with `labels` and `reference`"}
+        if "image" in (candidate.io, compared.io):
+            not_measured["error"] = 'compare an engine built with `io="tensor"` with an exported model or a checkpoint'
+        criteria = gates_by_precision(options, [precision], not_measured).get(precision, ())
+        found = compare(compared, [candidate], samples(images, None, "verifying", progress=progress or Silent()), None)
+        calibration = candidate.sidecar.source.calibration if candidate.sidecar else None
+    parity = found.engines[0].parity
+    return Verification(
+        engine=name_of(engine),
+        reference=name_of(against),
+        precision=precision,
+        parity=parity,
+        result=check_gate(precision, parity, criteria=criteria),
+        noise=bool(calibration and calibration.get("random")),
+    )
+
+
+def _listed(gate: Sequence[str | GateOption] | str) -> Sequence[str | GateOption]:
+    return [gate] if isinstance(gate, str) else gate

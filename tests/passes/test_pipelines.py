@@ -1,0 +1,50 @@
+"""The lowering of each target: which rewrites, in which order."""
+
+import pytest
+
+from fcn_deploy.artifacts.normalization import Normalization
+from fcn_deploy.passes import pipelines
+
+CPU = ["RewriteUpsampling", "Winograd", "QuantizeChannelsLast"]
+
+
+def names(lowering):
+    return [type(step).__name__ for step in lowering.passes]
+
+
+def test_an_exported_model_is_only_named():
+    assert names(pipelines.after_torch()) == ["NameLayers", "NameDims"]
+    assert all(step.keeps_numbers for step in pipelines.after_torch().passes)
+
+
+def test_the_integers_of_a_prequantized_model_are_kept():
+    steps = (*pipelines.prequantized().passes, *pipelines.onnxruntime_cpu_integers(()).passes)
+    assert [type(step).__name__ for step in steps] == ["InlineAndFold", "FoldQuantizedWeights", "ToUint8"]
+    assert all(step.keeps_numbers for step in steps)
+
+
+def test_an_engine_for_a_cpu_takes_tensors_or_images():
+    last = ["RemoveUnusedNodesPass"]
+    assert names(pipelines.onnxruntime_cpu(None)) == [*CPU, *last]
+    images = ["ImageInput", "LabelOutput", "EarlyArgmax"]
+    assert names(pipelines.onnxruntime_cpu(Normalization())) == [*CPU, *images, *last]
+
+
+@pytest.mark.parametrize(
+    ("base", "quantized", "typing"),
+    [
+        ("fp32", False, []),
+        ("fp32", True, []),
+        ("fp16", False, ["ToFp16"]),
+        ("fp16", True, ["RaiseOpset", "ToFp16"]),
+    ],
+)
+def test_a_typed_graph_finds_labels_in_fp16_and_normalises_in_fp32(base, quantized, typing):
+    last = ["RemoveUnusedNodesPass"]
+    assert names(pipelines.tensorrt(base, None, quantized=quantized)) == [*typing, *last]
+    found = names(pipelines.tensorrt(base, Normalization(), quantized=quantized))
+    assert found == ["LabelOutput", *typing, "ImageInput", *last]
+
+
+def test_a_simulation_drops_the_fp16_constants():
+    assert names(pipelines.simulation()) == ["SimulateFp16", "RemoveUnusedNodesPass"]
