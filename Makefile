@@ -5,10 +5,16 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PEERS := .venv-peers
 PEERS_INSTALLED := $(PEERS)/.installed
+# The oldest Python that is claimed; pyenv finds it by PYENV_VERSION, elsewhere that variable does nothing.
+PYTHON_OLDEST ?= python3.10
+OLDEST := .venv-oldest
+OLDEST_INSTALLED := $(OLDEST)/.installed
+OLDEST_EXPORTED := $(CURDIR)/$(OLDEST)/exported
+OLDEST_TESTS := tests/runtime tests/artifacts tests/data tests/reporting tests/cli/test_app.py
 # Arguments for tools/bench_peers.py: a model of yours, shapes, threads.
 BENCH ?=
 
-.PHONY: demo test test-slow bench lint format clean
+.PHONY: demo test test-slow test-oldest bench lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/fcn-deploy deploy --demo -o demo-out
@@ -18,6 +24,16 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m "slow"
+
+# The runtime, and the rooms that need no PyTorch, with the oldest versions that pyproject.toml claims. The net whose
+# engines they run is exported by today's versions in $(VENV), as a device gets its engine from a newer machine: PyTorch
+# is not installed here, because its oldest build brings CUDA, some 3 GB.
+test-oldest: $(INSTALLED) $(OLDEST_INSTALLED)
+	rm -rf $(OLDEST_EXPORTED)
+	mkdir $(OLDEST_EXPORTED)
+	FCN_DEPLOY_TEST_EXPORTED=$(OLDEST_EXPORTED) $(BIN)/python -m pytest -q \
+		tests/runtime/test_segmenter.py::test_an_exported_model_runs_by_its_own_metadata
+	FCN_DEPLOY_TEST_EXPORTED=$(OLDEST_EXPORTED) $(OLDEST)/bin/python -m pytest -m "not slow and not gpu" $(OLDEST_TESTS)
 
 bench: $(INSTALLED) $(PEERS_INSTALLED)
 	mkdir -p out
@@ -34,11 +50,19 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(PEERS) demo-out dist
+	rm -rf $(VENV) $(OLDEST) $(PEERS) demo-out dist
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[host,cpu,dev]'
+	touch $@
+
+$(OLDEST_INSTALLED): pyproject.toml tools/oldest.txt
+	test -x $(OLDEST)/bin/python \
+		|| PYENV_VERSION=$(patsubst python%,%,$(notdir $(PYTHON_OLDEST))) $(PYTHON_OLDEST) -m venv $(OLDEST) \
+		|| { echo "make: $(PYTHON_OLDEST) makes no environment; the oldest versions are tested on $$($(PYTHON) --version)" \
+			"instead (PYTHON_OLDEST=... names another)" >&2; $(PYTHON) -m venv --clear $(OLDEST); }
+	$(OLDEST)/bin/python -m pip install --quiet --no-compile --requirement tools/oldest.txt --editable '.[cpu]'
 	touch $@
 
 $(PEERS_INSTALLED): tools/peers.txt

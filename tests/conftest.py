@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,16 +72,20 @@ def checkpoint_file(make_net, tmp_path_factory) -> Callable[[str], Path]:  # typ
 
 
 @pytest.fixture(scope="session")
-def exported(checkpoint_file, tmp_path_factory) -> Callable[[str], Path]:  # type: ignore[no-untyped-def]
-    """Exports the random net of a variant, once a session."""
+def exported(request, tmp_path_factory) -> Callable[[str], Path]:  # type: ignore[no-untyped-def]
+    """Exports the random net of a variant, once a session.
+
+    The folder FCN_DEPLOY_TEST_EXPORTED keeps the exported nets. A net that is there is used, and needs no PyTorch.
+    """
     from fcn_deploy.workflows.exporting import export
 
-    folder = tmp_path_factory.mktemp("exported")
+    given = os.environ.get("FCN_DEPLOY_TEST_EXPORTED")
+    folder = Path(given) if given else tmp_path_factory.mktemp("exported")
 
     def path_of(variant: str) -> Path:
         path = folder / f"{variant}.onnx"
         if not path.exists():
-            export(checkpoint_file(variant), output=path)
+            export(request.getfixturevalue("checkpoint_file")(variant), output=path)
         return path
 
     return path_of

@@ -26,13 +26,15 @@ for name in BLOCKED:
     assert name not in sys.modules, name
 """
 
-# The names of the third-party packages that have been imported since the process started.
+# The names of the third-party packages that have been imported since the process started. Modules without a spec come
+# from no file: Cython makes such modules in memory for the extensions of numpy 1.
 IMPORTED = """
 import sys
 at_start = {name.partition(".")[0] for name in sys.modules}
 
 def imported():
-    names = {name.partition(".")[0] for name in sys.modules} - at_start
+    found = [name for name, module in sys.modules.items() if getattr(module, "__spec__", None)]
+    names = {name.partition(".")[0] for name in found} - at_start
     return sorted(names - sys.stdlib_module_names)
 """
 

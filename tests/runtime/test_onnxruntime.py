@@ -346,6 +346,9 @@ def test_an_older_onnx_runtime_that_does_not_say_where_nodes_run_is_accepted(tin
     OnnxRuntimeBackend(tiny, provider="cuda")
 
 
+@pytest.mark.skipif(
+    tuple(map(int, ort.__version__.split(".")[:2])) < (1, 24), reason="ONNX Runtime says it from version 1.24 on"
+)
 def test_this_onnx_runtime_says_where_nodes_run(tiny):
     options = ort.SessionOptions()
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")

@@ -22,8 +22,6 @@ from fcn_deploy.errors import (
     WrongIoError,
 )
 from fcn_deploy.evaluation.parity import relative_error
-from fcn_deploy.models import load_model, read_checkpoint
-from fcn_deploy.models.backend import TorchBackend
 from fcn_deploy.runtime import RuntimeOptions, Segmenter
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from tests.support.building import build
@@ -82,8 +80,12 @@ def test_labels_are_where_the_logits_are_largest(tensor_segmenter, photos):
     np.testing.assert_array_equal(tensor_segmenter(photos[0]), tensor_segmenter.logits(photos[0]).argmax(0))
 
 
-def test_logits_are_those_of_pytorch(tensor_segmenter, checkpoint_file, photos):
-    checkpoint = read_checkpoint(checkpoint_file("fcn8s"))
+def test_logits_are_those_of_pytorch(tensor_segmenter, photos, request):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    from fcn_deploy.models import load_model, read_checkpoint
+    from fcn_deploy.models.backend import TorchBackend
+
+    checkpoint = read_checkpoint(request.getfixturevalue("checkpoint_file")("fcn8s"))
     torch_backend = TorchBackend(load_model(checkpoint), checkpoint.num_classes)
     with Segmenter(torch_backend, spec=tensor_segmenter.spec) as reference:
         for photo in photos[:3]:
