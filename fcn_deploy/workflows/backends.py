@@ -60,7 +60,7 @@ class Job:
         """
         if self.log is not None and self.backend in (OnnxRuntimeBackend.name, SIMULATION):
             got = f"`log` for {self.backend}"
-            raise UsageError("only TensorRT's libraries have something to log", got=got, fix="leave it out")
+            raise UsageError("an option of TensorRT's builders", got=got, fix="leave it out")
         if self.log is not None:
             check_writable(self.log)
         if self.is_onnxruntime:

@@ -77,6 +77,9 @@ def calibrate(
 def load_ranges(path: StrPath) -> Ranges:
     """Reads a ranges file.
 
+    Args:
+        path: The file.
+
     Raises:
         InputError: It cannot be read, or is not a ranges file.
     """

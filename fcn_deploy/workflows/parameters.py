@@ -24,7 +24,7 @@ def input_file(path: StrPath) -> Path:
     """
     file = Path(path)
     if not file.is_file():
-        raise InputError(f"cannot read {file}", got="a folder" if file.is_dir() else "No such file or directory")
+        raise InputError(f"cannot read {file}", got="a folder" if file.is_dir() else "no such file")
     return file
 
 
@@ -130,5 +130,6 @@ def padding(model: str | None, size_divisor: int | None, pad_mode: PadMode | Non
     if size_divisor is None:
         return None
     if model is None:
-        raise UsageError("`size_divisor` is for a net that `model` makes", fix="leave it out")
+        expected = "`model`, for a net of your own"
+        raise UsageError("the published nets work at every size", got="`size_divisor`", expected=expected)
     return Padding(size_divisor, pad_mode or "edge")

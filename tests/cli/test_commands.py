@@ -186,7 +186,7 @@ def test_one_image_has_no_interval(call, exported, photo_folder):
         ("agreement>=98", "write agreement>=98%"),
         ("agreement<=98%", "expected agreement>=98%"),
         ("int8:agreement>=98%", "expected fp32"),
-        ("miou_drop<=0.3", "evaluate --labels DIR --reference REF"),
+        ("miou_drop<=0.3", "evaluate measures the drop, with --labels and --reference"),
         ("error<=1e-3", "--io tensor"),
     ],
 )
@@ -202,11 +202,11 @@ def test_verify_refuses_gates_it_cannot_judge(call, exported, photo_folder, tmp_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--int8",), "--calib-data DIR or --ranges FILE"),
+        (("--int8",), "--calib-data or --ranges"),
         (("--int8", "--fp32"), "more than one precision"),
         (("--fp16",), "FP16"),
         (("--workspace", 5), "options of TensorRT"),
-        (("--log", "x.log"), "options of TensorRT"),
+        (("--log", "x.log"), "option of TensorRT's builders"),
         (("--twin",), "beside INT8"),
         (("--ranges", "r.json"), "ranges are for INT8 and FP16"),
         (("--min-shape", "8x8"), "do not make profiles"),
@@ -219,7 +219,7 @@ def test_verify_refuses_gates_it_cannot_judge(call, exported, photo_folder, tmp_
         (("--weight-rounding", "nearest"), "weights are rounded in INT8"),
         (("--no-winograd", "--backend", "simulation"), "--no-winograd for simulation"),
         (("--tune", "64x64", "--backend", "simulation"), "--tune for simulation"),
-        (("--tune", "64x64", "--no-winograd"), "chosen by time, or named"),
+        (("--tune", "64x64", "--no-winograd"), "--tune conflicts with --no-winograd and --precision-map"),
         (("--threads", 2), "threads are for calibrating and tuning"),
         (("--int8", "--ranges", "r.json", "--max-images", 3), "taken as it is"),
         (("--backend", "onnxruntime", "-o", "x.engine"), "ends in .onnx"),
