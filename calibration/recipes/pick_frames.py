@@ -18,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from fcn_deploy.data.images import open_untrusted
+
 _THUMBNAIL = (8, 6)
 
 
 def read_thumbnail(path: Path) -> NDArray[np.float32] | None:
     """Returns a few colours that stand for an image, float32 [144] in 0..1, or None where the file is no image."""
     try:
-        with Image.open(path) as image:
+        with open_untrusted(path) as image:
             # For JPEG this decodes at an eighth of the size, which is most of the time saved.
             image.draft("RGB", (64, 48))
             small = image.convert("RGB").resize(_THUMBNAIL, Image.Resampling.BOX)
@@ -36,7 +38,7 @@ def read_thumbnail(path: Path) -> NDArray[np.float32] | None:
 def is_image(path: Path) -> bool:
     """Returns whether Pillow knows the file by its content, whatever its name."""
     try:
-        with Image.open(path):
+        with open_untrusted(path):
             return True
     except (UnidentifiedImageError, OSError):
         return False

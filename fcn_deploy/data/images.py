@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,10 @@ from fcn_deploy.errors import InputError
 from fcn_deploy.files import reading
 
 _SHOWN = 5
+
+# Formats that Pillow reads by itself. Others start a program (EPS: Ghostscript) or the code of a plugin, whatever the
+# suffix of the file says.
+_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA", "AVIF")
 
 
 def read_image(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
@@ -50,7 +55,7 @@ def is_image(path: str | os.PathLike[str]) -> bool:
     """
     path = Path(path)
     try:
-        with reading(path), Image.open(path):
+        with reading(path), open_untrusted(path):
             return True
     except InputError as error:
         if not isinstance(error.__cause__, UnidentifiedImageError):
@@ -75,7 +80,7 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     """
     path = Path(path)
     try:
-        with reading(path), Image.open(path) as file:
+        with reading(path), open_untrusted(path) as file:
             file.load()
             return ImageOps.exif_transpose(file)
     except InputError as error:
@@ -84,6 +89,22 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
         raise InputError(f"{path} is damaged or not an image", got=error.got) from error
     except Exception as error:  # of nearly every type, as in is_image
         raise InputError(f"{path} is damaged or not an image", got=str(error)) from error
+
+
+def open_untrusted(path: Path) -> Image.Image:
+    """Opens an image of a format that is decoded without another program; the caller closes it.
+
+    Raises:
+        UnidentifiedImageError: The content is of no such format.
+        OSError: The file cannot be read.
+    """
+    return Image.open(path, formats=_formats())
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    Image.init()  # which of them this Pillow was built with
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def listed(names: Sequence[Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 import tempfile
@@ -35,7 +36,9 @@ def run_onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
         onnx.save(model, source)
         # 0 turns off onnxsim's own comparison, which runs at one size only; the caller compares at several.
         command = [sys.executable, "-m", "onnxsim", str(source), str(target), "0"]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        # onnxsim imports ONNX Runtime, which would write a device id under the home folder.
+        environment = {"ORT_DISABLE_TELEMETRY": "1", **os.environ}
+        result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if result.returncode != 0 or not target.is_file():
             raise InputError(
                 "onnxsim cannot simplify the model",

@@ -21,6 +21,10 @@ from fcn_deploy.runtime.backend import Array, Closable, Provider, backend_closed
 from fcn_deploy.runtime.cores import CORES
 from fcn_deploy.runtime.options import RuntimeOptions
 
+# From 1.32 on ONNX Runtime writes a device id under the home folder and looks up a host. It reads this variable when it
+# is imported; `disable_telemetry_events` comes too late. What the user has set stays.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 try:
     import onnxruntime as ort
 except ImportError as error:

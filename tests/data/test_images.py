@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcn_deploy.data.folders import ImageFolder
-from fcn_deploy.data.images import is_image, read_image
+from fcn_deploy.data.images import is_image, open_image, read_image
 from fcn_deploy.data.labels import read_labels
 from fcn_deploy.errors import InputError
 from tests.support.image_files import INDICES, PALETTE, encoded, png_claiming, save, save_palette
@@ -198,3 +198,24 @@ def test_a_file_that_may_not_be_read_is_an_input_error(folder):
     (folder / "image_3.png").chmod(0)
     with pytest.raises(InputError, match=r"image_3\.png; got Permission denied"):
         ImageFolder.open(folder)
+
+
+def test_an_image_never_starts_a_program(tmp_path, monkeypatch):
+    """EPS goes to Ghostscript in Pillow, by its content, whatever the file is called."""
+
+    def started(*arguments, **options):
+        pytest.fail("a program was started")
+
+    monkeypatch.setattr("subprocess.Popen", started)
+    monkeypatch.setattr("subprocess.check_call", started)
+    Image.new("RGB", (4, 3)).save(tmp_path / "drawing.eps")
+    path = (tmp_path / "drawing.eps").rename(tmp_path / "drawing.png")
+    for read in (read_image, is_image, open_image):
+        with pytest.raises(InputError, match="is not an image"):
+            read(path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".gif", ".tif", ".webp", ".ppm", ".jp2", ".tga"])
+def test_the_usual_formats_are_read(tmp_path, suffix):
+    Image.new("RGB", (16, 12), (200, 10, 10)).save(tmp_path / f"image{suffix}")
+    assert read_image(tmp_path / f"image{suffix}").shape == (12, 16, 3)

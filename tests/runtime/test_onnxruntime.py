@@ -1,4 +1,6 @@
+import os
 import re
+import subprocess
 import sys
 import threading
 from types import SimpleNamespace
@@ -402,3 +404,25 @@ def test_a_call_that_runs_during_close_finishes(tiny, monkeypatch):
     closed.set()
     caller.join(10)
     assert results[0]["logits"].shape == (1, 4, 2, 2)
+
+
+@pytest.mark.parametrize(("asked", "stays"), [(None, "1"), ("0", "0")])
+def test_onnx_runtime_is_told_to_keep_its_telemetry_off_unless_the_user_said_otherwise(asked, stays):
+    code = "import os, fcn_deploy.runtime.onnxruntime; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    environment |= {} if asked is None else {"ORT_DISABLE_TELEMETRY": asked}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == stays
+
+
+def test_an_inference_writes_nothing_under_the_home_folder(exported, tmp_path):
+    code = (
+        "import sys, numpy as np\nfrom fcn_deploy.runtime import Segmenter\n"
+        "Segmenter(sys.argv[1])(np.zeros((32, 48, 3), np.uint8))"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("ORT_", "XDG_"))}
+    command = [sys.executable, "-c", code, str(exported("fcn8s"))]
+    subprocess.run(command, env={**environment, "HOME": str(home)}, check=True)
+    assert not list(home.rglob("*"))
