@@ -54,12 +54,13 @@ def inspect_file(path: Path, shape: ImageShape | None = None) -> dict[str, Any]:
 
 
 def _onnx(path: Path, shape: ImageShape | None) -> dict[str, Any]:
+    from fcn_deploy.graph.external_data import read_with_weights
     from fcn_deploy.graph.layers import list_layers, total_macs
     from fcn_deploy.graph.model import parse
     from fcn_deploy.graph.shape_inference import image_shape
 
     data = read_bytes(path)
-    model = parse(data, str(path))
+    model = parse(read_with_weights(path), str(path))
     spec = model.metadata_props.get(METADATA_KEY)
     images = image_shape(model, shape)
     layers = list_layers(model, images)

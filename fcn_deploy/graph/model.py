@@ -8,11 +8,13 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
+from onnx.external_data_helper import uses_external_data
 
 from fcn_deploy.artifacts.sidecar import ENGINE_KEY
 from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
 from fcn_deploy.errors import InputError, UsageError
-from fcn_deploy.files import read_bytes, sha256_bytes, write_bytes
+from fcn_deploy.files import sha256_bytes, write_bytes
+from fcn_deploy.graph.external_data import read_with_weights, tensors_of
 
 
 def parse(data: bytes, what: str = "the model") -> ir.Model:
@@ -27,14 +29,25 @@ def parse(data: bytes, what: str = "the model") -> ir.Model:
     """
     try:
         proto = onnx.load_model_from_string(data)
+        _require_weights(proto, what)
         onnx.checker.check_model(proto)
         model = ir.from_proto(proto)
+    except InputError:
+        raise
     except Exception as error:
         # Damaged files bring out nearly every type of exception there is; each means that this cannot be read.
         raise InputError(f"{what} is not an ONNX model", got=str(error).strip().split("\n")[0]) from error
     if not len(model.graph):
         raise InputError(f"{what} is not an ONNX model", got="no nodes")
     return model
+
+
+def _require_weights(proto: onnx.ModelProto, what: str) -> None:
+    if any(uses_external_data(tensor) for tensor in tensors_of(proto.graph)):
+        raise InputError(
+            f"{what} keeps weights in another file, which its content does not say where to find",
+            fix="read the model from its file: load_exported",
+        )
 
 
 def serialize(model: ir.Model) -> bytes:
@@ -159,8 +172,11 @@ def load_exported(path: str | os.PathLike[str], *, spec: ModelSpec | None = None
         path: The file.
         spec: Of the model that a tool made this one of, and left out; else None.
 
+    Returns:
+        The model. Weights that the file keeps in other files are embedded, so that hash and engines have them.
+
     Raises:
         InputError: It cannot be read, or is not an exported model.
         UsageError: It has a spec, and that is another than `spec`.
     """
-    return ExportedModel.parse(read_bytes(Path(path)), str(path), spec)
+    return ExportedModel.parse(read_with_weights(Path(path)), str(path), spec)

@@ -1,0 +1,72 @@
+"""Weights that an ONNX model keeps in other files: they are embedded when the model is read.
+
+A hash of the model's file alone would not notice that such a file was swapped, and the content of the model alone does
+not say which folder the names of these files are relative to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
+
+from fcn_deploy.errors import InputError
+from fcn_deploy.files import read_bytes
+
+# The size up to which protobuf writes a message, with room for what is not weights.
+_LARGEST = 2**31 - 2**24
+# In every reference to another file: a model without it has none, and need not be parsed to see that.
+_KEY = b"location"
+
+
+def read_with_weights(path: Path) -> bytes:
+    """Returns the content of an ONNX file, with its weights.
+
+    Args:
+        path: The file. Names of other files in it are relative to its folder, which they may not leave.
+
+    Returns:
+        The content as it is if all weights are in it, else that of a model in which they are.
+
+    Raises:
+        InputError: A file cannot be read, leaves the folder, or the model would be larger than 2 GB.
+    """
+    content = read_bytes(path)
+    if _KEY not in content:
+        return content
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception:
+        return content  # not a model; the reader that parses it says so
+    external = [tensor for tensor in tensors_of(model.graph) if uses_external_data(tensor)]
+    if not external:
+        return content
+    for tensor in external:
+        try:
+            load_external_data_for_tensor(tensor, str(path.parent))
+        except Exception as error:  # of several types: a missing file, a name outside the folder, a wrong length
+            raise InputError(
+                f"cannot read the weights of {path}, which it keeps in another file",
+                got=str(error).strip().split("\n")[0],
+                fix="copy the files of the model together",
+            ) from error
+        tensor.data_location = onnx.TensorProto.DEFAULT
+        del tensor.external_data[:]
+    size = sum(len(tensor.raw_data) for tensor in external) + len(content)
+    if size > _LARGEST:
+        raise InputError(f"{path} is too large", got=f"{size / 1e9:.1f} GB with its weights", expected="less than 2 GB")
+    return bytes(model.SerializeToString())
+
+
+def tensors_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Yields the constants of a graph, those in the attributes of its nodes and in inner graphs too."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from tensors_of(inner)

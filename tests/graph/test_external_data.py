@@ -1,0 +1,77 @@
+"""Weights in another file: embedded when a model is read, found beside the model and nowhere else."""
+
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+
+import fcn_deploy as fd
+from fcn_deploy.errors import InputError
+from fcn_deploy.files import sha256_file
+from fcn_deploy.graph.external_data import read_with_weights
+from fcn_deploy.graph.model import ExportedModel, load_exported
+from fcn_deploy.runtime import Segmenter
+
+
+@pytest.fixture
+def external(exported, tmp_path):
+    """The exported FCN-8s, its weights in a file beside it."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    proto = onnx.load(exported("fcn8s"))
+    onnx.save_model(proto, folder / "net.onnx", save_as_external_data=True, location="net.weights", size_threshold=0)
+    return folder / "net.onnx"
+
+
+def test_a_model_without_is_read_byte_for_byte(exported):
+    assert read_with_weights(exported("fcn8s")) == exported("fcn8s").read_bytes()
+
+
+def test_weights_are_embedded_and_count_in_the_hash(external, exported):
+    model = load_exported(external)
+    weights = external.with_name("net.weights")
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert load_exported(external).sha256 != model.sha256
+    assert model.sha256 != sha256_file(external)
+
+
+def test_an_engine_of_it_has_its_weights_and_runs_elsewhere(external, exported, tmp_path, photos, monkeypatch):
+    fd.build_engine(external, output=tmp_path / "engine.onnx")
+    expected = Segmenter(exported("fcn8s"))(photos[0])
+    shutil.rmtree(external.parent)
+    monkeypatch.chdir(tmp_path)
+    with Segmenter("engine.onnx") as segmenter:
+        assert np.mean(segmenter(photos[0]) == expected) >= 0.999
+
+
+def test_a_file_of_that_name_in_the_working_directory_is_not_taken(external, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    weights = external.with_name("net.weights")
+    (elsewhere / "net.weights").write_bytes(bytes(len(weights.read_bytes())))
+    model = load_exported(external)
+    monkeypatch.chdir(elsewhere)
+    assert load_exported(external).sha256 == model.sha256
+    weights.unlink()
+    with pytest.raises(InputError, match=r"cannot read the weights of .*net\.onnx"):
+        load_exported(external)
+
+
+def test_content_alone_does_not_say_where_its_weights_are(external):
+    with pytest.raises(InputError, match="keeps weights in another file"):
+        ExportedModel.parse(external.read_bytes())
+
+
+def test_a_name_outside_the_folder_is_refused(external):
+    proto = onnx.load(external, load_external_data=False)
+    shutil.move(external.with_name("net.weights"), external.parent.parent / "net.weights")
+    for tensor in proto.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = "../net.weights"
+    external.write_bytes(proto.SerializeToString())
+    with pytest.raises(InputError, match="cannot read the weights"):
+        load_exported(external)
