@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fcn_deploy.artifacts.shapes import ImageShape
-from fcn_deploy.cli.options import PATH, ShapeType
+from fcn_deploy.cli.options.types import PATH, ShapeType
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.demo import CALIBRATION_SEEDS, EVALUATION_SEEDS, make_scene
 from fcn_deploy.diagnostics.checkup import check_up

@@ -20,7 +20,7 @@ import click
 import numpy as np
 
 from fcn_deploy.calibration.observer import Observer
-from fcn_deploy.cli.options import PATH, SizeType
+from fcn_deploy.cli.options.types import PATH, SizeType
 from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, ratio, time_in_turn
 from fcn_deploy.graph.model import load_exported
 from fcn_deploy.runtime import Segmenter

@@ -18,7 +18,7 @@ import click
 import numpy as np
 import onnx_ir as ir
 
-from fcn_deploy.cli.options import PATH
+from fcn_deploy.cli.options.types import PATH
 from fcn_deploy.files import read_bytes, write_bytes
 from fcn_deploy.graph.edit import constant_of
 from fcn_deploy.graph.model import exported_spec, parse, serialize

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from fcn_deploy.artifacts.shapes import ImageShape
-from fcn_deploy.cli.options import PATH, ShapeType
+from fcn_deploy.cli.options.types import PATH, ShapeType
 from fcn_deploy.diagnostics.checkup import check_up
 from fcn_deploy.errors import DependencyError, FcnDeployError
 from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, time_in_turn

@@ -13,7 +13,7 @@ import click
 import numpy as np
 
 from fcn_deploy.artifacts.ranges import Histogram, Ranges
-from fcn_deploy.cli.options import PATH
+from fcn_deploy.cli.options.types import PATH
 from fcn_deploy.quantization.methods import METHODS, choose
 
 # As many as a panel has room for.

@@ -208,12 +208,14 @@ class Tree(Thing):
                 bark = tint(vary(rng, (0.30, 0.25, 0.20), 0.2, 0.08), weather.on(0.3))
                 sprite.line(stem, bark, max(1.5, rng.uniform(0.18, 0.4) * camera.focal / self.z))
                 self._finish(canvas, sprite, VEGETATION, noise, 0.15)
-        self._crown(canvas, camera, weather, noise, rng, box, middle, wide, high)
+        self._crown(canvas, camera, weather, noise, rng, box, (middle, wide, high))
 
     def _crown(
         self, canvas: Canvas, camera: Camera, weather: Weather, noise: Noise, rng: np.random.Generator, box: Points,
-        middle: float, wide: float, high: float,
+        form: tuple[float, float, float],
     ) -> None:  # fmt: skip
+        """Paints the leaves; the form is the height of the middle, and half the width and height, in metres."""
+        middle, wide, high = form
         low, top = box.min(0), box.max(0)
         left, upper = max(0, int(low[0])), max(0, int(low[1]))
         right, lower = min(camera.width, int(top[0]) + 1), min(camera.height, int(top[1]) + 1)

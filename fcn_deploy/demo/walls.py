@@ -175,7 +175,7 @@ def plan_walls(street: Street, weather: Weather, noise: Noise, rng: np.random.Ge
                     z = street.crossing[1] + 2
                     continue
             if end > NEAR + 0.5:
-                walls += _block(side, x, max(z, 0.4), end, green, storeys, weather, noise, rng)
+                walls += _block(side, x, (max(z, 0.4), end), green, storeys, weather, noise, rng)
             z = end + (rng.uniform(2, 8) if rng.random() < 0.3 else 0.0)
         if rng.random() < 0.25:
             hedge = rng.uniform(0.7, 2.2)
@@ -188,10 +188,11 @@ def plan_walls(street: Street, weather: Weather, noise: Noise, rng: np.random.Ge
 
 
 def _block(
-    side: int, x: float, z: float, end: float, green: float, storeys: float, weather: Weather, noise: Noise,
+    side: int, x: float, span: tuple[float, float], green: float, storeys: float, weather: Weather, noise: Noise,
     rng: np.random.Generator,
 ) -> list[Wall]:  # fmt: skip
     """One house or one group of trees: the wall along the street, and the one that looks back at the camera."""
+    z, end = span
     along, back = 0.75 * max(0, -side * weather.side), 0.25
     x += side * (rng.uniform(0, 1.5) if rng.random() < 0.3 else 0.0)
     if rng.random() < green:

@@ -6,14 +6,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fcn_deploy.artifacts.gate import Gate
 from fcn_deploy.artifacts.precision import Precision
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import EngineFile, Io, Sidecar, Source, load_sidecar, sidecar_path
 from fcn_deploy.files import check_writable, read_bytes, sha256_bytes, write_bytes, write_json
-from fcn_deploy.graph.model import ExportedModel
+
+if TYPE_CHECKING:
+    from fcn_deploy.graph.model import ExportedModel  # needs onnx, which a device that loads an engine does not have
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -80,7 +80,7 @@ def exported_spec(model: ir.Model, what: str = "the model", stated: ModelSpec | 
         )
     spec = ModelSpec.loads(model.metadata_props[METADATA_KEY])
     if stated not in (None, spec):
-        raise UsageError(f"{what} has a spec of its own, which is another", fix="leave out --spec-from")
+        raise UsageError(f"{what} has a spec of its own, which is another", fix="leave out `spec_from`")
     return spec
 
 

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 from fcn_deploy.artifacts.geometry import Padding
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.errors import UsageError
 from fcn_deploy.files import StrPath
-from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.runtime.options import Kind, RuntimeOptions, kind_of
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+    from fcn_deploy.graph.model import ExportedModel
+
 # Before the path of a checkpoint that is to run in PyTorch.
 PYTORCH = "pytorch:"
 
-Runnable: TypeAlias = StrPath | Engine | ExportedModel
+Runnable: TypeAlias = Union[StrPath, Engine, "ExportedModel"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ def name_of(runnable: Runnable) -> str:
     """Returns what to call something in a table: its path, or what it is."""
     if isinstance(runnable, Engine):
         return f"{runnable.sidecar.spec.variant}, {runnable.sidecar.precision.requested}"
-    if isinstance(runnable, ExportedModel):
+    if _is_exported(runnable):
         return f"{runnable.spec.variant}, exported"
     return os.fspath(runnable)
 
@@ -86,6 +92,12 @@ def name_of(runnable: Runnable) -> str:
 def is_checkpoint(runnable: Runnable) -> bool:
     """Returns whether something is a checkpoint to be run in PyTorch."""
     return isinstance(runnable, str) and runnable.startswith(PYTORCH)
+
+
+def _is_exported(runnable: Runnable) -> TypeIs[ExportedModel]:
+    # An object of this class exists only after its module was imported, which needs onnx: a device does not have it.
+    module: ModuleType | None = sys.modules.get("fcn_deploy.graph.model")
+    return module is not None and isinstance(runnable, module.ExportedModel)
 
 
 def _key(runnable: Runnable) -> object:
@@ -102,11 +114,11 @@ def _kind(runnable: Runnable) -> Kind:
         return "checkpoint"
     if isinstance(runnable, Engine):
         return "onnx" if runnable.sidecar.backend == OnnxRuntimeBackend.name else "plan"
-    return "onnx" if isinstance(runnable, ExportedModel) else kind_of(runnable)
+    return "onnx" if _is_exported(runnable) else kind_of(runnable)
 
 
 def _open(runnable: Runnable, options: RuntimeOptions, code: NetCode, first: Segmenter | None) -> Segmenter:
-    if isinstance(runnable, ExportedModel):
+    if _is_exported(runnable):
         return Segmenter(_backend(runnable.content, options), spec=runnable.spec, tile=options.tile)
     if isinstance(runnable, Engine):
         return _open_engine(runnable, options)

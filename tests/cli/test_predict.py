@@ -115,7 +115,7 @@ def test_what_fails_leaves_no_empty_folder_that_was_not_there(
     def fail(path):
         raise error
 
-    monkeypatch.setattr("fcn_deploy.data.images.read_image", fail)
+    monkeypatch.setattr("fcn_deploy.workflows.predicting.read_image", fail)
     output = tmp_path / "deep" / "out"
     if there:
         output.mkdir(parents=True)

@@ -20,7 +20,7 @@ def test_auto_takes_rtx_where_there_is_no_gpu_and_says_so(call, exported, tmp_pa
     )
     engine = tmp_path / "net.engine"
     said = call("build-engine", exported("fcn8s"), "--fp16", *SMALL, "-o", engine)
-    assert "backend: tensorrt-rtx, for net.engine ends in .engine and tensorrt cannot build here" in said.err
+    assert "backend: tensorrt-rtx, because net.engine ends in .engine and tensorrt cannot build here" in said.err
     assert "FP16 was not audited" in said.err
     assert "profile: 1x32x32 to 2x96x96, tuned for 1x64x64\n" in said.err
     assert "of 21 layers 0 in INT8, 21 in FP16, 0 in FP32" in said.out

@@ -157,7 +157,7 @@ def test_a_fixed_shape_is_the_shape_and_no_other_is_taken(tmp_path):
     path = _save(tmp_path / "fixed.onnx", [CONV], [2, 3, 40, 56], w=(4, 3, 1, 1))
     assert inspect_file(path)["shape"] == [2, 40, 56]
     assert inspect_file(path, ImageShape(2, 40, 56))["layers"][0]["output"] == (2, 4, 40, 56)
-    with pytest.raises(UsageError, match="got --shape 1x40x56; expected 2x40x56"):
+    with pytest.raises(UsageError, match='got `shape="1x40x56"`; expected 2x40x56'):
         inspect_file(path, ImageShape(1, 40, 56))
 
 

@@ -9,7 +9,7 @@ import pytest
 from onnx import numpy_helper
 
 from fcn_deploy.artifacts.spec import METADATA_KEY
-from fcn_deploy.diagnostics.inspection import inspect
+from fcn_deploy.diagnostics.inspection import inspect_file
 from fcn_deploy.engines import onnxruntime as module
 from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.engines.logits_size import check_logits_size
@@ -150,7 +150,7 @@ def test_a_layer_that_runs_in_float_is_warned_of_and_recorded(prequantized, tmp_
     engine = build_onnxruntime(prequantized("defaults"), BuildConfig("int8"))
     assert f"no integer kernel for {', '.join(UPSCORES)} with the Q/DQ that they have" in caplog.text
     engine.save(path)
-    precision = inspect(path)["sidecar"]["precision"]
+    precision = inspect_file(path)["sidecar"]["precision"]
     assert set(precision["layers"].values()) == {"int8"}
     assert precision["achieved"] == "mixed"
     assert [name for name, kind in precision["achieved_layers"].items() if kind == "fp32"] == UPSCORES

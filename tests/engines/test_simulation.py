@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from fcn_deploy.diagnostics.inspection import inspect
+from fcn_deploy.diagnostics.inspection import inspect_file
 from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.engines.simulation import build_simulation, check_simulation, open_simulation
 from fcn_deploy.engines.tensorrt.config import TensorRTConfig
@@ -46,7 +46,7 @@ def test_int8_is_simulated_in_float_and_not_fused(simulated, exported, photos):
 
 
 def test_the_sidecar_says_what_is_simulated_and_inspect_shows_it(simulated):
-    facts = inspect(simulated("int8", "image"))
+    facts = inspect_file(simulated("int8", "image"))
     assert facts["sidecar"]["target"] == {"cpu": "generic", "gpu": [], "simulates": "tensorrt"}
     assert facts["sidecar"]["precision"]["layers"]["conv1_2"] == "int8"
     assert facts["sidecar"]["precision"]["layers"]["score_fr"] == "fp16"
@@ -59,7 +59,7 @@ def test_verify_holds_it_against_the_gate_of_its_precision(call, simulated, expo
 
 def test_benchmark_refuses_it(call, simulated, exported):
     arguments = (simulated("fp16"), "--vs", exported("fcn8s"), "--shape", "32x32")
-    assert "of speed it says nothing" in call("benchmark", *arguments, code=2).err
+    assert "a simulation, whose time means nothing" in call("benchmark", *arguments, code=2).err
 
 
 def test_options_that_only_a_builder_takes_are_refused():

@@ -70,7 +70,7 @@ def test_a_wrong_number_of_class_names(fails, checkpoint_file, tmp_path):
 
 
 def test_a_missing_checkpoint(fails, tmp_path):
-    fails(6, "export", "--weights", tmp_path / "none.pth", says="No such file")
+    fails(6, "export", "--weights", tmp_path / "none.pth", says="no such file")
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08\x01", b"certainly not protobuf" * 50], ids=["empty", "bare", "text"])

@@ -38,6 +38,25 @@ def deployed(scenes, weights, tmp_path_factory):
     return output, deploy(weights, scenes / "calibration" / "images", output, int8=True, **QUICK)
 
 
+@pytest.fixture(scope="module")
+def exported_before():
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def one_export_for_all(exported_before, monkeypatch):
+    """Exports each net once: every deployment here begins with the same one. That of `deployed` is its own."""
+    export = deploying.export
+
+    def remembered(weights, *, progress, **options):
+        key = str(weights), tuple(sorted(options.items()))
+        if key not in exported_before:
+            exported_before[key] = export(weights, progress=progress, **options)
+        return exported_before[key]
+
+    monkeypatch.setattr(deploying, "export", remembered)
+
+
 def test_the_folder_holds_the_model_the_engines_and_a_summary(deployed):
     output, summary = deployed
     assert {path.name for path in output.iterdir()} == {
