@@ -16,7 +16,7 @@ from fcn_deploy._version import __version__
 from fcn_deploy.cli.flags import flags_of, render
 from fcn_deploy.errors import DependencyError, FcnDeployError
 
-# In the order of the work. A command's module imports click alone; its body imports what it needs.
+# In the order of use. A command's module imports click alone; its body imports what it needs.
 _COMMANDS = {
     "deploy": "deploy",
     "export": "export",
@@ -38,7 +38,7 @@ _HOST = ("torch", "onnx", "onnx_ir", "onnxscript", "onnxsim", "safetensors")
 
 @dataclass
 class Settings:
-    """What holds for any command.
+    """Settings of every command.
 
     Attributes:
         debug: Show tracebacks and the debug log.
@@ -48,10 +48,10 @@ class Settings:
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when asked for."""
+    """A group whose commands are imported when they are used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Returns the names in the order of the work."""
+        """Returns the names in the order of use."""
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -66,11 +66,11 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Finds the command; where there is none of the name, the error suggests the nearest."""
+        """Finds the command; for an unknown name the error suggests the nearest."""
         try:
             return super().resolve_command(ctx, args)
         except click.NoSuchCommand as error:
-            # click looks for the nearest among the commands a group holds, and here they are not imported yet.
+            # click looks for the nearest among the commands of the group, and here they are not imported yet.
             raise click.NoSuchCommand(error.command_name, possibilities=_COMMANDS, ctx=ctx) from None
 
 
@@ -97,7 +97,7 @@ def cli() -> None:
     """Deploy fully convolutional segmentation nets: PyTorch to ONNX to INT8 engines, with parity measured.
 
     \b
-    All of it:      fcn-deploy deploy --weights W --calib-data DIR --int8 -o OUT
+    All steps:      fcn-deploy deploy --weights W --calib-data DIR --int8 -o OUT
     Try it first:   fcn-deploy deploy --demo -o OUT
 
     Exit codes: 0 done, 2 usage, 3 gate failed, 4 precision not achieved, 5 engine does not fit this machine, 6 bad
@@ -106,7 +106,7 @@ def cli() -> None:
 
 
 class _Handler(logging.Handler):
-    """Writes to what stderr is at the time: while a spinner turns, that keeps lines apart from it."""
+    """Writes to the current stderr: while a spinner turns, that is a stream that keeps lines apart from it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         click.echo(self.format(record), err=True)
@@ -150,11 +150,11 @@ def run(arguments: Sequence[str]) -> int:
             return 1
         _report(f"error: {package} is not installed; fix: pip install 'fcn-deploy[host]'", settings)
         return DependencyError.exit_code
-    except SystemExit as stop:  # of somebody's code that we ran: it decides about no exit code of ours
+    except SystemExit as stop:  # the user's own code called exit: it does not choose our exit code
         _report(f"unexpected error: something called exit({stop.code!r})", settings)
         return 1
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone; there is nobody to tell
+        sys.stderr.close()  # the reader of our output has gone, and would not see a message
         return 1
     except Exception as error:
         _report(f"unexpected error: {type(error).__name__}: {error}; --debug shows where", settings)
@@ -169,7 +169,7 @@ def _report(message: str, settings: Settings) -> None:
 
 
 def _with_flags(message: str) -> str:
-    """The library names parameters, which a terminal knows as flags."""
+    """Shows the parameters that the library names as flags."""
     return render(message, _flags()) if "`" in message else message
 
 

@@ -13,7 +13,7 @@ from fcn_deploy.cli.options.types import ShapeType
 
 @click.command("benchmark", short_help="Latency, in turn, as ratios.")
 @click.argument("engines", nargs=-1, required=True, metavar="ENGINE...")
-@click.option("--shape", type=ShapeType(), required=True, help="Of the batch of images.")
+@click.option("--shape", type=ShapeType(), required=True, help="Shape of the batch of images.")
 @click.option("--vs", metavar="REF", help="What to compare with: an engine or model, or pytorch:CHECKPOINT.")
 @model_options
 @threads_option
@@ -23,9 +23,9 @@ from fcn_deploy.cli.options.types import ShapeType
 def command(as_json: bool, **options: Any) -> None:
     """Measure the latency of engines from uint8 image to labels.
 
-    All run in turn, round by round, so a noisy machine favours none. Ratios are taken within each round, against --vs,
-    or the first engine. ENGINE may also be an exported model or pytorch:CHECKPOINT. If there are an INT8 and an FP16
-    engine of one model, a sentence says which is faster.
+    All run in turn, round by round, so that a noisy machine gives none an advantage. Ratios are taken within each
+    round, against --vs, or else the first engine. ENGINE may also be an exported model or pytorch:CHECKPOINT. If there
+    are an INT8 and an FP16 engine of one model, a sentence says which is faster.
     """
     from fcn_deploy.workflows.benchmarking import benchmark
 

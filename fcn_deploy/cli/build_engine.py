@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.command("build-engine", short_help="ONNX to engine and sidecar.")
 @click.argument("model", type=PATH)
 @click.option("--fp32", "precision", flag_value="fp32", multiple=True, help="All layers in FP32 (the default).")
-@click.option("--fp16", "precision", flag_value="fp16", multiple=True, help="TensorRT only; --ranges audits it.")
+@click.option("--fp16", "precision", flag_value="fp16", multiple=True, help="TensorRT only; audited with --ranges.")
 @click.option(
     "--int8", "precision", flag_value="int8", multiple=True, help="Needs --calib-data, --ranges, or Q/DQ in MODEL."
 )
@@ -42,32 +42,32 @@ if TYPE_CHECKING:
     "bias_correction",
     flag_value=False,
     default=True,
-    help="INT8: keep biases as they are, whatever rounding does to the weights.",
+    help="INT8: do not correct biases for the rounding of the weights.",
 )
 @click.option(
     "--weight-rounding",
     type=click.Choice(["nearest", "correlated"]),
-    help="INT8: nearest, or correlated: so that errors cancel where the input is smooth. Default: correlated for "
-    "onnxruntime, nearest for TensorRT, whose weights are finer.",
+    help="INT8: to the nearest integer, or correlated, so that errors cancel if the input is smooth.  [default: "
+    "correlated for onnxruntime, nearest for TensorRT, whose weights are finer]",
 )
 @click.option(
     "--no-winograd",
     "winograd",
     flag_value=False,
     default=True,
-    help="onnxruntime: multiply directly in float 3x3 layers of many channels, for less memory.",
+    help="onnxruntime: do not use Winograd's algorithm in float 3x3 layers of many channels; takes less memory.",
 )
 @click.option(
     "--tune",
     type=SizeType(),
-    help="onnxruntime: choose by time, on this machine and for images of this size, which layers Winograd's algorithm "
-    "multiplies and, with --int8, which are INT8 at all.",
+    help="onnxruntime: choose by measured time, on this machine and for images of this size, which layers use "
+    "Winograd's algorithm and, with --int8, which are INT8.",
 )
 @click.option(
     "--spec-from",
     type=PATH,
     metavar="MODEL",
-    help="The exported model that MODEL was made of, by a tool that left out its spec.",
+    help="The exported model from which another tool made MODEL, if that tool left out the spec.",
 )
 @click.option(
     "--backend",
@@ -75,21 +75,21 @@ if TYPE_CHECKING:
     default="auto",
     show_default=True,
     help="auto: onnxruntime for .onnx; for .engine or .plan tensorrt if it is installed and there is a GPU, else "
-    "tensorrt-rtx. simulation: an .onnx that gives on a CPU what TensorRT's graph says, to verify and evaluate it.",
+    "tensorrt-rtx. simulation: an .onnx that computes on a CPU what TensorRT's graph gives, for verify and evaluate.",
 )
 @io_option
 @target_cpu_option
 @search_options
 @tensorrt_options
-@click.option("--twin", is_flag=True, help="Beside an INT8 engine for TensorRT its twin in FP16, NAME.fp16.engine.")
-@click.option("--log", type=PATH, metavar="FILE", help="Write everything the TensorRT library says.")
+@click.option("--twin", is_flag=True, help="TensorRT: build an FP16 engine beside the INT8 one, NAME.fp16.engine.")
+@click.option("--log", type=PATH, metavar="FILE", help="TensorRT: write everything that the library says.")
 @threads_option
 @output_option
 @json_option
 def command(precision: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Build an engine and its sidecar from an exported MODEL.
 
-    A MODEL that holds Q/DQ, from training or another quantiser, is built with --int8 as it is, with its own scales.
+    A prequantized MODEL, with Q/DQ from training or another tool, is built with --int8 as it is, with its own scales.
 
     Options from --min-shape to --log are for TensorRT engines.
     """

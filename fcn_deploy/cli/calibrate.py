@@ -11,7 +11,7 @@ from fcn_deploy.cli.options.groups import calibration_options, json_option, outp
 from fcn_deploy.cli.options.types import PATH
 
 
-@click.command("calibrate", short_help="Observe what tensors hold.")
+@click.command("calibrate", short_help="Images to ranges.")
 @click.argument("model", type=PATH)
 @click.option("--calib-data", type=PATH, metavar="DIR", help="Folder of images like those the net will see.")
 @calibration_options
@@ -20,9 +20,9 @@ from fcn_deploy.cli.options.types import PATH
 @output_option
 @json_option
 def command(as_json: bool, **options: Any) -> None:
-    """Run an exported MODEL over images and write what its tensors hold.
+    """Run an exported MODEL over images and write histograms of its tensors.
 
-    The ranges file keeps histograms, so calibration methods can be tried later without the images.
+    With the ranges file, calibration methods can be tried later without the images.
     """
     from fcn_deploy.workflows.calibrating import calibrate
 

@@ -16,7 +16,7 @@ _REDRAW = 0.1  # seconds between two drawings of a bar
 
 
 class TerminalProgress:
-    """Steps as lines on stderr; where that is a terminal, also a spinner or a bar that goes when the step has ended."""
+    """Steps as lines on stderr; on a terminal also a spinner or a bar, which goes when the step has ended."""
 
     def stage(self, text: str) -> None:
         """Prints a line."""
@@ -39,7 +39,7 @@ class TerminalProgress:
 
     @contextmanager
     def measuring(self, text: str) -> Iterator[Callable[[float], None]]:
-        """Prints a line, with a bar below it that is drawn only when it is told the share that is done."""
+        """Prints a line, with a bar below it that is drawn only when the share that is done is reported."""
         self.stage(text)
         if not sys.stderr.isatty():
             yield lambda share: None
@@ -76,7 +76,7 @@ class TerminalProgress:
             yield lambda share: progress.update(task, completed=share)
 
     def track(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
-        """Passes `items` on under a progress bar."""
+        """Yields `items`, with a progress bar on a terminal and a line elsewhere."""
         if not sys.stderr.isatty():
             self.stage(what)
             yield from items
@@ -84,7 +84,7 @@ class TerminalProgress:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        # How many a second is told from the elapsed time, for rich knows no speed before the second item.
+        # The rate is computed from the elapsed time, because rich has no speed before the second item.
         rate = TextColumn("{task.fields[rate]}")
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -107,8 +107,8 @@ def print_table(table: Any) -> None:
     """Prints a rich table on stdout."""
     from rich.console import Console
 
-    # Off a terminal rich assumes 80 columns and would cut what a log or a pipe can hold; on a narrow terminal a row
-    # that runs on is better than one that is cut.
+    # Without a terminal rich assumes 80 columns and would cut what a log or a pipe can hold; on a narrow terminal a
+    # row that wraps is better than one that is cut.
     console = Console()
     console.width = max(console.width if console.is_terminal else 0, 120)
     console.print(table, soft_wrap=not console.is_terminal)

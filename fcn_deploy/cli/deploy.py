@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from fcn_deploy.artifacts.summary import Summary
 
 
-@click.command("deploy", short_help="All the steps, from checkpoint to engines.")
+@click.command("deploy", short_help="All steps, from checkpoint to engines.")
 @click.option("--weights", type=PATH, help="Checkpoint: .pth or .safetensors.")
 @click.option("--calib-data", type=PATH, metavar="DIR", help="Folder of images like those the net will see.")
 @click.option("--demo", is_flag=True, help="Deploy the net that ships with fcn-deploy, on scenes it generates.")
-@click.option("--int8", is_flag=True, help="Build an INT8 engine beside the FP32 one. --demo does.")
+@click.option("--int8", is_flag=True, help="Build an INT8 engine beside the FP32 one; --demo includes it.")
 @variant_option
 @model_options
 @spec_options
@@ -49,10 +49,10 @@ if TYPE_CHECKING:
 @output_option
 @json_option
 def command(as_json: bool, **options: Any) -> None:
-    """Go all the way: export, simplify, calibrate, build, verify, benchmark.
+    """Export, simplify, calibrate, build, verify and benchmark in one go.
 
     Writes the exported model, the engines with their sidecars, and summary.json into the folder OUTPUT. If an engine
-    misses its gate, nothing is shipped and the exit code is 3.
+    misses its gate, no engine is written and the exit code is 3.
     """
     from fcn_deploy.artifacts.summary import Summary
     from fcn_deploy.errors import GateError

@@ -13,7 +13,7 @@ from fcn_deploy.cli.options.groups import json_option
 def command(as_json: bool) -> None:
     """Say what this machine is, what is installed, what each library can build and run here, and what to install.
 
-    A library that is missing or broken is reported, and is no failure: the exit code is 0.
+    A library that is missing or broken is reported, but is not a failure: the exit code is 0.
     """
     from fcn_deploy.workflows.inspecting import doctor
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     required=True,
     help="Their ground truth, of the same names: index images, or masks in the colours of the classes.",
 )
-@click.option("--ignore-index", type=int, help="Label that does not count.  [default: the engine's spec]")
+@click.option("--ignore-index", type=int, help="Label that does not count.  [default: that of the engine]")
 @click.option("--reference", metavar="REF", help="Compare with an engine or model, or with pytorch:CHECKPOINT.")
 @click.option("--max-images", type=click.IntRange(1), help="At most so many, evenly spread over the folder.")
 @click.option(
@@ -42,7 +42,7 @@ def command(as_json: bool, **options: Any) -> None:
     """Measure the accuracy of an ENGINE, an exported model or pytorch:CHECKPOINT against ground truth.
 
     Gives IoU of each class, mIoU, pixel accuracy and frequency-weighted IoU; with a reference also the agreement and
-    the drop of mIoU, each with its 95% interval, by bootstrap over the images.
+    the drop of mIoU, each with its 95% interval (bootstrap over the images).
     """
     from fcn_deploy.workflows.evaluating import evaluate
 

@@ -18,14 +18,14 @@ from fcn_deploy.cli.options.types import PATH, ShapeType
 @spec_options
 @click.option("--opset", type=int, default=18, show_default=True, help="ONNX operator set, 18 to 23.")
 @click.option("--shape", type=ShapeType(), help="Fix batch, height and width.  [default: all dynamic]")
-@click.option("--no-simplify", "simplify", flag_value=False, default=True, help="Leave out onnxsim.")
+@click.option("--no-simplify", "simplify", flag_value=False, default=True, help="Do not run onnxsim.")
 @output_option
 @json_option
 def command(as_json: bool, **options: Any) -> None:
     """Export a checkpoint to ONNX with dynamic batch, height and width.
 
-    The result is compared with PyTorch at several sizes before the file appears. --model exports a net of your own:
-    it runs your code, which must make a torch.nn.Module that takes images [N, 3, H, W] and gives logits [N, C, H, W].
+    The result is compared with PyTorch at several sizes before the file is written. --model exports a custom net: it
+    runs your code, which must make a torch.nn.Module that takes images [N, 3, H, W] and gives logits [N, C, H, W].
     """
     from fcn_deploy.workflows.exporting import export
 

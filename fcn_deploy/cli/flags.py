@@ -32,7 +32,7 @@ def flags_of(commands: Iterable[click.Command]) -> dict[str, str]:
 
 
 def render(text: str, flags: Mapping[str, str]) -> str:
-    """Returns a message with the parameters in it as flags; what is no option stays as it is."""
+    """Returns a message with its parameters as flags; a name that is not an option stays as it is."""
 
     def flag(match: re.Match[str]) -> str:
         name, value = match[1], match[2]

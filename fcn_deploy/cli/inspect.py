@@ -17,15 +17,16 @@ from fcn_deploy.cli.options.types import PATH, ShapeType
 @click.option(
     "--shape",
     type=ShapeType(),
-    help="Of the images that a model's outputs and MACs are stated for.  [default: the model's own, or 1x512x512]",
+    help="Shape of the images for which a model's outputs and MACs are computed.  [default: the model's own, or "
+    "1x512x512]",
 )
 @json_option
 def command(file: Path, shape: ImageShape | None, as_json: bool) -> None:
     """Say what a FILE is: a checkpoint, an exported model, an engine, ranges, a sidecar or a summary.
 
-    Of a model and an ONNX engine each layer: weights, output, parameters, multiplications (MACs) and precision; of a
-    TensorRT engine the precision asked of each layer and achieved; of a checkpoint and of ranges each tensor. --json
-    has all of it.
+    Lists each layer of a model or an ONNX engine: weights, output, parameters, multiplications (MACs) and precision.
+    For a TensorRT engine it lists the precision asked for and achieved, by layer; for a checkpoint or ranges each
+    tensor. --json prints all of it.
     """
     from fcn_deploy.workflows.inspecting import inspect
 

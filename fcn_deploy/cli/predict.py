@@ -25,8 +25,8 @@ from fcn_deploy.cli.options.types import PATH, KindsType, SizeType
 @click.option(
     "--tile",
     type=SizeType(),
-    help="Run larger images in tiles of this size, rounded up to the net's stride, for memory that does not grow with "
-    "the image. The labels are those of the image as a whole.",
+    help="Run larger images in tiles of this size, rounded up to the net's stride, so that memory does not grow "
+    "with the image. The labels are those of the image as a whole.",
 )
 @model_options
 @threads_option
@@ -37,8 +37,8 @@ def command(save: tuple[tuple[str, ...], ...], as_json: bool, **options: Any) ->
     """Label images with an ENGINE, an exported model or pytorch:CHECKPOINT.
 
     INPUT is an image, a folder of images, or a quoted pattern such as 'frames/*.jpg'. NAME.png becomes
-    NAME.labels.png, NAME.overlay.png and so on in DIR; nothing is written over an input. If an image cannot be read,
-    the command stops; what it wrote for those before stays.
+    NAME.labels.png, NAME.overlay.png and so on in DIR; no input is overwritten. If an image cannot be read,
+    the command stops; the pictures of the images before stay.
     """
     from fcn_deploy.workflows.predicting import predict
 

@@ -16,30 +16,36 @@ from fcn_deploy.cli.options.types import PATH
 @click.option("--ranges", type=PATH, metavar="FILE", required=True, help="What calibrate wrote for this model.")
 @click.option("--data", type=PATH, metavar="DIR", required=True, help="Images that calibration has not observed.")
 @click.option(
-    "--max-images", type=click.IntRange(1), default=8, show_default=True, help="Evenly spread over the folder."
+    "--max-images",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="At most so many, evenly spread over the folder.",
 )
 @click.option(
     "--backend",
     type=click.Choice(["onnxruntime", "tensorrt"]),
     default="onnxruntime",
     show_default=True,
-    help="Whose graph is looked at; TensorRT's is simulated, and saves MACs instead of time.",
+    help="Whose graph is examined; TensorRT's is simulated, and what it saves is in MACs instead of time.",
 )
-@click.option("--base", type=click.Choice(["fp16", "fp32"]), help="Of TensorRT's graph.  [default: fp16]")
+@click.option(
+    "--base", type=click.Choice(["fp16", "fp32"]), help="TensorRT: precision of what is not INT8.  [default: fp16]"
+)
 @click.option(
     "--calib-method",
     type=click.Choice(["minmax", "percentile", "entropy", "mse"]),
     help="How ranges are chosen.  [default: mse]",
 )
 @target_cpu_option
-@click.option("--plot", type=PATH, metavar="FILE", help="Draw it: a name that ends in .svg, .png or .pdf.")
+@click.option("--plot", type=PATH, metavar="FILE", help="Draw it into a .svg, .png or .pdf file.")
 @click.option("-o", "--output", type=PATH, help="Write it as JSON.")
 @threads_option
 @json_option
 def command(as_json: bool, **options: Any) -> None:
     """Measure what INT8 costs and saves in each layer of an exported MODEL.
 
-    Each layer is INT8 alone, and then the only one of the engine's INT8 layers that is float.
+    Each layer is measured twice: as the only INT8 layer, and as the only float one of the engine's INT8 layers.
     """
     from fcn_deploy.workflows.measuring_sensitivity import sensitivity
 

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from fcn_deploy.workflows.verifying import Verification
 
 
-@click.command("verify", short_help="Hold an engine against its gate.")
+@click.command("verify", short_help="Check an engine against its gate.")
 @click.argument("engine")
 @click.option("--reference", metavar="REF", help="An exported model, an engine, or pytorch:CHECKPOINT.")
-@click.option("--weights", type=PATH, help="Short for --reference pytorch:CHECKPOINT.")
+@click.option("--weights", type=PATH, help="The same as --reference pytorch:CHECKPOINT.")
 @click.option("--data", type=PATH, metavar="DIR", required=True, help="Folder of images to compare on.")
 @click.option("--max-images", type=click.IntRange(1), help="At most so many, evenly spread over the folder.")
 @gate_option
@@ -29,7 +29,7 @@ def command(as_json: bool, **options: Any) -> None:
     """Compare an ENGINE with a reference on images, and fail (exit 3) if it is too far off.
 
     Gates: FP32 99.99% agreement and an error of 1e-4 of the logits' range, FP16 99.5%, INT8 97%; others with --gate.
-    The agreement's interval is of 95%, by bootstrap over the images.
+    The interval of the agreement is of 95% (bootstrap over the images).
     """
     from fcn_deploy.workflows.verifying import verify
 

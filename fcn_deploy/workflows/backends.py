@@ -1,4 +1,4 @@
-"""Which library an engine is built for, what it can do on this machine, and the builder it stands for."""
+"""Which library an engine is built for, what it can do on this machine, and its builder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Job:
     Attributes:
         backend: `onnxruntime`, a TensorRT flavor, or `simulation`.
         config: What to build.
-        tensorrt: What is particular to TensorRT's builders.
+        tensorrt: The options of TensorRT's builders.
         output: The file of the engine; None if it is not written.
         log: Where to write what a TensorRT library says; None for nowhere.
     """
@@ -54,13 +54,13 @@ class Job:
         """Checks, before images are calibrated on, that the backend can build what is asked for on this machine.
 
         Raises:
-            DependencyError: The backend's library is not installed, or needs a GPU and there is none.
+            DependencyError: The backend's library is not installed, or the GPU that it needs is missing.
             InputError: The log cannot be written.
             UsageError: The backend cannot do what is asked for.
         """
         if self.log is not None and self.backend in (OnnxRuntimeBackend.name, SIMULATION):
             got = f"`log` for {self.backend}"
-            raise UsageError("an option of TensorRT's builders", got=got, fix="leave it out")
+            raise UsageError("a log is for TensorRT's builders", got=got, fix="leave it out")
         if self.log is not None:
             check_writable(self.log)
         if self.is_onnxruntime:
@@ -100,13 +100,13 @@ def choose_backend(
     """Returns the backend that an engine is built for.
 
     Args:
-        requested: `auto`, which goes by the suffix of the output, or a backend.
+        requested: A backend, or `auto`, which chooses by the suffix of the output.
         output: Where the engine will be written; `auto` takes ONNX Runtime if it is not written.
         progress: Told what `auto` took, and why.
         gpus: Finds the GPUs of this machine; asks its driver if None.
 
     Raises:
-        DependencyError: `auto` met a suffix none of whose backends can build here.
+        DependencyError: No backend that `auto` may take for this suffix can build on this machine.
         UsageError: The suffix does not fit the backend, or the backend is unknown.
     """
     of_onnx = requested in (OnnxRuntimeBackend.name, SIMULATION, AUTO)

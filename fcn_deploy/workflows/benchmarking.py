@@ -32,8 +32,8 @@ class Benchmark:
     Attributes:
         shape: Of the batch of images.
         threads: CPU threads; None for the library's default.
-        timings: One for each contestant, the one compared with first.
-        siblings: Which of an INT8 and an FP16 engine of one model is the faster.
+        timings: One for each engine; first the one that the ratios are against.
+        siblings: For each pair of an INT8 and an FP16 engine of one model, which is faster.
         percentiles: Of latency, to report.
     """
 
@@ -89,14 +89,14 @@ def benchmark(
         duration: Seconds of measuring, all together.
         iterations: Least number of rounds.
         percentile: Percentiles of latency to report.
-        model: What makes the net of a checkpoint among them if that is a custom one.
+        model: What makes the net of a checkpoint among them if it is a custom net.
         size_divisor: How that net is padded.
         pad_mode: Likewise.
         threads: CPU threads; the library's default if None.
         provider: What ONNX Runtime runs on: `cpu` (the default) or `cuda`.
         device: Index of the GPU.
         allow_host_code: Lets TensorRT plans run code on the host.
-        progress: Told how far it is.
+        progress: Told the share of the rounds that is done.
 
     Raises:
         ArtifactError: An engine does not fit this machine or its sidecar.
@@ -133,12 +133,12 @@ def _listed(engines: Sequence[Runnable] | Runnable) -> Sequence[Runnable]:
 
 
 def _distinct(runnables: Sequence[Runnable]) -> list[Runnable]:
-    """Leaves out what is named twice."""
+    """Returns each engine once."""
     return list({(each if isinstance(each, str) else id(each)): each for each in runnables}.values())
 
 
 def _short_names(runnables: Sequence[Runnable]) -> list[str]:
-    """File names if these tell all apart, else whole paths; numbered where several objects are called the same."""
+    """Returns file names if they differ, else whole paths; objects with the same name get numbers."""
     whole = [name_of(each) for each in runnables]
     short = [Path(name).name for name in whole]
     names = short if len(set(short)) == len(short) else whole

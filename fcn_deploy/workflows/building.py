@@ -82,7 +82,7 @@ def build_engine(
 ) -> Engine:
     """Builds an engine and its sidecar from an exported model.
 
-    A model that holds Q/DQ, from training or another quantiser, is built in INT8 as it is, with its own scales.
+    A prequantized model, with Q/DQ from training or another tool, is built in INT8 as it is, with its own scales.
 
     Args:
         model: An exported ONNX file, or one that is loaded.
@@ -93,28 +93,28 @@ def build_engine(
             which tries all on images that were not observed.
         calib_size: `HxW` or (height, width) to resize calibration images to.
         max_images: At most so many calibration images, evenly spread over the folder.
-        bias_correction: INT8: whether biases make up for the rounding of weights.
+        bias_correction: INT8: whether biases are corrected for the rounding of weights.
         weight_rounding: INT8: `nearest` or `correlated`; the better for the backend if None.
-        winograd: ONNX Runtime: whether Winograd's algorithm multiplies in float 3x3 layers of many channels.
-        tune: ONNX Runtime: `HxW` or (height, width) of images for which it is chosen by time, on this machine, which
-            layers Winograd's algorithm multiplies and, for INT8, which are INT8 at all.
-        spec_from: The exported model that `model` was made of, by a tool that left out its spec.
+        winograd: ONNX Runtime: whether float 3x3 layers of many channels use Winograd's algorithm.
+        tune: ONNX Runtime: `HxW` or (height, width) of images; chooses by measured time, on this machine, which layers
+            use Winograd's algorithm and, for INT8, which are INT8.
+        spec_from: The exported model from which another tool made `model`, if that tool left out the spec.
         backend: `onnxruntime`, `tensorrt`, `tensorrt-rtx` or `simulation`; `auto` goes by the suffix of `output`.
         io: `image`: uint8 images in, labels out. `tensor`: float image in, logits out.
         target_cpu: Where the engine will run. `generic` is right everywhere; `vnni` keeps all 8 bits of the weights;
             `native` asks this machine.
-        accuracy_budget: `agreement>=99%` or `miou_drop<=0.3`: layers are given back to float until it is kept.
-        precision_map: The sidecar of an engine whose INT8 layers to take over.
+        accuracy_budget: `agreement>=99%` or `miou_drop<=0.3`: layers become float until it is kept.
+        precision_map: The sidecar of an engine with the same INT8 layers.
         data: Images for a budget and for `calib_method="auto"`; every fifth calibration image is held out if None.
         labels: Their ground truth, for a budget of mIoU.
         ignore_index: Truth that does not count; the net's own if None.
-        min_shape: TensorRT: smallest images; the n-th of it, `opt_shape` and `max_shape` are a profile.
-        opt_shape: TensorRT: images that the engine is tuned for; without the other two those that it takes.
+        min_shape: TensorRT: smallest images; the n-th `min_shape`, `opt_shape` and `max_shape` make a profile.
+        opt_shape: TensorRT: images that the engine is tuned for; without the other two also the only ones it takes.
         max_shape: TensorRT: largest images.
         base: TensorRT: what an INT8 engine runs in where it is not quantised, `fp16` or `fp32`.
         workspace: TensorRT: MiB of GPU memory that a layer may use.
         builder_optimization_level: TensorRT: 0 builds fastest, 5 searches longest.
-        timing_cache: TensorRT: a file, read if it is there and written after the build.
+        timing_cache: TensorRT: a file, read if it exists and written after the build.
         hardware_compatibility: TensorRT: for GPUs of compute capability 8.0 and newer.
         version_compatible: TensorRT: for later versions and the lean runtime.
         compute_capability: TensorRT-RTX: GPU architectures to build for, such as `8.6`.
@@ -126,7 +126,7 @@ def build_engine(
 
     Raises:
         ArtifactError: ONNX Runtime cannot load what was built.
-        DependencyError: The backend's library is not installed, or needs a GPU and there is none.
+        DependencyError: The backend's library is not installed, or the GPU that it needs is missing.
         GateError: Not even the net without INT8 keeps the accuracy budget.
         InputError: A file cannot be read, the builder refuses the model, or the ranges are of another model.
         PrecisionError: A layer does not run in the precision asked for.
@@ -157,7 +157,7 @@ def build_engine(
     search_needs_images = search.decides and search.data is None and ranges is not None
     if search_needs_images:
         expected = '`data`, of images that were not observed, beside `accuracy_budget` or `calib_method="auto"`'
-        raise UsageError("nothing to decide on", got="`ranges`, and no images", expected=expected)
+        raise UsageError("no images to decide on", got="`ranges`", expected=expected)
     config = BuildConfig(
         precision=precision,
         io=io,
@@ -181,9 +181,9 @@ def build_engine(
     job = Job(choose_backend(backend, file, progress), config, tensorrt, file, None if log is None else Path(log))
     if not job.is_onnxruntime and not winograd:
         got = f"`winograd=False` for {job.backend}"
-        raise UsageError("nothing is multiplied by Winograd's algorithm", got=got, fix="leave it out")
+        raise UsageError("Winograd's algorithm is for ONNX Runtime", got=got, fix="leave it out")
     if not job.is_onnxruntime and tune is not None:
-        raise UsageError("engines of this backend are not tuned", got=f"`tune` for {job.backend}", fix="leave it out")
+        raise UsageError("tuning is for ONNX Runtime", got=f"`tune` for {job.backend}", fix="leave it out")
     jobs = [job, job.in_fp16()] if twin else [job]
     for each in jobs:
         _check_files(each, (model, ranges, spec_from))
@@ -198,7 +198,7 @@ def build_engine(
 
 @dataclass(frozen=True)
 class _RangesSource:
-    """Where the ranges of a build come from: images to calibrate on, or what calibration found before."""
+    """Where the ranges of a build come from: images to calibrate on, or an earlier calibration."""
 
     precision: RequestedPrecision
     calib_data: StrPath | ImageFolder | None
@@ -217,13 +217,13 @@ class _RangesSource:
             raise UsageError("ranges are for INT8 and FP16", got='`precision="fp32"`', fix=fix)
         if self.ranges and (self.size or self.max_images):
             got = "`calib_size` or `max_images` with `ranges`"
-            raise UsageError("a ranges file is taken as it is", got=got, fix="leave them out")
+            raise UsageError("a ranges file is used as it is", got=got, fix="leave them out")
 
     def require_one(self) -> None:
         """Checks that an INT8 build of a float model has ranges, and from one source."""
         if (self.calib_data is None) == (self.ranges is None):
             raise UsageError(
-                "INT8 needs to know what the tensors hold",
+                "INT8 needs ranges",
                 got="both" if self.ranges else "neither",
                 expected="`calib_data` or `ranges`",
             )
@@ -231,7 +231,7 @@ class _RangesSource:
     def refuse_for_prequantized(
         self, config: BuildConfig, search: SearchOptions, twin: bool, tune: str | Size | None
     ) -> None:
-        """Refuses, for a model that brings its own scales, what goes by ranges, and the FP16 twin."""
+        """Refuses what needs ranges for a prequantized model, which brings its own scales, and an FP16 engine of it."""
         if self.precision != "int8":
             return  # the builder says so
         options = {
@@ -256,7 +256,7 @@ class _RangesSource:
             )
         if twin:
             fix = 'build the float model with `precision="fp16"`'
-            raise UsageError("a model that holds Q/DQ has no twin in FP16", got="`twin`", fix=fix)
+            raise UsageError("a prequantized model cannot be built in FP16", got="`twin`", fix=fix)
 
     def get(
         self, model: ExportedModel, search: SearchOptions, *, threads: int | None, progress: Progress
@@ -296,7 +296,7 @@ def _build(
     if tuned is not None:
         engine = tuned.recorded(engine)
     beside = [each.build(model, ranges, progress) for each in siblings]
-    # Written when all are made: an engine without the twin that was asked for is not what was asked for.
+    # Written when all are made: if one fails, the user does not get half of what was asked for.
     engine, *twins = (_written(made, each.output) for made, each in zip((engine, *beside), jobs, strict=True))
     return replace(engine, twin=twins[0]) if twins else engine
 
@@ -312,7 +312,9 @@ def _check_int8_only(precision: RequestedPrecision, search: SearchOptions, twin:
     if search != SearchOptions():
         raise UsageError("budgets and precision maps are for INT8", got=f'`precision="{precision}"`', fix=fix)
     if twin:
-        raise UsageError("a twin is built beside INT8", got=f'`twin` with `precision="{precision}"`', fix=fix)
+        raise UsageError(
+            "the FP16 engine is built beside an INT8 one", got=f'`twin` with `precision="{precision}"`', fix=fix
+        )
 
 
 def _profiles(least: Shapes, tuned: Shapes, largest: Shapes) -> tuple[ImageProfile, ...]:

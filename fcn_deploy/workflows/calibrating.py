@@ -1,4 +1,4 @@
-"""`calibrate`: an exported model is run over images, and what its tensors hold is kept."""
+"""`calibrate`: runs an exported model over images and keeps histograms of its tensors."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def calibrate(
         model: An exported ONNX file, or one that is loaded.
         calib_data: Folder of images like those that the net will see.
         calib_size: `HxW` or (height, width) to resize them to; they are taken as they are if None.
-        max_images: At most so many, evenly spread over the folder; of noise 8 if None.
-        random_calibration: Noise instead of images. The ranges say so, and are good for timing alone. Needs
+        max_images: At most so many, evenly spread over the folder; for noise 8 if None.
+        random_calibration: Noise instead of images. The ranges record it, and are good for timing only. Needs
             `calib_size`.
         threads: CPU threads; ONNX Runtime's default if None.
         output: The `.json` file to write; nothing is written if None.

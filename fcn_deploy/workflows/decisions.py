@@ -25,7 +25,7 @@ class SearchOptions:
     Attributes:
         auto: Whether the calibration method is chosen.
         budget: What the mix of precisions has to keep, or None.
-        precision_map: A sidecar whose mix is taken over, or None.
+        precision_map: A sidecar with the mix to use, or None.
         data: The images to decide on; every fifth calibration image is held out for it if None.
         labels: Folder of their ground truth, or None.
         ignore_index: Truth that does not count; the net's own if None.
@@ -44,14 +44,14 @@ class SearchOptions:
             raise UsageError("the mix of precisions is stated twice", got=got, expected="one of them")
         if (self.data is not None or self.labels is not None) and not self.decides:
             raise UsageError(
-                "nothing to decide on images",
+                "nothing is decided on images",
                 got="`data` or `labels`",
                 fix='add `accuracy_budget` or `calib_method="auto"`; fcn-deploy evaluate measures an engine',
             )
         if self.labels is not None and self.data is None:
             raise UsageError("labels without their images", got="`labels`", expected="`data` and `labels`")
         if self.ignore_index is not None and self.labels is None:
-            raise UsageError("an index to ignore, and no labels", got="`ignore_index`", expected="`labels` with it")
+            raise UsageError("`ignore_index` needs labels", got="`ignore_index` alone", expected="`labels` with it")
         if self.budget is not None:
             self._check_budget(self.budget)
 
@@ -60,7 +60,7 @@ class SearchOptions:
             raise UsageError("a budget of mIoU needs ground truth", got=budget, expected="`data` and `labels`")
         if budget.measure == "error":
             expected = "agreement>=99% or miou_drop<=0.3, for example"
-            raise UsageError("a budget is about labels", got=budget, expected=expected)
+            raise UsageError("a budget limits what happens to labels", got=budget, expected=expected)
 
     @property
     def decides(self) -> bool:
@@ -82,8 +82,8 @@ def decide_precisions(
 
     Args:
         model: The exported model.
-        job: The INT8 engine; its method counts if none is chosen.
-        ranges: What calibration saw.
+        job: The INT8 engine; its method is used if none is chosen.
+        ranges: Of the model.
         options: What to decide.
         held_out: Calibration images that were not observed, to decide on if `options` names no others.
         threads: CPU threads.

@@ -90,22 +90,22 @@ def deploy(
     percentile: Sequence[float] = (90, 95, 99),
     progress: Progress | None = None,
 ) -> Summary:
-    """Goes all the way: exports, simplifies, calibrates, builds, verifies and measures.
+    """Exports, simplifies, calibrates, builds, verifies and measures in one go.
 
     Writes into the output folder: the exported model, the ranges (for INT8), each engine with its sidecar, and
-    `summary.json`. Engines are written only if every gate is met. What an earlier deployment of the same net left there
-    is replaced or removed.
+    `summary.json`. Engines are written only if every gate is met. The files of an earlier deployment of the same net
+    are replaced or removed.
 
     Args:
         weights: The checkpoint, `.pth` or `.safetensors`.
         calib_data: Folder of images like those that the net will see.
-        output: Folder for the engines; made if it is not there.
+        output: Folder for the engines; made if it does not exist.
         demo: Deploys the net that ships with fcn-deploy, on scenes that it generates in `output`, in INT8 too.
         int8: Whether to build an INT8 engine beside the FP32 one.
-        variant: As for `export`, and so are what follows up to `color`.
-        model: What makes a net of your own, `package.module:callable`.
-        size_divisor: That net works at multiples of this size only.
-        pad_mode: How images become such multiples.
+        variant: As for `export`, like the next ones up to `color`.
+        model: What makes a custom net, `package.module:callable`.
+        size_divisor: The custom net works at multiples of this size only.
+        pad_mode: How images are padded to such multiples.
         num_classes: Checked against the checkpoint.
         class_names: A CSV file, one class a line.
         ignore_index: The label that means "not labelled".
@@ -122,8 +122,8 @@ def deploy(
         target_cpu: Where the engines will run: `generic`, `vnni` or `native`.
         data: Folder of images to verify on; every fifth calibration image is held out if None.
         labels: Folder of their ground truth.
-        gate: What an engine must keep, such as `agreement>=98%` or `fp32:error<=1e-3`, in place of what its precision
-            must by default. Without a precision it is for INT8, or FP32 if that is the only one.
+        gate: What an engine must keep, such as `agreement>=98%` or `fp32:error<=1e-3`, instead of the default gate
+            of its precision. Without a precision it is for INT8, or FP32 if that is the only one.
         threads: CPU threads; the library's default if None.
         warmup: Milliseconds that each engine runs before anything counts.
         duration: Seconds of measuring, all together.
@@ -222,7 +222,7 @@ def deploy(
 
 @dataclass(frozen=True)
 class _DeployConfig:
-    """What is deployed, without the files it is made of.
+    """What is built, apart from the files that it is made from.
 
     Attributes:
         int8: Whether INT8 is built beside FP32.
@@ -230,7 +230,7 @@ class _DeployConfig:
         io: Of the engines.
         target_cpu: Of the engines.
         has_labels: Whether there is ground truth.
-        gates: As asked for.
+        gates: As the user asked for them.
     """
 
     int8: bool
@@ -264,7 +264,7 @@ class _DeployConfig:
 
     @property
     def criteria(self) -> dict[str, tuple[Criterion, ...]]:
-        """For each precision that has gates of its own, what its engine must keep."""
+        """What the engine must keep, by precision; only precisions for which the user asked for a gate."""
         not_measured = {}
         if not self.has_labels:
             not_measured["miou_drop"] = "name images and their ground truth with `data` and `labels`"
@@ -273,7 +273,7 @@ class _DeployConfig:
         return gates_by_precision(self.gates, self.precisions, not_measured)
 
     def build_config(self, precision: RequestedPrecision) -> BuildConfig:
-        """What is asked of the builder."""
+        """Returns the options of the builder."""
         method = DEFAULT_METHOD if self.calib_method in (None, AUTO) else str(self.calib_method)
         return BuildConfig(precision, self.io, method, self.target_cpu)
 
@@ -284,7 +284,7 @@ def _gates(gate: Sequence[str | GateOption] | str) -> list[GateOption]:
 
 
 def _demo_inputs(output: Path, progress: Progress) -> tuple[Path, Path, Path, Path]:
-    """Generates what a user would bring; returns weights, calibration images, images to verify on and their labels."""
+    """Generates the demo's inputs; returns weights, calibration images, images to verify on and their labels."""
     inputs = DemoInputs(output / "scenes")
     with progress.working(f"generating street scenes in {inputs.folder}"):
         inputs.write()
@@ -294,7 +294,7 @@ def _demo_inputs(output: Path, progress: Progress) -> tuple[Path, Path, Path, Pa
 def _split(
     calibration: ImageFolder, data: StrPath | ImageFolder | None, labels: StrPath | None, config: _DeployConfig
 ) -> tuple[ImageFolder, ImageFolder, ImageFolder | None]:
-    """The images to observe, to verify on, and to choose the calibration method on."""
+    """Returns the images to observe, to verify on, and, if the method is `auto`, to choose it on."""
     if data is None:
         observed, judged = calibration.every_fifth()
     else:
@@ -385,7 +385,7 @@ def _suspects(
     threads: int | None,
     progress: Progress,
 ) -> str:
-    """Says which layers cost the most, on some of the images that the gate rests on."""
+    """Returns the layers that cost the most, in words, measured on some of the images of the gate."""
     method = engine.sidecar.precision.method or DEFAULT_METHOD
     candidates = Candidates(model, ranges, BuildConfig("int8", "tensor", method, config.target_cpu))
     images = list(itertools.islice(judged, _SUSPECTED_ON))

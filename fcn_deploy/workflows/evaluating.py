@@ -95,7 +95,7 @@ class Evaluation:
         images: How many.
         ignore_index: Truth that does not count; None if all does.
         accuracy: Of the engine.
-        reference: What it was compared with; None if with nothing.
+        reference: The comparison with a reference; None if there was none.
     """
 
     engine: str
@@ -154,7 +154,7 @@ def evaluate(
         reference: What to compare with, as `engine`.
         max_images: At most so many, evenly spread over the folder.
         batch: At most so many neighbours of equal size run together.
-        model: What makes the net of a checkpoint among them if that is a custom one.
+        model: What makes the net of a checkpoint among them if it is a custom net.
         size_divisor: How that net is padded.
         pad_mode: Likewise.
         threads: CPU threads; the library's default if None.

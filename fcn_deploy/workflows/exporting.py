@@ -49,12 +49,12 @@ def export(
     Args:
         weights: The checkpoint, `.pth` or `.safetensors`.
         variant: What the checkpoint must be; any of the published nets if None.
-        model: What makes a net of your own, `package.module:callable`: your code runs.
-        size_divisor: That net works at multiples of this size only; images are padded in the graph.
+        model: What makes a custom net, `package.module:callable`: your code runs.
+        size_divisor: The custom net works at multiples of this size only; images are padded in the graph.
         pad_mode: How they are padded: `edge` (the default), `zero` or `reflect`.
         num_classes: Checked against the checkpoint.
         class_names: A CSV file, one class a line: `name` or `name,red,green,blue`.
-        ignore_index: The label that means "not labelled"; 255 if neither you nor the checkpoint says so.
+        ignore_index: The label that means "not labelled"; if None, that of the checkpoint's spec, else 255.
         mean: Per channel, after `scale`, in the net's channel order.
         std: Likewise; positive.
         scale: Factor for pixels in 0..255.
@@ -86,7 +86,7 @@ def export(
     padded = padding(model, size_divisor, pad_mode)
     fixed = None if shape is None else image_shape(shape)
     checkpoint = input_file(weights)
-    # Torch is for this step alone: a machine that builds engines of an exported model need not have it.
+    # Imported here: a machine that builds engines from an exported model need not have torch.
     with progress.working("loading PyTorch"):
         from fcn_deploy.models.load import load_net
         from fcn_deploy.models.spec_options import SpecOptions
@@ -127,7 +127,7 @@ def _export_compared(net: Net, config: ExportConfig, simplified: bool, progress:
     content = proto.SerializeToString()
     del proto  # it holds the weights once more
     with TorchBackend(net.module, net.spec.num_classes) as reference, OnnxRuntimeBackend(content) as candidate:
-        if guards:  # the traced size first, or a guard would be blamed for what is wrong everywhere
+        if guards:  # first the traced size, or a guard would be blamed for what is wrong at every size
             compare_models(reference, candidate, (TRACED,), "PyTorch", Silent())
         for guard in guards:
             require_harmless(guard, reference, candidate)

@@ -16,7 +16,7 @@ def inspect(file: StrPath, *, shape: str | ImageShape | None = None) -> dict[str
 
     Args:
         file: The file.
-        shape: Of the images that a model's outputs and MACs are stated for: `NxHxW` or `HxW`; the model's own, or
+        shape: Of the images for which a model's outputs and MACs are computed: `NxHxW` or `HxW`; the model's own, or
             1x512x512, if None.
 
     Returns:
@@ -24,12 +24,12 @@ def inspect(file: StrPath, *, shape: str | ImageShape | None = None) -> dict[str
 
     Raises:
         ArtifactError: An engine does not fit its sidecar, or a plan has none.
-        InputError: The file cannot be read, or is none of these.
-        UsageError: A shape that the model does not take, or for a file that is no model.
+        InputError: The file cannot be read, or is of another kind.
+        UsageError: The model does not take this shape, or the file is not a model.
     """
     return inspect_file(input_file(file), None if shape is None else image_shape(shape))
 
 
 def doctor() -> Checkup:
-    """Says what this machine is, what is installed, what each library can build and run here, and what to install."""
+    """Returns what this machine is, what is installed, what each library can build and run, and what to install."""
     return check_up()

@@ -39,19 +39,19 @@ def sensitivity(
 ) -> Sensitivity:
     """Measures what INT8 costs and saves in each layer of an exported model.
 
-    Each layer is INT8 alone, and then the only one of the engine's INT8 layers that is float.
+    Each layer is measured twice: as the only INT8 layer, and as the only float one of the engine's INT8 layers.
 
     Args:
         model: An exported ONNX file, or one that is loaded.
         ranges: What `calibrate` found for this model.
         data: Folder of images that calibration has not observed.
         max_images: At most so many, evenly spread over the folder.
-        backend: Whose graph is looked at; TensorRT's is simulated, and saves MACs instead of time.
-        base: What TensorRT's graph computes in where it is not quantised; `fp16` if None.
+        backend: Whose graph is examined; TensorRT's is simulated, and what it saves is in MACs instead of time.
+        base: TensorRT: precision of what is not INT8; `fp16` if None.
         calib_method: How ranges are chosen; `mse` if None.
         target_cpu: As for `build_engine`.
-        plot: A file to draw it into: `.svg`, `.png` or `.pdf`.
-        output: A file to write it to as JSON.
+        plot: A file for a drawing of it: `.svg`, `.png` or `.pdf`.
+        output: A file for it as JSON.
         threads: CPU threads; ONNX Runtime's default if None.
         progress: Told of each layer.
 

@@ -1,4 +1,4 @@
-"""What the public functions take: paths, shapes and folders, in the forms in which people write them."""
+"""Parameters of the public functions: paths, shapes and folders, in the forms in which users write them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Size: TypeAlias = tuple[int, int]
 
 
 def input_file(path: StrPath) -> Path:
-    """Returns a path that is to be read, checked before work starts.
+    """Returns the path of a file to read, checked before work starts.
 
     Raises:
-        InputError: There is no such file.
+        InputError: The file does not exist, or is a folder.
     """
     file = Path(path)
     if not file.is_file():
@@ -29,12 +29,12 @@ def input_file(path: StrPath) -> Path:
 
 
 def output_file(path: StrPath | None, suffixes: Iterable[str], reads: Iterable[object] = ()) -> Path | None:
-    """Returns a path that is to be written, checked before work starts.
+    """Returns the path of a file to write, checked before work starts.
 
     Args:
         path: What the caller named; None if nothing is to be written.
-        suffixes: What its name may end in; any if there are none.
-        reads: What the function reads; anything that is not a path does not matter.
+        suffixes: What its name may end in; anything if empty.
+        reads: What the function reads; values that are not paths are skipped.
 
     Raises:
         InputError: It cannot be written.
@@ -50,10 +50,10 @@ def output_file(path: StrPath | None, suffixes: Iterable[str], reads: Iterable[o
 
 
 def check_suffix(path: Path, *suffixes: str) -> None:
-    """Checks that an output is named as what it will hold.
+    """Checks that the suffix of an output fits its content.
 
     Raises:
-        UsageError: Its name ends otherwise.
+        UsageError: Its name has another suffix.
     """
     if suffixes and path.suffix not in suffixes:
         expected = f"a name that ends in {' or '.join(suffixes)}"
@@ -61,10 +61,10 @@ def check_suffix(path: Path, *suffixes: str) -> None:
 
 
 def check_distinct(output: StrPath, *inputs: object) -> None:
-    """Checks that a function does not write over what it reads.
+    """Checks that the output of a function is not one of its inputs.
 
     Raises:
-        UsageError: It would.
+        UsageError: It is.
     """
     paths = (Path(each) for each in inputs if isinstance(each, str | os.PathLike))
     if any(path.resolve() == Path(output).resolve() for path in paths):
@@ -109,7 +109,7 @@ def image_folder(
         size: [height, width] to resize them to.
 
     Raises:
-        InputError: There is no such folder, or it has no images.
+        InputError: The folder does not exist, or has no images.
         UsageError: `max_images` is less than 1.
     """
     if max_images is not None and max_images < 1:
@@ -123,10 +123,10 @@ def padding(model: str | None, size_divisor: int | None, pad_mode: PadMode | Non
     """Returns how images are padded for a custom net; None if they are not.
 
     Raises:
-        UsageError: Padding is for a net that the caller does not name, or has a way and no divisor.
+        UsageError: There is a divisor without a custom net, or a mode without a divisor.
     """
     if pad_mode is not None and size_divisor is None:
-        raise UsageError("a way to pad without how far", got="`pad_mode`", expected="`size_divisor` with it")
+        raise UsageError("`pad_mode` needs a divisor", got="`pad_mode` alone", expected="`size_divisor` with it")
     if size_divisor is None:
         return None
     if model is None:

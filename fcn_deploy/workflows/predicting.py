@@ -1,4 +1,4 @@
-"""`predict`: images are labelled, and pictures of the labels written."""
+"""`predict`: labels images and writes pictures of the labels."""
 
 from __future__ import annotations
 
@@ -60,17 +60,17 @@ def predict(
 ) -> Predictions:
     """Labels images and writes pictures: `NAME.labels.png`, `NAME.overlay.png` and so on.
 
-    If an image cannot be read, it stops; what it wrote for those before stays.
+    If an image cannot be read, it stops; the pictures of the images before stay.
 
     Args:
         engine: A file, what `build_engine` or `export` gave, or `pytorch:` and the path of a checkpoint.
         inputs: Images, folders of images, or patterns such as `frames/*.jpg`.
-        output: Folder to write to; made if it is not there.
+        output: Folder to write to; made if it does not exist.
         save: What to write of each image: `labels` (index image), `color` (mask), `overlay`, `panel` (image, overlay
             and legend).
-        tile: `HxW` or (height, width): larger images are run in tiles of this size, for memory that does not grow with
+        tile: `HxW` or (height, width): larger images are run in tiles of this size, so that memory does not grow with
             the image. The labels are those of the image as a whole.
-        model: What makes the net of a checkpoint if that is a custom one.
+        model: What makes the net of a checkpoint if it is a custom net.
         size_divisor: How that net is padded.
         pad_mode: Likewise.
         threads: CPU threads; the library's default if None.
@@ -124,7 +124,7 @@ def _kinds(save: Sequence[str] | str) -> tuple[str, ...]:
 
 
 def _targets(paths: Iterable[Path], kinds: tuple[str, ...], output: Path) -> dict[Path, list[Path]]:
-    """The files that each image makes; two images that would make the same, or one that is an input, is an error."""
+    """Returns the files of each image; it is an error if two images have the same, or if a file is an input."""
     inputs = {path.resolve() for path in paths}
     sources: dict[str, Path] = {}
     targets = {}

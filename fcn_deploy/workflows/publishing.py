@@ -1,4 +1,4 @@
-"""The folder of a deployment: what is written into it, and what goes."""
+"""The folder of a deployment: what is written into it, and what is removed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fcn_deploy.progress import Progress
 
 @dataclass(frozen=True)
 class OutputFiles:
-    """Where a deployment puts things.
+    """The files of a deployment.
 
     Attributes:
         folder: The output folder.
@@ -36,12 +36,12 @@ class OutputFiles:
 
     @property
     def ranges(self) -> Path:
-        """What calibration saw."""
+        """The ranges."""
         return self.folder / f"{self.variant}.ranges.json"
 
     @property
     def summary(self) -> Path:
-        """The outcome."""
+        """The summary."""
         return self.folder / "summary.json"
 
     def engine(self, precision: str) -> Path:
@@ -49,17 +49,17 @@ class OutputFiles:
         return self.folder / f"{self.variant}.{precision}.onnx"
 
     def check_writable(self) -> None:
-        """Checks that none of them is a folder or the like.
+        """Checks that each of them can be written.
 
         Raises:
-            InputError: One is.
+            InputError: One cannot, because it is a folder, for example.
         """
         engines = [self.engine(precision) for precision in ("fp32", "int8")]
         for path in (self.model, self.ranges, self.summary, *engines, *map(sidecar_path, engines)):
             check_writable(path)
 
     def remove_engines(self) -> list[Path]:
-        """Removes engines and ranges of an earlier deployment; sidecars first, without which nothing runs.
+        """Removes engines and ranges of an earlier deployment; sidecars first, because no engine runs without one.
 
         Returns:
             What was removed.
@@ -99,7 +99,7 @@ def publish(
         progress.stage(f"wrote {path}")
     for path in removed:
         if not path.exists():
-            progress.stage(f"removed {path}, which was of an earlier deployment")
+            progress.stage(f"removed {path} of an earlier deployment")
 
 
 def require_gates(summary: Summary, suspects: str) -> None:
@@ -107,10 +107,10 @@ def require_gates(summary: Summary, suspects: str) -> None:
 
     Args:
         summary: Of the deployment; the error's `report`.
-        suspects: The layers that cost the most in INT8, in words; empty if INT8 was not to blame.
+        suspects: The layers that cost the most in INT8, in words; empty if the INT8 gate was met.
 
     Raises:
-        GateError: It was.
+        GateError: A gate was missed.
     """
     failures = [f"{engine.precision}: {failure}" for engine in summary.engines for failure in engine.failures]
     if not failures:
@@ -118,7 +118,7 @@ def require_gates(summary: Summary, suspects: str) -> None:
     only_int8 = all(engine.gate.passed for engine in summary.engines if engine.precision != "int8")
     fix = "calibrate on more images like those the net will see, or with another `calib_method`"
     error = GateError(
-        "no engine was shipped because a gate was missed",
+        "no engine was written because a gate was missed",
         got="; ".join(failures) + (f"; most damage is done in INT8 by {suspects}" if suspects else ""),
         fix=fix if only_int8 else None,
     )

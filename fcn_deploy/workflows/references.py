@@ -1,4 +1,4 @@
-"""What commands run and compare with: engines, exported models and checkpoints, as files or as objects."""
+"""Opens what is run and compared with: engines, exported models and checkpoints, as files or as objects."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class NetCode:
 
     Attributes:
         model: `package.module:callable`; None for the published nets.
-        padding: How images are padded for that net, if no engine beside it says.
+        padding: How images are padded for that net, if no engine beside it states that.
     """
 
     model: str | None = None
@@ -50,8 +50,8 @@ def opened(
 ) -> Iterator[list[Segmenter]]:
     """Opens engines, exported models and checkpoints, and closes them afterwards.
 
-    Checkpoints are opened last, with the spec of the first engine or model, whose normalisation was stated. What is
-    named twice is opened once.
+    Checkpoints are opened last, with the spec of the first engine or model, which has the normalisation that the user
+    stated. An engine that is named twice is opened once.
 
     Args:
         runnables: Paths, `pytorch:` and the path of a checkpoint, engines or exported models.
@@ -65,7 +65,7 @@ def opened(
         ArtifactError: An engine does not fit this machine or its sidecar.
         DependencyError: A library, the provider, a driver or the GPU is missing.
         InputError: A file cannot be read, or a checkpoint has other classes than the spec.
-        UsageError: An option that none of them takes; or a checkpoint needs `model`, or nothing here does.
+        UsageError: None of them takes an option; or a checkpoint needs `model`, or `model` is for no checkpoint.
     """
     options, code = options or RuntimeOptions(), code or NetCode()
     _check_code(runnables, code)
@@ -145,7 +145,7 @@ def _backend(content: bytes, options: RuntimeOptions) -> OnnxRuntimeBackend:
 
 
 def _open_checkpoint(weights: Path, options: RuntimeOptions, code: NetCode, compared: Segmenter | None) -> Segmenter:
-    # Torch is for those who name a checkpoint; a device that compares two engines does not have it.
+    # Imported here: a device that compares two engines does not have torch.
     from fcn_deploy.models.backend import TorchBackend
     from fcn_deploy.models.load import load_net, load_reference
     from fcn_deploy.models.spec_options import SpecOptions
@@ -156,6 +156,8 @@ def _open_checkpoint(weights: Path, options: RuntimeOptions, code: NetCode, comp
         net = load_reference(weights, compared.spec, code.model, compared.fixed_shape)
     else:
         padding = compared.spec.padding
-        raise UsageError("the engine's net is padded otherwise", got=code.padding, expected=padding, fix="leave it out")
+        raise UsageError(
+            "the engine's net is padded in another way", got=code.padding, expected=padding, fix="leave it out"
+        )
     backend = TorchBackend(net.module, net.spec.num_classes, threads=options.threads)
     return Segmenter(backend, spec=net.spec, tile=options.tile)

@@ -1,4 +1,4 @@
-"""Images with their ground truth, or without."""
+"""Pairs images with their ground truth."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def samples(
 
     Raises:
         InputError: An image has no labels, or a file cannot be read.
-        UsageError: Images are resized while labels are not.
+        UsageError: The images are resized, and labels cannot be.
     """
     progress = progress or Silent()
     if labels is None:
         return ((image, None) for image in progress.track(images, len(images), what))
     if images.size is not None:
-        raise UsageError("labels cannot be resized along with the images", got=f"`labels` {labels} with a size")
+        raise UsageError("labels cannot be resized with the images", got=f"`labels` {labels} with a size")
     truths = (read_labels(path, palette, ignore_index) for path in find_labels(images.paths, labels))
     return zip(progress.track(images, len(images), what), truths, strict=True)

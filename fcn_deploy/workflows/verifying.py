@@ -1,4 +1,4 @@
-"""`verify`: an engine is held against its gate, beside a reference."""
+"""`verify`: compares an engine with a reference and checks it against its gate."""
 
 from __future__ import annotations
 
@@ -99,17 +99,17 @@ def verify(
     allow_host_code: bool = False,
     progress: Progress | None = None,
 ) -> Verification:
-    """Compares an engine with a reference on images, and holds the result against a gate.
+    """Compares an engine with a reference on images, and checks the result against a gate.
 
     Args:
         engine: A file, or what `build_engine` or `export` gave.
         reference: An exported model, an engine, or `pytorch:` and the path of a checkpoint.
         data: Folder of images to compare on.
-        weights: A checkpoint; short for the reference `pytorch:CHECKPOINT`.
+        weights: A checkpoint; the same as the reference `pytorch:CHECKPOINT`.
         max_images: At most so many, evenly spread over the folder.
-        gate: What the engine must keep, such as `agreement>=98%` or `error<=1e-3`; by its precision if there is none:
-            FP32 99.99% agreement and an error of 1e-4, FP16 99.5%, INT8 97%.
-        model: What makes the checkpoint's net if that is a custom one.
+        gate: What the engine must keep, such as `agreement>=98%` or `error<=1e-3`; if empty, the gate of its
+            precision: FP32 99.99% agreement and an error of 1e-4, FP16 99.5%, INT8 97%.
+        model: What makes the checkpoint's net if it is a custom net.
         size_divisor: How that net is padded.
         pad_mode: Likewise.
         threads: CPU threads; the library's default if None.
@@ -125,7 +125,7 @@ def verify(
         ArtifactError: The engine does not fit this machine or its sidecar.
         DependencyError: A library, a driver or a GPU is missing.
         InputError: A file cannot be read or does not fit.
-        UsageError: Options do not go together, or a gate is for what is not measured here.
+        UsageError: Options do not go together, or a gate is for a measure that is not taken here.
 
     Example:
         >>> import fcn_deploy as fd

@@ -92,4 +92,4 @@ def test_a_padding_that_nothing_takes_is_refused(call, unet, exported_unet, phot
     said = call("predict", exported_unet, photo_folder, *divisor, "-o", tmp_path / "p", code=2)
     assert "the published nets work at every size; got --size-divisor" in said.err
     other = ("--weights", unet, "--model", "tests.support.custom_nets:UNet", *divisor)
-    assert "padded otherwise" in call("verify", exported_unet, *other, "--data", photo_folder, code=2).err
+    assert "padded in another way" in call("verify", exported_unet, *other, "--data", photo_folder, code=2).err

@@ -100,10 +100,10 @@ def test_a_budget_that_float_cannot_keep_is_exit_3(call, exported, ranges_file, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--int8", "--ranges", "R", "--calib-method", "auto"), "nothing to decide on"),
-        (("--int8", "--ranges", "R", "--data", "D"), "nothing to decide on images"),
+        (("--int8", "--ranges", "R", "--calib-method", "auto"), "no images to decide on"),
+        (("--int8", "--ranges", "R", "--data", "D"), "nothing is decided on images"),
         (("--int8", "--calib-data", "D", "--accuracy-budget", "miou_drop<=1"), "needs ground truth"),
-        (("--int8", "--calib-data", "D", "--accuracy-budget", "error<=1"), "a budget is about labels"),
+        (("--int8", "--calib-data", "D", "--accuracy-budget", "error<=1"), "a budget limits what happens to labels"),
         (
             ("--int8", "--calib-data", "D", "--accuracy-budget", "agreement>=0.9", "--precision-map", "M"),
             "stated twice",

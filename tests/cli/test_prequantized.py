@@ -82,12 +82,12 @@ def test_another_precision_is_refused(call, quantized, tmp_path, precision):
 def test_fp16_and_its_twin_are_refused(call, quantized, tmp_path):
     arguments = ("build-engine", quantized("tensorrt"), "-o", tmp_path / "e.onnx", "--backend", "simulation")
     assert "the graph is INT8 already" in call(*arguments, "--fp16", code=2).err
-    assert "no twin in FP16; got --twin" in call(*arguments, "--int8", "--base", "fp32", "--twin", code=2).err
+    assert "cannot be built in FP16; got --twin" in call(*arguments, "--int8", "--base", "fp32", "--twin", code=2).err
 
 
 def test_a_float_model_still_needs_ranges(call, exported, tmp_path):
     said = call("build-engine", exported("fcn8s"), "--int8", "-o", tmp_path / "e.onnx", code=2)
-    assert "INT8 needs to know what the tensors hold; got neither" in said.err
+    assert "INT8 needs ranges; got neither" in said.err
 
 
 def test_calibrating_it_is_refused(call, quantized, photo_folder, tmp_path):

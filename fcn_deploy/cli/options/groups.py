@@ -1,4 +1,4 @@
-"""Groups of options that several commands share. Each option is called as the parameter that it is."""
+"""Groups of options that several commands share. Each option has the name of its parameter."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ gate_option = click.option(
     type=GateType(),
     multiple=True,
     metavar="[PRECISION:]GATE",
-    help="What an engine must keep, such as agreement>=98% or fp32:error<=1e-3, in place of what its precision must by "
-    "default; repeatable. Without a precision it is for the INT8 engine, or for FP32 if that is the only one.",
+    help="What an engine must keep, such as agreement>=98% or fp32:error<=1e-3, instead of the default gate of its "
+    "precision; repeatable. Without a precision it is for the INT8 engine, or for FP32 if that is the only one.",
 )
 io_option = click.option(
     "--io",
@@ -56,13 +56,16 @@ model_options = stack(
     click.option(
         "--model",
         metavar="MODULE:CALLABLE",
-        help="What makes a net of your own: package.module:callable, without arguments.  [default: the published FCNs]",
+        help="What makes a custom net: package.module:callable, called without arguments.  [default: the published "
+        "FCNs]",
     ),
-    click.option("--size-divisor", type=click.IntRange(2, 4096), help="That net works at multiples of this size only."),
+    click.option(
+        "--size-divisor", type=click.IntRange(2, 4096), help="The custom net works at multiples of this size only."
+    ),
     click.option(
         "--pad-mode",
         type=click.Choice(["edge", "zero", "reflect"]),
-        help="How images become such multiples, at the bottom and the right.  [default: edge]",
+        help="How images are padded to such multiples, at the bottom and the right.  [default: edge]",
     ),
 )
 
@@ -87,7 +90,9 @@ spec_options = stack(
     click.option("--mean", type=TripleType(), help="Mean per channel, after --scale, in the net's channel order."),
     click.option("--std", type=TripleType(), help="Standard deviation per channel, after --scale."),
     click.option("--scale", type=float, help="Factor for pixels 0..255, such as 0.00392157 or 1."),
-    click.option("--at-once", is_flag=True, help="The skips are scaled by 0.01 and 0.0001, as in FCN-8s at once."),
+    click.option(
+        "--at-once", is_flag=True, help="The skips are scaled by 0.01 and 0.0001, as in FCN-8s trained at once."
+    ),
     click.option(
         "--input-padding",
         type=click.Choice([0, 100]),
@@ -115,10 +120,10 @@ search_options = stack(
     click.option(
         "--accuracy-budget",
         metavar="CRITERION",
-        help='"agreement>=99%" or "miou_drop<=0.3": give layers back to float until it is kept.',
+        help='"agreement>=99%" or "miou_drop<=0.3": make layers float until it is kept.',
     ),
     click.option(
-        "--precision-map", type=PATH, metavar="FILE", help="The sidecar of an engine whose INT8 layers to take over."
+        "--precision-map", type=PATH, metavar="FILE", help="The sidecar of an engine with the same INT8 layers."
     ),
     click.option(
         "--data",
@@ -135,14 +140,14 @@ tensorrt_options = stack(
         "--min-shape",
         type=ShapeType(),
         multiple=True,
-        help="Smallest images a TensorRT engine takes; the n-th of it, --opt-shape and --max-shape are a profile.  "
-        "[default: 1x32x32]",
+        help="Smallest images a TensorRT engine takes; the n-th --min-shape, --opt-shape and --max-shape make a "
+        "profile.  [default: 1x32x32]",
     ),
     click.option(
         "--opt-shape",
         type=ShapeType(),
         multiple=True,
-        help="Images it is tuned for; without the other two those it takes.  [default: 1x512x512]",
+        help="Images it is tuned for; without the other two also the only ones it takes.  [default: 1x512x512]",
     ),
     click.option(
         "--max-shape", type=ShapeType(), multiple=True, help="Largest images it takes.  [default: 4x1024x1024]"
@@ -152,7 +157,7 @@ tensorrt_options = stack(
         type=click.Choice(["fp16", "fp32"]),
         default="fp16",
         show_default=True,
-        help="What TensorRT runs in where INT8 does not.",
+        help="TensorRT: precision of what is not INT8 in an INT8 engine.",
     ),
     click.option(
         "--workspace", type=click.IntRange(1, 2**24), metavar="MIB", help="GPU memory a layer may use.  [default: all]"
@@ -162,7 +167,7 @@ tensorrt_options = stack(
         type=click.IntRange(0, 5),
         help="0 builds fastest, 5 searches longest.  [default: 3]",
     ),
-    click.option("--timing-cache", type=PATH, metavar="FILE", help="Read if it is there, written after the build."),
+    click.option("--timing-cache", type=PATH, metavar="FILE", help="Read if it exists, written after the build."),
     click.option("--hardware-compatibility", is_flag=True, help="For GPUs of compute capability 8.0 and newer."),
     click.option("--version-compatible", is_flag=True, help="For later versions and the lean runtime."),
     click.option(
@@ -174,8 +179,16 @@ tensorrt_options = stack(
 )
 
 benchmark_options = stack(
-    click.option("--warmup", type=click.FloatRange(0), default=200, show_default=True, help="Milliseconds for each."),
+    click.option(
+        "--warmup",
+        type=click.FloatRange(0),
+        default=200,
+        show_default=True,
+        help="Milliseconds for each engine, before anything counts.",
+    ),
     click.option("--duration", type=click.FloatRange(0), default=3, show_default=True, help="Seconds, all together."),
     click.option("--iterations", type=click.IntRange(1), default=10, show_default=True, help="Least number of rounds."),
-    click.option("--percentile", type=NumbersType(), default="90,95,99", show_default=True, help="Of latency."),
+    click.option(
+        "--percentile", type=NumbersType(), default="90,95,99", show_default=True, help="Percentiles of latency."
+    ),
 )

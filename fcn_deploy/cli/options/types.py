@@ -1,4 +1,4 @@
-"""Types of option values: what a text on the command line stands for."""
+"""Types of option values: what a text on the command line means."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fcn_deploy.evaluation.gates import GateOption
 
 
-# Whether a path exists is for the library to say, which names the file, the reason and the exit code.
+# The library checks whether a path exists: its error names the file and the reason, and has the right exit code.
 PATH = click.Path(path_type=Path)
 
 
