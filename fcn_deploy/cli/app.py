@@ -15,6 +15,7 @@ import click
 from fcn_deploy._version import __version__
 from fcn_deploy.cli.flags import flags_of, render
 from fcn_deploy.errors import DependencyError, FcnDeployError
+from fcn_deploy.installation import install_command
 
 # In the order of use. A command's module imports click alone; its body imports what it needs.
 _COMMANDS = {
@@ -148,7 +149,7 @@ def run(arguments: Sequence[str]) -> int:
         if package not in _HOST:
             _report(f"unexpected error: {error}", settings)
             return 1
-        _report(f"error: {package} is not installed; fix: pip install 'fcn-deploy[host]'", settings)
+        _report(f"error: {package} is not installed; fix: {install_command('host')}", settings)
         return DependencyError.exit_code
     except SystemExit as stop:  # the user's own code called exit: it does not choose our exit code
         _report(f"unexpected error: something called exit({stop.code!r})", settings)

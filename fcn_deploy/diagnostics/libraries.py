@@ -15,12 +15,10 @@ from types import ModuleType
 
 from fcn_deploy.diagnostics.machine import Machine, Nvidia
 from fcn_deploy.errors import DependencyError
+from fcn_deploy.installation import install_command
 from fcn_deploy.runtime.tensorrt.flavor import FLAVORS, Flavor
 
 _PRECISIONS = ("fp32", "fp16", "int8")
-_HOST = "pip install 'fcn-deploy[host]'"
-_CPU = "pip install 'fcn-deploy[cpu]'"
-_GPU = "pip uninstall onnxruntime, then pip install 'fcn-deploy[gpu]'"
 _ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # two packages with one module
 
 # What the extra `host` installs: package, module, whether it is loaded, and what it is for. onnxsim is not loaded,
@@ -137,18 +135,20 @@ def _plain(packages: Packages, package: str, module: str, load: bool, role: str)
     """Describes a library of the extra `host`."""
     version, found = packages.version(package), packages.found(module)
     if not found:
-        return Library(package, None, False, False, role, problem="not installed", fix=_HOST)
+        return Library(package, None, False, False, role, problem="not installed", fix=install_command("host"))
     loaded = _load(packages, module) if load else None
     if isinstance(loaded, str):
-        return Library(package, version, True, False, role, problem=f"cannot be loaded: {loaded}", fix=_HOST)
+        return Library(
+            package, version, True, False, role, problem=f"cannot be loaded: {loaded}", fix=install_command("host")
+        )
     return Library(package, version, True, loaded is not None, role)
 
 
 def _cuda(packages: Packages, package: str, module: str, role: str) -> Library:
     if packages.found(module):
         return Library(package, packages.version(package), True, False, role)
-    fix = " or ".join(f"'fcn-deploy[{flavor.extra}]'" for flavor in FLAVORS.values())
-    return Library(package, None, False, False, role, problem="not installed", fix=f"pip install {fix}")
+    fix = f"{install_command('tensorrt')}; or the packages of another TensorRT extra"
+    return Library(package, None, False, False, role, problem="not installed", fix=fix)
 
 
 def _onnxruntime(packages: Packages, nvidia: Nvidia, lacking: Sequence[str]) -> Library:
@@ -165,7 +165,11 @@ def _onnxruntime(packages: Packages, nvidia: Nvidia, lacking: Sequence[str]) -> 
         ".onnx",
     )
     if module is None:
-        fix = f"{_CPU}, or 'fcn-deploy[gpu]' for the GPU" if nvidia.gpus else _CPU
+        fix = (
+            f"{install_command('cpu')}, or for the GPU {install_command('gpu')}"
+            if nvidia.gpus
+            else install_command("cpu")
+        )
         return replace(library, problem="not installed", fix=fix)
     if isinstance(module, str):
         again = f"pip install --force-reinstall {' '.join(installed[:1]) or _ONNX_RUNTIMES[0]}"
@@ -184,7 +188,11 @@ def _onnxruntime(packages: Packages, nvidia: Nvidia, lacking: Sequence[str]) -> 
         fix = f"pip uninstall {' '.join(installed)}, then install one of them"
         library = replace(library, problem=both, fix=fix)
     elif nvidia.gpus and not cuda:
-        library = replace(library, problem="has no CUDA provider, so it does not use the GPU", fix=_GPU)
+        library = replace(
+            library,
+            problem="has no CUDA provider, so it does not use the GPU",
+            fix=f"pip uninstall onnxruntime, then {install_command('gpu')}",
+        )
     return _without_host(library, lacking)
 
 
@@ -194,7 +202,7 @@ def _without_host(library: Library, lacking: Sequence[str]) -> Library:
         return library
     problem = f"builds nothing without {', '.join(lacking)}"
     problem = f"{library.problem}; {problem}" if library.problem else problem
-    fix = _CPU if list(lacking) == [_ONNX_RUNTIMES[0]] else _HOST
+    fix = install_command("cpu") if list(lacking) == [_ONNX_RUNTIMES[0]] else install_command("host")
     return replace(library, builds=(), problem=problem, fix=library.fix or fix)
 
 
@@ -214,7 +222,9 @@ def _flavor(
     version = packages.version(flavor.module) if found else None
     role = "builds and runs engines" if flavor.builds else f"runs version-compatible engines of {flavor.runs[0]}"
     library = Library(flavor.name, version, found, False, role, ".engine")
-    install = f"pip install 'fcn-deploy[{flavor.extra}]'"
+    install = install_command(flavor.extra)
+    if not found and not flavor.has_wheel:
+        return replace(library, problem="not available for this machine")
     if not found:
         return replace(library, problem="not installed", fix=install)
     if nvidia.gpus:

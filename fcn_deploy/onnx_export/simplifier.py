@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx
 
 from fcn_deploy.errors import DependencyError, InputError
+from fcn_deploy.installation import install_command
 
 
 def run_onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -29,7 +30,7 @@ def run_onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     if importlib.util.find_spec("onnxsim") is None:
         raise DependencyError(
-            "onnxsim is not installed", fix="pip install 'fcn-deploy[host]', or export with `simplify=False`"
+            "onnxsim is not installed", fix=f"{install_command('host')}, or export with `simplify=False`"
         )
     with tempfile.TemporaryDirectory(prefix="fcn-deploy-") as folder:
         source, target = Path(folder, "model.onnx"), Path(folder, "simplified.onnx")

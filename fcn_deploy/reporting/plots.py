@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 from fcn_deploy.errors import DependencyError
+from fcn_deploy.installation import install_command
 from fcn_deploy.mixed_precision.damage import Sensitivity
 
 FORMATS = (".svg", ".png", ".pdf")
@@ -26,7 +27,7 @@ def sensitivity_plot(sensitivity: Sensitivity, suffix: str) -> bytes:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise DependencyError("plots need matplotlib", got=str(error), fix="pip install 'fcn-deploy[host]'") from error
+        raise DependencyError("plots need matplotlib", got=str(error), fix=install_command("host")) from error
     layers = sensitivity.layers[::-1]  # so that the first layer is at the top
     names = [layer.name if layer.int8 else f"{layer.name} (float)" for layer in layers]
     timed = all(layer.float_ms is not None and layer.int8_ms is not None for layer in layers)

@@ -16,6 +16,7 @@ from fcn_deploy.artifacts.shapes import TensorSpec
 from fcn_deploy.artifacts.sidecar import ENGINE_KEY, SIMULATED
 from fcn_deploy.errors import ArtifactError, DependencyError
 from fcn_deploy.files import StrPath
+from fcn_deploy.installation import install_command
 from fcn_deploy.runtime import cpu
 from fcn_deploy.runtime.backend import Array, Closable, Provider, backend_closed, check_feeds
 from fcn_deploy.runtime.cores import CORES
@@ -30,7 +31,7 @@ try:
 except ImportError as error:
     raise DependencyError(
         "ONNX Runtime is not installed",
-        fix="pip install 'fcn-deploy[cpu]', or 'fcn-deploy[gpu]' on a machine with an NVIDIA GPU",
+        fix=f"{install_command('cpu')}, or on a machine with an NVIDIA GPU {install_command('gpu')}",
     ) from error
 
 _log = logging.getLogger(__name__)
@@ -194,7 +195,7 @@ def _providers(provider: Provider, device: int | None) -> list[Any]:
         raise DependencyError(
             f"the installed ONNX Runtime has no {provider} provider",
             got=", ".join(ort.get_available_providers()),
-            fix="pip uninstall onnxruntime, then pip install 'fcn-deploy[gpu]'",
+            fix=f"pip uninstall onnxruntime, then {install_command('gpu')}",
         )
     return [(name, {"device_id": str(device or 0)})] if provider == "cuda" else [name]
 

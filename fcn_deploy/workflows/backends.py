@@ -16,6 +16,7 @@ from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.errors import DependencyError, UsageError
 from fcn_deploy.files import check_writable
 from fcn_deploy.graph.model import ExportedModel
+from fcn_deploy.installation import install_command
 from fcn_deploy.progress import Progress
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.runtime.tensorrt.driver import Gpu, find_gpus
@@ -142,7 +143,7 @@ def _first_flavor(gpus: Callable[[], Sequence[Gpu]]) -> tuple[Flavor, list[str]]
     raise DependencyError(
         "no TensorRT library can build an engine here",
         got="; ".join(passed_over),
-        fix=" or ".join(f"pip install 'fcn-deploy[{flavor.extra}]'" for flavor in reversed(BUILDERS)),
+        fix=" or ".join(install_command(flavor.extra) for flavor in reversed(BUILDERS)),
     )
 
 

@@ -1,4 +1,4 @@
-"""A device has `fcn-deploy[cpu]` and no host library: it can measure, and is told what else would need."""
+"""A device has the extra `cpu` and no host library: it can measure, and is told what else it would need."""
 
 import json
 import subprocess
@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from fcn_deploy.engines.config import BuildConfig
+from fcn_deploy.installation import install_command
 from tests.support.building import build
 
 BLOCKED = ("torch", "onnx", "onnx_ir", "onnxscript", "onnxsim", "safetensors")
@@ -57,4 +58,4 @@ def test_engines_are_measured_and_compared_without_a_host_library(engine, photo_
 def test_what_needs_the_host_says_what_to_install(engine, photo_folder, arguments):
     result = _run(*(str(a).format(engine=engine, photos=photo_folder) for a in arguments))
     assert result.returncode == 7
-    assert result.stderr.splitlines()[-1].endswith("is not installed; fix: pip install 'fcn-deploy[host]'")
+    assert result.stderr.splitlines()[-1].endswith(f"is not installed; fix: {install_command('host')}")

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from fcn_deploy.files import sha256_file
+from fcn_deploy.installation import install_command
 from fcn_deploy.runtime.tensorrt.flavor import Flavor
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is for Linux and Windows on x86-64")
@@ -82,10 +83,10 @@ def test_a_twin_does_not_replace_what_is_read(call, exported, ranges_file, tmp_p
 def test_a_backend_that_is_not_there_is_exit_7_before_any_work(call, exported, photo_folder, tmp_path, monkeypatch):
     line = ("build-engine", exported("fcn8s"), "--int8", "--calib-data", photo_folder, "-o", tmp_path / "net.engine")
     said = call(*line, "--backend", "tensorrt", code=7)
-    assert "tensorrt is not installed; fix: pip install 'fcn-deploy[tensorrt]'" in said.err
+    assert f"tensorrt is not installed; fix: {install_command('tensorrt')}" in said.err
     monkeypatch.setattr(Flavor, "installed", property(lambda self: False))
     said = call(*line, code=7)
-    assert "fcn-deploy[tensorrt-rtx]' or pip install 'fcn-deploy[tensorrt]'" in said.err
+    assert f"{install_command('tensorrt-rtx')} or {install_command('tensorrt')}" in said.err
     assert "calibrating" not in said.err
     assert not list(tmp_path.iterdir())
 

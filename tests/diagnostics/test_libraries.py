@@ -13,6 +13,7 @@ from rich.console import Console
 from fcn_deploy.diagnostics.checkup import Checkup
 from fcn_deploy.diagnostics.libraries import Packages, find_libraries
 from fcn_deploy.diagnostics.machine import Cpu, Machine, Nvidia
+from fcn_deploy.installation import install_command
 from fcn_deploy.reporting.doctor import doctor_tables
 from fcn_deploy.runtime.tensorrt.driver import Gpu
 from fcn_deploy.runtime.tensorrt.flavor import FLAVORS
@@ -122,7 +123,7 @@ def test_old_and_broken_tensorrt_libraries_are_reported(nvidia_libraries, monkey
     monkeypatch.setattr(importlib, "import_module", load)
     found = by_name(machine(ADA))
     assert found["tensorrt"].problem == "is too old: 8.6.1"
-    assert found["tensorrt"].fix == "pip install 'fcn-deploy[tensorrt]'"
+    assert found["tensorrt"].fix == install_command("tensorrt")
     lean = found["tensorrt-lean"]
     assert lean.problem == "cannot be loaded: libnvinfer_lean.so.10: cannot open shared object file"
     assert found["tensorrt-rtx"].problem == "cannot be loaded: AttributeError: half of a module"
@@ -146,7 +147,7 @@ def test_onnxruntime_on_a_gpu_needs_its_own_package():
     runtime = by_name(machine(ADA), onnxruntime("CPUExecutionProvider"))["onnxruntime"]
     assert runtime.runs == (("cpu", ("fp32", "int8")),)
     assert "no CUDA provider" in runtime.problem
-    assert runtime.fix.endswith("pip install 'fcn-deploy[gpu]'")
+    assert runtime.fix.endswith(install_command("gpu"))
     packages = onnxruntime("CUDAExecutionProvider", "CPUExecutionProvider", packages=("onnxruntime-gpu",))
     runtime = by_name(machine(ADA), packages)["onnxruntime-gpu"]
     assert runtime.runs == (("cpu", ("fp32", "int8")), ("gpu", ("fp32",)))
@@ -160,7 +161,7 @@ def test_tensorrt_engines_do_not_run_without_cuda_core(nvidia_libraries):
     for flavor in FLAVORS.values():
         assert found[flavor.name].runs == ()
         assert found[flavor.name].problem == "runs nothing without cuda-core"
-        assert found[flavor.name].fix == f"pip install 'fcn-deploy[{flavor.extra}]'"
+        assert found[flavor.name].fix == install_command(flavor.extra)
     assert found["tensorrt"].builds == ("fp32", "fp16", "int8")
 
 
@@ -170,7 +171,7 @@ def test_a_library_that_is_missing_to_build_with_is_named(nvidia_libraries, miss
     found = by_name(machine(ADA), without(missing))
     assert found["tensorrt"].builds == found["onnxruntime"].builds == ()
     assert found["tensorrt"].problem == f"builds nothing without {missing}"
-    assert found["tensorrt"].fix == f"pip install 'fcn-deploy[{extra}]'"
+    assert found["tensorrt"].fix == install_command(extra)
     assert found["tensorrt"].runs
     assert found["tensorrt-lean"].problem is None
 

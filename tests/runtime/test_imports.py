@@ -9,6 +9,7 @@ from textwrap import dedent
 import numpy as np
 import pytest
 
+from fcn_deploy.installation import install_command
 from fcn_deploy.runtime import Segmenter
 
 # Refuses modules as a machine does that lacks them.
@@ -119,7 +120,7 @@ def test_without_the_inference_library_the_error_names_the_extra(engine):
     """
     code, message = python(BLOCK + dedent(script), "onnxruntime", engine("image"))
     assert code == 7
-    assert message.startswith("ONNX Runtime is not installed; fix: pip install 'fcn-deploy[cpu]'")
+    assert message.startswith(f"ONNX Runtime is not installed; fix: {install_command('cpu')}")
 
 
 def test_the_public_names_of_the_runtime_are_there():

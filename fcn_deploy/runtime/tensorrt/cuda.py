@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcn_deploy.errors import ArtifactError, DependencyError, InputError
+from fcn_deploy.installation import install_command
 
 # In DLPack: memory of a GPU, memory of the host that is pinned for it, and memory that both see.
 _DLPACK_ON_GPU = (2, 3, 13)
@@ -83,7 +84,7 @@ class Device:
     def __init__(self, index: int) -> None:
         if not _installed():
             raise DependencyError(
-                "plans need NVIDIA's cuda-core", got="no module cuda.core", fix="pip install 'fcn-deploy[tensorrt]'"
+                "plans need NVIDIA's cuda-core", got="no module cuda.core", fix=install_command("tensorrt")
             )
         self.index = index
 

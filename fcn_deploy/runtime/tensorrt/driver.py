@@ -6,8 +6,7 @@ import importlib.util
 from dataclasses import dataclass
 
 from fcn_deploy.errors import DependencyError
-
-_INSTALL = "pip install 'fcn-deploy[tensorrt-rtx]', or one of the other TensorRT extras"
+from fcn_deploy.installation import install_command
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,10 @@ def find_gpus() -> tuple[Gpu, ...]:
         DependencyError: There is no driver, the driver finds no GPU, or NVIDIA's cuda-bindings are not installed.
     """
     if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
-        raise DependencyError("cannot ask the CUDA driver: cuda-bindings is not installed", fix=_INSTALL)
+        raise DependencyError(
+            "cannot ask the CUDA driver: cuda-bindings is not installed",
+            fix=f"{install_command('tensorrt')}; or the packages of another TensorRT extra",
+        )
     from cuda.bindings import driver
 
     try:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import platform
 from dataclasses import dataclass
 from types import ModuleType
 
 from fcn_deploy.errors import DependencyError, UsageError
+from fcn_deploy.installation import install_command
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class Flavor:
         # A folder of this name without code, as type stubs leave it, is found as a namespace without an origin.
         return spec is not None and spec.origin is not None
 
+    @property
+    def has_wheel(self) -> bool:
+        """Whether there is a package of it for this kind of processor: TensorRT-RTX is for x86-64 alone."""
+        return self.name != "tensorrt-rtx" or platform.machine().lower() in ("x86_64", "amd64")
+
     def check_installed(self) -> None:
         """Checks that its module can be found, without importing it.
 
@@ -65,7 +72,7 @@ class Flavor:
 
     @property
     def _install(self) -> str:
-        return f"pip install 'fcn-deploy[{self.extra}]'"
+        return install_command(self.extra)
 
     def load(self) -> ModuleType:
         """Imports its module.
