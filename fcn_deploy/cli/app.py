@@ -115,7 +115,7 @@ class _Handler(logging.Handler):
 
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        text = _with_flags(super().format(record))
+        text = with_flags(super().format(record))
         return text if record.levelno == logging.INFO else f"{record.levelname.lower()}: {text}"
 
 
@@ -142,7 +142,7 @@ def run(arguments: Sequence[str]) -> int:
         click.echo("interrupted; nothing is left half written", err=True)
         return 130
     except FcnDeployError as error:
-        _report(f"error: {error}", settings)
+        _report(with_flags(f"error: {error}"), settings)
         return error.exit_code
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
@@ -166,11 +166,11 @@ def run(arguments: Sequence[str]) -> int:
 def _report(message: str, settings: Settings) -> None:
     if settings.debug:
         traceback.print_exc()
-    click.echo(_with_flags(" ".join(message.split("\n"))), err=True)
+    click.echo(" ".join(message.split("\n")), err=True)
 
 
-def _with_flags(message: str) -> str:
-    """Shows the parameters that the library names as flags."""
+def with_flags(message: str) -> str:
+    """Returns a message with the parameters that the library names as flags."""
     return render(message, _flags()) if "`" in message else message
 
 

@@ -19,8 +19,10 @@ class TerminalProgress:
     """Steps as lines on stderr; on a terminal also a spinner or a bar, which goes when the step has ended."""
 
     def stage(self, text: str) -> None:
-        """Prints a line."""
-        click.echo(text, err=True)
+        """Prints a line, with flags where the library names parameters."""
+        from fcn_deploy.cli.app import with_flags
+
+        click.echo(with_flags(text), err=True)
 
     @contextmanager
     def working(self, text: str) -> Iterator[None]:

@@ -17,11 +17,12 @@ from fcn_deploy.cli.options.types import PATH
 @json_option
 def command(model: Path, output: Path, as_json: bool) -> None:
     """Simplify an exported MODEL with onnxsim, and check that it gives the same results."""
-    from fcn_deploy.graph.model import load_exported
     from fcn_deploy.workflows.exporting import simplify
-    from fcn_deploy.workflows.parameters import input_file
+    from fcn_deploy.workflows.models import exported_model
+    from fcn_deploy.workflows.parameters import output_file
 
-    original = load_exported(input_file(model))
+    output_file(output, (".onnx",), reads=(model,))  # before the model is read
+    original = exported_model(model)
     simplified = simplify(original, output=output, progress=TerminalProgress())
     before, after = len(original.graph), len(simplified.graph)
     if as_json:

@@ -125,4 +125,6 @@ def find_images(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
     others = [path.name for path in found if not is_image(path)]
     if others:
         raise InputError("not images", got=listed(others))
+    if not found:
+        raise InputError("no images", got="nothing", expected="files, folders or patterns")
     return tuple(found)

@@ -98,7 +98,7 @@ class OnnxRuntimeBackend(Closable):
         profile_prefix: StrPath | None = None,
     ) -> None:
         what = "the model" if isinstance(model, bytes) else str(model)
-        RuntimeOptions(threads=threads, provider=provider, device=device).check_taken({what: "onnx"})
+        RuntimeOptions(threads=threads, provider=provider, device=device).check_taken([(what, "onnx")])
         options = _session_options(threads, simulate_quantization, optimized_path)
         if profile_prefix is not None:
             options.enable_profiling = True

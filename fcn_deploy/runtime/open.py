@@ -38,7 +38,7 @@ def open_backend(engine: StrPath, options: RuntimeOptions = _DEFAULTS, *, flavor
             expected="a name that ends in .onnx, .engine or .plan",
             fix="for a checkpoint, write pytorch: before its path",
         )
-    options.check_taken({str(path): kind})
+    options.check_taken([(str(path), kind)])
     if options.tile is not None:
         raise UsageError("`tile` is for a Segmenter, not for a backend", got=options.tile, fix="leave it out")
     if kind == "plan":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -81,19 +81,21 @@ class RuntimeOptions:
         """Returns the options that a kind of file takes; every other one has its default value."""
         return self.only(self.taken_by(kind))
 
-    def check_taken(self, kinds: Mapping[str, Kind]) -> None:
+    def check_taken(self, files: Sequence[tuple[str, Kind]]) -> None:
         """Checks that every option that was asked for is taken by at least one of the files to open.
 
         Args:
-            kinds: The files: what an error message calls each, and its kind.
+            files: What an error message calls each, and its kind.
 
         Raises:
             UsageError: No file takes an option; the message names the option and what takes it.
         """
-        taken = {option for kind in kinds.values() for option in self.taken_by(kind)}
+        taken = {option for _, kind in files for option in self.taken_by(kind)}
         for option in self.asked:
             if option not in taken:
-                raise UsageError(f"`{option}` is for {_TAKERS[option]}", got=", ".join(kinds), fix="leave it out")
+                raise UsageError(
+                    f"`{option}` is for {_TAKERS[option]}", got=", ".join(name for name, _ in files), fix="leave it out"
+                )
 
 
 def kind_of(engine: StrPath) -> Kind:

@@ -20,7 +20,7 @@ from fcn_deploy.installation import install_command
 from fcn_deploy.progress import Progress
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.runtime.tensorrt.driver import Gpu, find_gpus
-from fcn_deploy.runtime.tensorrt.flavor import BUILDERS, Flavor, find_flavor
+from fcn_deploy.runtime.tensorrt.flavor import BUILDERS, FLAVORS, Flavor, find_flavor
 from fcn_deploy.workflows.parameters import check_suffix
 
 AUTO = "auto"
@@ -110,6 +110,9 @@ def choose_backend(
         DependencyError: No backend that `auto` may take for this suffix can build on this machine.
         UsageError: The suffix does not fit the backend, or the backend is unknown.
     """
+    if requested not in (AUTO, OnnxRuntimeBackend.name, SIMULATION, *FLAVORS):
+        expected = ", ".join((AUTO, OnnxRuntimeBackend.name, SIMULATION, *(flavor.name for flavor in BUILDERS)))
+        raise UsageError("unknown `backend`", got=repr(requested), expected=expected)
     of_onnx = requested in (OnnxRuntimeBackend.name, SIMULATION, AUTO)
     of_plans = requested not in (OnnxRuntimeBackend.name, SIMULATION)
     if output is not None:
@@ -117,7 +120,7 @@ def choose_backend(
     if requested in (OnnxRuntimeBackend.name, SIMULATION):
         return requested
     if requested != AUTO:
-        return find_flavor(requested).name
+        return requested
     if output is None or output.suffix in _ONNX:
         reason = "nothing is written" if output is None else f"{output.name} ends in {output.suffix}"
         progress.stage(f"backend: {OnnxRuntimeBackend.name}, because {reason}")

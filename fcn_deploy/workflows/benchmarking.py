@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from fcn_deploy.reporting.siblings import Siblings, find_siblings
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
-from fcn_deploy.workflows.parameters import image_shape, padding
-from fcn_deploy.workflows.references import NetCode, Runnable, name_of, opened
+from fcn_deploy.workflows.parameters import image_shape, padding, percentiles
+from fcn_deploy.workflows.references import NetCode, Runnable, key_of, name_of, opened
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,14 +62,14 @@ class Benchmark:
 
 
 def benchmark(
-    engines: Sequence[Runnable] | Runnable,
+    engines: Iterable[Runnable] | Runnable,
     *,
     shape: str | ImageShape,
     vs: Runnable | None = None,
     warmup: float = 200,
     duration: float = 3,
     iterations: int = 10,
-    percentile: Sequence[float] = (90, 95, 99),
+    percentile: Sequence[float] | float = (90, 95, 99),
     model: str | None = None,
     size_divisor: int | None = None,
     pad_mode: PadMode | None = None,
@@ -108,7 +108,7 @@ def benchmark(
         >>> import fcn_deploy as fd
         >>> times = fd.benchmark(["fcn8s.int8.onnx", "fcn8s.onnx"], shape="512x512", threads=2)
     """
-    config = BenchmarkConfig(warmup, duration, iterations, tuple(percentile))
+    config = BenchmarkConfig(warmup, duration, iterations, percentiles(percentile))
     wanted = image_shape(shape)
     contestants = _distinct([*([vs] if vs is not None else []), *_listed(engines)])
     code = NetCode(model, padding(model, size_divisor, pad_mode))
@@ -126,15 +126,16 @@ def benchmark(
     return Benchmark(wanted, threads, tuple(timings), tuple(siblings), config.percentiles)
 
 
-def _listed(engines: Sequence[Runnable] | Runnable) -> Sequence[Runnable]:
-    if isinstance(engines, str) or not isinstance(engines, Sequence):
-        return [engines]
-    return engines
+def _listed(engines: Iterable[Runnable] | Runnable) -> list[Runnable]:
+    listed = list(engines) if isinstance(engines, Iterable) and not isinstance(engines, str) else [engines]
+    if not listed:
+        raise UsageError("benchmark needs engines", got="none", expected="`engines`, one or more")
+    return listed
 
 
-def _distinct(runnables: Sequence[Runnable]) -> list[Runnable]:
+def _distinct(runnables: Iterable[Runnable]) -> list[Runnable]:
     """Returns each engine once."""
-    return list({(each if isinstance(each, str) else id(each)): each for each in runnables}.values())
+    return list({key_of(each): each for each in runnables}.values())
 
 
 def _short_names(runnables: Sequence[Runnable]) -> list[str]:

@@ -19,7 +19,7 @@ from fcn_deploy.engines.tensorrt.profiles import ImageProfile, pair_shapes
 from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluation.gates import Criterion
 from fcn_deploy.files import StrPath, check_writable
-from fcn_deploy.graph.model import ExportedModel, load_exported
+from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.mixed_precision.decision import Decision
 from fcn_deploy.mixed_precision.kernel_tuning import Tuned, tune_kernels
 from fcn_deploy.mixed_precision.method_search import AUTO
@@ -29,14 +29,8 @@ from fcn_deploy.quantization.rounding import Rounding
 from fcn_deploy.workflows.backends import Job, choose_backend
 from fcn_deploy.workflows.calibrating import calibrate, load_ranges
 from fcn_deploy.workflows.decisions import SearchOptions, decide_precisions
-from fcn_deploy.workflows.parameters import (
-    Size,
-    check_distinct,
-    image_folder,
-    image_shape,
-    image_size,
-    input_file,
-)
+from fcn_deploy.workflows.models import exported_model
+from fcn_deploy.workflows.parameters import Size, check_distinct, criterion, image_folder, image_shape, image_size
 
 BackendName = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx", "simulation"]
 Shapes = Sequence[str | ImageShape] | str | ImageShape
@@ -73,7 +67,7 @@ def build_engine(
     timing_cache: StrPath | None = None,
     hardware_compatibility: bool = False,
     version_compatible: bool = False,
-    compute_capability: Sequence[str] = (),
+    compute_capability: Sequence[str] | str = (),
     twin: bool = False,
     log: StrPath | None = None,
     threads: int | None = None,
@@ -140,14 +134,16 @@ def build_engine(
     progress = progress or Silent()
     search = SearchOptions(
         auto=calib_method == AUTO,
-        budget=Criterion.parse(accuracy_budget) if isinstance(accuracy_budget, str) else accuracy_budget,
+        budget=None if accuracy_budget is None else criterion(accuracy_budget, "accuracy_budget"),
         precision_map=None if precision_map is None else Path(precision_map),
         data=None if data is None else image_folder(data),
         labels=None if labels is None else Path(labels),
         ignore_index=ignore_index,
     )
-    source = _RangesSource(precision, calib_data, ranges, calib_method, image_size(calib_size), max_images)
-    tuned_for = image_size(tune)
+    source = _RangesSource(
+        precision, calib_data, ranges, calib_method, image_size(calib_size, "calib_size"), max_images
+    )
+    tuned_for = image_size(tune, "tune")
     _check_int8_only(precision, search, twin)
     if threads is not None and calib_data is None and data is None and tune is None:
         got = "`threads` without `calib_data` or `tune`"
@@ -175,7 +171,9 @@ def build_engine(
         timing_cache=None if timing_cache is None else Path(timing_cache),
         hardware_compatibility=hardware_compatibility,
         version_compatible=version_compatible,
-        compute_capabilities=tuple(compute_capability),
+        compute_capabilities=(compute_capability,)
+        if isinstance(compute_capability, str)
+        else tuple(compute_capability),
     )
     file = None if output is None else Path(output)
     job = Job(choose_backend(backend, file, progress), config, tensorrt, file, None if log is None else Path(log))
@@ -188,7 +186,7 @@ def build_engine(
     for each in jobs:
         _check_files(each, (model, ranges, spec_from))
         each.check()
-    net = _load(model, spec_from)
+    net = exported_model(model, spec_from)
     if is_prequantized(net.copy()):
         source.refuse_for_prequantized(config, search, twin, tune)
     elif precision == "int8":
@@ -335,12 +333,3 @@ def _check_files(job: Job, reads: Sequence[object]) -> None:
         if written is not None:
             outputs = () if job.output is None else (job.output, sidecar_path(job.output))
             check_distinct(written, *reads, *outputs)
-
-
-def _load(model: StrPath | ExportedModel, spec_from: StrPath | ExportedModel | None) -> ExportedModel:
-    if isinstance(model, ExportedModel):
-        return model
-    stated = spec_from
-    if stated is not None and not isinstance(stated, ExportedModel):
-        stated = load_exported(input_file(stated))
-    return load_exported(input_file(model), spec=stated.spec if stated is not None else None)

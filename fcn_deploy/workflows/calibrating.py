@@ -12,9 +12,10 @@ from fcn_deploy.calibration.observer import observe
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.errors import UsageError
 from fcn_deploy.files import StrPath
-from fcn_deploy.graph.model import ExportedModel, load_exported
+from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.progress import Progress, Silent
-from fcn_deploy.workflows.parameters import Size, image_folder, image_size, input_file, output_file
+from fcn_deploy.workflows.models import exported_model
+from fcn_deploy.workflows.parameters import Size, check_max_images, image_folder, image_size, input_file, output_file
 
 _RANDOM_IMAGES = 8
 
@@ -57,7 +58,8 @@ def calibrate(
     file = output_file(output, (".json",), reads=(model,))
     if random_calibration == (calib_data is not None):
         raise UsageError("calibrate needs images", expected="`calib_data`, or `random_calibration=True`, not both")
-    size = image_size(calib_size)
+    check_max_images(max_images)
+    size = image_size(calib_size, "calib_size")
     if calib_data is None:
         if size is None:
             raise UsageError("random calibration needs a size", expected="`calib_size`")
@@ -66,7 +68,7 @@ def calibrate(
     else:
         folder = image_folder(calib_data, max_images=max_images, size=size)
         total, images, what, size = len(folder), iter(folder), "calibrating", folder.size
-    net = model if isinstance(model, ExportedModel) else load_exported(input_file(model))
+    net = exported_model(model)
     shown = progress.track(images, total, what)
     ranges = observe(net, shown, size=size, random=random_calibration, threads=threads)
     if file is not None:

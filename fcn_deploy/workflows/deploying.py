@@ -43,7 +43,18 @@ from fcn_deploy.runtime.options import RuntimeOptions
 from fcn_deploy.workflows.building import build_engine
 from fcn_deploy.workflows.calibrating import calibrate
 from fcn_deploy.workflows.exporting import Variant, export
-from fcn_deploy.workflows.parameters import Size, image_folder, image_size, input_file
+from fcn_deploy.workflows.parameters import (
+    Size,
+    channel_order,
+    check_max_images,
+    gate_options,
+    image_folder,
+    image_size,
+    input_file,
+    padding,
+    percentiles,
+    require_torch,
+)
 from fcn_deploy.workflows.publishing import OutputFiles, publish, require_gates
 from fcn_deploy.workflows.references import PYTORCH, NetCode, Runnable, opened
 from fcn_deploy.workflows.samples import samples
@@ -87,7 +98,7 @@ def deploy(
     warmup: float = 200,
     duration: float = 3,
     iterations: int = 10,
-    percentile: Sequence[float] = (90, 95, 99),
+    percentile: Sequence[float] | float = (90, 95, 99),
     progress: Progress | None = None,
 ) -> Summary:
     """Exports, simplifies, calibrates, builds, verifies and measures in one go.
@@ -135,8 +146,7 @@ def deploy(
         The summary, as in `summary.json`.
 
     Raises:
-        GateError: A gate was missed; `summary.json` says which, and there is no engine in the folder. Its `report` is
-            the summary.
+        GateError: A gate was missed; there is no engine in the folder. Its `report` is the summary, which says which.
         FcnDeployError: A step failed; the folder is as it was.
 
     Example:
@@ -146,20 +156,29 @@ def deploy(
     """
     progress, folder = progress or Silent(), Path(output)
     int8 = int8 or demo
-    config = _DeployConfig(int8, calib_method, io, target_cpu, labels is not None or demo, tuple(_gates(gate)))
-    timing = BenchmarkConfig(warmup, duration, iterations, tuple(percentile))
+    config = _DeployConfig(int8, calib_method, io, target_cpu, labels is not None or demo, tuple(gate_options(gate)))
+    timing = BenchmarkConfig(warmup, duration, iterations, percentiles(percentile))
+    runtime = RuntimeOptions(threads=threads)
+    size = image_size(calib_size, "calib_size")
+    channel_order(color)
+    padding(model, size_divisor, pad_mode)
+    check_max_images(max_images)
+    if demo and any(given is not None for given in (weights, calib_data, data, labels)):
+        raise UsageError("the demo brings its own weights and images", got="`demo` with others")
     if labels is not None and data is None:
         raise UsageError("labels without their images", got="`labels`", expected="`data` and `labels`")
-    if demo:
-        if weights is not None or calib_data is not None or data is not None:
-            raise UsageError("the demo brings its own weights and images", got="`demo` with others")
-        weights, calib_data, data, labels = _demo_inputs(folder, progress)
+    require_torch()
+    if demo:  # written only now that the options have been checked
+        inputs = DemoInputs(folder / "scenes")
+        with progress.working(f"generating street scenes in {inputs.folder}"):
+            inputs.write()
+        weights, calib_data, data, labels = inputs.weights, inputs.calib_data, inputs.data, inputs.labels
     if weights is None or calib_data is None:
         raise UsageError("deploy needs a net and images", expected="`weights` and `calib_data`, or `demo`")
-    calibration = image_folder(calib_data, max_images=max_images, size=image_size(calib_size))
+    checkpoint = input_file(weights)
+    calibration = image_folder(calib_data, max_images=max_images, size=size)
     observed, judged, decided_on = _split(calibration, data, labels, config)
     with output_folder(folder):
-        checkpoint = input_file(weights)
         net = export(
             checkpoint,
             variant=variant,
@@ -182,7 +201,7 @@ def deploy(
         ranges = calibrate(net, observed, threads=threads, progress=progress) if int8 else None
         engines = _build(net, ranges, decided_on, config, threads, progress)
         contestants: list[Runnable] = [*engines.values(), f"{PYTORCH}{checkpoint}"]
-        with opened(contestants, RuntimeOptions(threads=threads), NetCode(model)) as (*candidates, reference):
+        with opened(contestants, runtime, NetCode(model)) as (*candidates, reference):
             spec = net.spec
             truth = samples(
                 *(judged, None if labels is None else Path(labels), "verifying"),
@@ -276,19 +295,6 @@ class _DeployConfig:
         """Returns the options of the builder."""
         method = DEFAULT_METHOD if self.calib_method in (None, AUTO) else str(self.calib_method)
         return BuildConfig(precision, self.io, method, self.target_cpu)
-
-
-def _gates(gate: Sequence[str | GateOption] | str) -> list[GateOption]:
-    listed = [gate] if isinstance(gate, str) else gate
-    return [each if isinstance(each, GateOption) else GateOption.parse(each) for each in listed]
-
-
-def _demo_inputs(output: Path, progress: Progress) -> tuple[Path, Path, Path, Path]:
-    """Generates the demo's inputs; returns weights, calibration images, images to verify on and their labels."""
-    inputs = DemoInputs(output / "scenes")
-    with progress.working(f"generating street scenes in {inputs.folder}"):
-        inputs.write()
-    return inputs.weights, inputs.calib_data, inputs.data, inputs.labels
 
 
 def _split(

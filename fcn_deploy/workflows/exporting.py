@@ -9,10 +9,11 @@ from fcn_deploy.artifacts.geometry import PadMode
 from fcn_deploy.artifacts.normalization import Triple
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.files import StrPath
-from fcn_deploy.graph.model import ExportedModel, load_exported
+from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-from fcn_deploy.workflows.parameters import image_shape, input_file, output_file, padding
+from fcn_deploy.workflows.models import exported_model
+from fcn_deploy.workflows.parameters import channel_order, image_shape, input_file, output_file, padding, triple
 
 if TYPE_CHECKING:
     from fcn_deploy.models.load import Net
@@ -85,6 +86,8 @@ def export(
     file = output_file(output, _ONNX, reads=(weights, class_names))
     padded = padding(model, size_divisor, pad_mode)
     fixed = None if shape is None else image_shape(shape)
+    order = channel_order(color)
+    mean, std = triple(mean, "mean"), triple(std, "std")
     checkpoint = input_file(weights)
     # Imported here: a machine that builds engines from an exported model need not have torch.
     with progress.working("loading PyTorch"):
@@ -96,7 +99,7 @@ def export(
         num_classes=num_classes,
         class_names=None if class_names is None else input_file(class_names),
         ignore_index=ignore_index,
-        color="BGR" if color == "bgr" else "RGB" if color == "rgb" else None,
+        color=order,
         scale=scale,
         mean=mean,
         std=std,
@@ -158,7 +161,7 @@ def simplify(
 
     progress = progress or Silent()
     file = output_file(output, _ONNX, reads=(model,))
-    original = model if isinstance(model, ExportedModel) else load_exported(input_file(model))
+    original = exported_model(model)
     with progress.working(f"simplifying {original.spec.variant}"):
         content = run_onnxsim(onnx.load_model_from_string(original.content)).SerializeToString()
     with OnnxRuntimeBackend(original.content) as reference, OnnxRuntimeBackend(content) as candidate:

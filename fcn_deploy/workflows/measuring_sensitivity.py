@@ -11,13 +11,14 @@ from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.engines.config import DEFAULT_METHOD, Base, BuildConfig, TargetCpu
 from fcn_deploy.errors import UsageError
 from fcn_deploy.files import StrPath, write_bytes, write_json
-from fcn_deploy.graph.model import ExportedModel, load_exported
+from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.mixed_precision.candidates import Candidates
 from fcn_deploy.mixed_precision.damage import Sensitivity, measure_sensitivity
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.reporting.plots import FORMATS, sensitivity_plot
 from fcn_deploy.workflows.calibrating import load_ranges
-from fcn_deploy.workflows.parameters import check_distinct, image_folder, input_file, output_file
+from fcn_deploy.workflows.models import exported_model
+from fcn_deploy.workflows.parameters import check_distinct, image_folder, output_file
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def sensitivity(
     if observed.data.random:
         _log.warning("the ranges were observed on noise, not on images")
     images = list(image_folder(data, max_images=max_images))
-    net = model if isinstance(model, ExportedModel) else load_exported(input_file(model))
+    net = exported_model(model)
     candidates = Candidates(net, observed, config, backend, base or "fp16")
     found = measure_sensitivity(candidates, images, threads=threads, progress=progress or Silent())
     if written is not None:

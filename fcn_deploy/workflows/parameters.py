@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import importlib.util
+import operator
 import os
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from fcn_deploy.artifacts.geometry import Padding, PadMode
+from fcn_deploy.artifacts.normalization import Color, Triple
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.data.folders import ImageFolder
-from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.errors import DependencyError, InputError, UsageError
+from fcn_deploy.evaluation.gates import EXAMPLES, Criterion, GateOption
 from fcn_deploy.files import StrPath, check_writable
+from fcn_deploy.installation import install_command
 
 Size: TypeAlias = tuple[int, int]
 
 
 def input_file(path: StrPath) -> Path:
-    """Returns the path of a file to read, checked before work starts.
+    """Returns a path that is to be read, checked before work starts; a pipe will do.
 
     Raises:
-        InputError: The file does not exist, or is a folder.
+        InputError: There is no such file, it is a folder, or its folder may not be looked into.
     """
     file = Path(path)
-    if not file.is_file():
-        raise InputError(f"cannot read {file}", got="a folder" if file.is_dir() else "no such file")
+    try:
+        is_folder = stat.S_ISDIR(file.stat().st_mode)
+    except FileNotFoundError as error:
+        raise InputError(f"cannot read {file}", got="no such file") from error
+    except OSError as error:  # no permission, a name that is too long, a link to itself
+        raise InputError(f"cannot read {file}", got=error.strerror or str(error)) from error
+    if is_folder:
+        raise InputError(f"cannot read {file}", got="a folder")
     return file
 
 
@@ -71,52 +83,164 @@ def check_distinct(output: StrPath, *inputs: object) -> None:
         raise UsageError("the output would replace an input", got=os.fspath(output), fix="give it another name")
 
 
-def image_shape(shape: str | ImageShape) -> ImageShape:
-    """Returns the shape that `NxHxW` or `HxW` stands for.
+def image_shape(shape: str | ImageShape | Sequence[int], name: str = "shape") -> ImageShape:
+    """Returns the shape that `NxHxW` or `HxW` stands for, as text or as integers.
+
+    Args:
+        shape: The shape.
+        name: The parameter that it is the value of.
 
     Raises:
         UsageError: It is neither.
     """
-    return shape if isinstance(shape, ImageShape) else ImageShape.parse(shape)
+    if isinstance(shape, ImageShape):
+        return shape
+    try:
+        if isinstance(shape, str):
+            return ImageShape.parse(shape)
+        sizes = [operator.index(size) for size in shape]
+        if len(sizes) in (2, 3):
+            return ImageShape(*([1] * (3 - len(sizes))), *sizes)
+    except (TypeError, InputError, UsageError):
+        pass
+    expected = "NxHxW or HxW, such as 4x512x512 or 360x480"
+    raise UsageError(f"bad shape in `{name}`", got=repr(shape), expected=expected)
 
 
-def image_size(size: str | Size | None) -> Size | None:
+def image_size(size: str | Size | None, name: str) -> Size | None:
     """Returns [height, width] of `HxW`, or of two integers.
+
+    Args:
+        size: The size; None stays None.
+        name: The parameter that it is the value of.
 
     Raises:
         UsageError: It is neither.
     """
     if size is None:
         return None
-    if isinstance(size, str):
-        if size.count("x") != 1:
-            raise UsageError("bad size", got=repr(size), expected="HxW, such as 360x480")
-        shape = ImageShape.parse(size)
-    else:
-        height, width = size
-        shape = ImageShape(1, height, width)
+    try:
+        height, width = size.split("x") if isinstance(size, str) else size
+        shape = ImageShape(1, _whole(height), _whole(width))
+    except (TypeError, ValueError, InputError) as error:
+        expected = "HxW, such as 360x480"
+        raise UsageError(f"bad size in `{name}`", got=repr(size), expected=expected) from error
     return shape.height, shape.width
+
+
+def _whole(number: str | int) -> int:
+    return int(number) if isinstance(number, str) else operator.index(number)
+
+
+def triple(values: Sequence[float] | None, name: str) -> Triple | None:
+    """Returns three numbers, one for each channel; None stays None.
+
+    Raises:
+        UsageError: They are not.
+    """
+    if values is None:
+        return None
+    try:
+        first, second, third = (float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"bad `{name}`", got=repr(values), expected="three numbers") from error
+    return first, second, third
+
+
+def channel_order(color: str | None) -> Color | None:
+    """Returns `RGB` or `BGR`, however it is written; None stays None.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if color is None:
+        return None
+    orders: dict[str, Color] = {"rgb": "RGB", "bgr": "BGR"}
+    found = orders.get(str(color).lower())
+    if found is None:
+        raise UsageError("unknown `color`", got=repr(color), expected="rgb or bgr")
+    return found
+
+
+def criterion(value: str | Criterion, name: str) -> Criterion:
+    """Returns a measure and its limit, as text or as an object.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if isinstance(value, Criterion):
+        return value
+    if not isinstance(value, str):
+        raise UsageError(f"bad `{name}`", got=repr(value), expected=EXAMPLES)
+    return Criterion.parse(value)
+
+
+def gate_options(gate: Sequence[str | GateOption | Criterion] | str | GateOption | Criterion) -> list[GateOption]:
+    """Returns gates as they are asked for: one or several, as text or as objects.
+
+    Raises:
+        UsageError: One is not a gate.
+    """
+    listed = [gate] if isinstance(gate, str | GateOption | Criterion) else list(gate)
+    return [_gate_option(each) for each in listed]
+
+
+def _gate_option(gate: str | GateOption | Criterion) -> GateOption:
+    if isinstance(gate, GateOption):
+        return gate
+    if isinstance(gate, Criterion):
+        return GateOption(gate)
+    if not isinstance(gate, str):
+        raise UsageError("bad `gate`", got=repr(gate), expected="text such as agreement>=98%, or a GateOption")
+    return GateOption.parse(gate)
 
 
 def image_folder(
     images: StrPath | ImageFolder, *, max_images: int | None = None, size: Size | None = None
 ) -> ImageFolder:
-    """Returns the images of a folder; an ImageFolder stays what it is.
+    """Returns the images of a folder.
 
     Args:
         images: A folder, or one that has been opened.
         max_images: At most so many, evenly spread; at least 1.
-        size: [height, width] to resize them to.
+        size: [height, width] to resize them to; None leaves the size of a folder that has been opened.
 
     Raises:
-        InputError: The folder does not exist, or has no images.
+        InputError: There is no such folder, or it has no images.
         UsageError: `max_images` is less than 1.
     """
-    if max_images is not None and max_images < 1:
-        raise UsageError("bad `max_images`", got=max_images, expected="1 or more")
-    if isinstance(images, ImageFolder):
-        return images
-    return ImageFolder.open(Path(images), max_images=max_images, size=size)
+    check_max_images(max_images)
+    if not isinstance(images, ImageFolder):
+        return ImageFolder.open(Path(images), max_images=max_images, size=size)
+    paths = images.paths
+    if max_images is not None and max_images < len(paths):
+        paths = tuple(paths[index * len(paths) // max_images] for index in range(max_images))
+    return ImageFolder(paths, size or images.size)
+
+
+def percentiles(percentile: Sequence[float] | float) -> tuple[float, ...]:
+    """Returns percentiles, of which there may be one alone."""
+    return (percentile,) if isinstance(percentile, int | float) else tuple(percentile)
+
+
+def check_max_images(max_images: int | None) -> None:
+    """Checks a number of images.
+
+    Raises:
+        UsageError: It is not an integer of at least 1.
+    """
+    if max_images is not None and not (isinstance(max_images, int) and max_images >= 1):
+        raise UsageError("bad `max_images`", got=repr(max_images), expected="1 or more")
+
+
+def require_torch() -> None:
+    """Checks, before work starts, that PyTorch is installed.
+
+    Raises:
+        DependencyError: It is not.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise DependencyError("torch is not installed", fix=install_command("host"))
 
 
 def padding(model: str | None, size_divisor: int | None, pad_mode: PadMode | None) -> Padding | None:

@@ -93,7 +93,7 @@ def predict(
     paths = find_images(inputs)
     folder = Path(output)
     targets = _targets(paths, kinds, folder)
-    size = image_size(tile)
+    size = image_size(tile, "tile")
     code = NetCode(model, padding(model, size_divisor, pad_mode))
     runtime = RuntimeOptions(
         threads=threads, provider=provider, device=device, allow_host_code=allow_host_code, tile=size

@@ -13,10 +13,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 from fcn_deploy.artifacts.geometry import Padding
+from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.errors import UsageError
 from fcn_deploy.files import StrPath
 from fcn_deploy.runtime import Segmenter
+from fcn_deploy.runtime.backend import Backend
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.runtime.options import Kind, RuntimeOptions, kind_of
 
@@ -69,15 +71,15 @@ def opened(
     """
     options, code = options or RuntimeOptions(), code or NetCode()
     _check_code(runnables, code)
-    options.check_taken({name_of(each): _kind(each) for each in runnables})
+    options.check_taken([(name_of(each), _kind(each)) for each in runnables])
     segmenters: dict[object, Segmenter] = {}
     with ExitStack() as stack:
         for runnable in sorted(runnables, key=is_checkpoint):
-            if _key(runnable) not in segmenters:
+            if key_of(runnable) not in segmenters:
                 first = next(iter(segmenters.values()), None)
                 segmenter = _open(runnable, options.for_kind(_kind(runnable)), code, first)
-                segmenters[_key(runnable)] = stack.enter_context(segmenter)
-        yield [segmenters[_key(runnable)] for runnable in runnables]
+                segmenters[key_of(runnable)] = stack.enter_context(segmenter)
+        yield [segmenters[key_of(runnable)] for runnable in runnables]
 
 
 def name_of(runnable: Runnable) -> str:
@@ -91,7 +93,7 @@ def name_of(runnable: Runnable) -> str:
 
 def is_checkpoint(runnable: Runnable) -> bool:
     """Returns whether something is a checkpoint to be run in PyTorch."""
-    return isinstance(runnable, str) and runnable.startswith(PYTORCH)
+    return isinstance(runnable, str | os.PathLike) and os.fspath(runnable).startswith(PYTORCH)
 
 
 def _is_exported(runnable: Runnable) -> TypeIs[ExportedModel]:
@@ -100,7 +102,8 @@ def _is_exported(runnable: Runnable) -> TypeIs[ExportedModel]:
     return module is not None and isinstance(runnable, module.ExportedModel)
 
 
-def _key(runnable: Runnable) -> object:
+def key_of(runnable: Runnable) -> object:
+    """Returns what two of them share if they are the same: a path, or the object itself."""
     return os.fspath(runnable) if isinstance(runnable, str | os.PathLike) else id(runnable)
 
 
@@ -119,7 +122,7 @@ def _kind(runnable: Runnable) -> Kind:
 
 def _open(runnable: Runnable, options: RuntimeOptions, code: NetCode, first: Segmenter | None) -> Segmenter:
     if _is_exported(runnable):
-        return Segmenter(_backend(runnable.content, options), spec=runnable.spec, tile=options.tile)
+        return _segmenter(_backend(runnable.content, options), runnable.spec, options)
     if isinstance(runnable, Engine):
         return _open_engine(runnable, options)
     if is_checkpoint(runnable):
@@ -129,7 +132,7 @@ def _open(runnable: Runnable, options: RuntimeOptions, code: NetCode, first: Seg
 
 def _open_engine(engine: Engine, options: RuntimeOptions) -> Segmenter:
     if _kind(engine) == "onnx":
-        segmenter = Segmenter(_backend(engine.data, options), spec=engine.sidecar.spec, tile=options.tile)
+        segmenter = _segmenter(_backend(engine.data, options), engine.sidecar.spec, options)
         segmenter.sidecar = engine.sidecar
         return segmenter
     # A plan is opened as on the device, from a file whose sidecar is checked first.
@@ -137,6 +140,15 @@ def _open_engine(engine: Engine, options: RuntimeOptions) -> Segmenter:
         plan = Path(folder, "engine.plan")
         engine.save(plan)
         return Segmenter.open(plan, options)
+
+
+def _segmenter(backend: Backend, spec: ModelSpec, options: RuntimeOptions) -> Segmenter:
+    """Returns the segmenter of a backend, which is closed if they do not fit."""
+    try:
+        return Segmenter(backend, spec=spec, tile=options.tile)
+    except BaseException:
+        backend.close()
+        raise
 
 
 def _backend(content: bytes, options: RuntimeOptions) -> OnnxRuntimeBackend:
@@ -160,4 +172,4 @@ def _open_checkpoint(weights: Path, options: RuntimeOptions, code: NetCode, comp
             "the engine's net is padded in another way", got=code.padding, expected=padding, fix="leave it out"
         )
     backend = TorchBackend(net.module, net.spec.num_classes, threads=options.threads)
-    return Segmenter(backend, spec=net.spec, tile=options.tile)
+    return _segmenter(backend, net.spec, options)

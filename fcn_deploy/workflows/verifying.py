@@ -17,7 +17,7 @@ from fcn_deploy.files import StrPath
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
-from fcn_deploy.workflows.parameters import image_folder, padding
+from fcn_deploy.workflows.parameters import gate_options, image_folder, padding
 from fcn_deploy.workflows.references import PYTORCH, NetCode, Runnable, name_of, opened
 from fcn_deploy.workflows.samples import samples
 
@@ -138,7 +138,7 @@ def verify(
     against = f"{PYTORCH}{os.fspath(weights)}" if weights is not None else reference
     assert against is not None
     images = image_folder(data, max_images=max_images)
-    options = [each if isinstance(each, GateOption) else GateOption.parse(each) for each in _listed(gate)]
+    options = gate_options(gate)
     code = NetCode(model, padding(model, size_divisor, pad_mode))
     runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
     with opened((engine, against), runtime, code) as (candidate, compared):
@@ -158,7 +158,3 @@ def verify(
         result=check_gate(precision, parity, criteria=criteria),
         noise=bool(calibration and calibration.get("random")),
     )
-
-
-def _listed(gate: Sequence[str | GateOption] | str) -> Sequence[str | GateOption]:
-    return [gate] if isinstance(gate, str) else gate

@@ -99,3 +99,8 @@ def test_a_warning_in_mid_work_stands_on_a_line_of_its_own(take_stderr, monkeypa
     assert capsys.readouterr().out == "a result\n"
     (line,) = [line for line in terminal.getvalue().splitlines() if "beware" in line]
     assert line.rpartition("\x1b[2K")[2] == "warning: beware", "the spinner's line is cleared before"
+
+
+def test_a_line_of_progress_names_flags(capsys):
+    TerminalProgress().stage('no images are held out: `calib_method="auto"`')
+    assert capsys.readouterr().err == "no images are held out: --calib-method auto\n"

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 import fcn_deploy
-from fcn_deploy.cli.app import _flags, _with_flags
+from fcn_deploy.cli.app import _flags, with_flags
 
 PACKAGE = Path(fcn_deploy.__file__).parent
 
@@ -26,12 +26,12 @@ PACKAGE = Path(fcn_deploy.__file__).parent
     ],
 )
 def test_a_parameter_becomes_the_flag_of_the_command_line(parameter, flag):
-    assert _with_flags(f"bad; fix: add {parameter}, please") == f"bad; fix: add {flag}, please"
+    assert with_flags(f"bad; fix: add {parameter}, please") == f"bad; fix: add {flag}, please"
 
 
 def test_what_is_no_option_stays_as_it_is():
     for text in ("no `image` here", "`spec=spec`", "plain", "a ` alone"):
-        assert _with_flags(text) == text
+        assert with_flags(text) == text
 
 
 def test_every_flag_is_found():

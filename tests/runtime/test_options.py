@@ -63,8 +63,8 @@ def test_each_kind_of_file_takes_its_own_options(kind, provider, taken):
 
 
 def test_an_option_that_one_of_several_files_takes_is_accepted():
-    ALL.check_taken({"a.onnx": "onnx", "b.engine": "plan"})
-    RuntimeOptions().check_taken({})
+    ALL.check_taken([("a.onnx", "onnx"), ("b.engine", "plan")])
+    RuntimeOptions().check_taken([])
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_an_option_that_one_of_several_files_takes_is_accepted():
 )
 def test_an_option_that_no_file_takes_is_a_usage_error(options, kinds, words):
     with pytest.raises(UsageError, match=re.escape(words)):
-        RuntimeOptions(**options).check_taken(kinds)
+        RuntimeOptions(**options).check_taken(list(kinds.items()))
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,15 @@ def test_a_gate_that_cannot_be_judged_is_refused_at_once(tmp_path, gate, options
         deploy(tmp_path, tmp_path, tmp_path, gate=gate, **options)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [("--threads", "0"), ("--calib-size", "0x4"), ("--size-divisor", "8"), ("--max-images", "0"), ("--labels", "d")],
+)
+def test_the_demo_generates_nothing_for_options_that_are_wrong(options, tmp_path):
+    assert run(["deploy", "--demo", *options, "-o", str(tmp_path / "out")]) == 2
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_demo_generates_nothing_for_a_gate_that_cannot_be_judged(tmp_path, capsys):
     assert run(["deploy", "--demo", "--gate", "fp16:agreement>=98%", "-o", str(tmp_path / "out")]) == 2
     assert "got fp16:agreement>=98%" in capsys.readouterr().err

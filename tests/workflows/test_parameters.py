@@ -1,9 +1,11 @@
 """Python and the command line are the same thing: every option is a parameter, with the same name and default."""
 
 import inspect
+import os
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 
 import fcn_deploy
@@ -11,7 +13,25 @@ from fcn_deploy.artifacts.geometry import Padding
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.cli.app import _COMMANDS, cli
 from fcn_deploy.errors import InputError, UsageError
-from fcn_deploy.workflows.parameters import image_folder, image_shape, image_size, output_file, padding
+from fcn_deploy.evaluation.gates import Criterion, GateOption
+from fcn_deploy.graph.model import load_exported
+from fcn_deploy.workflows.benchmarking import benchmark
+from fcn_deploy.workflows.exporting import export
+from fcn_deploy.workflows.models import exported_model
+from fcn_deploy.workflows.parameters import (
+    channel_order,
+    criterion,
+    gate_options,
+    image_folder,
+    image_shape,
+    image_size,
+    input_file,
+    output_file,
+    padding,
+    percentiles,
+    triple,
+)
+from fcn_deploy.workflows.references import is_checkpoint, opened
 
 FUNCTIONS = {command: module.replace("-", "_") for command, module in _COMMANDS.items()}
 # What only a terminal has: where to print, and what the caller of a function listens with.
@@ -65,19 +85,90 @@ def _default(option):
 def test_shapes_and_sizes_are_taken_as_text_or_as_they_are():
     assert image_shape("4x512x256") == ImageShape(4, 512, 256)
     assert image_shape(ImageShape(1, 2, 3)) == ImageShape(1, 2, 3)
-    assert image_size("360x480") == image_size((360, 480)) == (360, 480)
-    assert image_size(None) is None
-    for bad in ("4x5x6", "360", "0x4", "a"):
-        with pytest.raises(UsageError):
-            image_size(bad)
+    assert image_size("360x480", "tile") == image_size((360, 480), "tile") == (360, 480)
+    assert image_size(None, "tile") is None
+    for bad in ("4x5x6", "360", "0x4", "a", 5, (1.5, 2), (0, 3), [2]):
+        with pytest.raises(UsageError, match="`tile`"):
+            image_size(bad, "tile")
+    for bad in ("4x5x6x7", 5, (1.5, 2), (0, 3), [2]):
+        with pytest.raises(UsageError, match="`shape`"):
+            image_shape(bad)
 
 
 def test_folders_are_taken_as_text_as_paths_and_opened(photo_folder):
     folder = image_folder(str(photo_folder), max_images=3)
     assert folder == image_folder(Path(photo_folder), max_images=3)
-    assert image_folder(folder) is folder
+    assert image_folder(folder) == folder
+    assert len(image_folder(folder, max_images=2)) == 2
+    assert image_folder(folder, size=(8, 9)).size == (8, 9)
     with pytest.raises(UsageError, match="max_images"):
         image_folder(photo_folder, max_images=0)
+
+
+def test_a_pipe_is_a_file_to_read_and_a_folder_is_not(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert input_file(tmp_path / "pipe") == tmp_path / "pipe"
+    for path, got in ((tmp_path, "a folder"), (tmp_path / "none", "no such file"), (tmp_path / ("n" * 300), "long")):
+        with pytest.raises(InputError, match=got):
+            input_file(path)
+
+
+def test_the_channel_order_is_taken_however_it_is_written_and_nothing_else():
+    assert channel_order("bgr") == channel_order("BGR") == "BGR"
+    assert channel_order("rgb") == "RGB"
+    assert channel_order(None) is None
+    with pytest.raises(UsageError, match=r"`color`.*'grb'"):
+        channel_order("grb")
+
+
+def test_three_numbers_are_one_for_each_channel():
+    assert triple((1, 2, np.float32(3)), "mean") == (1.0, 2.0, 3.0)
+    for bad in ((1, 2), 5, ("a", 2, 3), (1, 2, 3, 4)):
+        with pytest.raises(UsageError, match="bad `mean`"):
+            triple(bad, "mean")
+
+
+def test_gates_are_taken_one_or_several_as_text_or_as_objects():
+    gate = Criterion("agreement", 0.98)
+    assert gate_options("agreement>=98%") == gate_options([gate]) == gate_options(gate) == [GateOption(gate)]
+    assert len(gate_options(("agreement>=98%", GateOption(gate)))) == 2
+    with pytest.raises(UsageError, match="bad `gate`"):
+        gate_options([5])
+    with pytest.raises(UsageError, match="bad `accuracy_budget`"):
+        criterion(0.98, "accuracy_budget")
+
+
+def test_percentiles_may_be_one():
+    assert percentiles(99) == (99,)
+    assert percentiles([90, 99.9]) == (90, 99.9)
+
+
+def test_a_loaded_model_has_its_spec(exported):
+    model = load_exported(exported("fcn8s"))
+    assert exported_model(model) is model
+    with pytest.raises(UsageError, match="`spec_from`"):
+        exported_model(model, model)
+
+
+def test_export_refuses_an_unknown_channel_order_before_it_reads(tmp_path):
+    with pytest.raises(UsageError, match="`color`"):
+        export(tmp_path / "none.pth", color="BGRA")
+
+
+def test_a_path_may_name_a_checkpoint_too():
+    assert is_checkpoint("pytorch:fcn8s.pth")
+    assert is_checkpoint(Path("pytorch:fcn8s.pth"))
+    assert not is_checkpoint("fcn8s.onnx")
+
+
+def test_an_engine_that_is_named_twice_is_opened_once(exported):
+    with opened([str(exported("fcn8s")), exported("fcn8s")]) as (first, second):
+        assert first is second
+
+
+def test_benchmark_needs_engines():
+    with pytest.raises(UsageError, match="needs engines"):
+        benchmark([], shape="64x64")
 
 
 def test_padding_needs_a_divisor_and_a_net_of_ones_own():

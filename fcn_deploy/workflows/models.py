@@ -1,0 +1,27 @@
+"""Exported models, in the forms in which users name them."""
+
+from __future__ import annotations
+
+from fcn_deploy.errors import UsageError
+from fcn_deploy.files import StrPath
+from fcn_deploy.graph.model import ExportedModel, load_exported
+from fcn_deploy.workflows.parameters import input_file
+
+
+def exported_model(model: StrPath | ExportedModel, spec_from: StrPath | ExportedModel | None = None) -> ExportedModel:
+    """Returns an exported model, which is read if it is a file.
+
+    Args:
+        model: A file, or what `export` or `load_exported` gave.
+        spec_from: The model that the file was made of, by a tool that left out its spec; else None.
+
+    Raises:
+        InputError: A file cannot be read, or is not an exported model.
+        UsageError: `spec_from` for a model that is loaded, or that has another spec of its own.
+    """
+    if isinstance(model, ExportedModel):
+        if spec_from is not None:
+            raise UsageError("a model that is loaded has its spec", got="`spec_from`", fix="leave it out")
+        return model
+    stated = None if spec_from is None else exported_model(spec_from).spec
+    return load_exported(input_file(model), spec=stated)
