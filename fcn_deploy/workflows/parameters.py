@@ -99,7 +99,7 @@ def image_size(size: str | Size | None) -> Size | None:
 
 
 def image_folder(
-    images: StrPath | ImageFolder, *, max_images: int | None = None, size: Size | None = None
+    images: StrPath | ImageFolder, *, max_images: int | None = None, size: Size | None = None, recursive: bool = False
 ) -> ImageFolder:
     """Returns the images of a folder; an ImageFolder stays what it is.
 
@@ -107,6 +107,7 @@ def image_folder(
         images: A folder, or one that has been opened.
         max_images: At most so many, evenly spread; at least 1.
         size: [height, width] to resize them to.
+        recursive: Whether sub-folders are searched too.
 
     Raises:
         InputError: The folder does not exist, or has no images.
@@ -116,7 +117,7 @@ def image_folder(
         raise UsageError("bad `max_images`", got=max_images, expected="1 or more")
     if isinstance(images, ImageFolder):
         return images
-    return ImageFolder.open(Path(images), max_images=max_images, size=size)
+    return ImageFolder.open(Path(images), max_images=max_images, size=size, recursive=recursive)
 
 
 def padding(model: str | None, size_divisor: int | None, pad_mode: PadMode | None) -> Padding | None:

@@ -27,8 +27,8 @@ def test_names_and_colours_are_read_and_a_class_without_a_colour_gets_the_defaul
     [
         ("a\nb\n", "got 2 names; expected 3"),
         ("a\nb\nc\nd\n", "got 4 names; expected 3"),
-        ("a,1,2\nb\nc\n", "class 1: bad colour"),
-        ("b\na,red,0,0\nc\n", "class 2: bad colour"),
+        ("a,1,2\nb\nc\n", "line 1: bad colour"),
+        ("b\na,red,0,0\nc\n", "line 2: bad colour"),
         (b"\xff\xfe\x00\x80", "not a text file"),
     ],
 )
