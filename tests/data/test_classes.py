@@ -66,7 +66,7 @@ def test_separators_and_headers_are_understood(classes, text):
 
 
 def test_names_alone_may_have_a_header_and_any_characters(classes):
-    assert read_class_names(classes("name\nнебо\n[/b]\nпуть; дорога\n"), 3)[0] == ("небо", "[/b]", "путь; дорога")
+    assert read_class_names(classes("name\nStraße\n[/b]\n歩道; 道路\n"), 3)[0] == ("Straße", "[/b]", "歩道; 道路")
     assert read_class_names(classes("label\nsky\n"), 2)[0] == ("label", "sky")
 
 

@@ -196,3 +196,18 @@ def test_an_image_turned_by_exif_whose_truth_is_not_names_both(perfect, tmp_path
             image.load()
         image.save(path, exif=exif)
     assert fd.evaluate(perfect.net, images, labels).miou == 100
+
+
+def test_deploy_and_budgets_read_labels_by_the_same_options(perfect, tmp_path):
+    labels = write(tmp_path / "labels", "shifted_by_one", suffix="_mask")
+    torch.save(Perfect().state_dict(), tmp_path / "net.pth")
+    options = {"data": perfect.images, "labels": labels, "label_map": "1..3=0..2", "label_suffix": "_mask"}
+    net = {"model": f"{_NETS}:Perfect", **NORMALIZATION, "warmup": 0, "duration": 0, "iterations": 1}
+    summary = fd.deploy(tmp_path / "net.pth", perfect.images, tmp_path / "out", **net, **options)
+    assert summary.pytorch_miou == 100
+    with pytest.raises(UsageError, match="`label_map` needs labels"):
+        fd.deploy(tmp_path / "net.pth", perfect.images, tmp_path / "out", **net, label_map="255=1")
+    build = {"precision": "int8", "calib_data": perfect.images, "accuracy_budget": "miou_drop<=0.5"}
+    assert fd.build_engine(perfect.net, **build, **options).sidecar.precision.requested == "int8"
+    with pytest.raises(InputError, match="lacks labels"):
+        fd.build_engine(perfect.net, **build, **{**options, "label_suffix": None})
