@@ -13,6 +13,7 @@ from fcn_deploy.cli.options.groups import (
     gate_option,
     io_option,
     json_option,
+    labels_options,
     method_option,
     model_options,
     output_option,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     "--data", type=PATH, metavar="DIR", help="Images to verify on.  [default: every fifth calibration image, held out]"
 )
 @click.option("--labels", type=PATH, metavar="DIR", help="Their ground truth: index images of the same names.")
+@labels_options
 @gate_option
 @threads_option
 @benchmark_options

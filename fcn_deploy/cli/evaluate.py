@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fcn_deploy.cli.console import TerminalProgress, print_json, print_table
-from fcn_deploy.cli.options.groups import gpu_options, json_option, model_options, threads_option
-from fcn_deploy.cli.options.types import PATH
+from fcn_deploy.cli.options.groups import (
+    gpu_options,
+    json_option,
+    labels_options,
+    model_options,
+    recursive_option,
+    threads_option,
+)
+from fcn_deploy.cli.options.types import PATH, IndicesType
 
 if TYPE_CHECKING:
     from fcn_deploy.workflows.evaluating import Evaluation
@@ -24,7 +31,9 @@ if TYPE_CHECKING:
     required=True,
     help="Their ground truth, of the same names: index images, or masks in the colours of the classes.",
 )
-@click.option("--ignore-index", type=int, help="Label that does not count.  [default: that of the engine]")
+@click.option("--ignore-index", type=IndicesType(), help="Labels that do not count.  [default: that of the engine]")
+@labels_options
+@recursive_option
 @click.option("--reference", metavar="REF", help="Compare with an engine or model, or with pytorch:CHECKPOINT.")
 @click.option("--max-images", type=click.IntRange(1), help="At most so many, evenly spread over the folder.")
 @click.option(

@@ -28,6 +28,11 @@ from fcn_deploy.cli.options.types import PATH, KindsType, SizeType
     help="Run larger images in tiles of this size, rounded up to the net's stride, so that memory does not grow "
     "with the image. The labels are those of the image as a whole.",
 )
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    help="Most pixels that an image may have, as a guard against files that fill the memory.  [default: 178956970]",
+)
 @model_options
 @threads_option
 @gpu_options

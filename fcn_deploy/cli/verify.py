@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fcn_deploy.cli.console import TerminalProgress, print_json
-from fcn_deploy.cli.options.groups import gate_option, gpu_options, json_option, model_options, threads_option
+from fcn_deploy.cli.options.groups import (
+    gate_option,
+    gpu_options,
+    json_option,
+    model_options,
+    recursive_option,
+    threads_option,
+)
 from fcn_deploy.cli.options.types import PATH
 
 if TYPE_CHECKING:
@@ -20,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--weights", type=PATH, help="The same as --reference pytorch:CHECKPOINT.")
 @click.option("--data", type=PATH, metavar="DIR", required=True, help="Folder of images to compare on.")
 @click.option("--max-images", type=click.IntRange(1), help="At most so many, evenly spread over the folder.")
+@recursive_option
 @gate_option
 @model_options
 @threads_option

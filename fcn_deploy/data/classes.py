@@ -3,58 +3,197 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from fcn_deploy.artifacts.palette import Rgb, default_palette
 from fcn_deploy.errors import InputError
 from fcn_deploy.files import read_bytes
 
+_FORM = "name, or name,red,green,blue with colours 0..255"
+# What the cells of a header line are called, in lower case.
+_NAMES = {"name", "names", "class", "classes", "class_name", "class name", "classname", "label", "labels", "category"}
+_CHANNELS = ({"r", "red"}, {"g", "green"}, {"b", "blue"})
+_NUMBERS = {"id", "index", "idx", "trainid", "train_id", "class_id", "label_id", "#"}
+
+
+@dataclass(frozen=True)
+class _Row:
+    line: int
+    fields: tuple[str, ...]
+
 
 def read_class_names(path: str | os.PathLike[str], count: int | None = None) -> tuple[tuple[str, ...], tuple[Rgb, ...]]:
     """Reads the names of classes, and their colours.
 
     Args:
-        path: CSV in UTF-8, one class per line in the order of the labels: `name`, or `name,red,green,blue` with colours
-            0..255. Empty lines are skipped.
+        path: CSV in UTF-8, with commas, semicolons or tabs, one class per line in the order of the labels: `name`, or
+            `name,red,green,blue` with colours 0..255. A header line may name the columns. Empty lines are skipped.
         count: How many classes there must be; None for any number, at least one.
 
     Returns:
-        Names and palette; a class without a colour gets that of the PASCAL VOC colour map.
+        Names and palette; a class without a colour gets that of the PASCAL VOC colour map, or the next one of it that
+        is free if another class has it.
 
     Raises:
-        InputError: The file cannot be read, a colour is malformed, or the number of classes is not `count`.
+        InputError: The file cannot be read, a line is malformed, two classes have the same name or colour, or the
+            number of classes is not `count`.
     """
     path = Path(path)
-    try:
-        text = read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a text file", got=str(error), expected="UTF-8") from error
-    try:
-        rows = [row for row in csv.reader(text.splitlines()) if any(field.strip() for field in row)]
-    except csv.Error as error:
-        raise InputError(f"{path} is not a list of class names", got=str(error)) from error
+    rows = _rows(_text(path), path)
+    columns, rows = _columns(rows, count, path)
+    if not rows:
+        raise InputError(f"{path} names no class", expected=f"one per line: {_FORM}")
+    names: dict[str, int] = {}
+    colors: dict[Rgb, int] = {}
+    palette: list[Rgb | None] = []
+    for number, row in enumerate(rows):
+        name, color = columns.read(row, number, path)
+        if (before := names.setdefault(name, row.line)) != row.line:
+            raise InputError(
+                f"{path}, line {row.line}: two classes have the same name",
+                got=f"{name!r}, as in line {before}",
+                fix="give each class a name of its own",
+            )
+        if color is not None and (before := colors.setdefault(color, row.line)) != row.line:
+            raise InputError(
+                f"{path}, line {row.line}: two classes have the same colour",
+                got=f"{_shown(color)}, as in line {before}",
+                fix="give each class a colour of its own, or merge the two",
+            )
+        palette.append(color)
     if count not in (None, len(rows)):
         raise InputError(
             f"{path} does not name the net's classes",
             got=f"{len(rows)} names",
             expected=f"{count}, one per line in the order of the labels, without the ignored class",
         )
-    if not rows:
-        raise InputError(f"{path} names no class", expected="one per line: name, or name,red,green,blue")
-    defaults = default_palette(len(rows))
-    names, palette = [], []
-    for number, (row, default) in enumerate(zip(rows, defaults, strict=True), start=1):
-        names.append(row[0].strip())
-        palette.append(_color(row[1:], path, number) if len(row) > 1 else default)
-    return tuple(names), tuple(palette)
+    return tuple(names), _filled(palette, set(colors))
 
 
-def _color(fields: list[str], path: Path, number: int) -> Rgb:
+@dataclass(frozen=True)
+class _Columns:
+    """Where the cells of a line are.
+
+    Attributes:
+        name: Of the class.
+        color: Of red, green and blue; None if the file has none.
+        number: Of the label; None if the file does not number the classes.
+        header: Whether a header said so.
+    """
+
+    name: int = 0
+    color: tuple[int, int, int] | None = (1, 2, 3)
+    number: int | None = None
+    header: bool = False
+
+    def read(self, row: _Row, number: int, path: Path) -> tuple[str, Rgb | None]:
+        """Returns the name and the colour of the class of a line."""
+        fields, where = row.fields, f"{path}, line {row.line}"
+        if not self.header and len(fields) not in (1, 4):
+            raise InputError(f"{where}: bad colour", got=",".join(fields[1:]), expected=_FORM)
+        if len(fields) <= self.name or not fields[self.name]:
+            raise InputError(f"{where}: a class without a name", got=",".join(fields), expected=_FORM)
+        name = fields[self.name]
+        if not name.isprintable():
+            raise InputError(f"{where}: a name with control characters", got=repr(name), expected="plain text")
+        if self.number is not None and fields[self.number : self.number + 1] != (str(number),):
+            raise InputError(
+                f"{where}: the classes are not in the order of the labels",
+                got=",".join(fields),
+                expected=f"label {number}",
+                fix="sort the lines by label, from 0 on, without the ignored class",
+            )
+        if self.color is None or len(fields) <= max(self.color):
+            return name, None
+        return name, _color([fields[column] for column in self.color], where)
+
+
+def _text(path: Path) -> str:
+    data = read_bytes(path)
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise InputError(f"{path} is not a text file in UTF-8", got="UTF-16", fix="save it as UTF-8")
     try:
-        red, green, blue = (int(field) for field in fields)
-    except ValueError:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
         raise InputError(
-            f"{path}, class {number}: bad colour", got=",".join(fields), expected="name,red,green,blue"
-        ) from None
+            f"{path}, line {line}: not a text file in UTF-8", got=f"byte {data[error.start]:#x}", fix="save it as UTF-8"
+        ) from error
+
+
+def _rows(text: str, path: Path) -> list[_Row]:
+    """Splits the lines by whichever separator makes most of them a name with a colour."""
+    best: list[_Row] = []
+    most = -1
+    for separator in ",;\t":
+        rows = []
+        try:
+            reader = csv.reader(text.splitlines(), delimiter=separator, skipinitialspace=True)
+            for fields in reader:
+                cells = tuple(field.strip() for field in fields)
+                if any(cells):
+                    rows.append(_Row(reader.line_num, cells))
+        except csv.Error as error:
+            raise InputError(f"{path} is not a list of class names", got=str(error)) from error
+        colored = sum(len(row.fields) >= 4 for row in rows)
+        if colored > most:
+            best, most = rows, colored
+    return best
+
+
+def _columns(rows: list[_Row], count: int | None, path: Path) -> tuple[_Columns, list[_Row]]:
+    """Returns the columns as a header names them, or as they are without one, and the lines of classes."""
+    if not rows:
+        return _Columns(), rows
+    cells = [cell.lower() for cell in rows[0].fields]
+    known = _NAMES | _NUMBERS | set().union(*_CHANNELS)
+    name = next((index for index, cell in enumerate(cells) if cell in _NAMES), None)
+    if name is None or (len(cells) == 1 and count != len(rows) - 1):  # a class may well be called `label`
+        return _Columns(), rows
+    channels = [next((i for i, cell in enumerate(cells) if cell in channel), None) for channel in _CHANNELS]
+    if len(cells) > 1 and channels == [None, None, None] and not set(cells) <= known:
+        return _Columns(), rows
+    number = next((index for index, cell in enumerate(cells) if cell in _NUMBERS), None)
+    red, green, blue = channels
+    if red is None or green is None or blue is None:
+        if channels != [None, None, None]:
+            raise InputError(
+                f"{path}, line {rows[0].line}: the header lacks a colour",
+                got=",".join(rows[0].fields),
+                expected="name,red,green,blue",
+            )
+        return _Columns(name, None, number, header=True), rows[1:]
+    return _Columns(name, (red, green, blue), number, header=True), rows[1:]
+
+
+def _color(fields: list[str], where: str) -> Rgb | None:
+    if not any(fields):
+        return None
+    if not all(re.fullmatch(r"\d{1,3}", field, re.ASCII) and int(field) <= 255 for field in fields):
+        raise InputError(f"{where}: bad colour", got=",".join(fields), expected="red,green,blue, each 0..255")
+    red, green, blue = map(int, fields)
     return red, green, blue
+
+
+def _shown(color: Rgb) -> str:
+    return ",".join(map(str, color))
+
+
+def _filled(colors: list[Rgb | None], taken: set[Rgb]) -> tuple[Rgb, ...]:
+    """Gives a colour to the classes that have none."""
+    defaults = default_palette(len(colors))
+    spare: Iterable[Rgb] = iter(default_palette(2 * len(colors) + 1)[len(colors) :])
+    filled = []
+    for color, default in zip(colors, defaults, strict=True):
+        if color is None:
+            color = default
+            if color in taken:
+                color = next(each for each in itertools.chain(spare) if each not in taken)
+            taken.add(color)
+        filled.append(color)
+    return tuple(filled)

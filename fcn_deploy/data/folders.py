@@ -12,11 +12,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fcn_deploy.data.images import is_image, listed, read_image
+from fcn_deploy.data.images import check_link, has_image_suffix, is_image, listed, read_image
 from fcn_deploy.errors import InputError
 from fcn_deploy.files import reading
 
 _log = logging.getLogger(__name__)
+
+# What folders of images and of ground truth are called, in lower case.
+_IMAGES = ("images", "image", "imgs", "img", "frames", "jpegimages", "leftimg8bit", "rgb", "data")
+_LABELS = (
+    *("labels", "label", "masks", "mask", "annotations", "gt", "gtfine", "groundtruth", "ground_truth", "truth"),
+    *("segmentationclass", "annot", "targets"),
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,7 @@ class ImageFolder:
     Attributes:
         paths: Their files, at least one.
         size: [height, width] to resize each image to; None to keep the size it has.
+        root: The folder in which they were searched, if its sub-folders were searched too; else None.
 
     Raises:
         InputError: There are no paths.
@@ -33,6 +41,7 @@ class ImageFolder:
 
     paths: tuple[Path, ...]
     size: tuple[int, int] | None = None
+    root: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.paths:
@@ -40,37 +49,54 @@ class ImageFolder:
 
     @classmethod
     def open(
-        cls, folder: str | os.PathLike[str], *, max_images: int | None = None, size: tuple[int, int] | None = None
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        max_images: int | None = None,
+        size: tuple[int, int] | None = None,
+        recursive: bool = False,
+        max_pixels: int | None = None,
     ) -> ImageFolder:
-        """Lists the images of a folder, not of its sub-folders. The content of a file decides, not its suffix.
+        """Lists the images of a folder. The content of a file decides, not its suffix.
 
         Args:
             folder: The folder.
             max_images: Take at most so many images, evenly spread over the sorted names; None for all.
             size: [height, width] to resize each image to; None to keep the size it has.
+            recursive: Whether its sub-folders are searched too, and theirs.
+            max_pixels: Most pixels that an image may have; Pillow's limit if None.
 
         Raises:
-            InputError: There is no such folder, it has no images, or a file with the suffix of an image is not one.
+            InputError: There is no such folder, it has no images, a file with the suffix of an image is not one, or a
+                symbolic link is broken.
         """
         folder = Path(folder)
         if not folder.is_dir():
+            check_link(folder)
             raise InputError(f"{folder} is not a folder", expected="a folder of images")
-        with reading(folder):
-            files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
-        paths = [path for path in files if is_image(path)]
+        pair = image_and_label_folders(folder)
+        if pair is not None and recursive:
+            raise _holds_both(folder, *pair)
+        files = list_files(folder, recursive=recursive)
+        paths = [path for path in files if is_image(path, max_pixels=max_pixels)]
         images = set(paths)
         others = [path.name for path in files if path not in images]
         if others:
             _log.warning("%s: not images, left out: %s", folder, listed(others))
         if not paths:
-            folders = sorted(path.name for path in folder.iterdir() if path.is_dir())
+            if pair is not None:
+                raise _holds_both(folder, *pair)
+            folders = [] if recursive else sorted(path.name for path in folder.iterdir() if path.is_dir())
             inside = f", and folders, which are not searched: {listed(folders)}" if folders else ""
             raise InputError(
-                f"{folder} has no images", got=f"{len(files)} other files{inside}", expected="at least one"
+                f"{folder} has no images",
+                got=f"{len(files)} other files{inside}",
+                expected="at least one",
+                fix="name the folder that holds the images, or search all with `recursive=True`" if folders else None,
             )
         if max_images is not None and max_images < len(paths):
             paths = [paths[index * len(paths) // max_images] for index in range(max_images)]
-        return cls(tuple(paths), size)
+        return cls(tuple(paths), size, folder if recursive else None)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -100,11 +126,53 @@ class ImageFolder:
         return replace(self, paths=observed), replace(self, paths=held_out)
 
 
-def find_images(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> tuple[Path, ...]:
+def list_files(folder: Path, *, recursive: bool = False) -> list[Path]:
+    """Returns the files of a folder by name, without hidden ones.
+
+    Args:
+        folder: The folder.
+        recursive: Whether its sub-folders are searched too; links to folders are not followed, for they may lead back.
+
+    Raises:
+        InputError: A folder cannot be read, or the link to an image is broken.
+    """
+    with reading(folder):
+        found = sorted(path for path in folder.iterdir() if path.name[0] != ".")
+        files = [path for path in found if path.is_file()]
+    for path in found:
+        if path.is_symlink() and has_image_suffix(path):
+            check_link(path)
+        if recursive and path.is_dir() and not path.is_symlink():
+            files += list_files(path, recursive=True)
+    return sorted(files)
+
+
+def image_and_label_folders(folder: Path) -> tuple[Path, Path] | None:
+    """Returns the folder of images and that of ground truth that a folder holds; None if it does not hold both."""
+    with reading(folder):
+        inside = {path.name.lower(): path for path in folder.iterdir() if path.is_dir()}
+    images = next((inside[name] for name in _IMAGES if name in inside), None)
+    labels = next((inside[name] for name in _LABELS if name in inside), None)
+    return None if images is None or labels is None else (images, labels)
+
+
+def _holds_both(folder: Path, images: Path, labels: Path) -> InputError:
+    return InputError(
+        f"{folder} holds a folder of images and one of ground truth",
+        got=f"{images.name}/ and {labels.name}/",
+        expected="a folder of images",
+        fix=f"name {images}; the ground truth, where there is `labels`, is {labels}",
+    )
+
+
+def find_images(
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, max_pixels: int | None = None
+) -> tuple[Path, ...]:
     """Finds the images that files, folders and patterns name, each once, in the order in which they are named.
 
     Args:
         inputs: Paths of files or folders, or patterns with `*`, `?` or `[`; one or several.
+        max_pixels: Most pixels that an image may have; Pillow's limit if None.
 
     Raises:
         InputError: One of them names nothing, or a file that is not an image.
@@ -113,16 +181,17 @@ def find_images(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
     for each in [inputs] if isinstance(inputs, str | os.PathLike) else inputs:
         name, path = os.fspath(each), Path(each)
         if path.is_dir():
-            found |= dict.fromkeys(ImageFolder.open(path).paths)
+            found |= dict.fromkeys(ImageFolder.open(path, max_pixels=max_pixels).paths)
         elif path.exists():
             found[path] = None
         else:
+            check_link(path)
             # Not Path.glob: it refuses patterns that begin at the root, and patterns with `..`.
             matches = [Path(match) for match in sorted(glob.glob(name)) if Path(match).is_file()]  # noqa: PTH207
             if not matches:
                 raise InputError(f"{name} names no image", expected="a file, a folder, or a pattern that matches files")
             found |= dict.fromkeys(matches)
-    others = [path.name for path in found if not is_image(path)]
+    others = [path.name for path in found if not is_image(path, max_pixels=max_pixels)]
     if others:
         raise InputError("not images", got=listed(others))
     if not found:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +19,62 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from fcn_deploy.errors import InputError
 from fcn_deploy.files import reading
 
+_log = logging.getLogger(__name__)
+
 _SHOWN = 5
+_ORIENTATION = 0x0112  # EXIF tag; 1 is upright, 5 to 8 exchange height and width
 
 # Formats that Pillow reads by itself. Others start a program (EPS: Ghostscript) or the code of a plugin, whatever the
 # suffix of the file says.
 _FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA", "AVIF")
 
+# Pillow's limit of pixels is a variable of its module.
+_limit = threading.RLock()
 
-def read_image(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image file, decoded.
+
+    Attributes:
+        image: Its first frame, turned as its EXIF orientation says.
+        format: Pillow's name of the format, such as `PNG`.
+        turned: Whether the orientation exchanged height and width.
+    """
+
+    image: Image.Image
+    format: str
+    turned: bool
+
+
+def read_image(
+    path: str | os.PathLike[str], size: tuple[int, int] | None = None, *, max_pixels: int | None = None
+) -> NDArray[np.uint8]:
     """Reads an image as the camera was held: EXIF rotation applied, grey and palette expanded, alpha dropped.
 
+    Of a file with several pages or frames the first is read, with a warning. 16-bit grey is scaled to 8 bits, with a
+    warning if its values fill 12 bits only.
+
     Args:
-        path: The file, in any format that Pillow reads; 16-bit grey is scaled to 8 bits.
+        path: The file.
         size: [height, width] to resize to, bilinearly; None to keep the size it has.
+        max_pixels: Most pixels that the file may have; Pillow's limit of 178,956,970 if None.
 
     Returns:
         uint8 [H, W, 3], RGB.
 
     Raises:
-        InputError: The file cannot be read, is not an image, or is damaged.
+        InputError: The file cannot be read, is not an image, is damaged, or has too many pixels.
     """
-    image = open_image(path)
+    image = open_image(path, max_pixels=max_pixels)
     if image.mode.startswith("I"):  # 16-bit grey, stored in 16 or 32 bits; Pillow would clip it at 255
-        image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8))
+        values = np.asarray(image).astype(np.int64).clip(0, 65535)
+        if 0 < (highest := int(values.max())) < 4096:
+            _warn_once(
+                f"{path} is a 16-bit image whose values end at {highest}: if the camera has 12 bits or fewer, it is "
+                "nearly black to the net; scale its values to 0..65535, or convert it to 8 bits"
+            )
+        image = Image.fromarray((values // 257).astype(np.uint8))
     if image.mode == "F":
         raise InputError(f"{path} has float pixels", expected="8 or 16 bits", fix="convert it to 8 bits")
     image.info.pop("transparency", None)  # alpha is dropped; with it Pillow would warn
@@ -47,23 +84,32 @@ def read_image(path: str | os.PathLike[str], size: tuple[int, int] | None = None
     return np.asarray(image)
 
 
-def is_image(path: str | os.PathLike[str]) -> bool:
+def is_image(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> bool:
     """Returns whether the content of a file is an image.
 
+    Args:
+        path: The file.
+        max_pixels: As for `read_image`.
+
     Raises:
-        InputError: The file cannot be read or is damaged, or has the suffix of an image and another content.
+        InputError: The file cannot be read, is damaged or has too many pixels, or has the suffix of an image and
+            another content.
     """
     path = Path(path)
+    check_link(path)
     try:
-        with reading(path), open_untrusted(path):
+        with reading(path), _allowing(max_pixels), open_untrusted(path) as file:
+            _check_pixels(path, file, max_pixels)
             return True
     except InputError as error:
         if not isinstance(error.__cause__, UnidentifiedImageError):
             raise
+    except Image.DecompressionBombError as error:
+        raise _too_large(path, str(error)) from error
     except Exception as error:
         # For damaged and hostile files Pillow raises nearly every type of exception.
         raise InputError(f"{path} is damaged or not an image", got=str(error)) from error
-    if Image.registered_extensions().get(path.suffix.lower()) in Image.OPEN:
+    if has_image_suffix(path):
         raise InputError(
             f"{path} is not an image",
             got=f"content of an unknown format, {path.stat().st_size} bytes",
@@ -72,23 +118,67 @@ def is_image(path: str | os.PathLike[str]) -> bool:
     return False
 
 
-def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Opens an image and applies its EXIF rotation.
+def has_image_suffix(path: Path) -> bool:
+    """Returns whether the name of a file ends as that of an image."""
+    return Image.registered_extensions().get(path.suffix.lower()) in Image.OPEN
+
+
+def check_link(path: Path) -> None:
+    """Checks that a symbolic link leads somewhere.
 
     Raises:
-        InputError: The file cannot be read, is not an image, or is damaged.
+        InputError: It does not, or leads to itself.
+    """
+    if path.is_symlink() and not path.exists():
+        raise InputError(
+            f"{path} is a broken symbolic link",
+            got=f"a link to {path.readlink()}, which cannot be reached",
+            fix="remove or replace it",
+        )
+
+
+def open_image(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> Image.Image:
+    """Opens an image and applies its EXIF rotation.
+
+    Args:
+        path: The file.
+        max_pixels: As for `read_image`.
+
+    Raises:
+        InputError: The file cannot be read, is not an image, is damaged, or has too many pixels.
+    """
+    return decode(path, max_pixels=max_pixels).image
+
+
+def decode(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> Decoded:
+    """Opens an image, applies its EXIF rotation, and says what the file is.
+
+    Raises:
+        InputError: As `open_image`.
     """
     path = Path(path)
+    check_link(path)
     try:
-        with reading(path), open_untrusted(path) as file:
+        with reading(path), _allowing(max_pixels), open_untrusted(path) as file:
+            _check_pixels(path, file, max_pixels)
+            kind = str(file.format)
+            frames = 1 if kind == "MPO" else getattr(file, "n_frames", 1)  # MPO: a photo with its preview
             file.load()
-            return ImageOps.exif_transpose(file)
+            turned = file.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            decoded = Decoded(ImageOps.exif_transpose(file), kind, turned)
     except InputError as error:
         if isinstance(error.__cause__, UnidentifiedImageError):
             raise InputError(f"{path} is not an image", got="content of an unknown format") from error
+        if error.__cause__ is None:
+            raise
         raise InputError(f"{path} is damaged or not an image", got=error.got) from error
+    except Image.DecompressionBombError as error:
+        raise _too_large(path, str(error)) from error
     except Exception as error:  # of nearly every type, as in is_image
         raise InputError(f"{path} is damaged or not an image", got=str(error)) from error
+    if frames > 1:
+        _warn_once(f"{path} has {frames} pages or frames: only the first is read")
+    return decoded
 
 
 def open_untrusted(path: Path) -> Image.Image:
@@ -107,7 +197,45 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def listed(names: Sequence[Any]) -> str:
+@contextmanager
+def _allowing(max_pixels: int | None) -> Iterator[None]:
+    """Lets Pillow open larger images than it does by itself."""
+    if max_pixels is None:
+        yield
+        return
+    with _limit:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None  # _check_pixels takes its place, before anything is decoded
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _check_pixels(path: Path, file: Image.Image, max_pixels: int | None) -> None:
+    if max_pixels is not None and file.width * file.height > max_pixels:
+        got = f"{file.width * file.height:,} pixels, {file.height}x{file.width}"
+        raise InputError(
+            f"{path} has too many pixels", got=got, expected=f"at most {max_pixels:,}", fix="raise `max_pixels`"
+        )
+
+
+def _too_large(path: Path, said: str) -> InputError:
+    return InputError(
+        f"{path} has too many pixels",
+        got=said.split(",")[0],
+        expected=f"at most {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, as a guard against files that fill the memory",
+        fix="if you trust the file, predict takes more with `max_pixels`; or make the image smaller",
+    )
+
+
+@functools.lru_cache(1024)
+def _warn_once(text: str) -> None:
+    """Logs a warning; not again for the same file, which may be read several times."""
+    _log.warning("%s", text)
+
+
+def listed(names: Sequence[Any], most: int = _SHOWN) -> str:
     """Returns the first names as a list in words, and the number of the others: `a, b and 3 more`."""
-    shown = ", ".join(map(str, names[:_SHOWN]))
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+    shown = ", ".join(map(str, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

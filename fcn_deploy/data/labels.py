@@ -2,41 +2,206 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from fcn_deploy.artifacts.palette import Rgb
-from fcn_deploy.data.images import is_image, listed, open_image
+from fcn_deploy.artifacts.palette import Rgb, default_palette
+from fcn_deploy.data.folders import image_and_label_folders, list_files
+from fcn_deploy.data.images import Decoded, check_link, decode, is_image, listed
 from fcn_deploy.errors import InputError
-from fcn_deploy.files import reading
+
+_log = logging.getLogger(__name__)
+
+_SHOWN = 8  # values in an error
+# What a pixel is in _values if its colour says that it is not labelled; no file can hold it, for they have 16 bits, or
+# 32 with values of sense.
+_UNLABELLED = np.iinfo(np.int32).min
+_TABLE = 65535
+_MANY = 64  # more stray values than this are instance ids, or a photo
+_INSPECTED = 3  # pairs that are looked at to find out whether the folders are swapped
+_PHOTO = 64  # a photo has more colours than this
+
+
+@dataclass(frozen=True)
+class TruthReader:
+    """Reads ground truth as labels of a net: each pixel a class, or `ignore_index`.
+
+    Attributes:
+        num_classes: C, the classes of the net.
+        palette: The colours of the classes, for masks; empty if there are none.
+        ignored: Values that do not count, as in `read_labels`; applied to values that `label_map` does not name.
+        label_map: What values mean: a class, or None for "does not count". Of a colour mask, the values are the classes
+            of its colours.
+    """
+
+    num_classes: int
+    palette: tuple[Rgb, ...] = ()
+    ignored: tuple[int, ...] = ()
+    label_map: Mapping[int, int | None] = field(default_factory=dict)
+
+    @property
+    def ignore_index(self) -> int | None:
+        """What pixels that do not count are in the result; None if all count."""
+        if self.ignored:
+            return self.ignored[0]
+        if None not in self.label_map.values():
+            return None
+        return 255 if self.num_classes <= 255 else -1
+
+    def read(self, path: str | os.PathLike[str]) -> NDArray[np.int32]:
+        """Reads the truth of an image.
+
+        Returns:
+            int32 [H, W], each value in 0..C-1, or `ignore_index`.
+
+        Raises:
+            InputError: As `read_labels`, or a value is neither a class, nor ignored, nor in the label map.
+        """
+        path = Path(path)
+        values = _values(decode(path), path, self.palette, self.ignored)
+        if values.min() >= 0 and values.max() <= _TABLE:  # a table is much faster than sorting
+            found = np.flatnonzero(np.bincount(values.ravel())).tolist()
+            table = np.zeros(found[-1] + 1, np.int32)
+            table[found] = self._meanings(found, path)
+            return table[values]
+        distinct, keys = np.unique(values, return_inverse=True)
+        return np.array(self._meanings(distinct.tolist(), path), np.int32)[keys].reshape(values.shape)
+
+    def _meanings(self, found: Sequence[int], path: Path) -> list[int]:
+        meant = [self._meaning(value) for value in found]
+        strays = [value for value, label in zip(found, meant, strict=True) if label is None]
+        if strays:
+            raise self._not_understood(path, found, strays)
+        return [label for label in meant if label is not None]
+
+    def read_for(self, path: Path, image: Path, shape: tuple[int, int]) -> NDArray[np.int32]:
+        """Reads the truth of an image, which has to be of its size.
+
+        Args:
+            path: Of the truth.
+            image: Of the image, for the error.
+            shape: [height, width] of the image.
+
+        Raises:
+            InputError: As `read`, or the truth is of another size.
+        """
+        truth = self.read(path)
+        if truth.shape != shape:
+            raise _other_size(path, truth.shape, image, shape)
+        return truth
+
+    def check_folders(self, images: Sequence[Path], labels: Sequence[Path]) -> None:
+        """Checks, on a few pairs, that images and ground truth are not exchanged.
+
+        Raises:
+            InputError: They are.
+        """
+        pairs = list(zip(images, labels, strict=True))[:_INSPECTED]
+        if pairs and all(self._exchanged(*pair) for pair in pairs):
+            image, truth = pairs[0]
+            raise InputError(
+                "images and ground truth are exchanged",
+                got=f"{image}, which holds classes, in `data`, and {truth}, which is an image, in `labels`",
+                fix="swap `data` and `labels`",
+            )
+
+    def _exchanged(self, image: Path, truth: Path) -> bool:
+        other = decode(truth)
+        if other.image.mode not in ("RGB", "RGBA"):
+            return False
+        here = decode(image)
+        try:
+            values = _values(here, image, self.palette, self.ignored)
+        except InputError:
+            return False
+        found = np.unique(values)
+        if len(found) < 2 or any(self._meaning(value) is None for value in found.tolist()):
+            return False
+        return here.image.mode not in ("RGB", "RGBA") or other.image.convert("RGB").getcolors(_PHOTO) is None
+
+    def _meaning(self, value: int) -> int | None:
+        """Returns the label of a value; None if it is not understood."""
+        if value == _UNLABELLED:
+            return self.ignore_index
+        label = self.label_map.get(value, value)
+        if label is None or label in self.ignored:
+            return self.ignore_index
+        return label if 0 <= label < self.num_classes else None
+
+    def _not_understood(self, path: Path, found: Sequence[int], strays: Sequence[int]) -> InputError:
+        last = self.num_classes - 1
+        ignored = f", or {', '.join(map(str, self.ignored))}, which is ignored" if self.ignored else ""
+        got = listed(strays, _SHOWN)
+        if len(strays) > _MANY:
+            what = f"{path} holds {len(strays)} values that are not classes, as an image of instance ids does"
+            fix = "use the file of class ids that the data set has beside it; instance ids are not read"
+            return InputError(what, got=got, expected=f"0..{last}{ignored}", fix=fix)
+        counted = [value for value in found if value not in self.ignored and value != _UNLABELLED]
+        fix = "name values that mean 'not labelled' with `ignore_index`, or say what they are with `label_map`"
+        if list(strays) == [self.num_classes]:
+            if min(counted) >= 1:
+                fix = (
+                    "if the classes count from 1, add "
+                    f'`label_map="1..{self.num_classes}=0..{last}"`; a lone value that means "not labelled" is named '
+                    "with `ignore_index`"
+                )
+            else:
+                fix = (
+                    "if 0 means 'not labelled' and the classes count from 1, add "
+                    f'`label_map="0=ignore,1..{self.num_classes}=0..{last}"`; else ' + fix
+                )
+        count = "a value that is not a class" if len(strays) == 1 else f"{len(strays)} values that are not classes"
+        return InputError(f"{path} holds {count}", got=got, expected=f"0..{last}{ignored}", fix=fix)
 
 
 def read_labels(
-    path: str | os.PathLike[str], palette: Sequence[Rgb] | None = None, ignore_index: int | None = None
+    path: str | os.PathLike[str],
+    palette: Sequence[Rgb] | None = None,
+    ignore_index: int | Sequence[int] | None = None,
 ) -> NDArray[np.int32]:
     """Reads labels: an index image, whose pixel value or palette index is the class, or a colour mask.
+
+    A palette image is read by its colours if each that occurs is a class's (or an ignored one), else by its indices.
+    1-bit images are 0 and 1.
 
     Args:
         path: The file.
         palette: The RGB colours of the classes, by which colour masks are read; without it they are refused.
-        ignore_index: The label of black pixels in a colour mask if no class is black, as in CamVid's masks; None to
-            refuse them.
+        ignore_index: Labels that do not count. The first is that of black pixels in a colour mask if no class is black,
+            as in CamVid's masks; None to refuse them.
 
     Returns:
         int32 [H, W].
 
     Raises:
-        InputError: The file cannot be read, is damaged, or holds a colour that no class has.
+        InputError: The file cannot be read, is damaged, is a JPEG, or holds a colour that no class has.
     """
     path = Path(path)
-    image = open_image(path)
+    ignored = () if ignore_index is None else (ignore_index,) if isinstance(ignore_index, int) else tuple(ignore_index)
+    values = _values(decode(path), path, palette or (), ignored)
+    return values if not ignored else np.where(values == _UNLABELLED, np.int32(ignored[0]), values)
+
+
+def _values(file: Decoded, path: Path, palette: Sequence[Rgb], ignored: Sequence[int]) -> NDArray[np.int32]:
+    """Returns what a file holds: indices, or the classes of its colours, and _UNLABELLED for ignored colours."""
+    image = file.image
+    if file.format in ("JPEG", "MPO"):
+        raise InputError(
+            f"{path} is a JPEG, which changes values near edges",
+            expected="ground truth in a format without loss",
+            fix="export it as PNG from the tool that made it; converting the JPEG does not bring the values back",
+        )
     if palette and image.mode in ("RGB", "RGBA"):
-        return _from_colors(np.asarray(image.convert("RGB")), path, palette, ignore_index)
+        return _from_colors(np.asarray(image.convert("RGB")), path, palette, bool(ignored))
     if image.mode not in ("L", "P", "1") and not image.mode.startswith("I"):
         raise InputError(
             f"{path} is not an index image",
@@ -44,36 +209,118 @@ def read_labels(
             expected="one channel, whose value is the class",
             fix="convert it to indices, or to 8-bit RGB in the colours of the classes",
         )
-    return np.asarray(image).astype(np.int32)
+    values = np.asarray(image).astype(np.int32)
+    if image.mode == "P" and palette:
+        return _from_palette(image, values, path, palette, ignored)
+    return values
+
+
+def _from_palette(
+    image: Image.Image, values: NDArray[np.int32], path: Path, palette: Sequence[Rgb], ignored: Sequence[int]
+) -> NDArray[np.int32]:
+    """Reads a palette image by its colours if all that occur are classes' or ignored, else by its indices."""
+    own = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    used = np.unique(values).tolist()
+    classes = _classes_of(palette)
+    by_color: dict[int, int] = {}
+    for index in used:
+        color = tuple(own[index].tolist()) if index < len(own) else None
+        label = None if color is None else classes.get(color)
+        if label is None and ignored and (index in ignored or color == (0, 0, 0)):
+            label = _UNLABELLED
+        if label is not None:
+            by_color[index] = label
+    given = tuple(palette) != default_palette(len(palette))
+    # Two indices of one colour would become one class: then the colours are not what the file says.
+    labels = [label for label in by_color.values() if label != _UNLABELLED]
+    # Nor are the greys that programs write for index images, unless the user gave such colours.
+    ramp = all(index < len(own) and (own[index] == index).all() for index in used)
+    if len(by_color) == len(used) and len(set(labels)) == len(labels) and (given or not ramp):
+        by_index = {index: _UNLABELLED if index in ignored else index for index in used}
+        if by_index != by_color and not given:
+            _note(path.parent, "by their colours, which are the classes', though the indices say something else")
+        table = np.zeros(max(used) + 1, np.int32)
+        table[used] = [by_color[index] for index in used]
+        return table[values]
+    if given:
+        _note(path.parent, "by index: they have colours that no class has")
+    return values
+
+
+@functools.lru_cache(1024)
+def _note(folder: Path, how: str) -> None:
+    """Logs how palette images are read; once for a folder."""
+    _log.warning("%s: palette images are read %s", folder, how)
+
+
+def _classes_of(palette: Sequence[Rgb]) -> dict[tuple[int, ...], int]:
+    """Returns the class of each colour, without colours that two classes share."""
+    colors = [tuple(color) for color in palette]
+    return {color: index for index, color in enumerate(colors) if colors.count(color) == 1}
 
 
 def _from_colors(
-    pixels: NDArray[np.uint8], path: Path, palette: Sequence[Rgb], ignore_index: int | None
+    pixels: NDArray[np.uint8], path: Path, palette: Sequence[Rgb], ignore_black: bool
 ) -> NDArray[np.int32]:
     def code(colors: NDArray[Any]) -> NDArray[np.int32]:
         return colors.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
 
-    labels = {int(color): index for index, color in enumerate(code(np.array(palette)))}
-    if ignore_index is not None:
-        labels.setdefault(0, ignore_index)
+    labels = {(red << 16) + (green << 8) + blue: index for (red, green, blue), index in _classes_of(palette).items()}
+    if ignore_black and (0, 0, 0) not in {tuple(color) for color in palette}:
+        labels[0] = int(_UNLABELLED)
     found, inverse = np.unique(code(pixels), return_inverse=True)
     unknown = [color for color in found.tolist() if color not in labels]
     if unknown:
+        many = len(unknown) > _MANY
+        grey = bool((pixels[..., :1] == pixels).all())
+        fix = "export with `class_names` that state the colours"
+        if many:
+            fix = "name a folder of ground truth with `labels`; " + fix
+        elif grey:
+            fix = "if its grey values are the classes, save it with one channel; else " + fix
+        count = f"{len(unknown)} colours" if len(unknown) > _SHOWN else "colours"
         raise InputError(
-            f"{path} has colours that no class has",
-            got=listed([f"{color >> 16},{color >> 8 & 255},{color & 255}" for color in unknown]),
+            f"{path} has {count} that no class has" + (", as a photo does" if many else ""),
+            got=listed([f"{color >> 16},{color >> 8 & 255},{color & 255}" for color in unknown], _SHOWN),
             expected="the palette of the net",
-            fix="export with `class_names` that state the colours",
+            fix=fix,
         )
     return np.array([labels[color] for color in found.tolist()], np.int32)[inverse].reshape(pixels.shape[:2])
 
 
-def find_labels(images: Sequence[str | os.PathLike[str]], folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+def _other_size(path: Path, truth: tuple[int, ...], image: Path, shape: tuple[int, int]) -> InputError:
+    what = f"{path} is not of the size of its image {image}"
+    sizes = {"got": f"{truth[0]}x{truth[1]}", "expected": f"{shape[0]}x{shape[1]}, as the image"}
+    if truth != shape[::-1]:
+        return InputError(what, **sizes, fix="images and ground truth are not resized: bring both to one size")
+    if decode(image).turned != decode(path).turned:
+        turned, other = (image, path) if decode(image).turned else (path, image)
+        return InputError(
+            f"{what}: the EXIF orientation of {turned} turns it, and {other} has none",
+            **sizes,
+            fix=f"turn the pixels of {other} in the same way, or remove the orientation of {turned}",
+        )
+    return InputError(what, **sizes, fix="height and width are exchanged: turn one of the two")
+
+
+def find_labels(
+    images: Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    *,
+    suffix: str = "",
+    recursive: bool = False,
+    root: Path | None = None,
+) -> tuple[Path, ...]:
     """Finds the labels of images: the image file in another folder whose name without suffix is the same.
 
     Args:
         images: Files of images.
         folder: The folder of labels.
+        suffix: What the names of labels have after those of the images, as `_gtFine_labelTrainIds`. It may also stand
+            in place of an ending that all images share, as Cityscapes' `_leftImg8bit`.
+        recursive: Whether sub-folders of labels are searched too. A file of the same relative folder comes first, then
+            one whose name occurs once.
+        root: Folder that holds the images and their sub-folders; None for the folder of each image.
 
     Returns:
         One file for each image, in their order.
@@ -83,20 +330,92 @@ def find_labels(images: Sequence[str | os.PathLike[str]], folder: str | os.PathL
     """
     folder, names = Path(folder), [Path(image) for image in images]
     if not folder.is_dir():
+        check_link(folder)
         raise InputError(f"{folder} is not a folder", expected="a folder of index images")
-    with reading(folder):
-        files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name[0] != "."]
-    by_stem: dict[str, Path] = {}
-    wanted = {path.stem for path in names}
+    files = list_files(folder, recursive=recursive)
+    by_stem: dict[str, list[Path]] = {}
     for path in files:
-        if path.stem not in wanted or not is_image(path):
-            continue
-        if path.stem in by_stem:
-            raise InputError("two files could be the labels", got=f"{by_stem[path.stem].name} and {path.name}")
-        by_stem[path.stem] = path
-    missing = [path.name for path in names if path.stem not in by_stem]
+        by_stem.setdefault(path.stem, []).append(path)
+    found: list[Path | None] = []
+    for ending in ("", *_endings(names)) if suffix else ("",):
+        found = _paired(names, ending, suffix, by_stem, folder, root)
+        if None not in found:
+            break
+    else:
+        found = _paired(names, "", suffix, by_stem, folder, root)
+    missing = [path.name for path, labels in zip(names, found, strict=True) if labels is None]
     if missing:
-        raise InputError(
-            f"{folder} lacks labels", got=f"none for {listed(missing)}", expected="a file of the same name for each"
-        )
-    return tuple(by_stem[path.stem] for path in names)
+        raise _no_labels(folder, names, missing, files, suffix, recursive)
+    chosen = [path for path in found if path is not None]
+    if len(set(chosen)) < len(chosen):
+        twice = next(path for path in chosen if chosen.count(path) > 1)
+        pair = [str(image) for image, labels in zip(names, chosen, strict=True) if labels == twice]
+        raise InputError(f"{twice} would be the labels of several images", got=listed(pair))
+    return tuple(chosen)
+
+
+def _endings(images: Sequence[Path]) -> list[str]:
+    """Returns the endings from an underscore on that the names of all images share, shortest first."""
+    stem = images[0].stem
+    endings = [stem[index:] for index in range(len(stem) - 1, 0, -1) if stem[index] == "_"]
+    return [ending for ending in endings if all(path.stem.endswith(ending) for path in images)]
+
+
+def _paired(
+    images: Sequence[Path], ending: str, suffix: str, by_stem: Mapping[str, list[Path]], folder: Path, root: Path | None
+) -> list[Path | None]:
+    found: list[Path | None] = []
+    for image in images:
+        stem = image.stem.removesuffix(ending) + suffix
+        inside = image.parent.relative_to(root) if root is not None and image.is_relative_to(root) else Path()
+        candidates = [path for path in by_stem.get(stem, ()) if is_image(path)]
+        near = [path for path in candidates if path.parent == folder / inside]
+        chosen = near or candidates
+        if len(chosen) > 1:
+            got = " and ".join(str(path.relative_to(folder)) for path in chosen[:2])
+            raise InputError(f"two files in {folder} could be the labels of {image.name}", got=got)
+        found.append(chosen[0] if chosen else None)
+    return found
+
+
+def _no_labels(
+    folder: Path, images: Sequence[Path], missing: Sequence[str], files: Sequence[Path], suffix: str, recursive: bool
+) -> InputError:
+    fix = None
+    pair = image_and_label_folders(folder)
+    if pair is not None:
+        fix = f"{folder} holds {pair[0].name}/ and {pair[1].name}/: name {pair[1]} with `labels`"
+    elif other := _suffix_that_pairs(images, files):
+        fix = f'the names have something more: add `label_suffix="{other}"`'
+    elif not files and not recursive and any(path.is_dir() for path in folder.iterdir()):
+        fix = "it has folders, which are not searched: name one of them, or search all with `recursive=True`"
+    elif suffix:
+        fix = "check `label_suffix`"
+    return InputError(
+        f"{folder} lacks labels",
+        got=f"none for {listed(missing)}",
+        expected="a file of the same name" + (f" and {suffix}" if suffix else "") + " for each",
+        fix=fix,
+    )
+
+
+def _unlikely(stem: str) -> tuple[bool, bool, int, str]:
+    """Sorts names of labels so that train ids come first, and pictures for people and instance ids last."""
+    name = stem.lower()
+    return not name.endswith("trainids"), any(word in name for word in ("color", "colour", "instance")), len(stem), stem
+
+
+def _suffix_that_pairs(images: Sequence[Path], files: Sequence[Path]) -> str | None:
+    """Returns the suffix with which each image has a file of labels; None if there is none."""
+    stems = {path.stem for path in files}
+    for ending in ("", *_endings(images)):
+        first = images[0].stem.removesuffix(ending)
+        for stem in sorted(stems, key=_unlikely):
+            suffix = stem.removeprefix(first)
+            if (
+                stem.startswith(first)
+                and suffix
+                and all(f"{i.stem.removesuffix(ending)}{suffix}" in stems for i in images)
+            ):
+                return suffix
+    return None

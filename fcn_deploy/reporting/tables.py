@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from fcn_deploy.artifacts.measures import Ratio
 from fcn_deploy.artifacts.summary import EngineSummary, Summary
@@ -18,11 +19,24 @@ if TYPE_CHECKING:
     from fcn_deploy.mixed_precision.damage import Sensitivity
 
 
+class _PlainTable(Table):
+    """A table whose cells are text, not markup: names of classes and files may hold brackets."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        super().add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells), **options)
+
+
 def new_table(title: str, *columns: str) -> Table:
-    """Returns an empty table; the columns after the first are aligned to the right."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
+    """Returns an empty table; the columns after the first are aligned to the right. Nothing in it is markup."""
+    table = _PlainTable(
+        title=Text(title, style="table.title"),
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=True)
+        table.add_column(Text(column), justify="right" if index else "left", no_wrap=True)
     return table
 
 

@@ -31,6 +31,7 @@ from fcn_deploy.workflows.calibrating import calibrate, load_ranges
 from fcn_deploy.workflows.decisions import SearchOptions, decide_precisions
 from fcn_deploy.workflows.models import exported_model
 from fcn_deploy.workflows.parameters import Size, check_distinct, criterion, image_folder, image_shape, image_size
+from fcn_deploy.workflows.samples import LabelMapping, TruthOptions
 
 BackendName = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx", "simulation"]
 Shapes = Sequence[str | ImageShape] | str | ImageShape
@@ -57,7 +58,10 @@ def build_engine(
     precision_map: StrPath | None = None,
     data: StrPath | ImageFolder | None = None,
     labels: StrPath | None = None,
-    ignore_index: int | None = None,
+    ignore_index: int | Sequence[int] | None = None,
+    label_map: LabelMapping | None = None,
+    label_suffix: str | None = None,
+    recursive: bool = False,
     min_shape: Shapes = (),
     opt_shape: Shapes = (),
     max_shape: Shapes = (),
@@ -101,7 +105,11 @@ def build_engine(
         precision_map: The sidecar of an engine with the same INT8 layers.
         data: Images for a budget and for `calib_method="auto"`; every fifth calibration image is held out if None.
         labels: Their ground truth, for a budget of mIoU.
-        ignore_index: Truth that does not count; the net's own if None.
+        ignore_index: Truth that does not count, one value or several; the net's own if None.
+        label_map: What values of the ground truth mean, if they are not the net's labels: `255=1,7=ignore`, with
+            numbers or names of classes; `cityscapes-trainid` or `ade20k`; a file with a pair a line; or a mapping.
+        label_suffix: What the names of labels have after those of the images, such as `_gtFine_labelTrainIds`.
+        recursive: Whether sub-folders of the folders are searched too.
         min_shape: TensorRT: smallest images; the n-th `min_shape`, `opt_shape` and `max_shape` make a profile.
         opt_shape: TensorRT: images that the engine is tuned for; without the other two also the only ones it takes.
         max_shape: TensorRT: largest images.
@@ -136,13 +144,13 @@ def build_engine(
         auto=calib_method == AUTO,
         budget=None if accuracy_budget is None else criterion(accuracy_budget, "accuracy_budget"),
         precision_map=None if precision_map is None else Path(precision_map),
-        data=None if data is None else image_folder(data),
-        labels=None if labels is None else Path(labels),
-        ignore_index=ignore_index,
+        data=None if data is None else image_folder(data, recursive=recursive),
+        truth=TruthOptions.of(
+            labels, ignore_index=ignore_index, label_map=label_map, label_suffix=label_suffix, recursive=recursive
+        ),
     )
-    source = _RangesSource(
-        precision, calib_data, ranges, calib_method, image_size(calib_size, "calib_size"), max_images
-    )
+    calibrated_at = image_size(calib_size, "calib_size")
+    source = _RangesSource(precision, calib_data, ranges, calib_method, calibrated_at, max_images, recursive)
     tuned_for = image_size(tune, "tune")
     _check_int8_only(precision, search, twin)
     if threads is not None and calib_data is None and data is None and tune is None:
@@ -204,6 +212,7 @@ class _RangesSource:
     method: str | None
     size: Size | None
     max_images: int | None
+    recursive: bool
 
     def __post_init__(self) -> None:
         calibrating = self.calib_data or self.method or self.size or self.max_images
@@ -262,7 +271,7 @@ class _RangesSource:
         """Returns the ranges, and the calibration images that were held out for decisions."""
         if self.calib_data is None:
             return self.ranges if isinstance(self.ranges, Ranges | None) else load_ranges(self.ranges), None
-        images = image_folder(self.calib_data, max_images=self.max_images, size=self.size)
+        images = image_folder(self.calib_data, max_images=self.max_images, size=self.size, recursive=self.recursive)
         held_out = None
         if search.decides and search.data is None:
             images, held_out = images.every_fifth()

@@ -26,6 +26,7 @@ def calibrate(
     *,
     calib_size: str | Size | None = None,
     max_images: int | None = None,
+    recursive: bool = False,
     random_calibration: bool = False,
     threads: int | None = None,
     output: StrPath | None = None,
@@ -40,6 +41,7 @@ def calibrate(
         calib_data: Folder of images like those that the net will see.
         calib_size: `HxW` or (height, width) to resize them to; they are taken as they are if None.
         max_images: At most so many, evenly spread over the folder; for noise 8 if None.
+        recursive: Whether sub-folders of the folder are searched too.
         random_calibration: Noise instead of images. The ranges record it, and are good for timing only. Needs
             `calib_size`.
         threads: CPU threads; ONNX Runtime's default if None.
@@ -66,7 +68,7 @@ def calibrate(
         count = max_images or _RANDOM_IMAGES
         total, images, what = count, _noise(size, count), "calibrating on noise"
     else:
-        folder = image_folder(calib_data, max_images=max_images, size=size)
+        folder = image_folder(calib_data, max_images=max_images, size=size, recursive=recursive)
         total, images, what, size = len(folder), iter(folder), "calibrating", folder.size
     net = exported_model(model)
     shown = progress.track(images, total, what)

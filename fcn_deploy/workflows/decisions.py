@@ -15,7 +15,7 @@ from fcn_deploy.mixed_precision.decision import Decision, decide
 from fcn_deploy.mixed_precision.precision_map import read_precision_map
 from fcn_deploy.progress import Progress
 from fcn_deploy.workflows.backends import Job
-from fcn_deploy.workflows.samples import samples
+from fcn_deploy.workflows.samples import TruthOptions, samples
 
 
 @dataclass(frozen=True)
@@ -27,36 +27,32 @@ class SearchOptions:
         budget: What the mix of precisions has to keep, or None.
         precision_map: A sidecar with the mix to use, or None.
         data: The images to decide on; every fifth calibration image is held out for it if None.
-        labels: Folder of their ground truth, or None.
-        ignore_index: Truth that does not count; the net's own if None.
+        truth: Their ground truth, or None.
     """
 
     auto: bool = False
     budget: Criterion | None = None
     precision_map: Path | None = None
     data: ImageFolder | None = None
-    labels: Path | None = None
-    ignore_index: int | None = None
+    truth: TruthOptions | None = None
 
     def __post_init__(self) -> None:
         if self.budget is not None and self.precision_map is not None:
             got = "`precision_map` and `accuracy_budget`"
             raise UsageError("the mix of precisions is stated twice", got=got, expected="one of them")
-        if (self.data is not None or self.labels is not None) and not self.decides:
+        if (self.data is not None or self.truth is not None) and not self.decides:
             raise UsageError(
                 "nothing is decided on images",
                 got="`data` or `labels`",
                 fix='add `accuracy_budget` or `calib_method="auto"`; fcn-deploy evaluate measures an engine',
             )
-        if self.labels is not None and self.data is None:
+        if self.truth is not None and self.data is None:
             raise UsageError("labels without their images", got="`labels`", expected="`data` and `labels`")
-        if self.ignore_index is not None and self.labels is None:
-            raise UsageError("`ignore_index` needs labels", got="`ignore_index` alone", expected="`labels` with it")
         if self.budget is not None:
             self._check_budget(self.budget)
 
     def _check_budget(self, budget: Criterion) -> None:
-        if budget.measure == "miou_drop" and self.labels is None:
+        if budget.measure == "miou_drop" and self.truth is None:
             raise UsageError("a budget of mIoU needs ground truth", got=budget, expected="`data` and `labels`")
         if budget.measure == "error":
             expected = "agreement>=99% or miou_drop<=0.3, for example"
@@ -102,15 +98,14 @@ def decide_precisions(
     images = held_out if options.data is None else options.data
     if images is None:
         raise UsageError("no images to decide on", got="a ranges file", expected="`data`")
-    spec = model.spec
-    ignore_index = spec.ignore_index if options.ignore_index is None else options.ignore_index
+    reader = None if options.truth is None else options.truth.reader(model.spec)
     target: Target = "onnxruntime" if job.is_onnxruntime else "tensorrt"
     return decide(
         Candidates(model, ranges, config, target, job.tensorrt.base),
-        samples(images, options.labels, "reading images", palette=spec.palette, ignore_index=ignore_index),
+        samples(images, options.truth, "reading images", reader),
         auto=options.auto,
         budget=options.budget,
-        ignore_index=ignore_index,
+        ignore_index=model.spec.ignore_index if reader is None else reader.ignore_index,
         threads=threads,
         progress=progress,
     )

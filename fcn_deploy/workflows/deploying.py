@@ -22,7 +22,6 @@ from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import Io
 from fcn_deploy.artifacts.summary import EngineSummary, Summary
 from fcn_deploy.data.folders import ImageFolder
-from fcn_deploy.data.labels import find_labels
 from fcn_deploy.demo.inputs import DemoInputs
 from fcn_deploy.engines.config import DEFAULT_METHOD, BuildConfig, RequestedPrecision, TargetCpu
 from fcn_deploy.engines.engine import Engine
@@ -57,7 +56,7 @@ from fcn_deploy.workflows.parameters import (
 )
 from fcn_deploy.workflows.publishing import OutputFiles, publish, require_gates
 from fcn_deploy.workflows.references import PYTORCH, NetCode, Runnable, opened
-from fcn_deploy.workflows.samples import samples
+from fcn_deploy.workflows.samples import LabelMapping, TruthOptions, samples
 
 _log = logging.getLogger(__name__)
 _FEW_JUDGED = 20
@@ -93,6 +92,9 @@ def deploy(
     target_cpu: TargetCpu = "generic",
     data: StrPath | ImageFolder | None = None,
     labels: StrPath | None = None,
+    label_map: LabelMapping | None = None,
+    label_suffix: str | None = None,
+    recursive: bool = False,
     gate: Sequence[str | GateOption] | str = (),
     threads: int | None = None,
     warmup: float = 200,
@@ -133,6 +135,10 @@ def deploy(
         target_cpu: Where the engines will run: `generic`, `vnni` or `native`.
         data: Folder of images to verify on; every fifth calibration image is held out if None.
         labels: Folder of their ground truth.
+        label_map: What values of the ground truth mean, if they are not the net's labels: `255=1,7=ignore`, with
+            numbers or names of classes; `cityscapes-trainid` or `ade20k`; a file with a pair a line; or a mapping.
+        label_suffix: What the names of labels have after those of the images, such as `_gtFine_labelTrainIds`.
+        recursive: Whether sub-folders of the folders are searched too.
         gate: What an engine must keep, such as `agreement>=98%` or `fp32:error<=1e-3`, instead of the default gate
             of its precision. Without a precision it is for INT8, or FP32 if that is the only one.
         threads: CPU threads; the library's default if None.
@@ -176,8 +182,12 @@ def deploy(
     if weights is None or calib_data is None:
         raise UsageError("deploy needs a net and images", expected="`weights` and `calib_data`, or `demo`")
     checkpoint = input_file(weights)
-    calibration = image_folder(calib_data, max_images=max_images, size=size)
-    observed, judged, decided_on = _split(calibration, data, labels, config)
+    calibration = image_folder(calib_data, max_images=max_images, size=size, recursive=recursive)
+    options = TruthOptions.of(labels, label_map=label_map, label_suffix=label_suffix, recursive=recursive)
+    judged_on = None if data is None else image_folder(data, recursive=recursive)
+    observed, judged, decided_on = _split(calibration, judged_on, config)
+    if options is not None:
+        options.files(judged)
     with output_folder(folder):
         net = export(
             checkpoint,
@@ -203,13 +213,9 @@ def deploy(
         contestants: list[Runnable] = [*engines.values(), f"{PYTORCH}{checkpoint}"]
         with opened(contestants, runtime, NetCode(model)) as (*candidates, reference):
             spec = net.spec
-            truth = samples(
-                *(judged, None if labels is None else Path(labels), "verifying"),
-                palette=spec.palette,
-                ignore_index=spec.ignore_index,
-                progress=progress,
-            )
-            found = compare(reference, candidates, truth, spec.ignore_index)
+            reader = None if options is None else options.reader(spec)
+            truth = samples(judged, options, "verifying", reader, progress=progress)
+            found = compare(reference, candidates, truth, None if reader is None else reader.ignore_index)
             named: dict[str, Segmenter] = {"pytorch": reference}
             named.update(zip(engines, candidates, strict=True))
             image = next(iter(judged))
@@ -298,15 +304,13 @@ class _DeployConfig:
 
 
 def _split(
-    calibration: ImageFolder, data: StrPath | ImageFolder | None, labels: StrPath | None, config: _DeployConfig
+    calibration: ImageFolder, data: ImageFolder | None, config: _DeployConfig
 ) -> tuple[ImageFolder, ImageFolder, ImageFolder | None]:
     """Returns the images to observe, to verify on, and, if the method is `auto`, to choose it on."""
     if data is None:
         observed, judged = calibration.every_fifth()
     else:
-        observed, judged = calibration, image_folder(data)
-        if labels is not None:
-            find_labels(judged.paths, Path(labels))
+        observed, judged = calibration, data
     if len(judged) < _FEW_JUDGED:
         _log.warning("the gate will rest on %d images; name more with `data`, or calibrate on more", len(judged))
     if not config.auto:

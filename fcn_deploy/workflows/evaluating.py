@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from fcn_deploy.artifacts.geometry import PadMode
@@ -23,7 +23,7 @@ from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
 from fcn_deploy.workflows.parameters import image_folder, padding
 from fcn_deploy.workflows.references import NetCode, Runnable, name_of, opened
-from fcn_deploy.workflows.samples import samples
+from fcn_deploy.workflows.samples import LabelMapping, TruthOptions, samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +131,10 @@ def evaluate(
     data: StrPath | ImageFolder,
     labels: StrPath,
     *,
-    ignore_index: int | None = None,
+    ignore_index: int | Sequence[int] | None = None,
+    label_map: LabelMapping | None = None,
+    label_suffix: str | None = None,
+    recursive: bool = False,
     reference: Runnable | None = None,
     max_images: int | None = None,
     batch: int = 1,
@@ -150,7 +153,11 @@ def evaluate(
         engine: A file, what `build_engine` or `export` gave, or `pytorch:` and the path of a checkpoint.
         data: Folder of images.
         labels: Folder of their ground truth, of the same names: index images, or masks in the colours of the classes.
-        ignore_index: Truth that does not count; the engine's own if None.
+        ignore_index: Truth that does not count, one value or several; the engine's own if None.
+        label_map: What values of the ground truth mean, if they are not the net's labels: `255=1,7=ignore`, with
+            numbers or names of classes; `cityscapes-trainid` or `ade20k`; a file with a pair a line; or a mapping.
+        label_suffix: What the names of labels have after those of the images, such as `_gtFine_labelTrainIds`.
+        recursive: Whether sub-folders of the folders are searched too.
         reference: What to compare with, as `engine`.
         max_images: At most so many, evenly spread over the folder.
         batch: At most so many neighbours of equal size run together.
@@ -174,20 +181,19 @@ def evaluate(
         >>> score = fd.evaluate("fcn8s.int8.onnx", "street/images", "street/labels", reference="fcn8s.onnx")
         >>> score.miou, score.reference.drop.points
     """
-    images = image_folder(data, max_images=max_images)
+    images = image_folder(data, max_images=max_images, recursive=recursive)
+    truth = TruthOptions.of(
+        labels, ignore_index=ignore_index, label_map=label_map, label_suffix=label_suffix, recursive=recursive
+    )
+    assert truth is not None
+    truth.files(images)
     code = NetCode(model, padding(model, size_divisor, pad_mode))
     runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
     with opened((engine,) if reference is None else (engine, reference), runtime, code) as segmenters:
         candidate, spec = segmenters[0], segmenters[0].spec
-        ignored = spec.ignore_index if ignore_index is None else ignore_index
-        shown = samples(
-            images,
-            Path(labels),
-            "evaluating",
-            palette=spec.palette,
-            ignore_index=ignored,
-            progress=progress or Silent(),
-        )
+        reader = truth.reader(spec)
+        ignored = reader.ignore_index
+        shown = samples(images, truth, "evaluating", reader, progress=progress or Silent())
         if reference is None:
             total = confusion_matrices(candidate, shown, ignored, batch=batch).sum(0)
             return Evaluation(name_of(engine), len(images), ignored, Accuracy(spec.classes, total))

@@ -7,6 +7,7 @@ import operator
 import os
 import stat
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -196,7 +197,7 @@ def _gate_option(gate: str | GateOption | Criterion) -> GateOption:
 
 
 def image_folder(
-    images: StrPath | ImageFolder, *, max_images: int | None = None, size: Size | None = None
+    images: StrPath | ImageFolder, *, max_images: int | None = None, size: Size | None = None, recursive: bool = False
 ) -> ImageFolder:
     """Returns the images of a folder.
 
@@ -204,6 +205,7 @@ def image_folder(
         images: A folder, or one that has been opened.
         max_images: At most so many, evenly spread; at least 1.
         size: [height, width] to resize them to; None leaves the size of a folder that has been opened.
+        recursive: Whether sub-folders are searched too.
 
     Raises:
         InputError: There is no such folder, or it has no images.
@@ -211,11 +213,11 @@ def image_folder(
     """
     check_max_images(max_images)
     if not isinstance(images, ImageFolder):
-        return ImageFolder.open(Path(images), max_images=max_images, size=size)
+        return ImageFolder.open(Path(images), max_images=max_images, size=size, recursive=recursive)
     paths = images.paths
     if max_images is not None and max_images < len(paths):
         paths = tuple(paths[index * len(paths) // max_images] for index in range(max_images))
-    return ImageFolder(paths, size or images.size)
+    return replace(images, paths=paths, size=size or images.size)
 
 
 def percentiles(percentile: Sequence[float] | float) -> tuple[float, ...]:

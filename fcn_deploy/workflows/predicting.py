@@ -49,6 +49,7 @@ def predict(
     *,
     save: Sequence[Kind] | str = ("labels", "overlay"),
     tile: str | Size | None = None,
+    max_pixels: int | None = None,
     model: str | None = None,
     size_divisor: int | None = None,
     pad_mode: PadMode | None = None,
@@ -70,6 +71,8 @@ def predict(
             and legend).
         tile: `HxW` or (height, width): larger images are run in tiles of this size, so that memory does not grow with
             the image. The labels are those of the image as a whole.
+        max_pixels: Most pixels that an image may have; about 179 million if None, as a guard against files that fill
+            the memory.
         model: What makes the net of a checkpoint if it is a custom net.
         size_divisor: How that net is padded.
         pad_mode: Likewise.
@@ -90,7 +93,9 @@ def predict(
         >>> fd.predict("fcn8s.int8.onnx", "street/images", "out", save=("panel",))
     """
     kinds = _kinds(save)
-    paths = find_images(inputs)
+    if max_pixels is not None and max_pixels < 1:
+        raise UsageError("bad `max_pixels`", got=max_pixels, expected="1 or more")
+    paths = find_images(inputs, max_pixels=max_pixels)
     folder = Path(output)
     targets = _targets(paths, kinds, folder)
     size = image_size(tile, "tile")
@@ -103,7 +108,7 @@ def predict(
         shown = (progress or Silent()).track(paths, len(paths), "predicting")
         for done, path in enumerate(shown):
             try:
-                image = read_image(path)
+                image = read_image(path, max_pixels=max_pixels)
                 labels = segmenter(image) if size else run(segmenter, image).labels
                 for kind, target in zip(kinds, targets[path], strict=True):
                     write_bytes(target, encode_png(KINDS[kind](image, labels, segmenter.spec)))

@@ -89,6 +89,7 @@ def verify(
     *,
     weights: StrPath | None = None,
     max_images: int | None = None,
+    recursive: bool = False,
     gate: Sequence[str | GateOption] | str = (),
     model: str | None = None,
     size_divisor: int | None = None,
@@ -107,6 +108,7 @@ def verify(
         data: Folder of images to compare on.
         weights: A checkpoint; the same as the reference `pytorch:CHECKPOINT`.
         max_images: At most so many, evenly spread over the folder.
+        recursive: Whether sub-folders of the folder are searched too.
         gate: What the engine must keep, such as `agreement>=98%` or `error<=1e-3`; if empty, the gate of its
             precision: FP32 99.99% agreement and an error of 1e-4, FP16 99.5%, INT8 97%.
         model: What makes the checkpoint's net if it is a custom net.
@@ -137,7 +139,7 @@ def verify(
         raise UsageError("verify needs images", expected="`data`")
     against = f"{PYTORCH}{os.fspath(weights)}" if weights is not None else reference
     assert against is not None
-    images = image_folder(data, max_images=max_images)
+    images = image_folder(data, max_images=max_images, recursive=recursive)
     options = gate_options(gate)
     code = NetCode(model, padding(model, size_divisor, pad_mode))
     runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)

@@ -81,12 +81,15 @@ def test_missing_labels_are_listed(call, exported, photo_folder, truth, tmp_path
 def test_a_label_that_is_no_class_is_refused_with_the_flag_that_helps(call, exported, photo_folder, truth):
     arguments = ("evaluate", exported("fcn8s"), "--data", photo_folder, "--labels", truth, "--ignore-index", 4)
     said = call(*arguments, code=6)
-    assert "got [255]" in said.err
+    assert "holds a value that is not a class; got 255; expected 0..4, or 4, which is ignored" in said.err
     assert "--ignore-index" in said.err
+    assert "--label-map" in said.err
+    call(*arguments[:-1], "4,255")
+    call(*arguments[:-2], "--label-map", "255=ignore,class_4=0")
 
 
 def test_labels_of_another_size_are_refused(call, exported, photo_folder, truth, tmp_path):
     for path in truth.iterdir():
         Image.new("L", (9, 9)).save(tmp_path / path.name)
     said = call("evaluate", exported("fcn8s"), "--data", photo_folder, "--labels", tmp_path, code=6)
-    assert "differ in shape" in said.err
+    assert f"{tmp_path / 'photo_00.png'} is not of the size of its image" in said.err

@@ -112,7 +112,7 @@ def test_a_truncated_image_stops_it_and_it_says_how_far_it_got(predict, photos, 
 def test_what_fails_leaves_no_empty_folder_that_was_not_there(
     predict, photo_folder, tmp_path, monkeypatch, there, error, code
 ):
-    def fail(path):
+    def fail(path, **options):
         raise error
 
     monkeypatch.setattr("fcn_deploy.workflows.predicting.read_image", fail)
@@ -127,3 +127,9 @@ def test_a_name_that_matches_nothing_and_a_file_that_is_no_image(predict, tmp_pa
     (tmp_path / "notes.txt").write_text("hello")
     assert "names no image" in predict(tmp_path / "*.jpg", "-o", tmp_path / "out", code=6).err
     assert "not images; got notes.txt" in predict(tmp_path / "notes.txt", "-o", tmp_path / "out", code=6).err
+
+
+def test_an_image_above_the_limit_of_pixels_is_refused_with_the_flag(predict, photo_folder, tmp_path):
+    said = predict(photo_folder / "photo_00.png", "-o", tmp_path / "out", "--max-pixels", 100, code=6)
+    assert "raise --max-pixels" in said.err
+    predict(photo_folder / "photo_00.png", "-o", tmp_path / "out", "--max-pixels", 10_000_000)

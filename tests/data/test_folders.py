@@ -195,3 +195,33 @@ def test_what_names_no_image_is_an_input_error(folder):
     (folder / "notes.txt").write_text("text")
     with pytest.raises(InputError, match=r"not images; got notes\.txt"):
         find_images([folder / "image_0.png", folder / "notes.txt"])
+
+
+# Folders in folders
+
+
+def test_sub_folders_are_searched_when_asked(folder, pixels):
+    for place in ("a", "b/c", ".hidden"):
+        (folder / place).mkdir(parents=True)
+        save(pixels, folder / place / "image.png")
+    (folder / "b" / "back").symlink_to(folder)
+    names = [str(path.relative_to(folder)) for path in ImageFolder.open(folder, recursive=True).paths]
+    assert names == ["a/image.png", "b/c/image.png", *(f"image_{index}.png" for index in range(7))]
+    assert len(ImageFolder.open(folder)) == 7
+
+
+def test_folders_that_are_not_searched_are_listed_with_the_option(tmp_path, pixels):
+    (tmp_path / "city").mkdir()
+    save(pixels, tmp_path / "city" / "image.png")
+    with pytest.raises(InputError, match=r"not searched: city; .*`recursive=True`"):
+        ImageFolder.open(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("images", "labels"), ("JPEGImages", "SegmentationClass"), ("img", "masks")])
+def test_a_folder_of_images_and_labels_is_recognised(tmp_path, pixels, names):
+    for name in names:
+        (tmp_path / name).mkdir()
+        save(pixels, tmp_path / name / "image.png")
+    for recursive in (False, True):
+        with pytest.raises(InputError, match=re.escape(f"name {tmp_path / names[0]}; the ground truth")):
+            ImageFolder.open(tmp_path, recursive=recursive)

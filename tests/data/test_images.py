@@ -1,3 +1,4 @@
+import logging
 import os
 import re
 
@@ -7,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcn_deploy.data.folders import ImageFolder
+from fcn_deploy.data.folders import ImageFolder, find_images
 from fcn_deploy.data.images import is_image, open_image, read_image
 from fcn_deploy.data.labels import read_labels
 from fcn_deploy.errors import InputError
@@ -219,3 +220,54 @@ def test_an_image_never_starts_a_program(tmp_path, monkeypatch):
 def test_the_usual_formats_are_read(tmp_path, suffix):
     Image.new("RGB", (16, 12), (200, 10, 10)).save(tmp_path / f"image{suffix}")
     assert read_image(tmp_path / f"image{suffix}").shape == (12, 16, 3)
+
+
+# What is read with a warning, or behind a limit
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".tiff", ".webp", ".png"])
+def test_of_several_pages_or_frames_the_first_is_read_with_one_warning(tmp_path, caplog, suffix):
+    frames = [Image.new("RGB", (16, 12), color) for color in ((200, 10, 10), (10, 200, 10), (10, 10, 200))]
+    path = tmp_path / f"film{suffix}"
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    for _ in range(2):
+        assert np.abs(read_image(path)[0, 0].astype(int) - (200, 10, 10)).max() < 20
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path} has 3 pages or frames: only the first is read"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("highest", "warned"), [(255, True), (1023, True), (4095, True), (4096, False), (65535, False)]
+)
+def test_twelve_bits_in_sixteen_are_warned_about(tmp_path, caplog, highest, warned):
+    path = save(np.array([[0, 17, highest]], np.uint16), tmp_path / "grey.png")
+    with caplog.at_level(logging.WARNING):
+        np.testing.assert_array_equal(read_image(path)[0, :, 0], np.array([0, 17, highest]) // 257)
+    assert [f"values end at {highest}" in record.getMessage() for record in caplog.records] == [True] * warned
+
+
+def test_a_large_image_is_one_line_that_names_the_way_past_the_limit(tmp_path, pixels, monkeypatch):
+    path = save(pixels, tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    for read in (read_image, is_image, ImageFolder.open, find_images):
+        with pytest.raises(InputError, match=r"large\.png has too many pixels; .*at most 100 pixels.*`max_pixels`"):
+            read(tmp_path if read == ImageFolder.open else path)
+    np.testing.assert_array_equal(read_image(path, max_pixels=126), pixels)
+    assert find_images(path, max_pixels=126) == (path,)
+    assert Image.MAX_IMAGE_PIXELS == 50
+    with pytest.raises(InputError, match=r"got 126 pixels, 9x14; expected at most 125; fix: raise `max_pixels`"):
+        read_image(path, max_pixels=125)
+
+
+@pytest.mark.parametrize("target", ["gone.png", "link.png"])
+def test_a_broken_link_is_named_with_its_target(tmp_path, pixels, target):
+    save(pixels, tmp_path / "image.png")
+    link = tmp_path / "link.png"
+    link.symlink_to(target)
+    message = re.escape(f"{link} is a broken symbolic link; got a link to {target}")
+    for read in (read_image, is_image, find_images):
+        with pytest.raises(InputError, match=message):
+            read(link)
+    with pytest.raises(InputError, match=message):
+        ImageFolder.open(tmp_path)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fcn_deploy.artifacts.palette import default_palette
 from fcn_deploy.data.folders import ImageFolder
-from fcn_deploy.data.labels import find_labels, read_labels
+from fcn_deploy.data.labels import TruthReader, find_labels, read_labels
 from fcn_deploy.errors import InputError
-from tests.support.image_files import INDICES, save, save_palette
+from tests.support.image_files import INDICES, PALETTE, save, save_palette
 
 # Reading labels
 
@@ -141,3 +142,61 @@ def test_paths_of_labels_may_be_strings(folder, labels):
     (found,) = find_labels([str(folder / "image_2.png")], str(labels))
     assert found == labels / "image_2.png"
     np.testing.assert_array_equal(read_labels(str(found)), read_labels(found))
+
+
+# Palette images
+
+
+def test_a_palette_image_is_read_by_colour_if_all_its_colours_are_classes(tmp_path, caplog):
+    path = save_palette(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_labels(path, PALETTE[::-1]), 3 - INDICES)
+    assert not caplog.records
+
+
+def test_a_palette_image_with_other_colours_is_read_by_index_with_a_note(tmp_path, caplog):
+    path = save_palette(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_labels(path, ((1, 2, 3), *PALETTE[1:])), INDICES)
+    np.testing.assert_array_equal(read_labels(path, ((1, 2, 3), *PALETTE[1:])), INDICES)
+    (record,) = caplog.records
+    assert record.getMessage() == f"{tmp_path}: palette images are read by index: they have colours that no class has"
+
+
+def test_the_greys_of_an_index_image_are_not_taken_for_colours(tmp_path):
+    """Of the default colours 64,64,64 is the 57th."""
+    image = Image.fromarray(np.array([[0, 64]], np.uint8), "P")
+    image.putpalette([channel for grey in range(256) for channel in (grey, grey, grey)])
+    image.save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_labels(tmp_path / "mask.png", default_palette(150)), [[0, 64]])
+
+
+def test_ignored_indices_of_a_palette_image_stay_so_when_it_is_read_by_colour(tmp_path):
+    colours = np.full((256, 3), (224, 224, 192), np.uint8)
+    colours[:2] = COLORS[1], COLORS[0]
+    image = Image.fromarray(np.array([[0, 1, 255, 254]], np.uint8), "P")
+    image.putpalette(colours.tobytes())
+    image.save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_labels(tmp_path / "mask.png", COLORS, (255, 254)), [[1, 0, 255, 255]])
+
+
+def test_several_values_are_ignored_and_become_the_first(tmp_path):
+    path = save(np.array([[0, 1, 254, 255, 7]], np.uint8), tmp_path / "mask.png")
+    reader = TruthReader(2, ignored=(255, 254), label_map={7: 254, 1: None})
+    np.testing.assert_array_equal(reader.read(path), [[0, 255, 255, 255, 255]])
+
+
+def test_a_label_map_speaks_before_the_ignored_values(tmp_path):
+    path = save(np.array([[0, 255]], np.uint8), tmp_path / "mask.png")
+    np.testing.assert_array_equal(TruthReader(2, ignored=(255,), label_map={255: 1}).read(path), [[0, 1]])
+    reader = TruthReader(2, label_map={255: None})
+    np.testing.assert_array_equal(reader.read(path), [[0, reader.ignore_index]])
+
+
+def test_two_images_never_share_a_file_of_labels(folder, labels, tmp_path):
+    for place in ("a", "b"):
+        (tmp_path / "nested" / place).mkdir(parents=True)
+        save(np.zeros((4, 6), np.uint8), tmp_path / "nested" / place / "image_2.png")
+    images = ImageFolder.open(tmp_path / "nested", recursive=True)
+    with pytest.raises(InputError, match="would be the labels of several images"):
+        find_labels(images.paths, labels, recursive=True, root=images.root)
+    found = find_labels(images.paths, tmp_path / "nested", recursive=True, root=images.root)
+    assert found == images.paths

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from fcn_deploy.cli.options.types import PATH, GateType, NumbersType, ShapeType, SizeType, TripleType
+from fcn_deploy.cli.options.types import PATH, GateType, IndicesType, NumbersType, ShapeType, SizeType, TripleType
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -111,10 +111,29 @@ method_option = click.option(
     help="How ranges are chosen; auto tries all on images that were not observed.  [default: mse]",
 )
 
+recursive_option = click.option("--recursive", is_flag=True, help="Search the sub-folders of the folders too.")
+
 calibration_options = stack(
     click.option("--calib-size", type=SizeType(), help="Resize calibration images.  [default: as they are]"),
     click.option("--max-images", type=click.IntRange(1), help="At most so many, evenly spread over the folder."),
+    recursive_option,
 )
+
+_labels_options = (
+    click.option(
+        "--label-map",
+        metavar="MAP",
+        help="What values of the ground truth mean, if they are not the net's labels: 255=1,7=ignore (numbers or names "
+        "of classes), cityscapes-trainid, ade20k, or a file with such a pair a line.",
+    ),
+    click.option(
+        "--label-suffix",
+        metavar="TEXT",
+        help="What the names of labels have after those of the images, such as _gtFine_labelTrainIds.",
+    ),
+)
+
+labels_options = stack(*_labels_options)
 
 search_options = stack(
     click.option(
@@ -132,7 +151,8 @@ search_options = stack(
         help="Images for a budget and for --calib-method auto.  [default: every fifth of --calib-data, held out]",
     ),
     click.option("--labels", type=PATH, metavar="DIR", help="Their ground truth, for a budget of mIoU."),
-    click.option("--ignore-index", type=int, help="The label that means 'not labelled'.  [default: the net's]"),
+    click.option("--ignore-index", type=IndicesType(), help="Labels that do not count.  [default: the net's]"),
+    *_labels_options,
 )
 
 tensorrt_options = stack(

@@ -80,6 +80,21 @@ class NumbersType(click.ParamType[tuple[float, ...]]):
             self.fail(f"got {value!r}; expected numbers, such as 90,95,99", param, ctx)
 
 
+class IndicesType(click.ParamType[tuple[int, ...]]):
+    """`I,J,...`."""
+
+    name = "I,J,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Parses integers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(int(number) for number in value.split(","))
+        except ValueError:
+            self.fail(f"got {value!r}; expected integers, such as 255 or 0,255", param, ctx)
+
+
 class GateType(click.ParamType["GateOption"]):
     """`agreement>=98%`, or `fp32:error<=1e-3` for one precision."""
 
