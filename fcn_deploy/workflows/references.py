@@ -125,7 +125,9 @@ def _kind(runnable: Runnable) -> Kind:
 
 def _open(runnable: Runnable, options: RuntimeOptions, code: NetCode, first: Segmenter | None) -> Segmenter:
     if _is_exported(runnable):
-        return Segmenter(_backend(runnable.content, options), spec=runnable.spec, tile=options.tile)
+        return Segmenter(
+            _backend(runnable.content, options), spec=runnable.spec, tile=options.tile, color=options.color
+        )
     if isinstance(runnable, Engine):
         return _open_engine(runnable, options)
     if is_checkpoint(runnable):
@@ -135,7 +137,9 @@ def _open(runnable: Runnable, options: RuntimeOptions, code: NetCode, first: Seg
 
 def _open_engine(engine: Engine, options: RuntimeOptions) -> Segmenter:
     if _kind(engine) == "onnx":
-        segmenter = Segmenter(_backend(engine.data, options), spec=engine.sidecar.spec, tile=options.tile)
+        segmenter = Segmenter(
+            _backend(engine.data, options), spec=engine.sidecar.spec, tile=options.tile, color=options.color
+        )
         segmenter.sidecar = engine.sidecar
         return segmenter
     # A plan is opened as on the device, from a file whose sidecar is checked first.
@@ -168,4 +172,4 @@ def _open_checkpoint(weights: Path, options: RuntimeOptions, code: NetCode, comp
             "the engine's net is padded in another way", got=code.padding, expected=padding, fix="leave it out"
         )
     backend = TorchBackend(net.module, net.spec.num_classes, threads=options.threads)
-    return Segmenter(backend, spec=net.spec, tile=options.tile)
+    return Segmenter(backend, spec=net.spec, tile=options.tile, color=options.color)

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from fcn_deploy.artifacts.summary import Summary
 from torch import nn
 
+from fcn_deploy.artifacts.summary import Summary
 from fcn_deploy.errors import UsageError
 from fcn_deploy.workflows.deploying import deploy
 from fcn_deploy.workflows.references import NetCode, opened

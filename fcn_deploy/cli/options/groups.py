@@ -107,8 +107,8 @@ spec_options = stack(
     click.option(
         "--normalization",
         type=click.Choice(["imagenet", "caffe", "zero-one", "minus-one-one"]),
-        help="How images were normalised in training, instead of --mean, --std, --scale and --color; caffe: BGR 0..255 minus "
-        "the mean.",
+        help="How images were normalised in training, instead of --mean, --std, --scale and --color; caffe: BGR "
+        "0..255 minus the mean.",
     ),
     click.option("--mean", type=TripleType(), help="Mean per channel, after --scale, in the net's channel order."),
     click.option("--std", type=TripleType(), help="Standard deviation per channel, after --scale."),
