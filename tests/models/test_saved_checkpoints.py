@@ -3,6 +3,7 @@
 import gzip
 import logging
 import pickle
+import resource
 import time
 import zipfile
 
@@ -61,6 +62,7 @@ def test_safetensors_under_another_name_and_with_a_prefix_load(tmp_path, right):
     assert torch.equal(_logits(load_custom(NET, path).module), right)
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
 @pytest.mark.parametrize("kind", [forms.WeightNormed, forms.OldWeightNormed])
 @pytest.mark.parametrize("prefix", ["", "module.", "model."])
 def test_weight_normalisation_of_any_age_loads_by_torchs_own_migration(saved, kind, prefix):
@@ -70,6 +72,7 @@ def test_weight_normalisation_of_any_age_loads_by_torchs_own_migration(saved, ki
     torch.testing.assert_close(_logits(found), _logits(net))
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("maker", ["compiled", "compiled_inside"])
 def test_a_compiled_net_is_unwrapped(saved, right, maker):
     module = load_custom(f"tests.support.checkpoints:{maker}", saved(forms.state())).module
@@ -178,6 +181,7 @@ def test_a_file_that_is_no_checkpoint_is_called_what_it_is(tmp_path, content, wo
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_torchscript_archives_and_folders_are_called_what_they_are(tmp_path):
     net = forms.Net().eval()
     torch.jit.save(torch.jit.trace(net, IMAGE), str(tmp_path / "script.pt"))
@@ -220,6 +224,15 @@ def test_a_file_that_would_exhaust_the_machine_is_refused_in_one_line(tmp_path, 
         read_checkpoint(path)
     assert time.perf_counter() - started < 10
     assert "\n" not in str(caught.value)
+
+
+def test_a_zip_bomb_takes_no_more_memory_than_twice_its_size(tmp_path):
+    path = BOMBS["unpacked"][0](tmp_path / "net.pth")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="bytes once unpacked"):
+        read_checkpoint(path)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    assert grown <= 2 * path.stat().st_size + (8 << 20)
 
 
 def test_deep_keys_in_the_old_format_are_refused(tmp_path):
