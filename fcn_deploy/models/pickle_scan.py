@@ -11,8 +11,10 @@ from typing import Any, Protocol
 
 from fcn_deploy.errors import InputError
 
-# Far above what nets need: an optimizer state of 50,000 tensors has about 3 million steps.
-MAX_STEPS = 4_000_000
+# Far above what nets need: a tensor takes about 35 steps, so this is for 34,000 tensors. torch takes as long again.
+MAX_STEPS = 1_200_000
+# Steps that put one plain value on the stack: (), None, True, False, [], {}, set().
+_CONSTANTS = frozenset((b")", b"N", b"\x88", b"\x89", b"]", b"}", b"\x8f"))
 MAX_DEPTH = 100  # of tuples in tuples
 MAX_HASHED = 20_000_000  # elements of all tuples together, counted as often as hashing them would visit them
 
@@ -96,7 +98,9 @@ class PickleScan:
             self._steps += 1
             if self._steps > MAX_STEPS:
                 raise _RefusedError(f"more than {MAX_STEPS:,} objects")
-            if code in b"qr" and code:  # BINPUT, LONG_BINPUT
+            if code in _CONSTANTS:
+                stack.append(None)
+            elif code in b"qr" and code:  # BINPUT, LONG_BINPUT
                 memo[read(1)[0] if code == b"q" else struct.unpack("<I", read(4))[0]] = stack[-1]
             elif code in b"hj" and code:  # BINGET, LONG_BINGET
                 stack.append(self._counted(memo[read(1)[0] if code == b"h" else struct.unpack("<I", read(4))[0]]))
@@ -116,8 +120,6 @@ class PickleScan:
                 if len(items) < count:
                     return False
                 stack[-count:] = [self._counted(_Tuple(items))]
-            elif code in (b")", b"N", b"\x88", b"\x89", b"]", b"}", b"\x8f"):
-                stack.append(None)
             elif code == b"J":
                 stack.append(struct.unpack("<i", read(4))[0])
             elif code == b"M":
