@@ -12,6 +12,7 @@ from fcn_deploy.errors import InputError
 
 Color = Literal["RGB", "BGR"]
 Triple = tuple[float, float, float]
+Preset = Literal["imagenet", "caffe", "zero-one", "minus-one-one"]
 
 
 def _triple(values: object, what: str) -> Triple:
@@ -60,6 +61,15 @@ class Normalization:
         b = [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
         return _triple(a, "scale"), _triple(b, "shift")
 
+    def net_range(self) -> tuple[float, float]:
+        """Returns the smallest and the largest value that the net sees, for pixels 0..255."""
+        ends = [
+            (pixel * self.scale - mean) / std
+            for mean, std in zip(self.mean, self.std, strict=True)
+            for pixel in (0, 255)
+        ]
+        return min(ends), max(ends)
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Normalization:
         """Builds it from the `normalization` object of a spec.
@@ -82,3 +92,10 @@ TORCHVISION = Normalization()
 
 # Of the published Caffe nets: BGR in 0..255, minus the mean of ILSVRC.
 CAFFE = Normalization("BGR", 1.0, (104.00699, 116.66877, 122.67892), (1.0, 1.0, 1.0))
+
+PRESETS: Mapping[Preset, Normalization] = {
+    "imagenet": TORCHVISION,
+    "caffe": CAFFE,
+    "zero-one": Normalization("RGB", 1 / 255, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    "minus-one-one": Normalization("RGB", 1 / 127.5, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0)),
+}

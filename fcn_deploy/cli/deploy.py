@@ -21,6 +21,7 @@ from fcn_deploy.cli.options.groups import (
     target_cpu_option,
     threads_option,
     variant_option,
+    weights_options,
 )
 from fcn_deploy.cli.options.types import PATH
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 @click.option("--int8", is_flag=True, help="Build an INT8 engine beside the FP32 one; --demo includes it.")
 @variant_option
 @model_options
+@weights_options
 @spec_options
 @calibration_options
 @method_option

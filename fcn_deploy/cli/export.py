@@ -7,7 +7,14 @@ from typing import Any
 import click
 
 from fcn_deploy.cli.console import TerminalProgress, print_json
-from fcn_deploy.cli.options.groups import json_option, model_options, output_option, spec_options, variant_option
+from fcn_deploy.cli.options.groups import (
+    json_option,
+    model_options,
+    output_option,
+    spec_options,
+    variant_option,
+    weights_options,
+)
 from fcn_deploy.cli.options.types import PATH, ShapeType
 
 
@@ -15,6 +22,7 @@ from fcn_deploy.cli.options.types import PATH, ShapeType
 @click.option("--weights", type=PATH, required=True, help="Checkpoint: .pth or .safetensors.")
 @variant_option
 @model_options
+@weights_options
 @spec_options
 @click.option("--opset", type=int, default=18, show_default=True, help="ONNX operator set, 18 to 23.")
 @click.option("--shape", type=ShapeType(), help="Fix batch, height and width.  [default: all dynamic]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 
 import click
@@ -43,6 +44,8 @@ def render(text: str, flags: Mapping[str, str]) -> str:
             return flags[f"{name}={value}"]
         if name not in flags:
             return match[0]
+        if any(letter in value for letter in "*?["):
+            value = shlex.quote(value)  # or the shell would look for files
         return flags[name] if value == "True" else f"{flags[name]} {value}"
 
     return _PARAMETER.sub(flag, text)

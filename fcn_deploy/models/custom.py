@@ -21,8 +21,9 @@ from fcn_deploy.artifacts.spec import CheckpointInfo, ModelSpec
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.files import sha256_file
 from fcn_deploy.models.adapter import AdaptedNet
-from fcn_deploy.models.checkpoint import check_fit, finite_float32, read_tensors, strip_prefixes
+from fcn_deploy.models.checkpoint import read_tensors
 from fcn_deploy.models.probe import probe
+from fcn_deploy.models.state import WeightsOptions, finite_float32, fitted, load_into
 
 _LAYOUT = "own"  # as specs record it
 
@@ -54,7 +55,11 @@ class CustomNet:
 
 
 def load_custom(
-    name: str, weights: str | os.PathLike[str], padding: Padding | None = None, shape: ImageShape | None = None
+    name: str,
+    weights: str | os.PathLike[str],
+    padding: Padding | None = None,
+    shape: ImageShape | None = None,
+    part: WeightsOptions | None = None,
 ) -> CustomNet:
     """Makes a net, loads its weights, and checks that it can be deployed.
 
@@ -62,9 +67,10 @@ def load_custom(
 
     Args:
         name: `package.module:callable`; the current folder is searched first.
-        weights: A `.pth` or `.safetensors` state_dict with every tensor of the net and no other.
+        weights: A `.pth` or `.safetensors` file with every tensor of the net and no other.
         padding: For a net that works only at multiples of some size.
         shape: The one shape it has to work at; None for every shape.
+        part: Which part of the file holds the weights.
 
     Raises:
         InputError: The callable cannot be imported or returns no module, the weights do not fit, or the net is not
@@ -73,7 +79,7 @@ def load_custom(
     """
     weights = Path(weights)
     net = make_net(name)
-    spec = load_strictly(net, weights, name)
+    spec = load_strictly(net, weights, name, part)
     module = AdaptedNet(net, padding).eval()
     with redirect_stdout(sys.stderr):
         num_classes = probe(module, shape)
@@ -102,10 +108,26 @@ def make_net(name: str) -> nn.Module:
         made: Any = _imported(name, *match.groups())
         if not isinstance(made, nn.Module):
             made = _called(name, made)
+        made = _not_compiled(made)
     if not isinstance(made, nn.Module):
         raise InputError(f"{name} returns no net", got=f"a {type(made).__name__}", expected="a torch.nn.Module")
     # A copy, because two checkpoints would otherwise share a net that exists already or that its maker keeps.
-    return copy.deepcopy(made).float().eval()
+    return _compiled_nowhere(copy.deepcopy(made)).float().eval()
+
+
+def _not_compiled(module: Any) -> Any:
+    """Returns what torch.compile has wrapped: export and comparison need the net as it was written."""
+    while isinstance(module, nn.Module) and isinstance(module._modules.get("_orig_mod"), nn.Module):
+        module = module._modules["_orig_mod"]
+    return module
+
+
+def _compiled_nowhere(net: nn.Module) -> nn.Module:
+    for module in list(nn.Module.modules(net)):  # a net may have an attribute called `modules`
+        module._compiled_call_impl = None  # what `net.compile()` sets
+        for name, child in module._modules.items():
+            module._modules[name] = _not_compiled(child)
+    return net
 
 
 def _imported(name: str, module: str, attribute: str) -> object:
@@ -160,13 +182,14 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
-def load_strictly(net: nn.Module, path: Path, name: str) -> ModelSpec | None:
-    """Loads weights into a net. The file must have every tensor of the net and no other.
+def load_strictly(net: nn.Module, path: Path, name: str, part: WeightsOptions | None = None) -> ModelSpec | None:
+    """Loads weights into a net, by torch's own `load_state_dict`: every tensor of the net has to be there and no other.
 
     Args:
         net: The net; changed in place.
         path: A `.pth` or `.safetensors` file.
         name: What errors call the net.
+        part: Which part of the file holds the weights.
 
     Returns:
         The spec in the file, or None.
@@ -174,15 +197,13 @@ def load_strictly(net: nn.Module, path: Path, name: str) -> ModelSpec | None:
     Raises:
         InputError: The file cannot be read; tensors are missing, unexpected or of another shape; or one is not finite.
     """
-    tensors, spec = read_tensors(path)
+    tensors, spec = read_tensors(path, part)
     wanted = net.state_dict()
-    if wanted.keys() != tensors.keys():  # only then: a net may have a module called `module`
-        tensors = {strip_prefixes(key): tensor for key, tensor in tensors.items()}
-    check_fit(tensors, wanted, f"{path} does not fit {name}")
-    net.load_state_dict({key: _like(wanted[key], key, tensor, path) for key, tensor in tensors.items()})
+    state = fitted(tensors, wanted.keys(), path)
+    for key, tensor in state.items():
+        # Tensors that are not floats, such as the counters of batch normalisation, are left to load_state_dict.
+        like = wanted.get(key, tensor)
+        if isinstance(tensor, Tensor) and like.is_floating_point():
+            state[key] = finite_float32(key, tensor, path)
+    load_into(net, state, path, name)
     return spec
-
-
-def _like(wanted: Tensor, key: str, tensor: Tensor, path: Path) -> Tensor:
-    # Tensors that are not floats, such as the counters of batch normalisation, are left to load_state_dict.
-    return finite_float32(key, tensor, path) if wanted.is_floating_point() else tensor

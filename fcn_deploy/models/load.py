@@ -13,6 +13,7 @@ from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.models.checkpoint import load_model, read_checkpoint
 from fcn_deploy.models.custom import load_custom
 from fcn_deploy.models.spec_options import SpecOptions, make_spec
+from fcn_deploy.models.state import WeightsOptions
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,7 @@ def load_net(
     *,
     variant: str | None = None,
     shape: ImageShape | None = None,
+    part: WeightsOptions | None = None,
 ) -> Net:
     """Loads a published net; or a custom net, if `options.model` says what makes it.
 
@@ -42,6 +44,7 @@ def load_net(
         options: What the user says about the net.
         variant: `fcn32s`, `fcn16s` or `fcn8s`: what the checkpoint of a published net must be; None for any.
         shape: The one shape that a custom net has to work at; None for every shape.
+        part: Which part of the file holds the weights.
 
     Raises:
         InputError: The file cannot be read or does not fit the net, or the custom net cannot be deployed.
@@ -49,7 +52,7 @@ def load_net(
     """
     options = options or SpecOptions()
     if options.model is None:
-        checkpoint = read_checkpoint(weights, variant, options.input_padding)
+        checkpoint = read_checkpoint(weights, variant, options.input_padding, part)
         spec = make_spec(checkpoint, options)
         return Net(load_model(checkpoint, spec.geometry), spec)
     if variant is not None:
@@ -58,12 +61,16 @@ def load_net(
             got="`variant` and `model`",
             fix="leave out one of them",
         )
-    custom = load_custom(options.model, weights, options.padding, shape)
+    custom = load_custom(options.model, weights, options.padding, shape, part)
     return Net(custom.module, make_spec(custom, options))
 
 
 def load_reference(
-    weights: str | os.PathLike[str], spec: ModelSpec, model: str | None = None, shape: ImageShape | None = None
+    weights: str | os.PathLike[str],
+    spec: ModelSpec,
+    model: str | None = None,
+    shape: ImageShape | None = None,
+    part: WeightsOptions | None = None,
 ) -> Net:
     """Loads the net that an engine was made from, as the reference that the engine is compared with.
 
@@ -73,6 +80,7 @@ def load_reference(
         model: What makes a custom net, `package.module:callable`. The spec names it too, but code runs only because the
             user names it, never because a file does.
         shape: The one shape that the engine takes; None if it takes any.
+        part: Which part of the file holds the weights.
 
     Raises:
         InputError: The file cannot be read or does not fit the net, or has another number of classes than the spec.
@@ -81,11 +89,11 @@ def load_reference(
     if spec.model is not None and model is None:
         raise UsageError("PyTorch needs the code that makes the engine's custom net", fix=f'add `model="{spec.model}"`')
     if model is not None:
-        custom = load_custom(model, weights, spec.padding, shape)
+        custom = load_custom(model, weights, spec.padding, shape, part)
         net, num_classes = Net(custom.module, spec), custom.num_classes
     else:
         assert spec.geometry is not None
-        checkpoint = read_checkpoint(weights, input_padding=spec.geometry.input_padding)
+        checkpoint = read_checkpoint(weights, input_padding=spec.geometry.input_padding, weights=part)
         net, num_classes = Net(load_model(checkpoint, spec.geometry), spec), checkpoint.num_classes
     if num_classes != spec.num_classes:
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 
 import torch
@@ -34,13 +35,80 @@ def probe(module: AdaptedNet, shape: ImageShape | None = None) -> int:
         InputError: It does not. The message says what the net does instead, and which `size_divisor` would help; that
             is found by trying powers of two up to 256.
     """
+    _check_call(module.net)
     shapes = [(shape.batch, shape.height, shape.width)] if shape else _ANY
     misfit = _first_misfit(module, shapes)
     if misfit is not None:
+        _check_input_channels(module, shape)
         raise _refusal(module, misfit, fixed=shape is not None)
     batch, height, width = max(shapes)
     _check_batch(module, batch, height, width)
     return int(_run(module, batch, height, width).shape[1])
+
+
+def _check_call(net: nn.Module) -> None:
+    """Checks that the net can be called with an image alone."""
+    try:
+        signature = inspect.signature(net.forward)
+    except (TypeError, ValueError):
+        return  # only a call can tell
+    required = [
+        parameter.name
+        for parameter in signature.parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    by_position = [
+        parameter
+        for parameter in signature.parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.VAR_POSITIONAL)
+    ]
+    missing = required[1:] if by_position else required
+    if missing or not by_position:
+        first = by_position[0].name if by_position else None
+        raise InputError(
+            "the net cannot be called with an image alone",
+            got=f"forward({', '.join(signature.parameters)})"
+            + (f", which needs {' and '.join(f'{name!r}' for name in missing)} too" if missing else ""),
+            expected=f"forward({first or 'image'})",
+            fix="wrap it in a module that calls it with the value the trained net is used with"
+            if missing
+            else "wrap it in a module whose forward takes an image",
+        )
+
+
+def _check_input_channels(module: AdaptedNet, shape: ImageShape | None) -> None:
+    """Finds out whether a net that fails fails because it takes another number of channels."""
+    batch, height, width = (shape.batch, shape.height, shape.width) if shape else (1, 256, 256)
+    image = _image(batch, height, width)
+    if _takes(module, image):
+        return
+    for channels in (1, 4, 2, 6):
+        if _takes(module, image[:, :1].repeat(1, channels, 1, 1)):
+            raise InputError(
+                f"the net takes images of {channels} channel{'s' if channels > 1 else ''}",
+                got=f"a net for [N, {channels}, H, W]",
+                expected="[N, 3, H, W], the channels of a colour image",
+                fix="wrap it in a module that makes its channel of the three, such as x.mean(1, keepdim=True)"
+                if channels == 1
+                else "wrap it in a module that makes its channels of the three",
+            )
+
+
+def _takes(module: nn.Module, image: Tensor) -> bool:
+    try:
+        with torch.inference_mode():
+            module(image)
+    except InputError:
+        return True  # it ran; what it returns is judged elsewhere
+    except (Exception, SystemExit):  # the user's code may raise anything
+        return False
+    return True
+
+
+def _are_labels(logits: Tensor, batch: int) -> bool:
+    """Returns whether a net gives whole numbers per pixel: an argmax, or a threshold, has already been taken."""
+    return not logits.is_floating_point() and not logits.is_complex() and logits.ndim >= 2 and len(logits) == batch
 
 
 def _image(batch: int, height: int, width: int) -> Tensor:
@@ -65,6 +133,13 @@ def _first_misfit(module: nn.Module, shapes: Sequence[tuple[int, int, int]]) -> 
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             return f"{at} it raises {type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
         shape = list(logits.shape)
+        if _are_labels(logits, batch):
+            raise InputError(
+                "the net returns labels, not logits",
+                got=f"{at} {str(logits.dtype).removeprefix('torch.')} {shape}",
+                expected="float [N, C, H, W], a score for each class and pixel",
+                fix="return the logits, before the argmax or the threshold; the argmax is added where it is needed",
+            )
         if not logits.is_floating_point() or len(shape) != 4 or shape[0] != batch or shape[2:] != [height, width]:
             return f"{at} it returns {str(logits.dtype).removeprefix('torch.')} {shape}"
         if shape[1] != (classes or shape[1]):

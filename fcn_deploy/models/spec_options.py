@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fcn_deploy.artifacts.geometry import AT_ONCE, Geometry, Padding
-from fcn_deploy.artifacts.normalization import TORCHVISION, Color, Normalization, Triple
+from fcn_deploy.artifacts.normalization import PRESETS, TORCHVISION, Color, Normalization, Preset, Triple
 from fcn_deploy.artifacts.palette import default_palette
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.data.classes import read_class_names
@@ -19,6 +20,9 @@ from fcn_deploy.models.layouts import layout_normalization
 
 _log = logging.getLogger(__name__)
 _IGNORE_INDEX = 255  # PASCAL VOC's and Cityscapes' label for "not labelled"
+# Of the values that nets see: the usual normalisations span 1 (0..1) to 255, and stay within 0..255 or around 0.
+_NARROW = 0.5
+_FAR = 300.0
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,14 @@ class SpecOptions:
         scale: Factor for pixels 0..255.
         mean: Per channel, after scaling.
         std: Per channel, after scaling.
+        preset: A name for scale, mean, std and color; values beside it must be its own.
         at_once: Whether the skips were scaled, as in nets trained at once; tensors do not tell.
         input_padding: 0 or 100, if it is not that of the checkpoint's layout.
         model: What makes a custom net, `package.module:callable`; None for a published net.
         padding: How images are padded for a custom net; None for no padding.
 
     Raises:
-        UsageError: `padding` without `model`, or `at_once` or `input_padding` with it.
+        UsageError: `padding` without `model`, `at_once` or `input_padding` with it, or values that contradict `preset`.
     """
 
     num_classes: int | None = None
@@ -49,18 +54,49 @@ class SpecOptions:
     scale: float | None = None
     mean: Triple | None = None
     std: Triple | None = None
+    preset: Preset | None = None
     at_once: bool = False
     input_padding: int | None = None
     model: str | None = None
     padding: Padding | None = None
 
     def __post_init__(self) -> None:
+        if self.preset is not None:
+            self._check_preset(self.preset)
         if self.model is None and self.padding is not None:
             raise UsageError("the published nets work at every size", got="`size_divisor`", fix="leave it out")
         if self.model is not None and (self.at_once or self.input_padding is not None):
             raise UsageError(
                 "`at_once` and `input_padding` are for published nets", got="`model` with them", fix="leave them out"
             )
+
+    def _check_preset(self, name: Preset) -> None:
+        preset = PRESETS.get(name)
+        if preset is None:
+            raise UsageError("unknown `normalization`", got=repr(name), expected=" or ".join(PRESETS))
+        for key in ("scale", "mean", "std", "color"):
+            given, stated = getattr(self, key), getattr(preset, key)
+            if given is not None and not _same(given, stated):
+                raise UsageError(
+                    f"`{key}` contradicts `normalization`",
+                    got=f"{_shown(given)} with {name}, which has {_shown(stated)}",
+                    fix="leave out one of them",
+                )
+
+
+def _same(given: float | Triple | str, stated: float | Triple | str) -> bool:
+    if isinstance(given, str) or isinstance(stated, str):
+        return given == stated
+    pairs = zip(_tuple(given), _tuple(stated), strict=False)
+    return all(math.isclose(one, other, rel_tol=1e-4, abs_tol=1e-9) for one, other in pairs)
+
+
+def _tuple(values: float | Triple) -> tuple[float, ...]:
+    return values if isinstance(values, tuple) else (values,)
+
+
+def _shown(values: float | Triple | str) -> str:
+    return values.lower() if isinstance(values, str) else ",".join(f"{value:g}" for value in _tuple(values))
 
 
 def make_spec(checkpoint: Checkpoint | CustomNet, options: SpecOptions | None = None) -> ModelSpec:
@@ -74,8 +110,7 @@ def make_spec(checkpoint: Checkpoint | CustomNet, options: SpecOptions | None = 
         options: What the user says about it; None for nothing.
 
     Raises:
-        InputError: The number of classes or of their names is not that of the net, the names cannot be read, or mean or
-            std do not fit the scale.
+        InputError: The number of classes or of their names is not that of the net, or the names cannot be read.
     """
     options = options or SpecOptions()
     known = checkpoint.spec
@@ -122,6 +157,9 @@ def _geometry(checkpoint: Checkpoint, options: SpecOptions) -> Geometry:
 
 
 def _normalization(options: SpecOptions, known: Normalization | None) -> Normalization:
+    if options.preset is not None:
+        # Values given beside a preset are the same to four digits: the ones that were given count.
+        known = PRESETS[options.preset]
     base = known or TORCHVISION
     # An assumed channel order alone is no reason to warn: every image reader gives RGB, and users of BGR nets say so.
     assumed = known is None and None in (options.scale, options.mean, options.std)
@@ -132,7 +170,7 @@ def _normalization(options: SpecOptions, known: Normalization | None) -> Normali
         std=options.std or base.std,
         assumed=assumed,
     )
-    _check_plausible(normalization)
+    _warn_if_unusual(normalization)
     if assumed:
         _log.warning(
             "the checkpoint does not say how its images were normalised; assuming scale %.6g, mean %s, std %s, %s. "
@@ -145,18 +183,24 @@ def _normalization(options: SpecOptions, known: Normalization | None) -> Normali
     return normalization
 
 
-def _check_plausible(normalization: Normalization) -> None:
-    """Refuses a mean or std that no pixel can have after scaling: it belongs to another scale."""
+def _warn_if_unusual(normalization: Normalization) -> None:
+    """Warns of a mean or std that no pixel can have after scaling, or of values that nets rarely see."""
     brightest = 255 * normalization.scale
-    for name, values in (("mean", normalization.mean), ("std", normalization.std)):
+    beyond = [
+        f"{name} {_numbers(values)}"
+        for name, values in (("mean", normalization.mean), ("std", normalization.std))
         # A std of 1 means "no division", at every scale.
-        if any(value > brightest * 1.001 and value != 1 for value in values):
-            raise InputError(
-                f"`{name}` does not fit `scale`",
-                got=f"{_numbers(values)} for pixels scaled to 0..{brightest:g}",
-                expected=f"at most {brightest:g}",
-                fix="give `mean`, `std` and `scale` together: `scale=1` if they are for pixels 0..255",
-            )
+        if any(not -brightest * 0.001 <= value <= brightest * 1.001 and value != 1 for value in values)
+    ]
+    low, high = normalization.net_range()
+    if beyond or high - low < _NARROW or max(abs(low), abs(high)) > _FAR:
+        _log.warning(
+            "an unusual normalisation%s: the net will see values from %.4g to %.4g. If it was trained with others, "
+            "give `mean`, `std` and `scale` together: `scale=1` if mean and std are for pixels 0..255",
+            f" ({' and '.join(beyond)} for pixels scaled to 0..{brightest:g})" if beyond else "",
+            low,
+            high,
+        )
 
 
 def _numbers(values: Triple) -> str:

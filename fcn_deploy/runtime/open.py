@@ -39,8 +39,10 @@ def open_backend(engine: StrPath, options: RuntimeOptions = _DEFAULTS, *, flavor
             fix="for a checkpoint, write pytorch: before its path",
         )
     options.check_taken([(str(path), kind)])
-    if options.tile is not None:
-        raise UsageError("`tile` is for a Segmenter, not for a backend", got=options.tile, fix="leave it out")
+    for name in ("tile", "color"):
+        if name in options.asked:
+            got = getattr(options, name)
+            raise UsageError(f"`{name}` is for a Segmenter, not for a backend", got=got, fix="leave it out")
     if kind == "plan":
         from fcn_deploy.runtime.tensorrt.backend import TensorRTBackend
 

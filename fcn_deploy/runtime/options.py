@@ -14,11 +14,13 @@ from fcn_deploy.runtime.tiling import Size, check_tile
 
 # An ONNX engine or exported model; a plan of a TensorRT library; a checkpoint that PyTorch runs on the CPU.
 Kind = Literal["onnx", "plan", "checkpoint"]
+# Channel order of images.
+ImageColor = Literal["rgb", "bgr"]
 
 _TAKEN: dict[Kind, tuple[str, ...]] = {
-    "onnx": ("threads", "provider", "tile"),
-    "plan": ("device", "allow_host_code", "tile"),
-    "checkpoint": ("threads", "tile"),
+    "onnx": ("threads", "provider", "tile", "color"),
+    "plan": ("device", "allow_host_code", "tile", "color"),
+    "checkpoint": ("threads", "tile", "color"),
 }
 
 _TAKERS = {
@@ -27,6 +29,7 @@ _TAKERS = {
     "device": 'TensorRT plans, and for ONNX with `provider="cuda"`',
     "allow_host_code": "TensorRT plans",
     "tile": "engines, models and checkpoints",
+    "color": "engines, models and checkpoints",
 }
 
 
@@ -42,6 +45,8 @@ class RuntimeOptions:
         allow_host_code: Lets a plan run code on the host, which plans built with `version_compatible=True` bring.
         tile: Height and width in pixels of the tiles that larger images are run in, each at least 1. If None, every
             image is run as a whole.
+        color: Channel order of the images that are passed in: `rgb`, or `bgr` for frames of OpenCV. It says nothing
+            about the net, whose order the spec has.
 
     Raises:
         UsageError: A value is out of its range.
@@ -52,6 +57,7 @@ class RuntimeOptions:
     device: int | None = None
     allow_host_code: bool = False
     tile: Size | None = None
+    color: ImageColor = "rgb"
 
     def __post_init__(self) -> None:
         check_threads(self.threads)
@@ -61,6 +67,8 @@ class RuntimeOptions:
             raise UsageError("bad `device`", got=self.device, expected="the index of a GPU, 0 or more")
         if self.tile is not None:
             check_tile(self.tile)
+        if self.color not in get_args(ImageColor):
+            raise UsageError("unknown `color` of images", got=repr(self.color), expected="rgb or bgr")
 
     @property
     def asked(self) -> tuple[str, ...]:

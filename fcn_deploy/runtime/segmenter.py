@@ -20,7 +20,7 @@ from fcn_deploy.runtime import cpu
 from fcn_deploy.runtime.backend import Array, Backend, Closable, Provider
 from fcn_deploy.runtime.image import check_images, normalize
 from fcn_deploy.runtime.open import open_backend
-from fcn_deploy.runtime.options import RuntimeOptions, kind_of
+from fcn_deploy.runtime.options import ImageColor, RuntimeOptions, kind_of
 from fcn_deploy.runtime.tiling import Size, Tiling
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Segmenter(Closable):
         tile: Height and width of the tiles that larger images are run in, so that memory does not grow with the image.
             They are rounded up to multiples of the net's stride, and fed with the pixels around them that the net sees:
             the results are those of the whole image. If None, every image is run as a whole.
+        color: Channel order of the images that are passed in: `rgb`, or `bgr` for frames of OpenCV.
 
     Attributes:
         spec: The net's spec: classes, palette, normalisation.
@@ -72,14 +73,15 @@ class Segmenter(Closable):
         spec: ModelSpec | None = None,
         allow_host_code: bool = False,
         tile: Size | None = None,
+        color: ImageColor = "rgb",
     ) -> None:
-        options = RuntimeOptions(threads, provider, device, allow_host_code, tile)
+        options = RuntimeOptions(threads, provider, device, allow_host_code, tile, color)
         path, sidecar = None, None
         if isinstance(engine, str | os.PathLike):
             path = Path(engine)
             # The sidecar comes first: an engine that it rules out must never reach a library.
             sidecar = _checked_sidecar(path, spec)
-            backend = open_backend(path, replace(options, tile=None))
+            backend = open_backend(path, replace(options, tile=None, color="rgb"))
         else:
             _require_no_file_options(options)
             backend = engine
@@ -97,6 +99,7 @@ class Segmenter(Closable):
             if path is not None:  # it was opened here; a backend that the caller opened is not closed on an error
                 self.close()
             raise
+        self._bgr = color == "bgr"
         self._input, self._output = backend.inputs[0].name, backend.outputs[0].name
 
     @classmethod
@@ -115,7 +118,7 @@ class Segmenter(Closable):
         """Labels an image or a batch.
 
         Args:
-            image: uint8 [H, W, 3] or [N, H, W, 3], RGB.
+            image: uint8 [H, W, 3] or [N, H, W, 3], RGB or what `color` says.
 
         Returns:
             Labels 0..C-1, [H, W] or [N, H, W], uint8 up to 256 classes, else int32.
@@ -124,14 +127,14 @@ class Segmenter(Closable):
             ClosedError: The segmenter is closed.
             InputError: `image` is not such an array, or does not have the size that a fixed engine takes.
         """
-        labels = self._run(self._labels, check_images(image))
+        labels = self._run(self._labels, self._rgb(image))
         return labels if image.ndim == 4 else labels[0]
 
     def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Scores an image or a batch with an exported model or an engine built with `io="tensor"`.
 
         Args:
-            image: uint8 [H, W, 3] or [N, H, W, 3], RGB; it is normalised here.
+            image: uint8 [H, W, 3] or [N, H, W, 3], RGB or what `color` says; it is normalised here.
 
         Returns:
             float32 [C, H, W] or [N, C, H, W].
@@ -149,7 +152,7 @@ class Segmenter(Closable):
                 expected='an engine built with `io="tensor"`, or an exported model',
                 fix='build it again with `io="tensor"`',
             )
-        logits = self._run(self._infer, check_images(image))
+        logits = self._run(self._infer, self._rgb(image))
         return logits if image.ndim == 4 else logits[0]
 
     @property
@@ -179,6 +182,10 @@ class Segmenter(Closable):
             raise ClosedError("this segmenter is closed", fix="open the engine again")
         return backend
 
+    def _rgb(self, image: object) -> NDArray[np.uint8]:
+        images = check_images(image)
+        return np.ascontiguousarray(images[..., ::-1]) if self._bgr else images
+
     def _run(self, net: Callable[[NDArray[np.uint8]], Array], images: NDArray[np.uint8]) -> Array:
         return net(images) if self._tiling is None else self._tiling.run(net, images)
 
@@ -196,7 +203,7 @@ class Segmenter(Closable):
 
 
 def _require_no_file_options(options: RuntimeOptions) -> None:
-    given = [name for name in options.asked if name != "tile"]
+    given = [name for name in options.asked if name not in ("tile", "color")]
     if given:
         raise UsageError(
             "options for opening a file do not go with a backend, which is open already",

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.geometry import PadMode
-from fcn_deploy.artifacts.normalization import Triple
+from fcn_deploy.artifacts.normalization import Preset, Triple
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import Io
 from fcn_deploy.artifacts.summary import EngineSummary, Summary
@@ -76,9 +76,13 @@ def deploy(
     model: str | None = None,
     size_divisor: int | None = None,
     pad_mode: PadMode | None = None,
+    weights_key: str | None = None,
+    weights_prefix: str | None = None,
+    weights_ignore: Sequence[str] | str = (),
     num_classes: int | None = None,
     class_names: StrPath | None = None,
     ignore_index: int | None = None,
+    normalization: Preset | None = None,
     mean: Triple | None = None,
     std: Triple | None = None,
     scale: float | None = None,
@@ -119,9 +123,13 @@ def deploy(
         model: What makes a custom net, `package.module:callable`.
         size_divisor: The custom net works at multiples of this size only.
         pad_mode: How images are padded to such multiples.
+        weights_key: The entry of the checkpoint that holds the weights.
+        weights_prefix: Only tensors under this prefix are taken, without it.
+        weights_ignore: Globs; the checkpoint's entries that match one are left out.
         num_classes: Checked against the checkpoint.
         class_names: A CSV file, one class a line.
         ignore_index: The label that means "not labelled".
+        normalization: `imagenet`, `caffe`, `zero-one` or `minus-one-one`, instead of `mean`, `std` and `scale`.
         mean: Per channel, after `scale`.
         std: Likewise.
         scale: Factor for pixels in 0..255.
@@ -195,9 +203,13 @@ def deploy(
             model=model,
             size_divisor=size_divisor,
             pad_mode=pad_mode,
+            weights_key=weights_key,
+            weights_prefix=weights_prefix,
+            weights_ignore=weights_ignore,
             num_classes=num_classes,
             class_names=class_names,
             ignore_index=ignore_index,
+            normalization=normalization,
             mean=mean,
             std=std,
             scale=scale,
@@ -211,7 +223,8 @@ def deploy(
         ranges = calibrate(net, observed, threads=threads, progress=progress) if int8 else None
         engines = _build(net, ranges, decided_on, config, threads, progress)
         contestants: list[Runnable] = [*engines.values(), f"{PYTORCH}{checkpoint}"]
-        with opened(contestants, runtime, NetCode(model)) as (*candidates, reference):
+        code = NetCode(model, weights_key=weights_key, weights_prefix=weights_prefix, weights_ignore=weights_ignore)
+        with opened(contestants, runtime, code) as (*candidates, reference):
             spec = net.spec
             reader = None if options is None else options.reader(spec)
             truth = samples(judged, options, "verifying", reader, progress=progress)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from fcn_deploy.artifacts.geometry import PadMode
-from fcn_deploy.artifacts.normalization import Triple
+from fcn_deploy.artifacts.normalization import Preset, Triple
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.files import StrPath
 from fcn_deploy.graph.model import ExportedModel
@@ -30,9 +31,13 @@ def export(
     model: str | None = None,
     size_divisor: int | None = None,
     pad_mode: PadMode | None = None,
+    weights_key: str | None = None,
+    weights_prefix: str | None = None,
+    weights_ignore: Sequence[str] | str = (),
     num_classes: int | None = None,
     class_names: StrPath | None = None,
     ignore_index: int | None = None,
+    normalization: Preset | None = None,
     mean: Triple | None = None,
     std: Triple | None = None,
     scale: float | None = None,
@@ -53,9 +58,15 @@ def export(
         model: What makes a custom net, `package.module:callable`: your code runs.
         size_divisor: The custom net works at multiples of this size only; images are padded in the graph.
         pad_mode: How they are padded: `edge` (the default), `zero` or `reflect`.
+        weights_key: The entry of the checkpoint that holds the weights, such as `model_ema`; `outer.inner` for one in
+            another. Needed only if several could be meant.
+        weights_prefix: Only tensors under this prefix are taken, without it.
+        weights_ignore: Globs; the checkpoint's entries that match one are left out.
         num_classes: Checked against the checkpoint.
         class_names: A CSV file, one class a line: `name` or `name,red,green,blue`.
         ignore_index: The label that means "not labelled"; if None, that of the checkpoint's spec, else 255.
+        normalization: How images were normalised in training, instead of `mean`, `std` and `scale`: `imagenet`
+            (torchvision's), `caffe` (BGR 0..255 minus the mean), `zero-one`, `minus-one-one`.
         mean: Per channel, after `scale`, in the net's channel order.
         std: Likewise; positive.
         scale: Factor for pixels in 0..255.
@@ -93,6 +104,7 @@ def export(
     with progress.working("loading PyTorch"):
         from fcn_deploy.models.load import load_net
         from fcn_deploy.models.spec_options import SpecOptions
+        from fcn_deploy.models.state import WeightsOptions
         from fcn_deploy.onnx_export.tracing import ExportConfig
 
     options = SpecOptions(
@@ -103,13 +115,15 @@ def export(
         scale=scale,
         mean=mean,
         std=std,
+        preset=normalization,
         at_once=at_once,
         input_padding=input_padding,
         model=model,
         padding=padded,
     )
     config = ExportConfig(opset, fixed)
-    net = load_net(checkpoint, options, variant=variant, shape=fixed)
+    part = WeightsOptions.of(weights_key, weights_prefix, weights_ignore)
+    net = load_net(checkpoint, options, variant=variant, shape=fixed, part=part)
     exported = _export_compared(net, config, simplify, progress)
     if file is not None:
         exported.save(file)

@@ -40,10 +40,16 @@ class NetCode:
     Attributes:
         model: `package.module:callable`; None for the published nets.
         padding: How images are padded for that net, if no engine beside it states that.
+        weights_key: The entry of the checkpoint that holds the weights, as for `export`.
+        weights_prefix: The prefix of its tensors.
+        weights_ignore: What is left out of it.
     """
 
     model: str | None = None
     padding: Padding | None = None
+    weights_key: str | None = None
+    weights_prefix: str | None = None
+    weights_ignore: Sequence[str] | str = ()
 
 
 @contextmanager
@@ -145,7 +151,7 @@ def _open_engine(engine: Engine, options: RuntimeOptions) -> Segmenter:
 def _segmenter(backend: Backend, spec: ModelSpec, options: RuntimeOptions) -> Segmenter:
     """Returns the segmenter of a backend, which is closed if they do not fit."""
     try:
-        return Segmenter(backend, spec=spec, tile=options.tile)
+        return Segmenter(backend, spec=spec, tile=options.tile, color=options.color)
     except BaseException:
         backend.close()
         raise
@@ -161,11 +167,13 @@ def _open_checkpoint(weights: Path, options: RuntimeOptions, code: NetCode, comp
     from fcn_deploy.models.backend import TorchBackend
     from fcn_deploy.models.load import load_net, load_reference
     from fcn_deploy.models.spec_options import SpecOptions
+    from fcn_deploy.models.state import WeightsOptions
 
+    part = WeightsOptions.of(code.weights_key, code.weights_prefix, code.weights_ignore)
     if compared is None:
-        net = load_net(weights, SpecOptions(model=code.model, padding=code.padding))
+        net = load_net(weights, SpecOptions(model=code.model, padding=code.padding), part=part)
     elif code.padding in (None, compared.spec.padding):
-        net = load_reference(weights, compared.spec, code.model, compared.fixed_shape)
+        net = load_reference(weights, compared.spec, code.model, compared.fixed_shape, part)
     else:
         padding = compared.spec.padding
         raise UsageError(

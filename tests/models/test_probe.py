@@ -72,8 +72,36 @@ def test_a_net_that_returns_labels_is_refused():
         def forward(self, x):
             return x.argmax(1, keepdim=True)
 
-    with pytest.raises(InputError, match="it returns int64"):
+    with pytest.raises(
+        InputError,
+        match=r"returns labels, not logits; got for 1 image of 65x97 int64 \[1, 1, 65, 97\].*before the argmax",
+    ):
         probe(AdaptedNet(Labels()))
+
+
+def test_a_net_with_its_argmax_inside_is_told_to_return_logits():
+    with pytest.raises(InputError, match=r"returns labels, not logits; got .* int64 \[1, 65, 97\].*return the logits"):
+        probe(_net(custom_nets.ArgmaxInside))
+
+
+@pytest.mark.parametrize(("channels", "words"), [(1, "1 channel; got"), (4, "4 channels; got")])
+def test_a_net_for_other_images_is_told_how_many_channels_it_takes(channels, words):
+    net = AdaptedNet(nn.Conv2d(channels, 5, 3, padding=1)).eval()
+    for shape in (None, ImageShape(1, 32, 32)):
+        with pytest.raises(InputError, match=f"the net takes images of {words}.*wrap it"):
+            probe(net, shape)
+
+
+def test_a_net_that_needs_another_argument_is_told_which():
+    with pytest.raises(InputError, match=r"image alone; got forward\(x, inference\), which needs 'inference' too"):
+        probe(_net(custom_nets.ExtraArgument))
+
+
+@pytest.mark.parametrize("forward", [lambda x, size=None: x, lambda *images: images[0], lambda x, /, **rest: x])
+def test_arguments_that_may_be_left_out_do_not_matter(forward):
+    net = nn.Identity()
+    net.forward = forward
+    assert probe(AdaptedNet(net)) == 3
 
 
 def test_a_net_for_one_batch_is_checked_with_that_batch():

@@ -5,7 +5,7 @@ import pytest
 
 from fcn_deploy.artifacts.normalization import TORCHVISION, Normalization
 from fcn_deploy.artifacts.palette import default_palette
-from fcn_deploy.errors import InputError
+from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.models import read_checkpoint
 from fcn_deploy.models.spec_options import SpecOptions, make_spec
 
@@ -74,10 +74,56 @@ def test_another_number_of_classes_is_refused(checkpoint):
 
 
 @pytest.mark.parametrize(
-    "options",
-    [SpecOptions(mean=(122.0, 116.0, 104.0)), SpecOptions(std=(200.0, 200.0, 200.0)), SpecOptions(scale=1e-4)],
-    ids=["mean", "std", "scale"],
+    ("options", "low", "high"),
+    [
+        (SpecOptions(scale=1 / 255, mean=(122.0, 116.0, 104.0), std=(1.0, 1.0, 1.0)), "-122", "-103"),
+        (SpecOptions(scale=1.0, mean=(72.39, 82.91, 73.16), std=(18310.0, 18310.0, 18310.0)), "-0.004528", "0.009973"),
+        (SpecOptions(scale=1e-4, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)), "0", "0.0255"),
+        (SpecOptions(scale=1.0, mean=(-1000.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)), "0", "1255"),
+    ],
+    ids=["mean", "ESPNet's std", "scale", "negative mean"],
 )
-def test_a_mean_or_std_that_no_scaled_pixel_can_have_is_refused(checkpoint, options):
-    with pytest.raises(InputError, match="does not fit `scale`"):
-        make_spec(checkpoint, options)
+def test_an_unusual_normalisation_is_taken_with_a_warning_of_what_the_net_will_see(
+    checkpoint, caplog, options, low, high
+):
+    found = make_spec(checkpoint, options).normalization
+    assert (found.scale, found.mean, found.std, found.assumed) == (options.scale, options.mean, options.std, False)
+    (record,) = caplog.records
+    assert f"the net will see values from {low} to {high}" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("preset", "black", "white"),
+    [
+        ("imagenet", [-2.1179, -2.0357, -1.8044], [2.2489, 2.4286, 2.6400]),
+        ("caffe", [-104.00699, -116.66877, -122.67892], [150.99301, 138.33123, 132.32108]),
+        ("zero-one", [0, 0, 0], [1, 1, 1]),
+        ("minus-one-one", [-1, -1, -1], [1, 1, 1]),
+    ],
+)
+def test_presets_are_the_published_normalisations_and_not_assumed(checkpoint, caplog, preset, black, white):
+    found = make_spec(checkpoint, SpecOptions(preset=preset)).normalization
+    a, b = found.affine()
+    assert b == pytest.approx(black, abs=1e-4)
+    assert [255 * one + other for one, other in zip(a, b, strict=True)] == pytest.approx(white, abs=1e-4)
+    assert (found.color, found.assumed) == ("BGR" if preset == "caffe" else "RGB", False)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"preset": "imagenet", "color": "BGR"}, "`color` contradicts `normalization`; got bgr with imagenet"),
+        ({"preset": "caffe", "scale": 1 / 255}, "`scale` contradicts `normalization`"),
+        ({"preset": "zero-one", "std": (0.5, 0.5, 0.5)}, "`std` contradicts.*got 0.5,0.5,0.5 with zero-one"),
+        ({"preset": "minus-one-one", "mean": (0.5, 0.5, 0.5)}, "`mean` contradicts"),
+        ({"preset": "tf"}, "unknown `normalization`; got 'tf'; expected imagenet or caffe"),
+    ],
+)
+def test_values_that_contradict_a_preset_are_refused(values, words):
+    with pytest.raises(UsageError, match=words):
+        SpecOptions(**values)
+
+
+def test_values_that_a_preset_has_may_stand_beside_it():
+    SpecOptions(preset="imagenet", scale=0.00392157, mean=(0.485, 0.456, 0.406), color="RGB")

@@ -9,7 +9,7 @@ import pytest
 from fcn_deploy.errors import UsageError
 from fcn_deploy.runtime.options import RuntimeOptions, kind_of
 
-ALL = RuntimeOptions(threads=2, provider="cuda", device=1, allow_host_code=True, tile=(64, 96))
+ALL = RuntimeOptions(threads=2, provider="cuda", device=1, allow_host_code=True, tile=(64, 96), color="bgr")
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,7 @@ ALL = RuntimeOptions(threads=2, provider="cuda", device=1, allow_host_code=True,
         ({"device": -1}, "bad `device`; got -1; expected the index of a GPU, 0 or more"),
         ({"tile": (0, 8)}, "bad size of tiles; got (0, 8)"),
         ({"tile": "64x64"}, "bad size of tiles; got 64x64; expected height and width"),
+        ({"color": "hsv"}, "unknown `color` of images; got 'hsv'; expected rgb or bgr"),
     ],
 )
 def test_a_bad_value_is_a_usage_error_when_the_options_are_made(values, words):
@@ -37,7 +38,7 @@ def test_options_cannot_be_changed():
 def test_asked_options_are_those_without_their_default():
     assert RuntimeOptions().asked == ()
     assert RuntimeOptions(provider="cpu", device=0).asked == ("provider", "device")
-    assert ALL.asked == ("threads", "provider", "device", "allow_host_code", "tile")
+    assert ALL.asked == ("threads", "provider", "device", "allow_host_code", "tile", "color")
 
 
 def test_only_resets_every_other_option():
@@ -49,15 +50,15 @@ def test_only_resets_every_other_option():
 @pytest.mark.parametrize(
     ("kind", "provider", "taken"),
     [
-        ("onnx", None, {"threads", "provider", "tile"}),
-        ("onnx", "cpu", {"threads", "provider", "tile"}),
-        ("onnx", "cuda", {"threads", "provider", "device", "tile"}),
-        ("plan", "cuda", {"device", "allow_host_code", "tile"}),
-        ("checkpoint", "cuda", {"threads", "tile"}),
+        ("onnx", None, {"threads", "provider", "tile", "color"}),
+        ("onnx", "cpu", {"threads", "provider", "tile", "color"}),
+        ("onnx", "cuda", {"threads", "provider", "device", "tile", "color"}),
+        ("plan", "cuda", {"device", "allow_host_code", "tile", "color"}),
+        ("checkpoint", "cuda", {"threads", "tile", "color"}),
     ],
 )
 def test_each_kind_of_file_takes_its_own_options(kind, provider, taken):
-    options = RuntimeOptions(threads=2, provider=provider, device=1, allow_host_code=True, tile=(64, 96))
+    options = RuntimeOptions(threads=2, provider=provider, device=1, allow_host_code=True, tile=(64, 96), color="bgr")
     assert set(options.taken_by(kind)) == taken
     assert set(options.for_kind(kind).asked) == taken & set(options.asked)
 

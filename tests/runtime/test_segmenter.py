@@ -2,7 +2,7 @@ import inspect
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import numpy as np
 import onnxruntime
@@ -173,6 +173,28 @@ def test_images_are_normalised_in_the_nets_channel_order(tiny_net, make_spec, tm
         np.testing.assert_array_equal(segmenter(photos[0]), wanted.argmax(-1))
         if io == "tensor":
             np.testing.assert_allclose(segmenter.logits(photos[0]), wanted.transpose(2, 0, 1), atol=1e-4)
+
+
+@pytest.mark.parametrize("io", ["image", "tensor"])
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+def test_frames_in_bgr_give_what_the_same_images_in_rgb_give(engine, photos, io, tile):
+    batch = np.stack([photos[0], photos[0][::-1]])
+    with (
+        Segmenter(engine(io), threads=1) as rgb,
+        Segmenter(engine(io), threads=1, tile=tile, color="bgr") as bgr,
+    ):
+        for images in (photos[0], batch):
+            frame = images[..., ::-1]
+            np.testing.assert_array_equal(bgr(frame), rgb(images))
+            if io == "tensor" and tile is None:
+                np.testing.assert_array_equal(bgr.logits(frame), rgb.logits(images))
+        assert (bgr(photos[0]) != rgb(photos[0])).any()
+
+
+def test_the_keywords_of_a_segmenter_are_the_runtime_options_and_the_spec():
+    parameters = inspect.signature(Segmenter).parameters
+    keywords = {name: each.default for name, each in parameters.items() if each.kind is each.KEYWORD_ONLY}
+    assert keywords == {**{field.name: field.default for field in fields(RuntimeOptions)}, "spec": None}
 
 
 @pytest.mark.parametrize("io", ["image", "tensor"])

@@ -81,12 +81,35 @@ gpu_options = stack(
     ),
 )
 
+weights_options = stack(
+    click.option(
+        "--weights-key", metavar="KEY", help="The entry of the checkpoint that holds the weights, such as model_ema."
+    ),
+    click.option(
+        "--weights-prefix",
+        metavar="PREFIX",
+        help="Take only the tensors under this prefix, such as model., without it.",
+    ),
+    click.option(
+        "--weights-ignore",
+        metavar="GLOB",
+        multiple=True,
+        help="Leave out the checkpoint's entries that match, such as 'aux_classifier.*'; repeatable.",
+    ),
+)
+
 spec_options = stack(
     click.option("--num-classes", type=click.IntRange(1), help="Checked against the checkpoint."),
     click.option(
         "--class-names", type=PATH, metavar="FILE", help="One class a line: name, or name,red,green,blue (CSV)."
     ),
     click.option("--ignore-index", type=int, help="The label that means 'not labelled'.  [default: 255]"),
+    click.option(
+        "--normalization",
+        type=click.Choice(["imagenet", "caffe", "zero-one", "minus-one-one"]),
+        help="How images were normalised in training, instead of --mean, --std, --scale and --color; caffe: BGR "
+        "0..255 minus the mean.",
+    ),
     click.option("--mean", type=TripleType(), help="Mean per channel, after --scale, in the net's channel order."),
     click.option("--std", type=TripleType(), help="Standard deviation per channel, after --scale."),
     click.option("--scale", type=float, help="Factor for pixels 0..255, such as 0.00392157 or 1."),

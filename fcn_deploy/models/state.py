@@ -1,0 +1,479 @@
+"""From what a checkpoint holds to the tensors of a net: which entry, which keys, and what torch makes of them."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.models.weights_file import Unread
+
+_log = logging.getLogger(__name__)
+_SHOWN = 8
+# What DataParallel, torch.compile, FSDP and activation checkpointing put into keys, at any place.
+_WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
+# The entries under which training scripts save a net, the most telling first.
+_ENTRIES = (
+    "state_dict", "model_state_dict", "model", "net", "network", "params", "weights", "module", "checkpoint",
+    "model_state", "net_state_dict",
+)  # fmt: skip
+_AVERAGED = re.compile(r"ema|averag|(^|_)(avg|swa|teacher|shadow)(_|$)", re.IGNORECASE)
+_COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
+_DEEPEST = 5  # entries within entries
+_LONGEST = 2000  # characters of a key
+_MOST_PREFIXES = 8
+
+
+@dataclass(frozen=True)
+class WeightsOptions:
+    """Which part of a checkpoint holds the weights; nothing is needed if there is one answer.
+
+    Attributes:
+        key: The entry, such as `model_ema`; `outer.inner` for one within another.
+        prefix: Only tensors under this prefix are taken, without it.
+        ignore: Globs; entries whose key matches one are left out.
+    """
+
+    key: str | None = None
+    prefix: str | None = None
+    ignore: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, key: str | None, prefix: str | None, ignore: Sequence[str] | str) -> WeightsOptions:
+        """Makes it of a public function's parameters `weights_key`, `weights_prefix` and `weights_ignore`.
+
+        Raises:
+            UsageError: One of them is empty.
+        """
+        globs = (ignore,) if isinstance(ignore, str) else tuple(ignore)
+        for name, values in (("weights_key", (key,)), ("weights_prefix", (prefix,)), ("weights_ignore", globs)):
+            if "" in values:
+                raise UsageError(f"`{name}` is empty", fix="leave it out")
+        return cls(key, prefix, globs)
+
+
+class State(OrderedDict[str, Tensor]):
+    """Tensors by key, as torch saves them: `_metadata` has the versions of modules, which torch's migrations ask for.
+
+    Attributes:
+        entry: Where in the file the tensors are, such as `model_ema`; empty if at the top.
+    """
+
+    entry: str = ""
+    _metadata: Mapping[str, Any]
+
+
+def tensors_of(content: Any, path: Path, options: WeightsOptions | None = None) -> State:
+    """Returns the tensors in what a checkpoint holds.
+
+    Args:
+        content: What was read.
+        path: What errors call the file.
+        options: Which entry, which prefix, and what is left out.
+
+    Raises:
+        InputError: There are none, or several entries could be meant, or entries that are no tensors are among them, or
+            an option names what the file does not have.
+    """
+    options = options or WeightsOptions()
+    entry, found = _entry(content, path, options.key)
+    state = State((key, value) for key, value in found.items())
+    state.entry = entry
+    metadata = getattr(found, "_metadata", None)
+    state._metadata = metadata if isinstance(metadata, Mapping) else {}
+    ignored = _ignored(state, path, options.ignore)
+    for key in ignored:
+        del state[key]
+    if options.prefix is not None:
+        state = _under(state, options.prefix, path)
+    odd = [key for key, value in state.items() if not _is_tensor(key, value)]
+    if odd and len(odd) < len(state):
+        raise InputError(
+            f"{path} has entries among its tensors that are no tensors",
+            got=listed(f"{_named(key)} ({_kind(state[key])})" for key in odd),
+            expected="tensors only",
+            fix=_ignoring(odd),
+        )
+    if odd:
+        raise _no_state(content, path)
+    if any(len(key) > _LONGEST for key in state):
+        raise InputError(f"{path} has keys of more than {_LONGEST} characters", expected="names of tensors")
+    if _COUNTER in state and all(key.startswith("module.") for key in state if key != _COUNTER):
+        del state[_COUNTER]
+    return state
+
+
+def _is_tensor(key: Any, value: Any) -> bool:
+    # Under `_extra_state` torch saves what a module's own get_extra_state returns.
+    return isinstance(key, str) and (isinstance(value, Tensor) or key.rpartition(".")[2] == "_extra_state")
+
+
+def _entry(content: Any, path: Path, wanted: str | None) -> tuple[str, Mapping[Any, Any]]:
+    """Returns the name of the entry that holds the weights, and the mapping."""
+    if wanted is not None:
+        name, content = wanted, _at(content, wanted, path)
+    else:
+        name = ""
+    known: dict[int, bool] = {}
+    for _ in range(_DEEPEST):
+        if not isinstance(content, Mapping):
+            break
+        found = [key for key, value in content.items() if isinstance(key, str) and _leads_to_tensors(value, known)]
+        tensors = [value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)]
+        # Beside an entry that holds a net, single numbers are counters of the training.
+        if not found or any(value.numel() > 1 for value in tensors):
+            if tensors or not content:
+                return name, content
+            break
+        inner = _chosen(found, name, path)
+        name, content = f"{name}.{inner}" if name else inner, content[inner]
+    raise _no_state(content, path)
+
+
+def _chosen(found: list[str], outer: str, path: Path) -> str:
+    if len(found) == 1:
+        return found[0]
+    averaged = [key for key in found if _AVERAGED.search(key)]
+    known = [key for key in _ENTRIES if key in found]
+    if len(known) == 1 and not averaged:
+        return known[0]
+    names = [f"{outer}.{key}" if outer else key for key in found]
+    both = bool(averaged) and len(averaged) < len(found)
+    preferred = f"{outer}.{averaged[0]}" if outer and averaged else averaged[0] if averaged else names[0]
+    raise InputError(
+        f"{path} holds {'plain and averaged (EMA) weights' if both else 'several sets of weights'}",
+        got=listed(names),
+        expected="one of them",
+        fix=f'say which one the net is, such as `weights_key="{preferred}"`',
+    )
+
+
+def _at(content: Any, name: str, path: Path) -> Any:
+    """Returns the entry of that name; dots lead into entries, unless a key has them itself."""
+    if isinstance(content, Mapping):
+        if name in content:
+            return content[name]
+        for position in (index for index, letter in enumerate(name) if letter == "."):
+            if name[:position] in content:
+                return _at(content[name[:position]], name[position + 1 :], path)
+    known: dict[int, bool] = {}
+    entries = content.items() if isinstance(content, Mapping) else ()
+    has = [key for key, value in entries if isinstance(key, str) and _leads_to_tensors(value, known)]
+    raise InputError(
+        f"{path} has no entry {name!r} with weights",
+        got=listed(map(_named, has)) if has else _description(content),
+        fix="leave out `weights_key`" if not has else f'give one of them: `weights_key="{has[0]}"`',
+    )
+
+
+def _leads_to_tensors(value: Any, known: dict[int, bool], depth: int = _DEEPEST) -> bool:
+    """Returns whether a value is a state_dict or holds one.
+
+    Args:
+        value: An entry of a checkpoint.
+        known: What was found out about others, by their id: entries may hold each other, or themselves.
+        depth: How many levels to look at.
+    """
+    if not isinstance(value, Mapping) or depth == 0:
+        return False
+    if id(value) not in known:
+        known[id(value)] = False
+        tensors = sum(isinstance(key, str) and isinstance(each, Tensor) for key, each in value.items())
+        if tensors:
+            # The state of a scaler or a schedule may hold a tensor among numbers; weights are mostly tensors.
+            known[id(value)] = 2 * tensors > len(value)
+        if not known[id(value)]:
+            inner = (each for key, each in value.items() if isinstance(key, str))
+            known[id(value)] = any(_leads_to_tensors(each, known, depth - 1) for each in inner)
+    return known[id(value)]
+
+
+def _no_state(content: Any, path: Path) -> InputError:
+    if isinstance(content, Unread):
+        return InputError(
+            f"{path} holds a whole module, and code from a checkpoint is never run",
+            got=f"an object of {type(content).__name__}",
+            expected="a state_dict of tensors",
+            fix="if you trust the file, load it in your own code and save model.state_dict()",
+        )
+    loop = isinstance(content, Mapping) and any(value is content for value in content.values())
+    return InputError(
+        f"{path} holds no state_dict",
+        got=f"{_kind(content)} that holds itself" if loop else _description(content),
+        expected="tensors by name, plain or under one key",
+        fix="save model.state_dict()",
+    )
+
+
+def _description(content: Any) -> str:
+    if not isinstance(content, Mapping):
+        return _kind(content)
+    return f"a dict with {listed(map(_named, content))}" if content else "a dict with no keys"
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Unread):
+        return f"an object of {type(value).__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
+def _named(key: object) -> str:
+    """A key for a message: one line, and not long."""
+    text = key if isinstance(key, str) else f"a key of type {type(key).__name__}"
+    text = "".join(letter if letter.isprintable() else "?" for letter in text[:200])
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def listed(names: Iterable[object]) -> str:
+    """Returns at most eight names, and how many more there are."""
+    everything = [str(name) for name in names]
+    more = len(everything) - _SHOWN
+    return ", ".join(everything[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _ignored(state: Mapping[Any, Any], path: Path, globs: Sequence[str]) -> list[Any]:
+    ignored = []
+    for glob in globs:
+        matching = [key for key in state if isinstance(key, str) and _matches(key, glob)]
+        if not matching:
+            raise InputError(
+                f"{path} has nothing that `weights_ignore` names",
+                got=glob,
+                expected=f"a pattern for some of {listed(map(_named, _beginnings(state)))}",
+                fix="mend it or leave it out",
+            )
+        ignored += matching
+    if ignored:
+        _log.info("%s: left out %s, as `weights_ignore` says", path.name, listed(map(_named, ignored)))
+    return list(dict.fromkeys(ignored))
+
+
+def _matches(key: str, glob: str) -> bool:
+    return fnmatchcase(key, glob) or fnmatchcase(bare(key), glob)
+
+
+def _beginnings(keys: Iterable[Any]) -> list[str]:
+    """The first parts of keys, each once."""
+    return list(dict.fromkeys(bare(key).partition(".")[0] for key in keys if isinstance(key, str)))
+
+
+def _under(state: State, prefix: str, path: Path) -> State:
+    prefix = prefix if prefix.endswith(".") else f"{prefix}."
+    texts = [key for key in state if isinstance(key, str)]
+    for keys in ({key: key for key in texts}, {bare(key): key for key in texts}):
+        under = [key for key in keys if key.startswith(prefix)]
+        if under:
+            left = len(state) - len(under)
+            if left:
+                _log.info("%s: %d entries are not under %s and are left out", path.name, left, prefix)
+            taken = {keys[key]: key for key in under}
+            return stripped(_renamed(state, taken, lambda module: module), prefix)
+    raise InputError(
+        f"{path} has no tensor under `weights_prefix`",
+        got=prefix,
+        expected=listed(f"{part}." for part in _beginnings(state)),
+        fix="mend it or leave it out",
+    )
+
+
+def _ignoring(keys: Iterable[Any]) -> str:
+    """The advice to leave out keys, as few globs as tell them apart from nothing."""
+    globs = dict.fromkeys(f"{key.partition('.')[0]}.*" if "." in key else key for key in keys if isinstance(key, str))
+    if not globs:
+        return "save model.state_dict()"
+    shown = " and ".join(f'`weights_ignore="{_named(glob)}"`' for glob in list(globs)[:3])
+    return f"if the net does not need them, leave them out: {shown}"
+
+
+def bare(key: str) -> str:
+    """Returns a key without the names that wrappers of modules put into it, wherever they are."""
+    parts = key.split(".")
+    # The last part is the name of the tensor.
+    return ".".join([*(part for part in parts[:-1] if part not in _WRAPPERS), parts[-1]])
+
+
+def _bare_module(path: str) -> str:
+    return ".".join(part for part in path.split(".") if part not in _WRAPPERS)
+
+
+def _renamed(state: State, names: Mapping[str, str], module: Callable[[str], str]) -> State:
+    """Renames tensors by a table, and the modules in the metadata by a function."""
+    renamed = State((new, state[old]) for old, new in names.items())
+    renamed.entry = state.entry
+    renamed._metadata = {module(path): value for path, value in state._metadata.items() if isinstance(path, str)}
+    return renamed
+
+
+def stripped(state: State, prefix: str) -> State:
+    """Leaves out a prefix, which all keys have."""
+    names = {key: key.removeprefix(prefix) for key in state}
+    return _renamed(state, names, lambda path: f"{path}.".removeprefix(prefix).removesuffix("."))
+
+
+def shared_prefix(keys: Collection[str]) -> str | None:
+    """Returns the first part of keys, with its dot, if all of them have the same one and more behind it."""
+    parts = {key.partition(".")[0] for key in keys if "." in key}
+    return f"{next(iter(parts))}." if len(parts) == 1 and all("." in key for key in keys) else None
+
+
+def without_wrappers(state: State) -> State:
+    """Returns a state_dict without wrappers' names in its keys; as it is if two keys would become one."""
+    names = {key: bare(key) for key in state}
+    return _renamed(state, names, _bare_module) if len(set(names.values())) == len(names) else state
+
+
+def stripped_while(state: State, better: Callable[[State], int], path: Path) -> State:
+    """Leaves out prefixes that all keys share, as long as that makes a state_dict better, and says so.
+
+    Args:
+        state: Without wrappers' names.
+        better: How well a state_dict fits; the first of those that fit best is returned.
+        path: What the log calls the file.
+    """
+    best, most, left_out, said = state, better(state), "", ""
+    for _ in range(_MOST_PREFIXES):
+        prefix = shared_prefix(state)
+        if prefix is None:
+            break
+        state, left_out = stripped(state, prefix), left_out + prefix
+        if better(state) > most:
+            best, most, said = state, better(state), left_out
+    if said:
+        _log.info("%s: every key begins with %s, which is left out", path.name, said)
+    return best
+
+
+def fitted(state: State, wanted: Collection[str], path: Path) -> State:
+    """Returns a state_dict under the names of a net: wrappers' names and a prefix that all keys share are left out.
+
+    Args:
+        state: As it was read.
+        wanted: The keys of the net.
+        path: What the log calls the file.
+    """
+    if all(key in wanted for key in state):
+        return state  # a net may have a module called `module`
+    names = {bare(key): key for key in wanted}
+    if len(names) < len(wanted):
+        names = {key: key for key in wanted}
+    modules = {old.rpartition(".")[0]: new.rpartition(".")[0] for old, new in names.items()}
+    state = without_wrappers(state)
+    state = stripped_while(state, lambda one: sum(key in names for key in one), path)
+    return _renamed(state, {key: names.get(key, key) for key in state}, lambda module: modules.get(module, module))
+
+
+def load_into(net: nn.Module, state: State, path: Path, name: str) -> None:
+    """Loads a state_dict as torch does, with its migrations of old ones, and checks that everything fits.
+
+    Args:
+        net: Changed in place.
+        state: Under the net's names, see `fitted`.
+        path: What errors call the file.
+        name: What errors call the net.
+
+    Raises:
+        InputError: Tensors are missing, unexpected or of another shape; all are listed.
+    """
+    wanted = net.state_dict()
+    what = f"{path} does not fit {name}"
+    try:
+        result = net.load_state_dict(state, strict=False)
+    except Exception as error:  # torch raises RuntimeError for shapes; a net's own hooks may raise anything
+        check_fit(state, wanted, what)
+        first = str(error).strip().split("\n")[0]
+        raise InputError(what, got=f"{type(error).__name__}: {first}") from error
+    missing, unexpected = list(result.missing_keys), list(result.unexpected_keys)
+    if missing or unexpected:
+        raise _misfit(what, missing, unexpected, [], wanted)
+
+
+def check_fit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> None:
+    """Checks that a state_dict has every tensor of a net, and no other.
+
+    Args:
+        state: The state_dict that was read.
+        wanted: The state_dict of the net.
+        what: The first words of the error.
+
+    Raises:
+        InputError: Tensors are missing, unexpected or of another shape; all are listed.
+    """
+    missing = sorted(wanted.keys() - state.keys())
+    unexpected = sorted(state.keys() - wanted.keys())
+    misshapen = [
+        f"{key} {list(state[key].shape)} instead of {list(wanted[key].shape)}"
+        for key in wanted
+        if key in state and state[key].shape != wanted[key].shape
+    ]
+    if missing or unexpected or misshapen:
+        raise _misfit(what, missing, unexpected, misshapen, wanted)
+
+
+def _misfit(
+    what: str, missing: list[str], unexpected: list[str], misshapen: list[str], wanted: Collection[str]
+) -> InputError:
+    problems = (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+    got = " | ".join(f"{name}: {listed(map(_named, keys))}" for name, keys in problems if keys)
+    return InputError(what, got=got, fix=_advice(missing, unexpected, misshapen, wanted))
+
+
+def _advice(missing: list[str], unexpected: list[str], misshapen: list[str], wanted: Collection[str]) -> str:
+    prefixes = [
+        prefix
+        for prefix in dict.fromkeys(key[: key.find(".") + 1] for key in unexpected if "." in key)
+        if missing and all(f"{prefix}{key}" in set(unexpected) for key in missing)
+    ]
+    if prefixes:
+        return part_advice(prefixes, [key for key in unexpected if not key.startswith(tuple(prefixes))])
+    if not missing and not misshapen:
+        own = {key.partition(".")[0] for key in wanted}
+        if all(key.partition(".")[0] not in own for key in unexpected):
+            return _ignoring(unexpected)
+    return "save model.state_dict() of the whole net"
+
+
+def nets_in(state: State, knows: Callable[[Mapping[str, Tensor]], bool]) -> tuple[list[str], list[str]]:
+    """Returns the prefixes under which a net is known, and the keys that are under none of them."""
+    prefixes = []
+    for prefix in (f"{part}." for part in _beginnings(state)):
+        if knows({key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}):
+            prefixes.append(prefix)
+    return prefixes, [key for key in state if not key.startswith(tuple(prefixes))]
+
+
+def part_advice(prefixes: Sequence[str], others: Sequence[str]) -> str:
+    """Says how to take one of the nets in a file, or what to leave out."""
+    if len(prefixes) > 1:
+        several = " or ".join(f'`weights_prefix="{prefix}"`' for prefix in prefixes[:_SHOWN])
+        return f"the file holds the net {len(prefixes)} times: say which one with {several}"
+    return f'{_ignoring(others)}, or take `weights_prefix="{prefixes[0]}"` only'
+
+
+def finite_float32(key: str, tensor: Tensor, path: Path) -> Tensor:
+    """Returns a weight as float32, after checking that it is real, dense, finite, and holds what its shape claims.
+
+    Raises:
+        InputError: It fails one of these checks.
+    """
+    dense = tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_quantized
+    if not dense or not tensor.is_floating_point():
+        kind = "quantized" if tensor.is_quantized else "empty" if tensor.is_meta else f"{tensor.layout}"
+        raise InputError(
+            f"{path}: {key} is not a plain weight", got=f"{tensor.dtype}, {kind}", expected="a dense tensor of floats"
+        )
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise InputError(f"{path}: {key} claims more values than it holds", got=f"{list(tensor.shape)}")
+    weights = tensor.float()
+    if not torch.isfinite(weights).all():
+        raise InputError(f"{path}: {key} has values that are not finite", expected="finite weights")
+    return weights

@@ -1,0 +1,262 @@
+"""Reads weights from a file, whatever the file is: no code of the file runs, and what it is not is called by name."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import re
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
+from fcn_deploy.errors import InputError
+from fcn_deploy.files import reading
+from fcn_deploy.models.pickle_scan import PickleScan
+
+_TRUNCATED = "copy or download it again; it may be truncated"
+_SAVE = "save model.state_dict()"
+# The pickles before the storages in files of torch before 1.6: magic number, protocol, machine, content, keys.
+_OLD_PICKLES = 5
+# Of a zip's directory and of a pickle, in bytes; those of the largest nets have a few MB.
+_MAX_DIRECTORY = 16 << 20
+_MAX_PICKLE = 64 << 20
+# What nearly every checkpoint names; torch knows these.
+_KNOWN = re.compile(r"collections\.OrderedDict|torch\.\w+Storage|torch\._utils\._rebuild_(tensor_v2|parameter)")
+
+
+class Unread:
+    """Stands for an object of a class that is not read from files: its code does not run, its state is not kept."""
+
+    def __new__(cls, *_: object, **__: object) -> Unread:
+        """Makes one from anything."""
+        return super().__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def read_content(path: Path) -> tuple[Any, ModelSpec | None]:
+    """Reads a `.pth` or `.safetensors` file, by its content rather than its name.
+
+    Returns:
+        What `torch.load(weights_only=True)` gives, with an `Unread` for each object of a class that it does not know;
+        or the tensors of a safetensors file. And the spec in the file, or None.
+
+    Raises:
+        InputError: The file cannot be read, is no checkpoint (the error says what it is), needs code to load, or would
+            take more memory than twice its size.
+    """
+    size = _size(path)
+    with reading(path), path.open("rb") as file:
+        start = file.read(4096)
+    _refuse_others(path, start)
+    if path.suffix == ".safetensors" or _is_safetensors(start, size):
+        return _read_safetensors(path)
+    scan = PickleScan(path, size)
+    if start.startswith(b"PK\x03\x04"):
+        _check_archive(path, size, scan)
+        return _load(path, scan.modules), None
+    with path.open("rb") as file:
+        for _ in range(_OLD_PICKLES):
+            if not scan.scan(file):
+                break
+    return _load(path, set()), None
+
+
+def _size(path: Path) -> int:
+    with reading(path):
+        if path.is_dir():
+            raise InputError(f"cannot read {path}", got="a folder", expected="a checkpoint, .pth or .safetensors")
+        return path.stat().st_size
+
+
+def _refuse_others(path: Path, start: bytes) -> None:
+    """Refuses a file that is something else, judged by its first bytes."""
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
+    lower = text[:512].lower()
+    if not start:
+        _refuse(path, "an empty file", "copy or download it again")
+    if text.startswith(b"version https://git-lfs"):
+        _refuse(path, "a Git-LFS pointer, not the file that it points to", "fetch it with git lfs pull")
+    if lower.startswith((b"<!doctype", b"<html", b"<head", b"<body")) or (lower[:1] == b"<" and b"<html" in lower):
+        _refuse(path, "an HTML page, such as a login or an error", "download the file itself")
+    if lower.startswith((b"<?xml", b"<")):
+        _refuse(path, "an XML document, such as an error of a download server", "download the file itself")
+    for magic, kind, fix in _OTHERS:
+        if start.startswith(magic):
+            _refuse(path, kind, fix)
+    if start[257:262] == b"ustar":
+        _refuse(path, "a tar archive", "unpack it, and name the checkpoint in it")
+    if not start.strip(b"\0"):
+        _refuse(path, "zeros only", _TRUNCATED)
+    if text[:1] in b"{[" and _is_text(start):
+        _refuse(path, "a JSON document, such as an error of a download server", "download the file itself")
+
+
+# The first bytes of files that end up where checkpoints should be.
+_OTHERS = (
+    (b"\x1f\x8b", "a gzip archive", "unpack it, and name the checkpoint in it"),
+    (b"BZh", "a bzip2 archive", "unpack it, and name the checkpoint in it"),
+    (b"\xfd7zXZ", "an xz archive", "unpack it, and name the checkpoint in it"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it, and name the checkpoint in it"),
+    (b"Rar!", "a RAR archive", "unpack it, and name the checkpoint in it"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive", "unpack it, and name the checkpoint in it"),
+    (b"\x89HDF\r\n", "an HDF5 file, as Keras writes it", "export the net from the library that made it"),
+    (b"GGUF", "a GGUF file", "export the net from the library that made it"),
+    (b"\x93NUMPY", "a numpy array", _SAVE),
+    (b"\x89PNG", "a PNG image", "name the checkpoint"),
+    (b"\xff\xd8\xff", "a JPEG image", "name the checkpoint"),
+    (b"%PDF", "a PDF document", "name the checkpoint"),
+)
+
+
+def _is_text(start: bytes) -> bool:
+    return all(byte >= 32 or byte in b"\t\r\n" for byte in start[:256])
+
+
+def _refuse(path: Path, got: str, fix: str, expected: str = "a checkpoint, .pth or .safetensors") -> NoReturn:
+    raise InputError(f"{path} is no checkpoint", got=got, expected=expected, fix=fix)
+
+
+def _is_safetensors(start: bytes, size: int) -> bool:
+    return len(start) > 9 and start[8:9] == b"{" and struct.unpack("<Q", start[:8])[0] <= size - 8
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelSpec | None]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path} is not a readable safetensors file", got=_first_line(error), fix=_TRUNCATED
+        ) from error
+    spec = ModelSpec.loads(metadata[METADATA_KEY]) if METADATA_KEY in metadata else None
+    return tensors, spec
+
+
+def _check_archive(path: Path, size: int, scan: PickleScan) -> None:
+    """Checks the zip that torch is about to unpack, and scans the pickles in it."""
+    try:
+        with path.open("rb") as file:
+            _check_directory(path, file, size)
+            with zipfile.ZipFile(file) as archive:
+                members = archive.infolist()
+            names = {member.filename.rpartition("/")[2] for member in members}
+            if any(member.filename.endswith(("/constants.pkl", "/code/__torch__.py")) for member in members):
+                _refuse(path, "TorchScript, a net with its code", _SAVE, "a state_dict of tensors")
+            if "archive_format" in names:
+                _refuse(path, "a program of torch.export", _SAVE, "a state_dict of tensors")
+            if any(member.filename.endswith(".npy") for member in members):
+                _refuse(path, "arrays of numpy (.npz)", _SAVE)
+            if "data.pkl" not in {name.lower() for name in names} and names & {
+                ".format_version",
+                "byteorder",
+                "version",
+            }:
+                _refuse(path, "a checkpoint without its index: writing it was interrupted", "save or copy it again")
+            if "data.pkl" not in {name.lower() for name in names}:
+                _refuse(path, f"a zip archive of {len(members)} files", "unpack it, and name the checkpoint in it")
+            unpacked = sum(member.file_size for member in members)
+            if unpacked > 2 * size:
+                _refuse(
+                    path, f"{unpacked:,} bytes once unpacked, from {size:,}", _SAVE, "at most twice the file's size"
+                )
+            for member in members:
+                if member.filename.lower().endswith(".pkl"):
+                    scan.scan(io.BytesIO(_unpacked(path, file, member)))
+    except (zipfile.BadZipFile, struct.error, zlib.error, OSError, NotImplementedError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        _refuse_unreadable(path, error)
+
+
+def _check_directory(path: Path, file: io.BufferedReader, size: int) -> None:
+    """Checks how large the directory of a zip is, before it is read."""
+    file.seek(max(0, size - 65_557))  # the end record, and the longest comment
+    tail = file.read()
+    end = tail.rfind(b"PK\x05\x06")
+    if end < 0:
+        return
+    length = struct.unpack_from("<L", tail, end + 12)[0]
+    locator = tail[max(0, end - 20) : end]
+    if locator.startswith(b"PK\x06\x07"):
+        file.seek(struct.unpack_from("<Q", locator, 8)[0])
+        record = file.read(56)
+        length = struct.unpack_from("<Q", record, 40)[0] if record.startswith(b"PK\x06\x06") else 0
+    if length > _MAX_DIRECTORY:
+        _refuse(path, f"a zip archive with a directory of {length:,} bytes", _SAVE)
+
+
+def _unpacked(path: Path, file: io.BufferedReader, member: zipfile.ZipInfo) -> bytes:
+    # Not by zipfile: torch may write checksums of zero, which zipfile refuses and torch's own reader does not.
+    if max(member.file_size, member.compress_size) > _MAX_PICKLE:
+        _refuse(path, f"a pickle of {member.file_size:,} bytes", _SAVE)
+    file.seek(member.header_offset)
+    header = file.read(30)
+    if not header.startswith(b"PK\x03\x04"):
+        raise zipfile.BadZipFile("a record without its header")
+    file.seek(sum(struct.unpack_from("<HH", header, 26)), os.SEEK_CUR)
+    data = file.read(member.compress_size)
+    if member.compress_type == zipfile.ZIP_DEFLATED:
+        return zlib.decompressobj(-15).decompress(data, member.file_size + 1)
+    return data
+
+
+def _load(path: Path, modules: set[str]) -> Any:
+    try:
+        with warnings.catch_warnings(), _standing_in(path, modules):
+            # If a newer pickle protocol cannot be read, that is one of the errors below.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path} cannot be read as weights alone, and code from a checkpoint is never run",
+            got=_reason(error),
+            expected="a state_dict of tensors",
+            fix="if you trust the file, load it in your own code and save model.state_dict()",
+        ) from error
+    except Exception as error:
+        # Damaged files raise nearly every type of exception; each means that the file cannot be read.
+        _refuse_unreadable(path, error)
+
+
+def _refuse_unreadable(path: Path, error: Exception) -> NoReturn:
+    raise InputError(f"{path} is not a readable PyTorch checkpoint", got=_first_line(error), fix=_TRUNCATED) from error
+
+
+@contextmanager
+def _standing_in(path: Path, modules: set[str]) -> Iterator[None]:
+    """Lets torch read objects of classes that it does not know as `Unread`, so that the weights beside them load."""
+    if all(_KNOWN.fullmatch(name) for name in modules):
+        yield
+        return
+    # Names that torch blocks stay blocked: it looks at its list first.
+    unknown = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+    with torch.serialization.safe_globals([(type(name, (Unread,), {}), name) for name in unknown]):
+        yield
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def _reason(error: Exception) -> str:
+    # torch's message is a page of advice; only the sentence about the global that it refuses helps.
+    match = re.search(r"(Unsupported (?:global|class|operand)[^\n]*|GLOBAL [^\n]*)", str(error))
+    return (match.group(1) if match else _first_line(error)).strip()
