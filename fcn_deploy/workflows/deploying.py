@@ -20,6 +20,7 @@ from fcn_deploy.artifacts.geometry import PadMode
 from fcn_deploy.artifacts.normalization import Triple
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import Io
+from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.artifacts.summary import EngineSummary, Summary
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.data.labels import find_labels
@@ -31,6 +32,7 @@ from fcn_deploy.evaluation.accuracy import mean_iou
 from fcn_deploy.evaluation.comparison import Comparison, Comparisons, compare
 from fcn_deploy.evaluation.gates import Criterion, GateOption, GateResult, check_gate, gates_by_precision
 from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, ratio, time_in_turn
+from fcn_deploy.evaluation.truth import chance_warnings, parity_warnings, truth_warnings
 from fcn_deploy.files import StrPath, output_folder
 from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.mixed_precision.candidates import Candidates
@@ -47,6 +49,7 @@ from fcn_deploy.workflows.parameters import Size, image_folder, image_size, inpu
 from fcn_deploy.workflows.publishing import OutputFiles, publish, require_gates
 from fcn_deploy.workflows.references import PYTORCH, NetCode, Runnable, opened
 from fcn_deploy.workflows.samples import samples
+from fcn_deploy.workflows.truth import check_truth
 
 _log = logging.getLogger(__name__)
 _FEW_JUDGED = 20
@@ -135,6 +138,8 @@ def deploy(
         The summary, as in `summary.json`.
 
     Raises:
+        InputError: The ground truth cannot be read, does not fit its images or the net, or labels no pixel. All of it
+            is read before anything is exported.
         GateError: A gate was missed; `summary.json` says which, and there is no engine in the folder. Its `report` is
             the summary.
         FcnDeployError: A step failed; the folder is as it was.
@@ -175,6 +180,7 @@ def deploy(
             at_once=at_once,
             input_padding=input_padding,
             color=color,
+            on_loaded=functools.partial(_check_truth, judged, labels),
             progress=progress,
         )
         files = OutputFiles(folder, net.spec.variant)
@@ -199,6 +205,10 @@ def deploy(
             precision: check_gate(precision, each.parity, each.drop, config.criteria.get(precision, ()))
             for precision, each in zip(engines, found.engines, strict=True)
         }
+        summaries = tuple(
+            _engine_summary(files.engine(precision).name, engine, each, results[precision], timings, timing)
+            for (precision, engine), each in zip(engines.items(), found.engines, strict=True)
+        )
         summary = Summary(
             model=files.model.name,
             variant=spec.variant,
@@ -207,13 +217,13 @@ def deploy(
             shape=(image.shape[0], image.shape[1]),
             pytorch_ms=timings["pytorch"].median,
             pytorch_miou=_miou(found),
-            engines=tuple(
-                _engine_summary(files.engine(precision).name, engine, each, results[precision], timings, timing)
-                for (precision, engine), each in zip(engines.items(), found.engines, strict=True)
-            ),
+            engines=summaries,
+            truth=found.truth,
+            normalization=spec.normalization,
+            warnings=_warnings(found, spec, summaries),
         )
         suspects = ""
-        if ranges is not None and results["int8"].failures:
+        if ranges is not None and results["int8"].failures and all(each.parity.measured for each in summaries):
             suspects = _suspects(net, ranges, engines["int8"], config, judged, threads, progress)
         publish(files, net, ranges, engines, summary, progress)
     require_gates(summary, suspects)
@@ -344,6 +354,34 @@ def _time(
     text = f"measuring at {image.shape[0]}x{image.shape[1]}, image to labels, in turn"
     with progress.measuring(text) as show:
         return {timing.name: timing for timing in time_in_turn(runs, config, show)}
+
+
+def _check_truth(judged: ImageFolder, labels: StrPath | None, spec: ModelSpec) -> None:
+    if labels is not None:
+        check_truth(judged, Path(labels), spec, spec.ignore_index)
+
+
+def _warnings(found: Comparisons, spec: ModelSpec, engines: Sequence[EngineSummary]) -> tuple[str, ...]:
+    """Returns what must be known before the figures of a deployment are believed; all but the last are logged here."""
+    warnings, miou = [], _miou(found)
+    if found.truth is not None and miou is not None:
+        warnings += truth_warnings(found.truth, spec.num_classes)
+        warnings += chance_warnings("PyTorch", miou, found.truth, spec.num_classes)
+    for engine in engines:
+        warnings += parity_warnings(engine.file, engine.parity)
+        slower = engine.vs_fp32.median
+        if engine.precision != "fp32" and slower > 1:
+            warnings.append(f"{engine.file} takes {slower:.2f}x the time of FP32 on this machine: it is slower")
+    for warning in warnings:
+        _log.warning("%s", warning)
+    normalization = spec.normalization
+    if normalization.assumed:  # said once already, when the checkpoint was read
+        mean, std = (",".join(f"{each:g}" for each in triple) for triple in (normalization.mean, normalization.std))
+        warnings.append(
+            f"the normalisation was assumed: {normalization.color}, scale {normalization.scale:g}, mean {mean}, "
+            f"std {std}; if the net was trained with others, state them"
+        )
+    return tuple(warnings)
 
 
 def _miou(found: Comparisons) -> float | None:
