@@ -161,10 +161,10 @@ def deploy(
         weights, calib_data, data, labels = _demo_inputs(folder, progress)
     if weights is None or calib_data is None:
         raise UsageError("deploy needs a net and images", expected="`weights` and `calib_data`, or `demo`")
+    checkpoint = input_file(weights)
     calibration = image_folder(calib_data, max_images=max_images, size=image_size(calib_size))
     observed, judged, decided_on = _split(calibration, data, labels, config)
     with output_folder(folder):
-        checkpoint = input_file(weights)
         net = export(
             checkpoint,
             variant=variant,

@@ -22,14 +22,6 @@ class RedOrBlue(nn.Module):
         return self.head(torch.relu(self.features(x)))
 
 
-class Overflowing(RedOrBlue):
-    """Divides zero by zero."""
-
-    def forward(self, x):
-        y = super().forward(x)
-        return y + torch.zeros_like(y) / (y * 0)
-
-
 class OneLabel(RedOrBlue):
     """Gives class 0 everywhere, whatever it sees."""
 
@@ -54,7 +46,8 @@ def save_weights(path):
 def write_scenes(folder, count=6, size=(24, 36), objects=0.4):
     """Writes images of blue with red rectangles, and what they show, 0 or 1, in masks of several forms.
 
-    Folders: `images`, `labels` (0 and 1), `masks` (0 and 255), `ignored` (255 everywhere), `mostly` (255 on two thirds).
+    Folders: `images`, `labels` (0 and 1), `masks` (0 and 255), `ignored` (255 everywhere), `mostly` (255 on two
+    thirds).
     """
     for name in ("images", "labels", "masks", "ignored", "mostly"):
         (folder / name).mkdir(parents=True)
