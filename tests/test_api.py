@@ -46,7 +46,7 @@ def test_every_function_documents_each_parameter_and_is_typed(name):
 
 
 def test_the_functions_go_all_the_way_with_strings_and_objects(checkpoint_file, photo_folder, tmp_path):
-    weights, images = str(checkpoint_file("fcn32s")), str(photo_folder)
+    weights, images = str(checkpoint_file("fcn8s")), str(photo_folder)
     model = fd.export(weights, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), scale=1 / 255, simplify=False)
     assert model.error <= 1e-4
     ranges = fd.calibrate(model, images, max_images=3)

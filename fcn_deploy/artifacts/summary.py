@@ -9,7 +9,8 @@ from typing import Any
 from fcn_deploy._version import __version__
 from fcn_deploy.artifacts.gate import Gate
 from fcn_deploy.artifacts.json import FORMAT, check_format, integer, number, optional_number, require, strings
-from fcn_deploy.artifacts.measures import Drop, Parity, Ratio
+from fcn_deploy.artifacts.measures import Drop, GroundTruth, Parity, Ratio
+from fcn_deploy.artifacts.normalization import Normalization
 from fcn_deploy.errors import InputError
 
 
@@ -90,6 +91,10 @@ class Summary:
         pytorch_ms: Median latency of PyTorch in milliseconds, image to labels.
         pytorch_miou: Of PyTorch, in points; None without labels.
         engines: FP32 first, then INT8 if it was asked for.
+        truth: What the ground truth says; None without labels.
+        normalization: From pixels in 0..255 to the net's input, and whether it was assumed; None if an earlier version
+            wrote the summary.
+        warnings: What must be known before the figures are believed, a sentence each.
         version: Of fcn-deploy, which wrote the summary.
     """
 
@@ -101,6 +106,9 @@ class Summary:
     pytorch_ms: float
     pytorch_miou: float | None
     engines: tuple[EngineSummary, ...]
+    truth: GroundTruth | None = None
+    normalization: Normalization | None = None
+    warnings: tuple[str, ...] = ()
     version: str = field(default=__version__, kw_only=True)
 
     @property
@@ -121,6 +129,9 @@ class Summary:
             "shape": list(self.shape),
             "pytorch": {"median_ms": self.pytorch_ms, "miou": self.pytorch_miou},
             "engines": [engine.to_json() for engine in self.engines],
+            "truth": None if self.truth is None else self.truth.to_json(),
+            "normalization": None if self.normalization is None else asdict(self.normalization),
+            "warnings": list(self.warnings),
         }
 
     @classmethod
@@ -132,7 +143,7 @@ class Summary:
         """
         fields = check_format(data, "the summary")
         try:
-            pytorch = fields["pytorch"]
+            pytorch, truth, normalization = fields["pytorch"], fields.get("truth"), fields.get("normalization")
             return cls(
                 model=str(fields["model"]),
                 variant=str(fields["variant"]),
@@ -145,6 +156,10 @@ class Summary:
                 pytorch_ms=number(pytorch["median_ms"], "summary pytorch"),
                 pytorch_miou=optional_number(pytorch["miou"], "summary pytorch"),
                 engines=tuple(EngineSummary.from_json(engine) for engine in fields["engines"]),
+                # The first versions had none of the next three.
+                truth=None if truth is None else GroundTruth.from_json(truth),
+                normalization=None if normalization is None else Normalization.from_json(normalization),
+                warnings=strings(fields.get("warnings", ()), "summary warnings"),
                 version=str(fields["fcn_deploy"]),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:

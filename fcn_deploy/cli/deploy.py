@@ -56,7 +56,8 @@ def command(as_json: bool, **options: Any) -> None:
     """Export, simplify, calibrate, build, verify and benchmark in one go.
 
     Writes the exported model, the engines with their sidecars, and summary.json into the folder OUTPUT. If an engine
-    misses its gate, no engine is written and the exit code is 3.
+    misses its gate, no engine is written and the exit code is 3. All ground truth is read and checked before anything
+    is exported.
     """
     from fcn_deploy.artifacts.summary import Summary
     from fcn_deploy.errors import GateError

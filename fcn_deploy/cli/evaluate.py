@@ -51,7 +51,8 @@ def command(as_json: bool, **options: Any) -> None:
     """Measure the accuracy of an ENGINE, an exported model or pytorch:CHECKPOINT against ground truth.
 
     Gives IoU of each class, mIoU, pixel accuracy and frequency-weighted IoU; with a reference also the agreement and
-    the drop of mIoU, each with its 95% interval (bootstrap over the images).
+    the drop of mIoU, each with its 95% interval (bootstrap over the images). Says which share of the ground truth is
+    ignored and which classes never occur, and warns if the figures say little.
     """
     from fcn_deploy.workflows.evaluating import evaluate
 
@@ -63,7 +64,7 @@ def command(as_json: bool, **options: Any) -> None:
 
 
 def _show(found: Evaluation) -> None:
-    from fcn_deploy.reporting.tables import accuracy_table
+    from fcn_deploy.reporting.tables import accuracy_table, describe_truth
     from fcn_deploy.reporting.units import interval_95
 
     own, against = found.accuracy, found.reference
@@ -74,8 +75,14 @@ def _show(found: Evaluation) -> None:
         f"mIoU {own.miou:.2f}, pixel accuracy {own.pixel_accuracy:.2f}, "
         f"frequency-weighted IoU {own.frequency_weighted_iou:.2f}"
     )
+    if found.truth is not None:
+        click.echo(describe_truth(found.truth))
     if against is not None:
         parity, drop = against.parity, against.drop
-        agreement = f"{parity.agreement:.3%}{interval_95(parity.agreement_low, parity.agreement_high, '.3%')}"
+        agreement = (
+            "not measured"
+            if not parity.measured
+            else f"{parity.agreement:.3%}{interval_95(parity.agreement_low, parity.agreement_high, '.3%')}"
+        )
         points = f"{drop.points:.2f}{interval_95(drop.low, drop.high, '.2f')}"
         click.echo(f"against {against.name}: agreement {agreement}, mIoU drop {points}")

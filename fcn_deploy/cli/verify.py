@@ -55,7 +55,11 @@ def _describe(found: Verification) -> str:
     from fcn_deploy.reporting.units import interval_95
 
     error = "" if found.error is None else f", error {found.error:.1e}, SQNR {found.sqnr:.1f} dB"
-    agreement = f"{found.agreement:.3%}{interval_95(*found.interval, '.3%')}"
+    agreement = f"agreement {found.agreement:.3%}{interval_95(*found.interval, '.3%')}"
+    if found.warnings:
+        agreement = "; ".join(found.warnings).removeprefix(f"{found.engine}: ")
+        error = "" if not found.passed else error
     outcome = "passed" if found.passed else "failed"
-    images = found.parity.images
-    return f"{outcome}: {found.engine} ({found.precision}), agreement {agreement}{error}, over {images} images"
+    count = found.parity.images
+    images = f"{count} {'image' if count == 1 else 'images'}"
+    return f"{outcome}: {found.engine} ({found.precision}), {agreement}{error}, over {images}"

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fcn_deploy.artifacts.measures import Drop, Parity
+from fcn_deploy.artifacts.measures import Drop, GroundTruth, Parity
 from fcn_deploy.errors import InputError, UsageError
-from fcn_deploy.evaluation.accuracy import Matrix, confusion_matrix, miou_drop
+from fcn_deploy.evaluation.accuracy import Ignored, Matrix, confusion_matrix, miou_drop
 from fcn_deploy.evaluation.parity import ParityTally, run_together
+from fcn_deploy.evaluation.truth import TruthTally
 from fcn_deploy.runtime.segmenter import Segmenter
 
 Truth = NDArray[np.integer[Any]] | None
@@ -41,46 +42,50 @@ class Comparisons:
     Attributes:
         engines: In the order in which they were passed.
         reference: int64 [images, C, C], the reference against the ground truth; None without labels.
+        truth: What the ground truth says; None without labels.
     """
 
     engines: tuple[Comparison, ...]
     reference: Matrix | None = None
+    truth: GroundTruth | None = None
 
 
 def confusion_matrices(
-    segmenter: Segmenter, samples: Iterable[Sample], ignore_index: int | None, *, batch: int = 1
-) -> Matrix:
+    segmenter: Segmenter, samples: Iterable[Sample], ignore_index: Ignored, *, batch: int = 1
+) -> tuple[Matrix, GroundTruth]:
     """Compares one engine with the ground truth.
 
     Args:
         segmenter: The engine.
         samples: Images, uint8 [H, W, 3], each with its truth, integer [H, W].
-        ignore_index: The truth of pixels that do not count; None if all count.
+        ignore_index: The truth of pixels that do not count, one value or several; None if all count.
         batch: At most so many neighbours of equal size run together.
 
     Returns:
-        int64 [images, C, C], rows truth, columns labels.
+        int64 [images, C, C], rows truth, columns labels; and what the ground truth says.
 
     Raises:
-        InputError: There are no samples, or one has no truth or does not fit the engine.
+        InputError: There are no samples, one has no truth or does not fit the engine, or every pixel is ignored.
         UsageError: `batch` is less than one.
     """
     matrices = []
+    tally = TruthTally(segmenter.spec.classes, ignore_index)
     for group in _batches(samples, batch):
         for truth, output in zip(_truths(group), run_together(segmenter, _images(group)), strict=True):
             if truth is None:
                 raise InputError("an image without ground truth", expected="labels for each image")
             matrices.append(confusion_matrix(truth, output.labels, segmenter.spec.num_classes, ignore_index))
+            tally.add(truth, [output.labels])
     if not matrices:
         raise InputError("no images to evaluate on", expected="at least one")
-    return np.stack(matrices)
+    return np.stack(matrices), tally.result()
 
 
 def compare(
     reference: Segmenter,
     engines: Sequence[Segmenter],
     samples: Iterable[Sample],
-    ignore_index: int | None,
+    ignore_index: Ignored,
     *,
     batch: int = 1,
 ) -> Comparisons:
@@ -90,15 +95,16 @@ def compare(
         reference: What the engines should agree with, usually PyTorch.
         engines: The engines; there may be none.
         samples: Images, uint8 [H, W, 3], each with its truth, integer [H, W]; or all with None.
-        ignore_index: The truth of pixels that do not count; None if all count.
+        ignore_index: The truth of pixels that do not count, one value or several; None if all count.
         batch: At most so many neighbours of equal size run together.
 
     Raises:
-        InputError: There are no samples, or one does not fit an engine.
+        InputError: There are no samples, one does not fit an engine, or every pixel of the truth is ignored.
         UsageError: `batch` is less than one.
     """
     classes = reference.spec.num_classes
     tallies = [ParityTally() for _ in engines]
+    truth_tally = TruthTally(reference.spec.classes, ignore_index)
     reference_matrices: list[Matrix] = []
     matrices: list[list[Matrix]] = [[] for _ in engines]
     for group in _batches(samples, batch):
@@ -107,11 +113,13 @@ def compare(
         for truth, wanted in zip(truths, expected, strict=True):
             if truth is not None:
                 reference_matrices.append(confusion_matrix(truth, wanted.labels, classes, ignore_index))
-        for engine, tally, own in zip(engines, tallies, matrices, strict=True):
+                truth_tally.add(truth, [wanted.labels])
+        for index, (engine, tally, own) in enumerate(zip(engines, tallies, matrices, strict=True), start=1):
             for truth, wanted, found in zip(truths, expected, run_together(engine, images), strict=True):
                 tally.add(wanted, found)
                 if truth is not None:
                     own.append(confusion_matrix(truth, found.labels, classes, ignore_index))
+                    truth_tally.add_labels(index, found.labels)
     if not reference_matrices:
         return Comparisons(tuple(Comparison(tally.result()) for tally in tallies))
     stacked = np.stack(reference_matrices)
@@ -119,7 +127,7 @@ def compare(
     for tally, own in zip(tallies, matrices, strict=True):
         confusion = np.stack(own)
         comparisons.append(Comparison(tally.result(), confusion, miou_drop(stacked, confusion)))
-    return Comparisons(tuple(comparisons), stacked)
+    return Comparisons(tuple(comparisons), stacked, truth_tally.result())
 
 
 def _batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:

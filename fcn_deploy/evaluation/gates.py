@@ -17,6 +17,7 @@ from fcn_deploy.artifacts.gate import Gate
 from fcn_deploy.artifacts.measures import Drop, Parity
 from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluation.comparison import Comparison
+from fcn_deploy.evaluation.truth import says_nothing
 
 Measure = Literal["agreement", "error", "miou_drop"]
 
@@ -167,18 +168,22 @@ class DefaultGate:
     Attributes:
         agreement: Least share of pixels with the same label, 0..1.
         error: Largest relative error of the logits, if they can be compared; None for no such limit.
-        miou_drop: Most mIoU points lost. If there are labels, it counts instead of the agreement. None for no such
-            limit.
+        miou_drop: Most mIoU points lost, if there are labels; None for no such limit.
+        floor: Least agreement beside `miou_drop`, which counts instead of `agreement`: the mIoU does not show what
+            happens to pixels that are not labelled.
     """
 
     agreement: float
     error: float | None = None
     miou_drop: float | None = None
+    floor: float | None = None
 
     def criteria(self, comparison: Comparison) -> tuple[Criterion, ...]:
         """Returns the limits whose measure the comparison has."""
         if comparison.drop is not None and self.miou_drop is not None:
             criteria = [Criterion("miou_drop", self.miou_drop)]
+            if self.floor is not None:
+                criteria.append(Criterion("agreement", self.floor))
         else:
             criteria = [Criterion("agreement", self.agreement)]
         if comparison.parity.error is not None and self.error is not None:
@@ -189,7 +194,7 @@ class DefaultGate:
 DEFAULT_GATES = {
     "fp32": DefaultGate(agreement=0.9999, error=1e-4),
     "fp16": DefaultGate(agreement=0.995),
-    "int8": DefaultGate(agreement=0.97, miou_drop=0.5),
+    "int8": DefaultGate(agreement=0.97, miou_drop=0.5, floor=0.95),
 }
 
 
@@ -288,15 +293,24 @@ def check_gate(
         drop: Of mIoU against the reference; None without labels.
         criteria: What the user asks for; if empty, the default gate of the precision counts.
 
+    A gate that measured nothing has not passed: if both nets give one label everywhere, if logits are NaN or infinite,
+    or if no pixel of the ground truth counts.
+
     Raises:
         UsageError: A criterion is about a measure that was not taken.
     """
     comparison = Comparison(parity, drop=drop)
     criteria = tuple(criteria) or DEFAULT_GATES[precision].criteria(comparison)
     failures = []
+    # What labels say nothing about is no reason to pass; logits that were compared are one.
+    nothing = says_nothing(parity)
+    logits_count = parity.only_label is not None and any(each.measure == "error" for each in criteria)
+    if nothing is not None and not logits_count:
+        failures.append(nothing)
     for criterion in criteria:
         value = measured(criterion, comparison)
-        if not criterion.holds(value):
+        unmeasured = nothing is not None and criterion.measure != "error"
+        if not unmeasured and not criterion.holds(value):
             failures.append(_failure(criterion, value))
     points = drop.points if drop else None
     gate = Gate(parity.agreement, not failures, parity.error, points, tuple(map(str, criteria)))
@@ -305,6 +319,9 @@ def check_gate(
 
 def _failure(criterion: Criterion, value: float) -> str:
     limit = criterion.limit_text
+    if math.isnan(value):
+        what = "mIoU drop" if criterion.measure == "miou_drop" else criterion.measure
+        return f"{what} was not measured, {'required' if criterion.measure == 'agreement' else 'allowed'} {limit}"
     if criterion.measure == "agreement":
         return f"agreement {value:.3%}, required {limit}"
     if criterion.measure == "miou_drop":

@@ -115,6 +115,8 @@ class ParityTally:
         self._same: list[int] = []
         self._error: float | None = 0.0
         self._signal = self._noise = 0.0
+        self._lowest, self._highest = math.inf, -math.inf
+        self._not_finite = [0, 0]  # images on which logits of the reference, and of the engine, are not finite
 
     def add(self, expected: Output, found: Output) -> None:
         """Adds one image.
@@ -132,6 +134,11 @@ class ParityTally:
             )
         self._pixels.append(expected.labels.size)
         self._same.append(int((expected.labels == found.labels).sum()))
+        for index, output in enumerate((expected, found)):
+            self._lowest = min(self._lowest, int(output.labels.min()))
+            self._highest = max(self._highest, int(output.labels.max()))
+            if output.logits is not None and not np.isfinite(output.logits).all():
+                self._not_finite[index] += 1
         if expected.logits is None or found.logits is None or self._error is None:
             self._error = None
             return
@@ -148,9 +155,22 @@ class ParityTally:
         """
         if not self._pixels:
             raise InputError("no images to compare on", expected="at least one")
-        agreement = sum(self._same) / sum(self._pixels)
         sqnr = None if self._error is None else _decibels(self._signal, self._noise)
-        return Parity(len(self._pixels), agreement, self._error, sqnr, *agreement_interval(self._same, self._pixels))
+        reference, engine = self._not_finite
+        # The largest of logits that are NaN is no label, so that labels that agree say nothing.
+        finite = not reference and not engine
+        low, high = agreement_interval(self._same, self._pixels) if finite else (math.nan, math.nan)
+        return Parity(
+            images=len(self._pixels),
+            agreement=sum(self._same) / sum(self._pixels) if finite else math.nan,
+            error=self._error,
+            sqnr=sqnr,
+            agreement_low=low,
+            agreement_high=high,
+            only_label=int(self._lowest) if finite and self._lowest == self._highest else None,
+            reference_not_finite=reference,
+            engine_not_finite=engine,
+        )
 
 
 def agreement_interval(same: Sequence[int], pixels: Sequence[int]) -> tuple[float, float]:

@@ -10,10 +10,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from fcn_deploy.artifacts.measures import Ratio
+from fcn_deploy.artifacts.measures import GroundTruth, Ratio
 from fcn_deploy.artifacts.summary import EngineSummary, Summary
 from fcn_deploy.evaluation.accuracy import Matrix, class_iou, mean_iou
 from fcn_deploy.evaluation.latency import Timing, ratio
+from fcn_deploy.reporting.units import listed
 
 if TYPE_CHECKING:
     from fcn_deploy.mixed_precision.damage import Sensitivity
@@ -78,7 +79,7 @@ def summary_table(summary: Summary) -> Table:
         table.add_row(name, pytorch, *map(cell, summary.engines))
 
     row("MB", "-", lambda engine: f"{engine.bytes / 1e6:.1f}")
-    row("agreement", "reference", lambda engine: f"{engine.parity.agreement:.3%}")
+    row("agreement", "reference", _agreement)
     if summary.pytorch_miou is not None:
         row("mIoU", f"{summary.pytorch_miou:.2f}", _miou)
         row("mIoU drop\n95% interval", "-", _drop)
@@ -86,7 +87,29 @@ def summary_table(summary: Summary) -> Table:
     row("time / PyTorch\nquartiles", "1", lambda engine: format_ratio(engine.vs_pytorch))
     row("time / FP32\nquartiles", "-", lambda engine: format_ratio(engine.vs_fp32))
     row("gate", "-", lambda engine: "passed" if engine.gate.passed else "FAILED")
+    notes = [] if summary.truth is None else [describe_truth(summary.truth)]
+    notes += [f"warning: {warning}" for warning in summary.warnings]
+    if notes:
+        table.caption, table.caption_justify = Text("\n".join(notes)), "left"
     return table
+
+
+def describe_truth(truth: GroundTruth) -> str:
+    """Returns what the ground truth says, on one line: what is ignored, and which classes never occur."""
+    values = f" ({', '.join(map(str, truth.ignored_values))})" if truth.ignored_values else ""
+    parts = [f"ground truth: {truth.ignored:.1%} of the pixels ignored{values}"]
+    if truth.absent:
+        parts.append(f"never occurring: {listed(truth.absent)}")
+    if truth.not_understood:
+        parts.append(f"values not understood: {listed(truth.not_understood)}")
+    return "; ".join(parts)
+
+
+def _agreement(engine: EngineSummary) -> str:
+    parity = engine.parity
+    if parity.reference_not_finite or parity.engine_not_finite:
+        return "NaN or inf"
+    return f"{parity.agreement:.3%}" if parity.measured else "one label"
 
 
 def _miou(engine: EngineSummary) -> str:
@@ -95,7 +118,11 @@ def _miou(engine: EngineSummary) -> str:
 
 def _drop(engine: EngineSummary) -> str:
     drop = engine.miou_drop
-    return "-" if drop is None else f"{drop.points:+.2f}\n{drop.low:+.2f} to {drop.high:+.2f}"
+    if drop is None:
+        return "-"
+    points = "not measured" if math.isnan(drop.points) else f"{drop.points:+.2f}"
+    interval = "one image: none" if math.isnan(drop.low) else f"{drop.low:+.2f} to {drop.high:+.2f}"
+    return f"{points}\n{interval}"
 
 
 def accuracy_table(title: str, classes: Sequence[str], matrix: Matrix, reference: Matrix | None = None) -> Table:

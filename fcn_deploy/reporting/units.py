@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -21,11 +22,17 @@ def with_prefix(count: float, unit: str = "") -> str:
 
 
 def interval_95(low: float, high: float, form: str) -> str:
-    """Returns ` (95% interval 98.100% to 99.200%)`, to follow a figure; an empty string if there is no interval.
+    """Returns ` (95% interval 98.100% to 99.200%)`, to follow a figure; if there is none, why.
 
     Args:
-        low: Lower end; NaN if there is no interval, as for a single image.
+        low: Lower end; NaN if there is no interval, because there is one image only.
         high: Upper end.
         form: Format of the two ends, such as `.3%`.
     """
-    return "" if math.isnan(low) else f" (95% interval {low:{form}} to {high:{form}})"
+    return " (one image: no interval)" if math.isnan(low) else f" (95% interval {low:{form}} to {high:{form}})"
+
+
+def listed(names: Sequence[object], shown: int = 8) -> str:
+    """Returns the first names as a list in words, and the number of the others: `a, b and 3 more`."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(map(str, names[:shown])) + more

@@ -20,16 +20,16 @@ from fcn_deploy.artifacts.geometry import PadMode
 from fcn_deploy.artifacts.normalization import Preset, Triple
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import Io
-from fcn_deploy.artifacts.summary import EngineSummary, Summary
+from fcn_deploy.artifacts.spec import ModelSpec
+from fcn_deploy.artifacts.summary import Summary
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.demo.inputs import DemoInputs
 from fcn_deploy.engines.config import DEFAULT_METHOD, BuildConfig, RequestedPrecision, TargetCpu
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.errors import ArtifactError, UsageError
-from fcn_deploy.evaluation.accuracy import mean_iou
-from fcn_deploy.evaluation.comparison import Comparison, Comparisons, compare
-from fcn_deploy.evaluation.gates import Criterion, GateOption, GateResult, check_gate, gates_by_precision
-from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, ratio, time_in_turn
+from fcn_deploy.evaluation.comparison import compare
+from fcn_deploy.evaluation.gates import Criterion, GateOption, check_gate, gates_by_precision
+from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, time_in_turn
 from fcn_deploy.files import StrPath, output_folder
 from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.mixed_precision.candidates import Candidates
@@ -42,6 +42,7 @@ from fcn_deploy.runtime.options import RuntimeOptions
 from fcn_deploy.workflows.building import build_engine
 from fcn_deploy.workflows.calibrating import calibrate
 from fcn_deploy.workflows.exporting import Variant, export
+from fcn_deploy.workflows.measured import engine_summary, reference_miou, summary_warnings
 from fcn_deploy.workflows.parameters import (
     Size,
     channel_order,
@@ -57,6 +58,7 @@ from fcn_deploy.workflows.parameters import (
 from fcn_deploy.workflows.publishing import OutputFiles, publish, require_gates
 from fcn_deploy.workflows.references import PYTORCH, NetCode, Runnable, opened
 from fcn_deploy.workflows.samples import LabelMapping, TruthOptions, samples
+from fcn_deploy.workflows.truth import check_truth
 
 _log = logging.getLogger(__name__)
 _FEW_JUDGED = 20
@@ -160,6 +162,7 @@ def deploy(
         The summary, as in `summary.json`.
 
     Raises:
+        InputError: The ground truth does not fit images or net, or labels no pixel; all is read before the export.
         GateError: A gate was missed; there is no engine in the folder. Its `report` is the summary, which says which.
         FcnDeployError: A step failed; the folder is as it was.
 
@@ -196,6 +199,11 @@ def deploy(
     observed, judged, decided_on = _split(calibration, judged_on, config)
     if options is not None:
         options.files(judged)
+
+    def check_loaded(spec: ModelSpec) -> None:
+        if options is not None:
+            check_truth(judged, options, spec)
+
     with output_folder(folder):
         net = export(
             checkpoint,
@@ -216,6 +224,7 @@ def deploy(
             at_once=at_once,
             input_padding=input_padding,
             color=color,
+            on_loaded=check_loaded,
             progress=progress,
         )
         files = OutputFiles(folder, net.spec.variant)
@@ -237,6 +246,10 @@ def deploy(
             precision: check_gate(precision, each.parity, each.drop, config.criteria.get(precision, ()))
             for precision, each in zip(engines, found.engines, strict=True)
         }
+        summaries = tuple(
+            engine_summary(files.engine(precision).name, engine, each, results[precision], timings, timing)
+            for (precision, engine), each in zip(engines.items(), found.engines, strict=True)
+        )
         summary = Summary(
             model=files.model.name,
             variant=spec.variant,
@@ -244,14 +257,14 @@ def deploy(
             calibration={"observed": len(observed) if ranges else 0, "judged": len(judged)},
             shape=(image.shape[0], image.shape[1]),
             pytorch_ms=timings["pytorch"].median,
-            pytorch_miou=_miou(found),
-            engines=tuple(
-                _engine_summary(files.engine(precision).name, engine, each, results[precision], timings, timing)
-                for (precision, engine), each in zip(engines.items(), found.engines, strict=True)
-            ),
+            pytorch_miou=reference_miou(found),
+            engines=summaries,
+            truth=found.truth,
+            normalization=spec.normalization,
+            warnings=summary_warnings(found, spec, summaries),
         )
         suspects = ""
-        if ranges is not None and results["int8"].failures:
+        if ranges is not None and results["int8"].failures and all(each.parity.measured for each in summaries):
             suspects = _suspects(net, ranges, engines["int8"], config, judged, threads, progress)
         publish(files, net, ranges, engines, summary, progress)
     require_gates(summary, suspects)
@@ -367,36 +380,6 @@ def _time(
     text = f"measuring at {image.shape[0]}x{image.shape[1]}, image to labels, in turn"
     with progress.measuring(text) as show:
         return {timing.name: timing for timing in time_in_turn(runs, config, show)}
-
-
-def _miou(found: Comparisons) -> float | None:
-    return None if found.reference is None else float(mean_iou(found.reference.sum(0)))
-
-
-def _engine_summary(
-    file: str,
-    engine: Engine,
-    comparison: Comparison,
-    result: GateResult,
-    timings: Mapping[str, Timing],
-    config: BenchmarkConfig,
-) -> EngineSummary:
-    precision, confusion = engine.sidecar.precision.requested, comparison.confusion
-    own = timings[precision]
-    return EngineSummary(
-        file=file,
-        bytes=len(engine.data),
-        precision=precision,
-        gate=result.gate,
-        failures=result.failures,
-        parity=comparison.parity,
-        miou=None if confusion is None else float(mean_iou(confusion.sum(0))),
-        miou_drop=comparison.drop,
-        median_ms=own.median,
-        percentiles_ms={f"{share:g}": own.percentile(share) for share in config.percentiles},
-        vs_pytorch=ratio(own, timings["pytorch"]),
-        vs_fp32=ratio(own, timings["fp32"]),
-    )
 
 
 def _suspects(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from fcn_deploy.artifacts.geometry import PadMode
-from fcn_deploy.artifacts.measures import Drop, Parity
+from fcn_deploy.artifacts.measures import Drop, GroundTruth, Parity
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.evaluation.accuracy import (
     Matrix,
@@ -17,13 +18,17 @@ from fcn_deploy.evaluation.accuracy import (
     pixel_accuracy,
 )
 from fcn_deploy.evaluation.comparison import compare, confusion_matrices
+from fcn_deploy.evaluation.truth import chance_warnings, parity_warnings, truth_warnings
 from fcn_deploy.files import StrPath
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
 from fcn_deploy.workflows.parameters import image_folder, padding
-from fcn_deploy.workflows.references import NetCode, Runnable, name_of, opened
+from fcn_deploy.workflows.references import NetCode, Runnable, check_not_itself, name_of, opened
 from fcn_deploy.workflows.samples import LabelMapping, TruthOptions, samples
+from fcn_deploy.workflows.truth import check_truth
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +101,8 @@ class Evaluation:
         ignore_index: Truth that does not count; None if all does.
         accuracy: Of the engine.
         reference: The comparison with a reference; None if there was none.
+        truth: What the ground truth says, and what it cannot say.
+        warnings: What must be known before the figures are believed, a sentence each.
     """
 
     engine: str
@@ -103,6 +110,8 @@ class Evaluation:
     ignore_index: int | None
     accuracy: Accuracy
     reference: Against | None = None
+    truth: GroundTruth | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def miou(self) -> float:
@@ -112,7 +121,8 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON data."""
         facts = {"engine": self.engine, "images": self.images, "ignore_index": self.ignore_index}
-        data = {**facts, **self.accuracy.to_json()}
+        truth = None if self.truth is None else self.truth.to_json()
+        data = {**facts, **self.accuracy.to_json(), "truth": truth, "warnings": list(self.warnings)}
         if self.reference is not None:
             parity = self.reference.parity
             data["reference"] = {
@@ -121,6 +131,9 @@ class Evaluation:
                 "agreement": parity.agreement,
                 "agreement_low": parity.agreement_low,
                 "agreement_high": parity.agreement_high,
+                "only_label": parity.only_label,
+                "reference_not_finite": parity.reference_not_finite,
+                "engine_not_finite": parity.engine_not_finite,
                 "miou_drop": asdict(self.reference.drop),
             }
         return data
@@ -173,35 +186,41 @@ def evaluate(
     Raises:
         ArtifactError: An engine does not fit this machine or its sidecar.
         DependencyError: A library, a driver or a GPU is missing.
-        InputError: A file cannot be read or does not fit.
-        UsageError: Options do not go together.
+        InputError: A file cannot be read or does not fit, or no pixel of the ground truth is labelled.
+        UsageError: Options do not go together, or the engine is its own reference.
 
     Example:
         >>> import fcn_deploy as fd
         >>> score = fd.evaluate("fcn8s.int8.onnx", "street/images", "street/labels", reference="fcn8s.onnx")
         >>> score.miou, score.reference.drop.points
     """
+    if reference is not None:
+        check_not_itself(engine, reference)
     images = image_folder(data, max_images=max_images, recursive=recursive)
-    truth = TruthOptions.of(
+    options = TruthOptions.of(
         labels, ignore_index=ignore_index, label_map=label_map, label_suffix=label_suffix, recursive=recursive
     )
-    assert truth is not None
-    truth.files(images)
+    assert options is not None
+    options.files(images)
     code = NetCode(model, padding(model, size_divisor, pad_mode))
     runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
     with opened((engine,) if reference is None else (engine, reference), runtime, code) as segmenters:
         candidate, spec = segmenters[0], segmenters[0].spec
-        reader = truth.reader(spec)
+        reader = options.reader(spec)
         ignored = reader.ignore_index
-        shown = samples(images, truth, "evaluating", reader, progress=progress or Silent())
+        shown = samples(images, options, "evaluating", reader, progress=progress or Silent())
+        check_truth(images, options, spec)
         if reference is None:
-            total = confusion_matrices(candidate, shown, ignored, batch=batch).sum(0)
-            return Evaluation(name_of(engine), len(images), ignored, Accuracy(spec.classes, total))
+            matrices, truth = confusion_matrices(candidate, shown, ignored, batch=batch)
+            accuracy = Accuracy(spec.classes, matrices.sum(0))
+            warnings = _warnings(truth, name_of(engine), accuracy)
+            return Evaluation(name_of(engine), len(images), ignored, accuracy, truth=truth, warnings=warnings)
         found = compare(segmenters[1], [candidate], shown, ignored, batch=batch)
     measured = found.engines[0]
     assert measured.confusion is not None
     assert measured.drop is not None
     assert found.reference is not None
+    assert found.truth is not None
     against = Against(
         name=name_of(reference),
         accuracy=Accuracy(spec.classes, found.reference.sum(0)),
@@ -209,4 +228,14 @@ def evaluate(
         drop=measured.drop,
     )
     accuracy = Accuracy(spec.classes, measured.confusion.sum(0))
-    return Evaluation(name_of(engine), len(images), ignored, accuracy, against)
+    doubts = parity_warnings(name_of(engine), against.parity)
+    warnings = _warnings(found.truth, against.name, against.accuracy, doubts)
+    return Evaluation(name_of(engine), len(images), ignored, accuracy, against, found.truth, warnings)
+
+
+def _warnings(truth: GroundTruth, name: str, accuracy: Accuracy, others: Sequence[str] = ()) -> tuple[str, ...]:
+    classes = len(accuracy.classes)
+    warnings = (*truth_warnings(truth, classes), *chance_warnings(name, accuracy.miou, truth, classes), *others)
+    for warning in warnings:
+        _log.warning("%s", warning)
+    return warnings

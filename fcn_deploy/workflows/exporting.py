@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from fcn_deploy.artifacts.geometry import PadMode
 from fcn_deploy.artifacts.normalization import Preset, Triple
 from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.files import StrPath
 from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.progress import Progress, Silent
@@ -48,6 +49,7 @@ def export(
     shape: str | ImageShape | None = None,
     simplify: bool = True,
     output: StrPath | None = None,
+    on_loaded: Callable[[ModelSpec], None] | None = None,
     progress: Progress | None = None,
 ) -> ExportedModel:
     """Exports a checkpoint to ONNX with dynamic batch, height and width, and compares the result with PyTorch.
@@ -77,6 +79,8 @@ def export(
         shape: Fixes batch, height and width: `NxHxW` or `HxW`; all three are dynamic if None.
         simplify: Whether onnxsim runs.
         output: The `.onnx` file to write, after everything has been checked; nothing is written if None.
+        on_loaded: Called with the spec after the checkpoint has been read and before anything is exported. What it
+            raises ends the export.
         progress: Told of each step.
 
     Returns:
@@ -124,6 +128,8 @@ def export(
     config = ExportConfig(opset, fixed)
     part = WeightsOptions.of(weights_key, weights_prefix, weights_ignore)
     net = load_net(checkpoint, options, variant=variant, shape=fixed, part=part)
+    if on_loaded is not None:
+        on_loaded(net.spec)
     exported = _export_compared(net, config, simplify, progress)
     if file is not None:
         exported.save(file)

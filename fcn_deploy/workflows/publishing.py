@@ -116,11 +116,16 @@ def require_gates(summary: Summary, suspects: str) -> None:
     if not failures:
         return
     only_int8 = all(engine.gate.passed for engine in summary.engines if engine.precision != "int8")
-    fix = "calibrate on more images like those the net will see, or with another `calib_method`"
+    if not all(engine.parity.measured for engine in summary.engines):
+        fix = "verify on images on which the net finds several classes, and check normalisation and outputs of the net"
+    elif not only_int8:
+        fix = None
+    else:
+        fix = "calibrate on more images like those the net will see, or with another `calib_method`"
     error = GateError(
         "no engine was written because a gate was missed",
         got="; ".join(failures) + (f"; most damage is done in INT8 by {suspects}" if suspects else ""),
-        fix=fix if only_int8 else None,
+        fix=fix,
     )
     error.report = summary
     raise error

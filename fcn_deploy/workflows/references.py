@@ -16,7 +16,7 @@ from fcn_deploy.artifacts.geometry import Padding
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.errors import UsageError
-from fcn_deploy.files import StrPath
+from fcn_deploy.files import StrPath, sha256_bytes, sha256_file
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.backend import Backend
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
@@ -95,6 +95,49 @@ def name_of(runnable: Runnable) -> str:
     if _is_exported(runnable):
         return f"{runnable.spec.variant}, exported"
     return os.fspath(runnable)
+
+
+def check_not_itself(engine: Runnable, reference: Runnable) -> None:
+    """Checks that something is not compared with itself, which every engine would pass.
+
+    Raises:
+        InputError: A file cannot be read.
+        UsageError: Both are the same path, the same object, or have the same content.
+    """
+    same = engine is reference or _resolved(engine) == _resolved(reference) or _same_content(engine, reference)
+    if same:
+        raise UsageError(
+            "an engine cannot be its own reference",
+            got=f"{name_of(engine)} and {name_of(reference)}, which have the same content",
+            expected="what the engine was made from",
+            fix="name the exported model as `reference`, or pytorch: and the path of the checkpoint",
+        )
+
+
+def _resolved(runnable: Runnable) -> object:
+    if not isinstance(runnable, str | os.PathLike):
+        return id(runnable)
+    path = os.fspath(runnable).removeprefix(PYTORCH)
+    return Path(path).resolve()
+
+
+def _same_content(engine: Runnable, reference: Runnable) -> bool:
+    sizes, hashes = [], []
+    for each in (engine, reference):
+        if isinstance(each, Engine):
+            content: bytes | Path = each.data
+        elif _is_exported(each):
+            content = each.content
+        else:
+            content = Path(os.fspath(each).removeprefix(PYTORCH))
+            if not content.is_file():
+                return False  # what is wrong with it is said when it is opened
+        sizes.append(len(content) if isinstance(content, bytes) else content.stat().st_size)
+        hashes.append(content)
+    if sizes[0] != sizes[1]:
+        return False
+    first, second = (sha256_bytes(each) if isinstance(each, bytes) else sha256_file(each) for each in hashes)
+    return first == second
 
 
 def is_checkpoint(runnable: Runnable) -> bool:

@@ -13,12 +13,13 @@ from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.errors import GateError, UsageError
 from fcn_deploy.evaluation.comparison import compare
 from fcn_deploy.evaluation.gates import GateOption, GateResult, check_gate, gates_by_precision
+from fcn_deploy.evaluation.truth import parity_warnings
 from fcn_deploy.files import StrPath
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
 from fcn_deploy.workflows.parameters import gate_options, image_folder, padding
-from fcn_deploy.workflows.references import PYTORCH, NetCode, Runnable, name_of, opened
+from fcn_deploy.workflows.references import PYTORCH, NetCode, Runnable, check_not_itself, name_of, opened
 from fcn_deploy.workflows.samples import samples
 
 
@@ -74,12 +75,29 @@ class Verification:
             GateError: It was; the message says by how much.
         """
         if not self.passed:
-            raise GateError(f"{self.engine} is too far from {self.reference}", got="; ".join(self.result.failures))
+            outcome = "is too far from" if self.parity.measured else "could not be compared with"
+            error = GateError(
+                f"{self.engine} {outcome} {self.reference}",
+                got="; ".join(self.result.failures),
+                fix=None if self.parity.measured else self._advice(),
+            )
+            error.report = self
+            raise error
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What must be known before the figures are believed, a sentence each."""
+        return tuple(parity_warnings(self.engine, self.parity))
+
+    def _advice(self) -> str:
+        if self.parity.only_label is not None:
+            return "verify on images on which the net finds several classes, and check the normalisation"
+        return "look for what overflows in the net, such as a division by zero or an FP16 layer"
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON data."""
         names = {"engine": self.engine, "reference": self.reference, "precision": self.precision}
-        return {**names, **asdict(self.parity), **asdict(self.result)}
+        return {**names, **asdict(self.parity), **asdict(self.result), "warnings": list(self.warnings)}
 
 
 def verify(
@@ -127,7 +145,8 @@ def verify(
         ArtifactError: The engine does not fit this machine or its sidecar.
         DependencyError: A library, a driver or a GPU is missing.
         InputError: A file cannot be read or does not fit.
-        UsageError: Options do not go together, or a gate is for a measure that is not taken here.
+        UsageError: Options do not go together, the engine is its own reference, or a gate is for a measure that is not
+            taken here.
 
     Example:
         >>> import fcn_deploy as fd
@@ -139,6 +158,7 @@ def verify(
         raise UsageError("verify needs images", expected="`data`")
     against = f"{PYTORCH}{os.fspath(weights)}" if weights is not None else reference
     assert against is not None
+    check_not_itself(engine, against)
     images = image_folder(data, max_images=max_images, recursive=recursive)
     options = gate_options(gate)
     code = NetCode(model, padding(model, size_divisor, pad_mode))

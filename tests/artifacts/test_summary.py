@@ -6,13 +6,16 @@ from pathlib import Path
 import pytest
 
 from fcn_deploy.artifacts.gate import Gate
-from fcn_deploy.artifacts.measures import Drop, Parity, Ratio
+from fcn_deploy.artifacts.measures import Drop, GroundTruth, Parity, Ratio
+from fcn_deploy.artifacts.normalization import Normalization
 from fcn_deploy.artifacts.summary import EngineSummary, Summary
 from fcn_deploy.errors import InputError
 from fcn_deploy.files import dumps_json
 
-# As version 0.1.0 wrote it.
+# As version 0.1.0 writes it.
 GOLDEN = Path(__file__).parent / "golden" / "summary.json"
+# As it wrote it before summaries said what the ground truth is worth.
+BEFORE_TRUTH = GOLDEN.with_name("summary_before_truth.json")
 
 SUMMARY = Summary(
     model="fcn16s.onnx",
@@ -52,6 +55,9 @@ SUMMARY = Summary(
             vs_fp32=Ratio(0.5, 0.375, 0.625),
         ),
     ),
+    truth=GroundTruth(921600, 0.25, (11, 255), ("tram", "bus"), {"bus": 0.125}, 6.5),
+    normalization=Normalization(assumed=True),
+    warnings=("the normalisation was assumed",),
     version="0.1.0",
 )
 
@@ -73,6 +79,32 @@ def test_the_golden_file_is_read_with_null_for_what_json_cannot_hold():
     assert replace(int8, parity=SUMMARY.engines[1].parity) == SUMMARY.engines[1]
     assert replace(found, engines=SUMMARY.engines) == SUMMARY
     assert dumps_json(found.to_json()) + "\n" == GOLDEN.read_text()
+
+
+def test_a_summary_from_before_ground_truth_was_described_is_read():
+    found = Summary.from_json(json.loads(BEFORE_TRUTH.read_text()))
+    assert (found.truth, found.normalization, found.warnings) == (None, None, ())
+    assert [engine.parity.measured for engine in found.engines] == [True, True]
+    assert replace(found, truth=SUMMARY.truth, normalization=SUMMARY.normalization, warnings=SUMMARY.warnings) == (
+        Summary.from_json(golden())
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("truth", {}),
+        ("truth", 3),
+        ("truth", {**SUMMARY.truth.to_json(), "ignored_values": "255"}),
+        ("truth", {**SUMMARY.truth.to_json(), "absent_classes": [3]}),
+        ("truth", {**SUMMARY.truth.to_json(), "predicted_absent_classes": {"bus": "often"}}),
+        ("normalization", {"color": "RGB"}),
+        ("warnings", "careful"),
+    ],
+)
+def test_a_bad_value_of_what_was_added_is_an_input_error(key, value):
+    with pytest.raises(InputError):
+        Summary.from_json({**golden(), key: value})
 
 
 def test_a_summary_passed_if_every_gate_did():
@@ -102,7 +134,10 @@ def test_a_summary_of_an_unknown_format_is_an_input_error(version):
         Summary.from_json({**golden(), "format": version})
 
 
-@pytest.mark.parametrize("key", sorted({*json.loads(GOLDEN.read_text())} - {"format", "passed"}))
+ADDED = {"truth", "normalization", "warnings"}
+
+
+@pytest.mark.parametrize("key", sorted({*json.loads(GOLDEN.read_text())} - {"format", "passed"} - ADDED))
 def test_a_key_that_a_summary_lacks_is_named(key):
     data = golden()
     del data[key]

@@ -173,10 +173,10 @@ def test_verify_holds_an_engine_against_the_gates_asked_for(call, exported, rang
     assert "required 100%" in said.err
 
 
-def test_one_image_has_no_interval(call, exported, photo_folder):
-    verify = ("verify", exported("fcn8s"), "--reference", exported("fcn8s"), "--data", photo_folder)
+def test_one_image_has_no_interval(call, exported, checkpoint_file, photo_folder):
+    verify = ("verify", exported("fcn8s"), "--weights", checkpoint_file("fcn8s"), "--data", photo_folder)
     said = call(*verify, "--max-images", 1)
-    assert "agreement 100.000%, error" in said.out
+    assert "agreement 100.000% (one image: no interval), error" in said.out
     assert json.loads(call(*verify, "--max-images", 1, "--json").out)["agreement_low"] is None
 
 

@@ -38,12 +38,12 @@ def _run(*arguments):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_engines_are_measured_and_compared_without_a_host_library(engine, photo_folder):
+def test_engines_are_measured_and_compared_without_a_host_library(engine, exported, photo_folder):
     quick = ("--duration", 0, "--iterations", 1, "--warmup", 0)
     result = _run("benchmark", engine, "--shape", "32x40", *quick, "--json")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["engines"][0]["name"] == "net.onnx"
-    result = _run("verify", engine, "--reference", engine, "--data", photo_folder)
+    result = _run("verify", engine, "--reference", exported("fcn8s"), "--data", photo_folder)
     assert result.returncode == 0, result.stderr
 
 
@@ -52,7 +52,7 @@ def test_engines_are_measured_and_compared_without_a_host_library(engine, photo_
     [
         ("export", "--weights", "w.pth", "-o", "x.onnx"),
         ("inspect", "{engine}"),
-        ("verify", "{engine}", "--weights", "{engine}", "--data", "{photos}"),
+        ("verify", "{engine}", "--weights", "w.pth", "--data", "{photos}"),
     ],
 )
 def test_what_needs_the_host_says_what_to_install(engine, photo_folder, arguments):

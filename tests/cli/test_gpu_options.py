@@ -79,7 +79,7 @@ def test_the_commands_refuse_a_provider_that_is_not_there(call, exported, photo_
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "image.png")
     commands = [
         ("benchmark", model, "--shape", "32x32", *QUICK),
-        ("verify", model, "--reference", model, "--data", photo_folder),
+        ("verify", model, "--reference", exported("fcn16s"), "--data", photo_folder),
         ("evaluate", model, "--data", photo_folder, "--labels", photo_folder),
         ("predict", model, tmp_path / "image.png", "-o", tmp_path / "out"),
     ]
@@ -94,7 +94,7 @@ def test_the_cpu_may_be_named(call, exported, photo_folder):
     call("benchmark", model, "--shape", "32x32", "--provider", "gpu", code=2)
 
 
-def test_a_plan_without_a_driver_is_exit_7(call, tmp_path, monkeypatch, photo_folder):
+def test_a_plan_without_a_driver_is_exit_7(call, exported, tmp_path, monkeypatch, photo_folder):
     def find_gpus():
         raise DependencyError("no NVIDIA driver was found")
 
@@ -102,4 +102,5 @@ def test_a_plan_without_a_driver_is_exit_7(call, tmp_path, monkeypatch, photo_fo
     plan = tiny_plans.build(trt, "tensorrt-rtx", tmp_path / "tiny.engine")
     monkeypatch.setattr("fcn_deploy.runtime.tensorrt.backend.find_gpus", find_gpus)
     assert "no NVIDIA driver was found" in call("benchmark", plan, "--shape", "32x32", *QUICK, code=7).err
-    assert "no NVIDIA driver was found" in call("verify", plan, "--reference", plan, "--data", photo_folder, code=7).err
+    verify = ("verify", plan, "--reference", exported("fcn8s"), "--data", photo_folder)
+    assert "no NVIDIA driver was found" in call(*verify, code=7).err

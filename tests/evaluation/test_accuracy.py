@@ -7,9 +7,11 @@ from sklearn import metrics
 
 from fcn_deploy.errors import InputError
 from fcn_deploy.evaluation.accuracy import (
+    chance_miou,
     class_iou,
     confusion_matrix,
     frequency_weighted_iou,
+    is_near_chance,
     mean_iou,
     miou_drop,
     pixel_accuracy,
@@ -97,17 +99,27 @@ def test_everything_ignored_counts_nothing():
 
 def test_truth_that_is_not_a_class_is_listed_and_the_parameter_named():
     truth = np.array([0, 1, 7, 255, 7], np.int32)
-    with pytest.raises(
-        InputError, match=r"values that are not classes; got \[7, 255\]; expected 0\.\.1; .*`ignore_index`"
-    ):
+    with pytest.raises(InputError, match=r"values that are not classes; got 7, 255; expected 0\.\.1; .*`ignore_index`"):
         confusion_matrix(truth, np.zeros(5, np.int32), 2)
-    with pytest.raises(InputError, match=r"got \[7\]; expected 0\.\.1, or 255, which is ignored") as caught:
+    with pytest.raises(InputError, match=r"got 7; expected 0\.\.1, or 255, which is ignored") as caught:
         confusion_matrix(truth, np.zeros(5, np.int32), 2, 255)
     assert caught.value.exit_code == 6
 
 
+def test_of_many_values_that_are_not_classes_eight_are_shown():
+    truth = np.arange(300, dtype=np.int32)
+    with pytest.raises(InputError, match=r"got 2, 3, 4, 5, 6, 7, 8, 9 and 288 more; expected 0\.\.1, or 11 or 255"):
+        confusion_matrix(truth, np.zeros(300, np.int32), 2, (255, 11))
+
+
+@pytest.mark.parametrize("ignored", [[255, 2], (2, 255, 2), {2, 255}, frozenset([2, 255, 300])])
+def test_several_values_may_be_ignored(ignored):
+    truth = np.array([0, 1, 2, 255, 1], np.uint8)
+    np.testing.assert_array_equal(confusion_matrix(truth, np.zeros(5, np.uint8), 2, ignored), [[1, 0], [2, 0]])
+
+
 def test_negative_truth_is_not_a_class_either():
-    with pytest.raises(InputError, match=r"got \[-1\]"):
+    with pytest.raises(InputError, match=r"got -1;"):
         confusion_matrix(np.array([0, -1]), np.array([0, 0]), 2)
 
 
@@ -122,6 +134,32 @@ def test_a_label_that_is_no_class_is_refused_not_counted_elsewhere(label):
 def test_labels_of_another_shape_are_refused():
     with pytest.raises(InputError, match=r"differ in shape; got \[2, 3\]; expected \[3, 2\]"):
         confusion_matrix(np.zeros((3, 2), int), np.zeros((2, 3), int), 2)
+
+
+# Guessing
+
+
+def test_chance_is_what_guessing_by_frequency_gives():
+    """Labels drawn as often as each class occurs, on many pixels."""
+    pixels = np.array([700_000, 200_000, 100_000])
+    truth = np.repeat(np.arange(3), pixels)
+    guessed = np.random.default_rng(0).permutation(truth)
+    assert chance_miou(pixels) == pytest.approx(100 * (0.7 / 1.3 + 0.2 / 1.8 + 0.1 / 1.9) / 3)
+    assert chance_miou(pixels) == pytest.approx(float(mean_iou(confusion_matrix(truth, guessed, 3))), abs=0.1)
+
+
+def test_classes_that_never_occur_are_not_guessed():
+    assert chance_miou(np.array([3, 0, 1])) == chance_miou(np.array([3, 1]))
+    assert chance_miou(np.array([5, 0])) == 100
+    assert np.isnan(chance_miou(np.array([0, 0])))
+
+
+def test_near_chance_is_less_than_a_tenth_of_the_way_to_100():
+    assert is_near_chance(27.9, 20)
+    assert not is_near_chance(28, 20)
+    assert is_near_chance(5.92, 20)
+    assert not is_near_chance(100, 100)
+    assert not is_near_chance(float("nan"), 20)
 
 
 # Intersection over union

@@ -153,7 +153,7 @@ def test_batches_of_equal_size_give_the_same_image_by_image(mixed, batch, batche
     np.testing.assert_array_equal(found.engines[0].confusion, one_by_one.engines[0].confusion)
     assert found.engines[0].parity == one_by_one.engines[0].parity
     assert found.engines[0].drop == one_by_one.engines[0].drop
-    alone = confusion_matrices(segmenter(io=io, wrong=2), mixed, 255, batch=batch)
+    alone, _ = confusion_matrices(segmenter(io=io, wrong=2), mixed, 255, batch=batch)
     np.testing.assert_array_equal(alone, one_by_one.engines[0].confusion)
 
 
@@ -175,8 +175,10 @@ def test_a_batch_is_run_before_more_than_one_image_beyond_it_is_read(mixed):
 @pytest.mark.parametrize(("batch", "batches"), [(1, [3] * 10), (2, [3] * 6), (4, [3] * 5), (99, [3] * 5)])
 def test_an_engine_of_a_fixed_batch_is_fed_its_own(mixed, batch, batches):
     fixed = segmenter(batch=3)
-    found = confusion_matrices(fixed, mixed, 255, batch=batch)
-    np.testing.assert_array_equal(found, confusion_matrices(segmenter(), mixed, 255))
+    found, truth = confusion_matrices(fixed, mixed, 255, batch=batch)
+    wanted, same = confusion_matrices(segmenter(), mixed, 255)
+    np.testing.assert_array_equal(found, wanted)
+    assert truth == same
     assert fixed._backend.batches == batches
 
 
@@ -197,7 +199,7 @@ def test_a_comparison_without_samples_is_an_error():
 
 
 def test_ground_truth_that_is_not_a_class_is_an_error(images, truths):
-    with pytest.raises(InputError, match=r"not classes; got \[255\]"):
+    with pytest.raises(InputError, match=r"not classes; got 255;"):
         compare(segmenter(), [segmenter()], zip(images, truths, strict=True), None)
 
 
@@ -210,3 +212,31 @@ def test_ground_truth_of_another_size_is_an_error(images, truths):
 def test_an_engine_of_another_number_of_classes_is_an_error(images, truths, io):
     with pytest.raises(InputError):
         compare(segmenter(io="image"), [segmenter(5, io=io)], zip(images, truths, strict=True), 255)
+
+
+def test_what_the_ground_truth_says_is_part_of_every_comparison(images, truths):
+    found = compare(segmenter(), [segmenter(wrong=2)], zip(images, truths, strict=True), (255, 254))
+    pixels = sum(truth.size for truth in truths)
+    assert found.truth.pixels == pixels
+    assert found.truth.ignored == 4 * 4 / pixels
+    assert (found.truth.ignored_values, found.truth.absent) == ((255,), ())
+    assert compare(segmenter(), [segmenter()], unlabelled(images), None).truth is None
+    _, alone = confusion_matrices(segmenter(), zip(images, truths, strict=True), (255, 254))
+    assert alone == found.truth
+
+
+@pytest.mark.parametrize("engines", [0, 1])
+def test_truth_that_is_ignored_everywhere_is_an_error(images, engines):
+    ignored = [(image, np.full(image.shape[:2], 255)) for image in images]
+    with pytest.raises(InputError, match="labels no pixel"):
+        compare(segmenter(), [segmenter()] * engines, ignored, 255)
+    with pytest.raises(InputError, match="labels no pixel"):
+        confusion_matrices(segmenter(), ignored, 255)
+
+
+def test_only_engines_of_which_one_gives_a_class_are_blamed_for_it(images):
+    zeros = [(image, np.zeros(image.shape[:2], int)) for image in images]
+    found = compare(segmenter(), [segmenter()], zeros, None)
+    labels = np.concatenate([image[..., 0].ravel() % CLASSES for image in images])
+    assert found.truth.absent == ("1", "2")
+    assert found.truth.predicted_absent == {"1": np.mean(labels == 1), "2": np.mean(labels == 2)}

@@ -210,6 +210,7 @@ def test_the_default_gates_are_those_of_the_contract():
     assert (DEFAULT_GATES["fp32"].agreement, DEFAULT_GATES["fp32"].error) == (0.9999, 1e-4)
     assert (DEFAULT_GATES["fp16"].agreement, DEFAULT_GATES["fp16"].error) == (0.995, None)
     assert (DEFAULT_GATES["int8"].agreement, DEFAULT_GATES["int8"].miou_drop) == (0.97, 0.5)
+    assert DEFAULT_GATES["int8"].floor == 0.95
     assert DEFAULT_GATES["fp32"].miou_drop is DEFAULT_GATES["fp16"].miou_drop is DEFAULT_GATES["int8"].error is None
 
 
@@ -266,20 +267,47 @@ def test_a_failed_gate_lists_every_criterion_that_does_not_hold():
 
 
 @pytest.mark.parametrize(
-    ("agreement", "points", "passed"),
+    ("agreement", "points", "failures"),
     [
-        (0.5, 0.5, True),
-        (0.5, -3.0, True),
-        (1.0, 0.51, False),
-        (1.0, math.nan, False),
+        (0.95, 0.5, ()),
+        (0.95, -3.0, ()),
+        (1.0, 0.51, ("mIoU drops by 0.510 points, allowed 0.5",)),
+        (1.0, math.nan, ("mIoU drop was not measured, allowed 0.5",)),
+        (0.5, 0.0, ("agreement 50.000%, required 95%",)),
+        (0.9499, -3.0, ("agreement 94.990%, required 95%",)),
     ],
 )
-def test_with_labels_the_miou_of_int8_counts_instead_of_the_agreement(agreement, points, passed):
+def test_with_labels_int8_must_keep_the_miou_and_a_floor_of_agreement(agreement, points, failures):
     result = check_gate("int8", Parity(3, agreement), drop(points))
-    assert result.gate.passed is passed
+    assert result.failures == failures
+    assert result.gate.passed is (failures == ())
     assert result.gate.miou_drop is points
-    if not passed:
-        assert result.failures[0].startswith("mIoU drops by")
+
+
+ONE_LABEL = Parity(3, 1.0, only_label=2)
+
+
+@pytest.mark.parametrize("precision", DEFAULT_GATES)
+@pytest.mark.parametrize("dropped", [None, 0.0])
+@pytest.mark.parametrize("criteria", [(), (Criterion("agreement", 0.5),)])
+def test_a_gate_on_one_label_everywhere_measured_nothing_and_has_not_passed(precision, dropped, criteria):
+    result = check_gate(precision, ONE_LABEL, None if dropped is None else drop(dropped), criteria)
+    assert not result.gate.passed
+    assert result.failures == ("agreement says nothing: both nets give label 2 at every pixel",)
+
+
+def test_logits_that_were_compared_are_a_measurement_even_of_one_label():
+    assert check_gate("fp32", Parity(3, 1.0, 1e-6, 90.0, only_label=0)).gate.passed
+    assert check_gate("fp32", Parity(3, 1.0, 0.1, 90.0, only_label=0)).failures == (
+        "error 1.00e-01 of the logits' range, allowed 0.0001",
+    )
+
+
+def test_logits_that_are_not_finite_fail_every_gate_and_are_named():
+    broken = Parity(3, math.nan, math.inf, engine_not_finite=2)
+    result = check_gate("int8", broken, criteria=(Criterion("agreement", 0.01),))
+    assert result.failures == ("logits of the engine are NaN or infinite on 2 of 3 images",)
+    assert not result.gate.passed
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -302,7 +330,7 @@ def test_without_labels_the_gate_records_no_drop():
         ("fp32", 0.0, 0.0, ("agreement>=99.99%", "error<=0.0001")),
         ("fp16", 0.0, None, ("agreement>=99.5%",)),
         ("int8", 0.0, None, ("agreement>=97%",)),
-        ("int8", 0.0, 0.0, ("miou_drop<=0.5",)),
+        ("int8", 0.0, 0.0, ("miou_drop<=0.5", "agreement>=95%")),
     ],
 )
 def test_a_gate_records_the_criteria_that_counted(precision, error, dropped, criteria):

@@ -189,6 +189,28 @@ def test_logits_that_are_not_finite_are_reported_not_raised(bad, side):
     assert result.error == math.inf
     assert result.sqnr is not None
     assert not result.sqnr > 0
+    assert math.isnan(result.agreement)
+    assert not result.measured
+    assert (result.reference_not_finite, result.engine_not_finite) == (side != "engine", side != "reference")
+
+
+def test_logits_of_one_side_alone_are_looked_at_too():
+    broken = one_row([1, math.nan], [0, 3])
+    result = parity((broken, Output(broken.labels)), (broken, Output(broken.labels)))
+    assert (result.reference_not_finite, result.engine_not_finite, result.error) == (2, 0, None)
+    assert math.isnan(result.agreement)
+
+
+def test_one_label_at_every_pixel_of_both_is_no_measurement():
+    zeros = one_row([1, 1], [0, 0])
+    result = parity((zeros, zeros), (zeros, zeros))
+    assert (result.agreement, result.only_label, result.measured) == (1.0, 0, False)
+    other = one_row([1, 0], [0, 1])
+    assert parity((zeros, zeros), (zeros, other)).only_label is None
+    assert parity((zeros, zeros), (other, zeros)).only_label is None
+    ones = one_row([0, 0], [1, 1])
+    assert parity((zeros, zeros), (ones, ones)).measured  # one label an image, but two in all
+    assert parity((zeros, ones)).measured  # they do not agree
 
 
 def test_results_of_another_size_are_refused():

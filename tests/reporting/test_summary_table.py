@@ -1,12 +1,14 @@
 import io
 import json
+import math
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from fcn_deploy.artifacts.gate import Gate
-from fcn_deploy.artifacts.measures import Drop, Parity, Ratio
+from fcn_deploy.artifacts.measures import Drop, GroundTruth, Parity, Ratio
 from fcn_deploy.artifacts.summary import EngineSummary, Summary
 from fcn_deploy.reporting.tables import summary_table
 
@@ -76,3 +78,21 @@ def test_the_largest_figures_of_a_summary_stand_whole_at_80_columns(labelled):
 def test_a_summary_read_from_its_json_has_the_same_table():
     summary = _summary(True)
     assert _lines(Summary.from_json(json.loads(json.dumps(summary.to_json())))) == _lines(summary)
+
+
+def test_what_makes_figures_worthless_stands_under_the_table():
+    summary = _summary(True)
+    one_label, nan = Parity(1, 1.0, only_label=0), Parity(1, math.nan, math.inf, engine_not_finite=1)
+    fp32, int8 = summary.engines
+    summary = replace(
+        summary,
+        engines=(replace(fp32, parity=one_label), replace(int8, parity=nan, miou_drop=Drop(0.5, math.nan, math.nan))),
+        truth=GroundTruth(100, 0.25, (255,), ("[b]tram",), {}, 20.0),
+        warnings=("the normalisation was assumed",),
+    )
+    text = "\n".join(_lines(summary))
+    assert re.search(r"agreement +reference +one label +NaN or inf", text)
+    assert "one image: none" in text
+    assert "ground truth: 25.0% of the pixels ignored (255); never occurring: [b]tram" in " ".join(text.split())
+    assert "warning: the normalisation was assumed" in text
+    assert max(map(len, text.splitlines())) <= 80

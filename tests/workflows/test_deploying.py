@@ -48,10 +48,12 @@ def one_export_for_all(exported_before, monkeypatch):
     """Exports each net once: every deployment here begins with the same one. That of `deployed` is its own."""
     export = deploying.export
 
-    def remembered(weights, *, progress, **options):
+    def remembered(weights, *, progress, on_loaded, **options):
         key = str(weights), tuple(sorted(options.items()))
         if key not in exported_before:
-            exported_before[key] = export(weights, progress=progress, **options)
+            exported_before[key] = export(weights, progress=progress, on_loaded=on_loaded, **options)
+        else:
+            on_loaded(exported_before[key].spec)
         return exported_before[key]
 
     monkeypatch.setattr(deploying, "export", remembered)

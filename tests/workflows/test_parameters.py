@@ -36,7 +36,7 @@ from fcn_deploy.workflows.references import is_checkpoint, opened
 FUNCTIONS = {command: module.replace("-", "_") for command, module in _COMMANDS.items()}
 # What only a terminal has: where to print, and what the caller of a function listens with.
 OF_THE_TERMINAL = {"as_json", "debug", "help"}
-OF_PYTHON = {"progress"}
+OF_PYTHON = {"progress", "on_loaded"}
 
 
 def options_of(command):

@@ -1,0 +1,56 @@
+"""Checks all ground truth before work starts: that it is there, of the size of its images, and holds classes only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fcn_deploy.artifacts.measures import GroundTruth
+from fcn_deploy.artifacts.spec import ModelSpec
+from fcn_deploy.data.folders import ImageFolder
+from fcn_deploy.data.images import open_untrusted
+from fcn_deploy.evaluation.truth import TruthTally
+from fcn_deploy.files import reading
+from fcn_deploy.progress import Progress, Silent
+from fcn_deploy.workflows.samples import TruthOptions
+
+_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)  # values of the EXIF orientation that exchange width and height
+
+
+def check_truth(
+    images: ImageFolder, options: TruthOptions, spec: ModelSpec, *, progress: Progress | None = None
+) -> GroundTruth:
+    """Reads all ground truth of a set of images, before anything is done with the images.
+
+    Args:
+        images: The images; only their headers are read.
+        options: Where the ground truth is, and how it is read.
+        spec: Of the net: classes and palette.
+        progress: Told of each file.
+
+    Returns:
+        What the ground truth says.
+
+    Raises:
+        InputError: A file is missing, cannot be read, is not of the size of its image or holds other values; or no
+            pixel of all of them is labelled. The message names the file.
+    """
+    files, reader = options.files(images), options.reader(spec)
+    reader.check_folders(images.paths, files)
+    tally = TruthTally(spec.classes, reader.ignore_index)
+    pairs = zip(images.paths, files, strict=True)
+    for image, file in (progress or Silent()).track(pairs, len(files), "checking the ground truth"):
+        size = _file_size(image)
+        tally.add(reader.read(file) if size is None else reader.read_for(file, image, size))
+    return tally.result(str(options.folder))
+
+
+def _file_size(path: Path) -> tuple[int, int] | None:
+    """Returns [height, width] that an image file states, with EXIF rotation; None if it cannot be read."""
+    try:
+        with reading(path), open_untrusted(path) as file:
+            width, height = file.size
+            turned = file.getexif().get(_ORIENTATION) in _TURNED
+    except Exception:  # Pillow raises nearly every type; what is wrong with an image is said when it is read
+        return None
+    return (width, height) if turned else (height, width)
