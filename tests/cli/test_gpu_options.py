@@ -1,6 +1,7 @@
 """`--provider` and `--device`, and who among several engines takes them."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -77,10 +78,11 @@ def test_the_commands_refuse_a_provider_that_is_not_there(call, exported, photo_
     model = exported("fcn8s")
     cuda = ("--provider", "cuda", "--device", 0)
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "image.png")
+    labels = shutil.copytree(photo_folder, tmp_path / "labels")
     commands = [
         ("benchmark", model, "--shape", "32x32", *QUICK),
         ("verify", model, "--reference", exported("fcn16s"), "--data", photo_folder),
-        ("evaluate", model, "--data", photo_folder, "--labels", photo_folder),
+        ("evaluate", model, "--data", photo_folder, "--labels", labels),
         ("predict", model, tmp_path / "image.png", "-o", tmp_path / "out"),
     ]
     for command in commands:

@@ -153,7 +153,7 @@ def test_output_paths_that_cannot_be_written(fails, exported, photo_folder, tmp_
     )
     file = tmp_path / "file"
     file.write_text("")
-    deploy = ("deploy", "--weights", "w.pth", "--calib-data", photo_folder, "-o", file / "out")
+    deploy = ("deploy", "--weights", file, "--calib-data", photo_folder, "-o", file / "out")
     fails(6, *deploy, says="cannot make the folder")
 
 

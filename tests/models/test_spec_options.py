@@ -59,7 +59,7 @@ def test_classes_are_those_of_the_file(checkpoint, tmp_path, kind):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a\nb\nc\n", "got 3 names; expected 5"), ("a,1,2,300\nb\nc\nd\ne\n", "palette")],
+    [("a\nb\nc\n", "got 3 names; expected 5"), ("a,1,2,300\nb\nc\nd\ne\n", "line 1: bad colour")],
 )
 def test_a_file_of_classes_that_does_not_fit_the_net_is_refused(checkpoint, tmp_path, text, message):
     path = tmp_path / "classes.csv"

@@ -373,7 +373,7 @@ def test_options_for_opening_a_file_are_refused_with_a_backend(exported):
 
 def test_a_provider_that_is_not_there_is_never_replaced(engine, monkeypatch):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(DependencyError, match=r"has no cuda provider.*fcn-deploy\[gpu\]") as caught:
+    with pytest.raises(DependencyError, match="has no cuda provider") as caught:
         Segmenter(engine("image"), provider="cuda")
     assert caught.value.exit_code == 7
 

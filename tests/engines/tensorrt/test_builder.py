@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import time
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from fcn_deploy.engines.tensorrt.typed_graph import TypedGraph
 from fcn_deploy.errors import DependencyError, InputError, UsageError
 from fcn_deploy.files import sha256_file
 from fcn_deploy.graph.model import load_exported
+from fcn_deploy.installation import install_command
 from fcn_deploy.progress import Silent
 from fcn_deploy.runtime.tensorrt.flavor import FLAVORS, find_flavor
 from fcn_deploy.workflows.exporting import export
@@ -298,9 +300,10 @@ def test_options_are_validated_when_made(options):
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
 def test_a_missing_library_says_what_to_install(model, monkeypatch, name):
+    net, expected = model("fcn8s"), install_command(name)
     monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
-    with pytest.raises(DependencyError, match=rf"{name} is not installed; fix: pip install 'fcn-deploy\[{name}\]'"):
-        build_tensorrt(find_flavor(name), model("fcn8s"), BuildConfig("fp16"))
+    with pytest.raises(DependencyError, match=re.escape(f"{name} is not installed; fix: {expected}")):
+        build_tensorrt(find_flavor(name), net, BuildConfig("fp16"))
 
 
 @pytest.mark.slow

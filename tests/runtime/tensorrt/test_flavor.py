@@ -1,6 +1,9 @@
+import re
+
 import pytest
 
 from fcn_deploy.errors import DependencyError
+from fcn_deploy.installation import install_command
 from fcn_deploy.runtime.tensorrt.flavor import BUILDERS, FLAVORS
 
 
@@ -11,7 +14,7 @@ def test_a_folder_of_type_stubs_is_no_library(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     lean = next(flavor for flavor in FLAVORS.values() if flavor.module == "tensorrt_lean")
     assert not lean.installed
-    with pytest.raises(DependencyError, match=r"not installed; fix: pip install 'fcn-deploy\[tensorrt-lean\]'"):
+    with pytest.raises(DependencyError, match=re.escape(f"not installed; fix: {install_command('tensorrt-lean')}")):
         lean.load()
 
 
