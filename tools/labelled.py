@@ -14,7 +14,8 @@ from fcn_deploy.artifacts.normalization import Normalization
 from fcn_deploy.artifacts.palette import Rgb
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.data.images import read_image
-from fcn_deploy.data.labels import find_labels, read_labels
+from fcn_deploy.data.labels import read_labels
+from fcn_deploy.data.pairing import find_labels
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.progress import Progress
 from fcn_deploy.runtime.image import normalize

@@ -16,22 +16,11 @@ from fcn_deploy.artifacts.spec import CheckpointInfo, ModelSpec
 from fcn_deploy.errors import InputError
 from fcn_deploy.files import sha256_file
 from fcn_deploy.models.fcn import FC_CHANNELS, FCN, VARIANTS, Stride
+from fcn_deploy.models.keys import State, listed, shared_prefix, stripped, without_wrappers
 from fcn_deploy.models.layouts import LAYOUTS, Layout
-from fcn_deploy.models.state import (
-    State,
-    WeightsOptions,
-    check_fit,
-    finite_float32,
-    listed,
-    nets_in,
-    part_advice,
-    shared_prefix,
-    stripped,
-    stripped_while,
-    tensors_of,
-    without_wrappers,
-)
+from fcn_deploy.models.state import check_fit, finite_float32, nets_in, part_advice, stripped_while, tensors_of
 from fcn_deploy.models.weights_file import read_content
+from fcn_deploy.models.weights_options import WeightsOptions
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from fcn_deploy.files import sha256_file
 from fcn_deploy.models.adapter import AdaptedNet
 from fcn_deploy.models.checkpoint import read_tensors
 from fcn_deploy.models.probe import probe
-from fcn_deploy.models.state import WeightsOptions, finite_float32, fitted, load_into
+from fcn_deploy.models.state import finite_float32, fitted, load_into
+from fcn_deploy.models.weights_options import WeightsOptions
 
 _LAYOUT = "own"  # as specs record it
 

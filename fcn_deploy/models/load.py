@@ -13,7 +13,7 @@ from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.models.checkpoint import load_model, read_checkpoint
 from fcn_deploy.models.custom import load_custom
 from fcn_deploy.models.spec_options import SpecOptions, make_spec
-from fcn_deploy.models.state import WeightsOptions
+from fcn_deploy.models.weights_options import WeightsOptions
 
 
 @dataclass(frozen=True, eq=False)

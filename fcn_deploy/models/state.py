@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -14,13 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.errors import InputError
+from fcn_deploy.models.keys import (
+    State,
+    bare,
+    beginnings,
+    key_text,
+    listed,
+    renamed,
+    shared_prefix,
+    stripped,
+    without_wrappers,
+)
 from fcn_deploy.models.weights_file import Unread
+from fcn_deploy.models.weights_options import WeightsOptions
 
 _log = logging.getLogger(__name__)
 _SHOWN = 8
-# What DataParallel, torch.compile, FSDP and activation checkpointing put into keys, at any place.
-_WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 # The entries under which training scripts save a net, the most telling first.
 _ENTRIES = (
     "state_dict", "model_state_dict", "model", "net", "network", "params", "weights", "module", "checkpoint",
@@ -31,45 +39,6 @@ _COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
 _DEEPEST = 5  # entries within entries
 _LONGEST = 2000  # characters of a key
 _MOST_PREFIXES = 8
-
-
-@dataclass(frozen=True)
-class WeightsOptions:
-    """Which part of a checkpoint holds the weights; nothing is needed if there is one answer.
-
-    Attributes:
-        key: The entry, such as `model_ema`; `outer.inner` for one within another.
-        prefix: Only tensors under this prefix are taken, without it.
-        ignore: Globs; entries whose key matches one are left out.
-    """
-
-    key: str | None = None
-    prefix: str | None = None
-    ignore: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, key: str | None, prefix: str | None, ignore: Sequence[str] | str) -> WeightsOptions:
-        """Makes it of a public function's parameters `weights_key`, `weights_prefix` and `weights_ignore`.
-
-        Raises:
-            UsageError: One of them is empty.
-        """
-        globs = (ignore,) if isinstance(ignore, str) else tuple(ignore)
-        for name, values in (("weights_key", (key,)), ("weights_prefix", (prefix,)), ("weights_ignore", globs)):
-            if "" in values:
-                raise UsageError(f"`{name}` is empty", fix="leave it out")
-        return cls(key, prefix, globs)
-
-
-class State(OrderedDict[str, Tensor]):
-    """Tensors by key, as torch saves them: `_metadata` has the versions of modules, which torch's migrations ask for.
-
-    Attributes:
-        entry: Where in the file the tensors are, such as `model_ema`; empty if at the top.
-    """
-
-    entry: str = ""
-    _metadata: Mapping[str, Any]
 
 
 def tensors_of(content: Any, path: Path, options: WeightsOptions | None = None) -> State:
@@ -99,7 +68,7 @@ def tensors_of(content: Any, path: Path, options: WeightsOptions | None = None) 
     if odd and len(odd) < len(state):
         raise InputError(
             f"{path} has entries among its tensors that are no tensors",
-            got=listed(f"{_named(key)} ({_kind(state[key])})" for key in odd),
+            got=listed(f"{key_text(key)} ({_kind(state[key])})" for key in odd),
             expected="tensors only",
             fix=_ignoring(odd),
         )
@@ -170,7 +139,7 @@ def _at(content: Any, name: str, path: Path) -> Any:
     has = [key for key, value in entries if isinstance(key, str) and _leads_to_tensors(value, known)]
     raise InputError(
         f"{path} has no entry {name!r} with weights",
-        got=listed(map(_named, has)) if has else _description(content),
+        got=listed(map(key_text, has)) if has else _description(content),
         fix="leave out `weights_key`" if not has else f'give one of them: `weights_key="{has[0]}"`',
     )
 
@@ -217,7 +186,7 @@ def _no_state(content: Any, path: Path) -> InputError:
 def _description(content: Any) -> str:
     if not isinstance(content, Mapping):
         return _kind(content)
-    return f"a dict with {listed(map(_named, content))}" if content else "a dict with no keys"
+    return f"a dict with {listed(map(key_text, content))}" if content else "a dict with no keys"
 
 
 def _kind(value: object) -> str:
@@ -225,20 +194,6 @@ def _kind(value: object) -> str:
         return f"an object of {type(value).__name__}"
     name = type(value).__name__
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
-
-
-def _named(key: object) -> str:
-    """A key for a message: one line, and not long."""
-    text = key if isinstance(key, str) else f"a key of type {type(key).__name__}"
-    text = "".join(letter if letter.isprintable() else "?" for letter in text[:200])
-    return text if len(text) <= 100 else f"{text[:97]}..."
-
-
-def listed(names: Iterable[object]) -> str:
-    """Returns at most eight names, and how many more there are."""
-    everything = [str(name) for name in names]
-    more = len(everything) - _SHOWN
-    return ", ".join(everything[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _ignored(state: Mapping[Any, Any], path: Path, globs: Sequence[str]) -> list[Any]:
@@ -249,22 +204,17 @@ def _ignored(state: Mapping[Any, Any], path: Path, globs: Sequence[str]) -> list
             raise InputError(
                 f"{path} has nothing that `weights_ignore` names",
                 got=glob,
-                expected=f"a pattern for some of {listed(map(_named, _beginnings(state)))}",
+                expected=f"a pattern for some of {listed(map(key_text, beginnings(state)))}",
                 fix="mend it or leave it out",
             )
         ignored += matching
     if ignored:
-        _log.info("%s: left out %s, as `weights_ignore` says", path.name, listed(map(_named, ignored)))
+        _log.info("%s: left out %s, as `weights_ignore` says", path.name, listed(map(key_text, ignored)))
     return list(dict.fromkeys(ignored))
 
 
 def _matches(key: str, glob: str) -> bool:
     return fnmatchcase(key, glob) or fnmatchcase(bare(key), glob)
-
-
-def _beginnings(keys: Iterable[Any]) -> list[str]:
-    """The first parts of keys, each once."""
-    return list(dict.fromkeys(bare(key).partition(".")[0] for key in keys if isinstance(key, str)))
 
 
 def _under(state: State, prefix: str, path: Path) -> State:
@@ -277,11 +227,11 @@ def _under(state: State, prefix: str, path: Path) -> State:
             if left:
                 _log.info("%s: %d entries are not under %s and are left out", path.name, left, prefix)
             taken = {keys[key]: key for key in under}
-            return stripped(_renamed(state, taken, lambda module: module), prefix)
+            return stripped(renamed(state, taken, lambda module: module), prefix)
     raise InputError(
         f"{path} has no tensor under `weights_prefix`",
         got=prefix,
-        expected=listed(f"{part}." for part in _beginnings(state)),
+        expected=listed(f"{part}." for part in beginnings(state)),
         fix="mend it or leave it out",
     )
 
@@ -291,45 +241,8 @@ def _ignoring(keys: Iterable[Any]) -> str:
     globs = dict.fromkeys(f"{key.partition('.')[0]}.*" if "." in key else key for key in keys if isinstance(key, str))
     if not globs:
         return "save model.state_dict()"
-    shown = " and ".join(f'`weights_ignore="{_named(glob)}"`' for glob in list(globs)[:3])
+    shown = " and ".join(f'`weights_ignore="{key_text(glob)}"`' for glob in list(globs)[:3])
     return f"if the net does not need them, leave them out: {shown}"
-
-
-def bare(key: str) -> str:
-    """Returns a key without the names that wrappers of modules put into it, wherever they are."""
-    parts = key.split(".")
-    # The last part is the name of the tensor.
-    return ".".join([*(part for part in parts[:-1] if part not in _WRAPPERS), parts[-1]])
-
-
-def _bare_module(path: str) -> str:
-    return ".".join(part for part in path.split(".") if part not in _WRAPPERS)
-
-
-def _renamed(state: State, names: Mapping[str, str], module: Callable[[str], str]) -> State:
-    """Renames tensors by a table, and the modules in the metadata by a function."""
-    renamed = State((new, state[old]) for old, new in names.items())
-    renamed.entry = state.entry
-    renamed._metadata = {module(path): value for path, value in state._metadata.items() if isinstance(path, str)}
-    return renamed
-
-
-def stripped(state: State, prefix: str) -> State:
-    """Leaves out a prefix, which all keys have."""
-    names = {key: key.removeprefix(prefix) for key in state}
-    return _renamed(state, names, lambda path: f"{path}.".removeprefix(prefix).removesuffix("."))
-
-
-def shared_prefix(keys: Collection[str]) -> str | None:
-    """Returns the first part of keys, with its dot, if all of them have the same one and more behind it."""
-    parts = {key.partition(".")[0] for key in keys if "." in key}
-    return f"{next(iter(parts))}." if len(parts) == 1 and all("." in key for key in keys) else None
-
-
-def without_wrappers(state: State) -> State:
-    """Returns a state_dict without wrappers' names in its keys; as it is if two keys would become one."""
-    names = {key: bare(key) for key in state}
-    return _renamed(state, names, _bare_module) if len(set(names.values())) == len(names) else state
 
 
 def stripped_while(state: State, better: Callable[[State], int], path: Path) -> State:
@@ -369,7 +282,7 @@ def fitted(state: State, wanted: Collection[str], path: Path) -> State:
     modules = {old.rpartition(".")[0]: new.rpartition(".")[0] for old, new in names.items()}
     state = without_wrappers(state)
     state = stripped_while(state, lambda one: sum(key in names for key in one), path)
-    return _renamed(state, {key: names.get(key, key) for key in state}, lambda module: modules.get(module, module))
+    return renamed(state, {key: names.get(key, key) for key in state}, lambda module: modules.get(module, module))
 
 
 def load_into(net: nn.Module, state: State, path: Path, name: str) -> None:
@@ -423,7 +336,7 @@ def _misfit(
     what: str, missing: list[str], unexpected: list[str], misshapen: list[str], wanted: Collection[str]
 ) -> InputError:
     problems = (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
-    got = " | ".join(f"{name}: {listed(map(_named, keys))}" for name, keys in problems if keys)
+    got = " | ".join(f"{name}: {listed(map(key_text, keys))}" for name, keys in problems if keys)
     return InputError(what, got=got, fix=_advice(missing, unexpected, misshapen, wanted))
 
 
@@ -445,7 +358,7 @@ def _advice(missing: list[str], unexpected: list[str], misshapen: list[str], wan
 def nets_in(state: State, knows: Callable[[Mapping[str, Tensor]], bool]) -> tuple[list[str], list[str]]:
     """Returns the prefixes under which a net is known, and the keys that are under none of them."""
     prefixes = []
-    for prefix in (f"{part}." for part in _beginnings(state)):
+    for prefix in (f"{part}." for part in beginnings(state)):
         if knows({key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}):
             prefixes.append(prefix)
     return prefixes, [key for key in state if not key.startswith(tuple(prefixes))]

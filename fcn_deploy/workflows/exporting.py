@@ -108,7 +108,7 @@ def export(
     with progress.working("loading PyTorch"):
         from fcn_deploy.models.load import load_net
         from fcn_deploy.models.spec_options import SpecOptions
-        from fcn_deploy.models.state import WeightsOptions
+        from fcn_deploy.models.weights_options import WeightsOptions
         from fcn_deploy.onnx_export.tracing import ExportConfig
 
     options = SpecOptions(

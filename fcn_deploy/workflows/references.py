@@ -210,7 +210,7 @@ def _open_checkpoint(weights: Path, options: RuntimeOptions, code: NetCode, comp
     from fcn_deploy.models.backend import TorchBackend
     from fcn_deploy.models.load import load_net, load_reference
     from fcn_deploy.models.spec_options import SpecOptions
-    from fcn_deploy.models.state import WeightsOptions
+    from fcn_deploy.models.weights_options import WeightsOptions
 
     part = WeightsOptions.of(code.weights_key, code.weights_prefix, code.weights_ignore)
     if compared is None:

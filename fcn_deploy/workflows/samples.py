@@ -10,7 +10,8 @@ from typing import TypeAlias
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.data.label_map import Side, check_label_map, read_label_map
-from fcn_deploy.data.labels import TruthReader, find_labels
+from fcn_deploy.data.labels import TruthReader
+from fcn_deploy.data.pairing import find_labels
 from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluation.comparison import Sample
 from fcn_deploy.files import StrPath

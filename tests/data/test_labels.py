@@ -6,7 +6,8 @@ from PIL import Image
 
 from fcn_deploy.artifacts.palette import default_palette
 from fcn_deploy.data.folders import ImageFolder
-from fcn_deploy.data.labels import TruthReader, find_labels, read_labels
+from fcn_deploy.data.labels import TruthReader, read_labels
+from fcn_deploy.data.pairing import find_labels
 from fcn_deploy.errors import InputError
 from tests.support.image_files import INDICES, PALETTE, save, save_palette
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.models import FCN, load_model, read_checkpoint
 from fcn_deploy.models.custom import load_custom
-from fcn_deploy.models.state import WeightsOptions
+from fcn_deploy.models.weights_options import WeightsOptions
 from tests.support import checkpoints as forms
 
 NET = "tests.support.checkpoints:Net"
