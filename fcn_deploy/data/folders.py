@@ -131,7 +131,7 @@ def list_files(folder: Path, *, recursive: bool = False) -> list[Path]:
 
     Args:
         folder: The folder.
-        recursive: Whether its sub-folders are searched too; links to folders are not followed, for they may lead back.
+        recursive: Whether its sub-folders are searched too. Links to folders are not followed: they can form a loop.
 
     Raises:
         InputError: A folder cannot be read, or the link to an image is broken.

@@ -164,7 +164,7 @@ def decode(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> De
             kind = str(file.format)
             frames = 1 if kind == "MPO" else getattr(file, "n_frames", 1)  # MPO: a photo with its preview
             file.load()
-            turned = file.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            turned = _is_turned(file)
             decoded = Decoded(ImageOps.exif_transpose(file), kind, turned)
     except InputError as error:
         if isinstance(error.__cause__, UnidentifiedImageError):
@@ -179,6 +179,21 @@ def decode(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> De
     if frames > 1:
         _warn_once(f"{path} has {frames} pages or frames: only the first is read")
     return decoded
+
+
+def stated_size(path: Path) -> tuple[int, int] | None:
+    """Returns [height, width] that a file's header states, with EXIF rotation; None if the header cannot be read."""
+    try:
+        with reading(path), open_untrusted(path) as file:
+            width, height = file.size
+            turned = _is_turned(file)
+    except Exception:  # of nearly every type; what is wrong with an image is said when it is read
+        return None
+    return (width, height) if turned else (height, width)
+
+
+def _is_turned(file: Image.Image) -> bool:
+    return file.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
 
 
 def open_untrusted(path: Path) -> Image.Image:

@@ -21,8 +21,7 @@ from fcn_deploy.errors import InputError
 _log = logging.getLogger(__name__)
 
 _SHOWN = 8  # values in an error
-# What a pixel is in _values if its colour says that it is not labelled; no file can hold it, for they have 16 bits, or
-# 32 with values of sense.
+# The value in _values of a pixel whose colour means "not labelled". No file of ground truth holds it.
 _UNLABELLED = np.iinfo(np.int32).min
 _TABLE = 65535
 _MANY = 64  # more stray values than this are instance ids, or a photo

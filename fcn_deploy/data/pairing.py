@@ -114,7 +114,7 @@ def _unlikely(stem: str) -> tuple[bool, bool, int, str]:
 
 
 def _suffix_that_pairs(images: Sequence[Path], files: Sequence[Path]) -> str | None:
-    """Returns the suffix with which each image has a file of labels; None if there is none."""
+    """Returns a suffix that gives each image a file of labels; None if no suffix does."""
     stems = {path.stem for path in files}
     for ending in ("", *_endings(images)):
         first = images[0].stem.removesuffix(ending)

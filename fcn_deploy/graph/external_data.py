@@ -6,7 +6,7 @@ not say which folder the names of these files are relative to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
@@ -40,7 +40,7 @@ def read_with_weights(path: Path) -> bytes:
         model = onnx.load_model_from_string(content)
     except Exception:
         return content  # not a model; the reader that parses it says so
-    external = [tensor for tensor in tensors_of(model.graph) if uses_external_data(tensor)]
+    external = [tensor for tensor in (*tensors_of(model.graph), *_of_functions(model)) if uses_external_data(tensor)]
     if not external:
         return content
     for tensor in external:
@@ -63,7 +63,16 @@ def read_with_weights(path: Path) -> bytes:
 def tensors_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     """Yields the constants of a graph, those in the attributes of its nodes and in inner graphs too."""
     yield from graph.initializer
-    for node in graph.node:
+    yield from _of_nodes(graph.node)
+
+
+def _of_functions(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    for function in model.functions:
+        yield from _of_nodes(function.node)
+
+
+def _of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t

@@ -72,7 +72,7 @@ def decide(
     Raises:
         GateError: Not even the net without INT8 keeps the budget.
         InputError: There are no images, or one does not fit the net.
-        UsageError: The budget's measure needs ground truth, and there is none.
+        UsageError: The budget's measure needs ground truth, which is missing.
     """
     with progress.working("running the exported model for reference"):
         evaluator = Evaluator(candidates.model, samples, ignore_index, threads=threads)

@@ -34,7 +34,7 @@ class Checkpoint:
         width: Channel multiplier.
         geometry: Which of the published geometries the net has, as far as layout and tensors tell.
         state: float32 tensors under the names of `FCN`.
-        spec: The spec in the file, which files written by this package have; None if there is none.
+        spec: The spec that this package wrote into the file; None for a file of another program.
     """
 
     info: CheckpointInfo

@@ -69,7 +69,7 @@ def stripped(state: State, prefix: str) -> State:
 
 
 def shared_prefix(keys: Collection[str]) -> str | None:
-    """Returns the first part of keys, with its dot, if all of them have the same one and more behind it."""
+    """Returns the prefix that all keys share, up to their first dot; None if they differ or one has no dot."""
     parts = {key.partition(".")[0] for key in keys if "." in key}
     return f"{next(iter(parts))}." if len(parts) == 1 and all("." in key for key in keys) else None
 

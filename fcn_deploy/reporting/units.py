@@ -22,7 +22,7 @@ def with_prefix(count: float, unit: str = "") -> str:
 
 
 def interval_95(low: float, high: float, form: str) -> str:
-    """Returns ` (95% interval 98.100% to 99.200%)`, to follow a figure; if there is none, why.
+    """Returns ` (95% interval 98.100% to 99.200%)`, to follow a figure; without an interval, the reason.
 
     Args:
         low: Lower end; NaN if there is no interval, because there is one image only.

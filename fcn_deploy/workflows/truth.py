@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fcn_deploy.artifacts.measures import GroundTruth
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.data.folders import ImageFolder
-from fcn_deploy.data.images import open_untrusted
+from fcn_deploy.data.images import stated_size
 from fcn_deploy.evaluation.truth import TruthTally
-from fcn_deploy.files import reading
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.workflows.samples import TruthOptions
-
-_ORIENTATION = 0x0112
-_TURNED = (5, 6, 7, 8)  # values of the EXIF orientation that exchange width and height
 
 
 def check_truth(
@@ -40,17 +34,6 @@ def check_truth(
     tally = TruthTally(spec.classes, reader.ignore_index)
     pairs = zip(images.paths, files, strict=True)
     for image, file in (progress or Silent()).track(pairs, len(files), "checking the ground truth"):
-        size = _file_size(image)
+        size = stated_size(image)
         tally.add(reader.read(file) if size is None else reader.read_for(file, image, size))
     return tally.result(str(options.folder))
-
-
-def _file_size(path: Path) -> tuple[int, int] | None:
-    """Returns [height, width] that an image file states, with EXIF rotation; None if it cannot be read."""
-    try:
-        with reading(path), open_untrusted(path) as file:
-            width, height = file.size
-            turned = file.getexif().get(_ORIENTATION) in _TURNED
-    except Exception:  # Pillow raises nearly every type; what is wrong with an image is said when it is read
-        return None
-    return (width, height) if turned else (height, width)

@@ -5,6 +5,8 @@ import shutil
 import numpy as np
 import onnx
 import pytest
+from onnx import helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 
 import fcn_deploy as fd
 from fcn_deploy.errors import InputError
@@ -75,3 +77,19 @@ def test_a_name_outside_the_folder_is_refused(external):
     external.write_bytes(proto.SerializeToString())
     with pytest.raises(InputError, match="cannot read the weights"):
         load_exported(external)
+
+
+def test_weights_in_functions_are_embedded(tmp_path):
+    weight = numpy_helper.from_array(np.arange(6, dtype=np.float32), "weight")
+    (tmp_path / "weights.bin").write_bytes(weight.raw_data)
+    set_external_data(weight, "weights.bin")
+    weight.ClearField("raw_data")
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
+    constant = helper.make_node("Constant", [], ["y"], value=weight)
+    function = helper.make_function("own", "Six", [], ["y"], [constant], opsets[:1])
+    output = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [6])
+    graph = helper.make_graph([helper.make_node("Six", [], ["y"], domain="own")], "g", [], [output])
+    model = helper.make_model(graph, functions=[function], opset_imports=opsets)
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    read = onnx.load_model_from_string(read_with_weights(tmp_path / "net.onnx"))
+    assert numpy_helper.to_array(read.functions[0].node[0].attribute[0].t).tolist() == list(range(6))
