@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields as dataclass_fields
 from typing import Any
 
-from fcn_deploy.errors import InputError
+from fcn_deploy.errors import ArtifactError, InputError
 
 FORMAT = 1
 
 
-def check_format(data: object, what: str) -> Mapping[str, Any]:
+def check_format(data: object, what: str, requires: Collection[str] = ()) -> Mapping[str, Any]:
     """Returns `data` as a mapping if it is a JSON object of the format that this version reads.
 
+    Args:
+        data: An artifact. Its optional `requires` lists newer keys without which it would be misunderstood.
+        what: What to call it in an error.
+        requires: The keys in `requires` that this version knows.
+
     Raises:
-        InputError: `data` is not a JSON object, or its `format` is not 1.
+        ArtifactError: It requires a key that this version does not know.
+        InputError: `data` is not a JSON object, its `format` is not 1, or `requires` is no list of strings.
     """
     if not isinstance(data, Mapping):
         raise InputError(f"{what} is not a JSON object", got=type(data).__name__)
@@ -27,6 +33,14 @@ def check_format(data: object, what: str) -> Mapping[str, Any]:
             got=f'"format": {json.dumps(data.get("format"))}',
             expected=f'"format": {FORMAT}',
             fix="make it again with this version of fcn-deploy, or install the version that wrote it",
+        )
+    unknown = [name for name in strings(data.get("requires", []), f"{what}: requires") if name not in requires]
+    if unknown:
+        raise ArtifactError(
+            f"this version of fcn-deploy would misunderstand {what}",
+            got=f"it requires {', '.join(map(repr, unknown))}",
+            expected=" and ".join(map(repr, requires)) or "nothing",
+            fix="install the version that wrote it, or a later one",
         )
     return data
 

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fcn_deploy.artifacts.geometry import SEED, Geometry, Padding
-from fcn_deploy.artifacts.json import FORMAT, check_format, integer, known_fields, positive, require, strings
+from fcn_deploy.artifacts.json import (
+    FORMAT,
+    check_format,
+    integer,
+    known_fields,
+    optional_number,
+    positive,
+    require,
+    strings,
+)
 from fcn_deploy.artifacts.normalization import TORCHVISION, Normalization
 from fcn_deploy.artifacts.palette import Rgb
 from fcn_deploy.artifacts.receptive_field import ReceptiveField
 from fcn_deploy.errors import InputError
 
 METADATA_KEY = "fcn_deploy.spec"
+# The classes of a binary net that does not name them.
+BINARY_CLASSES = ("background", "foreground")
 
 # Keys that stand in a spec only if there is something to say.
-_OPTIONAL = ("model", "padding", "receptive_field")
+_OPTIONAL = ("model", "padding", "receptive_field", "threshold")
+# Those without which a spec would be misunderstood: it lists the ones it has under `requires`.
+_REQUIRED = ("threshold",)
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,7 @@ class ModelSpec:
         variant: `fcn32s`, `fcn16s` or `fcn8s`; for a custom net the name of the callable that makes it.
         stride: Stride of the finest score map: 32, 16 or 8; None for a custom net.
         width: Channel multiplier of the trunk, 1.0 for VGG16; None for a custom net.
-        num_classes: C, the channels of `logits`.
+        num_classes: The number of labels: C, the channels of `logits`; 2 for a binary net, which has one channel.
         classes: One name for each class.
         palette: One RGB colour for each class, 0..255.
         ignore_index: The label that means "not labelled", or None.
@@ -58,6 +72,8 @@ class ModelSpec:
             was not computed.
         checkpoint: The weights it was made from, or None.
         exporter: Versions of the libraries that exported it, or empty.
+        threshold: For a binary net, which has one channel: a pixel's label is 1 if its value is greater, else 0. None
+            for a net with a channel for each class.
 
     Raises:
         InputError: A value is bad, or two values do not fit each other.
@@ -77,10 +93,14 @@ class ModelSpec:
     receptive_field: ReceptiveField | None = None
     checkpoint: CheckpointInfo | None = None
     exporter: Mapping[str, str | int] = field(default_factory=dict)
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         require(self.num_classes > 0, "spec num_classes", self.num_classes, "a positive integer")
         own = self.model is not None
+        if self.threshold is not None:
+            require(math.isfinite(self.threshold), "spec threshold", self.threshold, "a finite number")
+            require(self.num_classes == 2, "spec num_classes", self.num_classes, "2 for a net with a threshold")
         require(positive(self.stride, own), "spec stride", self.stride, "a positive integer")
         require(positive(self.width, own), "spec width", self.width, "a positive number")
         require(own or self.geometry is not None, "spec geometry", self.geometry, "the geometry of a published net")
@@ -89,7 +109,9 @@ class ModelSpec:
             raise InputError(
                 "the number of class names does not match the net",
                 got=f"{len(self.classes)} names",
-                expected=f"{self.num_classes}, one for each channel of the score layer",
+                expected="2, background and foreground"
+                if self.threshold is not None
+                else f"{self.num_classes}, one for each channel of the score layer",
                 fix="list one name a line, in the order of the labels, without the ignored class",
             )
         require(
@@ -105,10 +127,17 @@ class ModelSpec:
             "three integers in 0..255 for each class",
         )
 
+    @property
+    def channels(self) -> int:
+        """C, the channels of `logits`: 1 for a binary net, else one for each class."""
+        return self.num_classes if self.threshold is None else 1
+
     def to_json(self) -> dict[str, Any]:
         """Returns the spec as JSON data, with its format number and without optional keys that are None."""
         data = {"format": FORMAT, **asdict(self), "geometry": self.geometry.to_json() if self.geometry else None}
-        return {key: value for key, value in data.items() if value is not None or key not in _OPTIONAL}
+        requires = [key for key in _REQUIRED if data[key] is not None]
+        found = {key: value for key, value in data.items() if value is not None or key not in _OPTIONAL}
+        return {**found, "requires": requires} if requires else found
 
     def dumps(self) -> str:
         """Returns the spec as one line of JSON, for the `metadata_props` of an ONNX model."""
@@ -119,9 +148,10 @@ class ModelSpec:
         """Reads what `to_json` wrote.
 
         Raises:
+            ArtifactError: It cannot be understood without a key that this version does not know.
             InputError: The format is unknown, a key is missing, or a value is bad.
         """
-        fields = check_format(data, "the model spec")
+        fields = check_format(data, "the model spec", _REQUIRED)
         try:
             checkpoint, padding, model = (fields.get(key) for key in ("checkpoint", "padding", "model"))
             receptive = fields.get("receptive_field")
@@ -142,6 +172,7 @@ class ModelSpec:
                 receptive_field=ReceptiveField(**known_fields(ReceptiveField, receptive)) if receptive else None,
                 checkpoint=CheckpointInfo(**known_fields(CheckpointInfo, checkpoint)) if checkpoint else None,
                 exporter=dict(fields.get("exporter") or {}),
+                threshold=optional_number(fields.get("threshold"), "spec threshold"),
             )
         except KeyError as error:
             raise InputError("the model spec is incomplete", got=f"no key {error}") from error

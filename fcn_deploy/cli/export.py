@@ -41,5 +41,8 @@ def command(as_json: bool, **options: Any) -> None:
     if as_json:
         print_json({"file": str(options["output"]), "sha256": model.sha256, "error": model.error})
     else:
-        error = f"largest error against PyTorch: {model.error:.1e} of the logits' range"
-        click.echo(f"wrote {options['output']}; {error}")
+        click.echo(f"wrote {options['output']}; largest error against PyTorch: {model.error:.1e} of the logits' range")
+        if model.spec.threshold is not None:
+            click.echo(
+                f"a binary net, with one output channel: label 1 where its value is above {model.spec.threshold:g}"
+            )

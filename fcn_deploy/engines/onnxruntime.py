@@ -150,7 +150,7 @@ def _lower(model: ExportedModel, config: BuildConfig, ranges: Ranges | None) -> 
     elif config.precision == "int8" and ranges is not None:
         ranges.require_model(model.sha256)
         precision = _quantize(graph_model, config, ranges)
-    images = spec.normalization if config.io == "image" else None
+    images = spec if config.io == "image" else None
     graph_model = pipelines.onnxruntime_cpu(images, _floats(config.winograd, precision))(graph_model).model
     graph_model.metadata_props[ENGINE_KEY] = f"{config.precision}-{config.target_cpu}"
     graph_model.metadata_props.setdefault(METADATA_KEY, spec.dumps())

@@ -14,6 +14,7 @@ from fcn_deploy.artifacts.measures import Parity
 from fcn_deploy.errors import InputError
 from fcn_deploy.evaluation.bootstrap import draws, interval
 from fcn_deploy.runtime.backend import Backend
+from fcn_deploy.runtime.labels import labels_of
 from fcn_deploy.runtime.segmenter import Segmenter
 
 _SMALLEST_RANGE = 1e-6
@@ -41,7 +42,7 @@ def relative_error(reference: NDArray[np.floating[Any]], candidate: NDArray[np.f
 
 
 def compare_backends(reference: Backend, candidate: Backend, feeds: Iterable[Mapping[str, NDArray[Any]]]) -> float:
-    """Returns the largest `relative_error` of the first output over several inputs.
+    """Returns the error of the first output over several inputs; see `ErrorTally`.
 
     Args:
         reference: What the candidate is compared with.
@@ -52,7 +53,40 @@ def compare_backends(reference: Backend, candidate: Backend, feeds: Iterable[Map
         InputError: The results differ in shape, or an input does not fit.
     """
     name = reference.outputs[0].name
-    return max(relative_error(reference.infer(feed)[name], candidate.infer(feed)[name]) for feed in feeds)
+    errors = ErrorTally()
+    for feed in feeds:
+        errors.add(reference.infer(feed)[name], candidate.infer(feed)[name])
+    return errors.result()
+
+
+class ErrorTally:
+    """The error of logits over several images: the largest `relative_error`.
+
+    For a binary net, whose one channel may be the same in all of an image, differences count as a share of the range
+    over all images.
+    """
+
+    def __init__(self) -> None:
+        self._error = self._difference = 0.0
+        self._low, self._high = math.inf, -math.inf
+
+    def add(self, reference: NDArray[np.floating[Any]], candidate: NDArray[np.floating[Any]]) -> None:
+        """Adds the logits of an image or a batch, float [..., C, H, W].
+
+        Raises:
+            InputError: The shapes differ.
+        """
+        error = relative_error(reference, candidate)
+        if reference.ndim < 3 or reference.shape[-3] != 1 or not math.isfinite(error):
+            self._error = max(self._error, error)
+            return
+        self._difference = max(self._difference, error * max(float(np.ptp(reference)), _SMALLEST_RANGE))
+        self._low, self._high = min(self._low, float(reference.min())), max(self._high, float(reference.max()))
+
+    def result(self) -> float:
+        """Returns the error, 0 or more; infinite if a value was not finite."""
+        span = self._high - self._low if self._high >= self._low else 0.0
+        return max(self._error, self._difference / max(span, _SMALLEST_RANGE))
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +94,7 @@ class Output:
     """What an engine gives for one image.
 
     Attributes:
-        labels: Integer [H, W], 0..C-1.
+        labels: Integer [H, W].
         logits: float32 [C, H, W]; None from an engine that gives labels only.
     """
 
@@ -103,7 +137,8 @@ def run_together(segmenter: Segmenter, images: NDArray[np.uint8]) -> list[Output
         if segmenter.io == "image":
             outputs += [Output(labels) for labels in segmenter(full)[: len(portion)]]
         else:
-            outputs += [Output(logits.argmax(0), logits) for logits in segmenter.logits(full)[: len(portion)]]
+            found = segmenter.logits(full)[: len(portion)]
+            outputs += [Output(labels_of(logits, segmenter.spec), logits) for logits in found]
     return outputs
 
 
@@ -113,7 +148,7 @@ class ParityTally:
     def __init__(self) -> None:
         self._pixels: list[int] = []
         self._same: list[int] = []
-        self._error: float | None = 0.0
+        self._errors: ErrorTally | None = ErrorTally()
         self._signal = self._noise = 0.0
         self._lowest, self._highest = math.inf, -math.inf
         self._not_finite = [0, 0]  # images on which logits of the reference, and of the engine, are not finite
@@ -139,10 +174,10 @@ class ParityTally:
             self._highest = max(self._highest, int(output.labels.max()))
             if output.logits is not None and not np.isfinite(output.logits).all():
                 self._not_finite[index] += 1
-        if expected.logits is None or found.logits is None or self._error is None:
-            self._error = None
+        if expected.logits is None or found.logits is None or self._errors is None:
+            self._errors = None
             return
-        self._error = max(self._error, relative_error(expected.logits, found.logits))
+        self._errors.add(expected.logits, found.logits)
         with np.errstate(invalid="ignore"):
             self._signal += float(np.square(expected.logits, dtype=np.float64).sum())
             self._noise += float(np.square(expected.logits.astype(np.float64) - found.logits).sum())
@@ -155,7 +190,7 @@ class ParityTally:
         """
         if not self._pixels:
             raise InputError("no images to compare on", expected="at least one")
-        sqnr = None if self._error is None else _decibels(self._signal, self._noise)
+        sqnr = None if self._errors is None else _decibels(self._signal, self._noise)
         reference, engine = self._not_finite
         # The largest of logits that are NaN is no label, so that labels that agree say nothing.
         finite = not reference and not engine
@@ -163,7 +198,7 @@ class ParityTally:
         return Parity(
             images=len(self._pixels),
             agreement=sum(self._same) / sum(self._pixels) if finite else math.nan,
-            error=self._error,
+            error=None if self._errors is None else self._errors.result(),
             sqnr=sqnr,
             agreement_low=low,
             agreement_high=high,

@@ -99,11 +99,11 @@ def exported_spec(model: ir.Model, what: str = "the model", stated: ModelSpec | 
 
 def _fitting(spec: ModelSpec, logits: ir.Value, what: str) -> ModelSpec:
     channels = logits.shape[1] if logits.shape is not None and logits.shape.rank() == 4 else None
-    if channels != spec.num_classes:
+    if channels != spec.channels:
         raise InputError(
             f"the spec is not that of {what}",
             got=f"{spec.num_classes} classes for logits {logits.shape}",
-            expected="logits [N, C, H, W] with a channel for each class",
+            expected="logits [N, C, H, W] with a channel for each class, or one for a binary net",
             fix="name the exported model that it was made of",
         )
     return spec

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.errors import InputError
 from fcn_deploy.evaluation.parity import Output, ParityTally
 from fcn_deploy.graph.layers import list_layers
@@ -19,6 +20,7 @@ from fcn_deploy.mixed_precision.layer_times import time_layers
 from fcn_deploy.mixed_precision.prefix_cache import VariantResult, run_variants
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime.image import normalize
+from fcn_deploy.runtime.labels import labels_of
 
 _SILENT = Silent()
 
@@ -144,7 +146,7 @@ def measure_sensitivity(
     alone_in = {name: functools.partial(candidates.make, (name,)) for name in candidates.layers}
     all_but = {name: functools.partial(candidates.make, without(candidates.start, name)) for name in candidates.start}
     with progress.advancing(f"measuring {len(candidates.layers)} layers on {len(feeds)} images") as advance:
-        tally = _Tally(advance, len(feeds) * (2 + len(alone_in) + len(all_but)))
+        tally = _Tally(candidates.model.spec, advance, len(feeds) * (2 + len(alone_in) + len(all_but)))
         for result in run_variants(candidates.make(()), alone_in, feeds, threads=threads):
             tally.add("alone", result)
         for result in run_variants(candidates.make(candidates.start), all_but, feeds, threads=threads):
@@ -186,13 +188,13 @@ def without(layers: Sequence[str], name: str) -> tuple[str, ...]:
 class _Tally:
     """Compares every result with that of the net without INT8, which comes first."""
 
-    def __init__(self, advance: Callable[[float], None], total: int) -> None:
-        self._advance, self._total, self._done = advance, total, 0
+    def __init__(self, spec: ModelSpec, advance: Callable[[float], None], total: int) -> None:
+        self._spec, self._advance, self._total, self._done = spec, advance, total, 0
         self._references: list[Output] = []
         self._parities: dict[tuple[str, str | None], ParityTally] = {}
 
     def add(self, run: str, result: VariantResult) -> None:
-        output = Output(result.logits[0].argmax(0), result.logits[0])
+        output = Output(labels_of(result.logits[0], self._spec), result.logits[0])
         if len(self._references) == result.image and result.variant is None:
             self._references.append(output)
         self._parities.setdefault((run, result.variant), ParityTally()).add(self._references[result.image], output)

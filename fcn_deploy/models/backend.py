@@ -24,7 +24,7 @@ class TorchBackend(Closable):
 
     Args:
         model: Maps float32 [N, 3, H, W], normalised, to float32 [N, C, H, W]; it is put into evaluation mode.
-        num_classes: C.
+        channels: C.
         threads: torch's threads during an inference, at least 1; those of the process if None.
 
     Attributes:
@@ -38,13 +38,13 @@ class TorchBackend(Closable):
 
     name: str = "pytorch"
 
-    def __init__(self, model: nn.Module, num_classes: int, *, threads: int | None = None) -> None:
+    def __init__(self, model: nn.Module, channels: int, *, threads: int | None = None) -> None:
         check_threads(threads)
         self._model: nn.Module | None = model.eval()
         self._threads = threads
         self.inputs: tuple[TensorSpec, ...] = (TensorSpec("image", "float32", ("batch", 3, "height", "width")),)
         self.outputs: tuple[TensorSpec, ...] = (
-            TensorSpec("logits", "float32", ("batch", num_classes, "height", "width")),
+            TensorSpec("logits", "float32", ("batch", channels, "height", "width")),
         )
         self.metadata: Mapping[str, str] = {}
 

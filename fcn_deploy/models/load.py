@@ -90,15 +90,15 @@ def load_reference(
         raise UsageError("PyTorch needs the code that makes the engine's custom net", fix=f'add `model="{spec.model}"`')
     if model is not None:
         custom = load_custom(model, weights, spec.padding, shape, part)
-        net, num_classes = Net(custom.module, spec), custom.num_classes
+        net, channels = Net(custom.module, spec), custom.num_classes
     else:
         assert spec.geometry is not None
         checkpoint = read_checkpoint(weights, input_padding=spec.geometry.input_padding, weights=part)
-        net, num_classes = Net(load_model(checkpoint, spec.geometry), spec), checkpoint.num_classes
-    if num_classes != spec.num_classes:
+        net, channels = Net(load_model(checkpoint, spec.geometry), spec), checkpoint.num_classes
+    if channels != spec.channels:
         raise InputError(
             "checkpoint and engine are of different nets",
-            got=f"a checkpoint with {num_classes} classes",
-            expected=f"{spec.num_classes}",
+            got=f"a checkpoint of a net with {channels} output channel{'s' if channels != 1 else ''}",
+            expected=f"{spec.channels}",
         )
     return net

@@ -11,7 +11,7 @@ from typing import Any
 from fcn_deploy.artifacts.geometry import AT_ONCE, Geometry, Padding
 from fcn_deploy.artifacts.normalization import PRESETS, TORCHVISION, Color, Normalization, Preset, Triple
 from fcn_deploy.artifacts.palette import default_palette
-from fcn_deploy.artifacts.spec import ModelSpec
+from fcn_deploy.artifacts.spec import BINARY_CLASSES, ModelSpec
 from fcn_deploy.data.classes import read_class_names
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.models.checkpoint import Checkpoint
@@ -114,15 +114,18 @@ def make_spec(checkpoint: Checkpoint | CustomNet, options: SpecOptions | None = 
     """
     options = options or SpecOptions()
     known = checkpoint.spec
-    count = checkpoint.num_classes
-    if options.num_classes not in (None, count):
+    binary = checkpoint.num_classes == 1
+    count = 2 if binary else checkpoint.num_classes
+    # A binary net has two classes; people who count its channels say one.
+    if options.num_classes not in (None, count, checkpoint.num_classes):
         raise InputError("the checkpoint has another number of classes", got=count, expected=f"{options.num_classes}")
     if options.class_names is not None:
         classes, palette = read_class_names(options.class_names, count)
     elif known:
         classes, palette = known.classes, known.palette
     else:
-        classes, palette = tuple(f"class_{index}" for index in range(count)), default_palette(count)
+        names = BINARY_CLASSES if binary else (f"class_{index}" for index in range(count))
+        classes, palette = tuple(names), default_palette(count)
     ignore_index = options.ignore_index
     if ignore_index is None:
         ignore_index = known.ignore_index if known else _IGNORE_INDEX
@@ -136,6 +139,8 @@ def make_spec(checkpoint: Checkpoint | CustomNet, options: SpecOptions | None = 
             options, known.normalization if known else layout_normalization(checkpoint.info.layout)
         ),
         checkpoint=checkpoint.info,
+        # The threshold of a logit. Only the exported graph says whether the net ends in a sigmoid.
+        threshold=(known.threshold if known and known.threshold is not None else 0.0) if binary else None,
         **_architecture(checkpoint, options),
     )
 

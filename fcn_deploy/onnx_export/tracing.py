@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import warnings
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.models.adapter import ROOT, AdaptedNet
 from fcn_deploy.onnx_export.guards import Guard, find_violated_guards
+from fcn_deploy.onnx_export.threshold import check_threshold, chosen_threshold
 from fcn_deploy.passes import pipelines
 from fcn_deploy.receptive_field import receptive_field
 
@@ -42,17 +44,21 @@ class ExportConfig:
     Attributes:
         opset: ONNX operator set, 18 to 23.
         shape: Fixes batch, height and width; if None, all three are dynamic.
+        threshold: Of a binary net; if None, 0.5 for one that ends in a sigmoid, else that of its spec.
 
     Raises:
-        UsageError: torch does not write that operator set.
+        UsageError: torch does not write that operator set, or the threshold is not finite.
     """
 
     opset: int = 18
     shape: ImageShape | None = None
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         if not 18 <= self.opset <= 23:
             raise UsageError("unsupported opset", got=self.opset, expected="18 to 23")
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise UsageError("`threshold` is not finite", got=self.threshold, expected="a number, such as 0 or 0.5")
 
 
 def export_onnx(
@@ -62,7 +68,8 @@ def export_onnx(
 
     Args:
         model: float [N, 3, H, W] to float [N, C, H, W], in evaluation mode.
-        spec: What the net is; it goes into the metadata, with the exporter's versions and the receptive field added.
+        spec: What the net is; it goes into the metadata, with the exporter's versions, the receptive field and the
+            threshold of a binary net added.
         config: Opset and shape; if None, the defaults.
 
     Returns:
@@ -73,10 +80,12 @@ def export_onnx(
     Raises:
         DependencyError: This version of torch does not give access to its guards.
         InputError: torch cannot export the net, or wrote another opset.
+        UsageError: A threshold for a net with a channel for each class.
     """
     config = config or ExportConfig()
     import onnx_ir as ir
 
+    check_threshold(config.threshold, spec)
     traced = config.shape or TRACED
     with _quiet_exporter():
         program = _trace(model, traced, dynamic=config.shape is None)
@@ -94,7 +103,12 @@ def export_onnx(
         "torch": str(torch.__version__).split("+")[0],
         "opset": config.opset,
     }
-    spec = replace(spec, exporter=versions, receptive_field=_receptive_field(exported, spec, config.shape))
+    spec = replace(
+        spec,
+        exporter=versions,
+        receptive_field=_receptive_field(exported, spec, config.shape),
+        threshold=chosen_threshold(spec, config.threshold, exported.graph),
+    )
     exported.metadata_props[METADATA_KEY] = spec.dumps()
     exported.producer_name, exported.producer_version = "fcn-deploy", __version__
     return ir.to_proto(exported), find_violated_guards(program, traced) if config.shape is None else []

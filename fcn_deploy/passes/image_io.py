@@ -71,7 +71,8 @@ class LabelOutput(Rewrite):
 
     What:
         Finds the class with the largest logit; of equal ones the first. Labels are uint8 up to 256 classes, else int32,
-        which every backend takes.
+        which every backend takes. For a binary net, which has one channel, a label is 1 if the value is greater than
+        the threshold, else 0.
 
     Why:
         One byte a pixel leaves the engine instead of a float a class.
@@ -79,12 +80,19 @@ class LabelOutput(Rewrite):
     Before -> after:
         net -> logits
         net -> ArgMax -> Cast -> labels
+        net -> Squeeze -> Greater -> Cast -> labels (binary nets)
 
     Source:
         https://onnx.ai/onnx/operators/onnx__ArgMax.html
+
+    Args:
+        threshold: Of a binary net; None for a net with a channel for each class.
     """
 
     tolerance: ClassVar[float | None] = 0.0
+
+    def __init__(self, threshold: float | None = None) -> None:
+        self._threshold = threshold
 
     def call(self, model: ir.Model) -> RewriteResult:
         """Rewrites the first output."""
@@ -93,11 +101,21 @@ class LabelOutput(Rewrite):
         if logits.shape is None or logits.shape.rank() != 4 or not isinstance(logits.shape[1], int):
             reason = f"the output is {logits.shape}, not [N, C, H, W] with a known C"
             return RewriteResult(model, False, (Declined(reason),))
-        batch, classes, height, width = logits.shape
-        dtype = ir.DataType.UINT8 if int(classes) <= 256 else ir.DataType.INT32  # type: ignore[arg-type]
+        batch, channels, height, width = logits.shape
+        if self._threshold is not None and channels != 1:
+            reason = f"the output has {channels} channels, and a threshold is for one"
+            return RewriteResult(model, False, (Declined(reason),))
+        dtype = ir.DataType.UINT8 if int(channels) <= 256 else ir.DataType.INT32  # type: ignore[arg-type]
         write = NodeWriter(graph, "labels")
-        labels = write.add("Cast", write.add("ArgMax", logits, axis=1, keepdims=0), to=dtype)
+        labels = write.add("Cast", self._found(write, logits), to=dtype)
         labels.name, labels.type, labels.shape = "labels", ir.TensorType(dtype), ir.Shape([batch, height, width])
         graph.extend(write.nodes)
         graph.outputs[0] = labels
         return RewriteResult(model, True)
+
+    def _found(self, write: NodeWriter, logits: ir.Value) -> ir.Value:
+        """Writes [N, C, H, W] to int64, or bool, [N, H, W]."""
+        if self._threshold is None:
+            return write.add("ArgMax", logits, axis=1, keepdims=0)
+        threshold = write.constant("Greater/threshold", np.array(self._threshold, np.float32))
+        return write.add("Greater", write.add("Squeeze", logits, write.sizes("channel", 1)), threshold)

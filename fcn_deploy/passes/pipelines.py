@@ -26,7 +26,7 @@ from typing import Literal
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from fcn_deploy.artifacts.normalization import Normalization
+from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.passes.channels_last import QuantizeChannelsLast
 from fcn_deploy.passes.early_argmax import EarlyArgmax
 from fcn_deploy.passes.fold_quantized_weights import FoldQuantizedWeights
@@ -77,12 +77,12 @@ def onnxruntime_cpu_integers(weights: Collection[str]) -> Lowering:
     )
 
 
-def onnxruntime_cpu(image_io: Normalization | None, winograd: Collection[str] | None = None) -> Lowering:
+def onnxruntime_cpu(image_io: ModelSpec | None, winograd: Collection[str] | None = None) -> Lowering:
     """Lowers an exported model, in FP32 or with Q/DQ, to an engine for ONNX Runtime on a CPU.
 
     Args:
-        image_io: How the net's images are normalised, for an engine that takes uint8 images and gives labels; None for
-            one that takes float32 `image` and gives `logits`.
+        image_io: What the net is, for an engine that takes uint8 images and gives labels; None for one that takes
+            float32 `image` and gives `logits`.
         winograd: Names of the layers for Winograd's algorithm; those with enough channels if None.
     """
     steps: list[ir.passes.PassBase] = [
@@ -95,8 +95,8 @@ def onnxruntime_cpu(image_io: Normalization | None, winograd: Collection[str] | 
     if image_io is not None:
         steps += [
             # Anywhere: nothing else here touches the input.
-            ImageInput(image_io),
-            LabelOutput(),
+            ImageInput(image_io.normalization),
+            LabelOutput(image_io.threshold),
             # After `LabelOutput` and `RewriteUpsampling`: it moves the ArgMax of the one before the DepthToSpace of the
             # other.
             EarlyArgmax(),
@@ -108,7 +108,7 @@ def onnxruntime_cpu(image_io: Normalization | None, winograd: Collection[str] | 
 
 def tensorrt(
     base: Literal["fp16", "fp32"],
-    image_io: Normalization | None,
+    image_io: ModelSpec | None,
     *,
     quantized: bool = False,
     keep_fp32: Collection[str] = (),
@@ -117,15 +117,15 @@ def tensorrt(
 
     Args:
         base: The precision of what is not quantised.
-        image_io: How the net's images are normalised, for an engine that takes uint8 images and gives labels; None for
-            one that takes float32 `image` and gives `logits`.
+        image_io: What the net is, for an engine that takes uint8 images and gives labels; None for one that takes
+            float32 `image` and gives `logits`.
         quantized: Whether the graph has Q/DQ.
         keep_fp32: Names of the tensors that stay float32 on a base of FP16.
     """
     steps: list[ir.passes.PassBase] = []
     if image_io is not None:
         # Before FP16: then ArgMax reads FP16 logits, and no cast must make float32 of them first.
-        steps.append(LabelOutput())
+        steps.append(LabelOutput(image_io.threshold))
     if base == "fp16" and quantized:
         # Before FP16: in older opsets Q/DQ does not take it. After quantisation, whose emitter writes any opset.
         steps.append(RaiseOpset(QDQ_OPSET))
@@ -133,7 +133,7 @@ def tensorrt(
         steps.append(ToFp16(keep_fp32))
     if image_io is not None:
         # After FP16: what stands before the net by then would become FP16, and normalisation must stay FP32.
-        steps.append(ImageInput(image_io))
+        steps.append(ImageInput(image_io.normalization))
     # Last. Drop the float constants that were replaced, or the graph holds them twice.
     steps.append(RemoveUnusedNodesPass())
     return Lowering(*steps)

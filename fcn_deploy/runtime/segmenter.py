@@ -19,6 +19,7 @@ from fcn_deploy.files import StrPath
 from fcn_deploy.runtime import cpu
 from fcn_deploy.runtime.backend import Array, Backend, Closable, Provider
 from fcn_deploy.runtime.image import check_images, normalize
+from fcn_deploy.runtime.labels import labels_of
 from fcn_deploy.runtime.open import open_backend
 from fcn_deploy.runtime.options import ImageColor, RuntimeOptions, kind_of
 from fcn_deploy.runtime.tiling import Size, Tiling
@@ -93,7 +94,7 @@ class Segmenter(Closable):
             self.backend = backend.name
             self.io = _io(backend)
             self.spec = spec or (sidecar.spec if sidecar else _embedded_spec(backend, path))
-            _check_classes(backend, self.io, self.spec)
+            _check_channels(backend, self.io, self.spec)
             self._tiling = _tiling(tile, self.spec, self.fixed_shape) if tile is not None else None
         except FcnDeployError:
             if path is not None:  # it was opened here; a backend that the caller opened is not closed on an error
@@ -121,7 +122,7 @@ class Segmenter(Closable):
             image: uint8 [H, W, 3] or [N, H, W, 3], RGB or what `color` says.
 
         Returns:
-            Labels 0..C-1, [H, W] or [N, H, W], uint8 up to 256 classes, else int32.
+            Labels, [H, W] or [N, H, W], uint8 up to 256 classes, else int32.
 
         Raises:
             ClosedError: The segmenter is closed.
@@ -191,10 +192,7 @@ class Segmenter(Closable):
 
     def _labels(self, images: NDArray[np.uint8]) -> Array:
         output = self._infer(images)
-        if self.io == "image":
-            return output
-        labels: Array = output.argmax(axis=1).astype(np.uint8 if self.spec.num_classes <= 256 else np.int32)
-        return labels
+        return output if self.io == "image" else labels_of(output, self.spec)
 
     def _infer(self, images: NDArray[np.uint8]) -> Array:
         backend = self._require_open()
@@ -261,13 +259,13 @@ def _io(backend: Backend) -> Io:
     )
 
 
-def _check_classes(backend: Backend, io: Io, spec: ModelSpec) -> None:
-    classes = backend.outputs[0].shape[1] if io == "tensor" and len(backend.outputs[0].shape) == 4 else None
-    if isinstance(classes, int) and classes != spec.num_classes:
+def _check_channels(backend: Backend, io: Io, spec: ModelSpec) -> None:
+    channels = backend.outputs[0].shape[1] if io == "tensor" and len(backend.outputs[0].shape) == 4 else None
+    if isinstance(channels, int) and channels != spec.channels:
         raise ArtifactError(
             "the spec belongs to another net",
-            got=f"{spec.num_classes} classes",
-            expected=f"{classes}, as the engine has",
+            got=f"logits of {spec.channels} channels",
+            expected=f"{channels}, as the engine has",
         )
 
 

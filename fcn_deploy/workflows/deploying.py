@@ -91,6 +91,7 @@ def deploy(
     at_once: bool = False,
     input_padding: Literal[0, 100] | None = None,
     color: Literal["rgb", "bgr"] | None = None,
+    threshold: float | None = None,
     calib_size: str | Size | None = None,
     max_images: int | None = None,
     calib_method: str | None = None,
@@ -138,6 +139,7 @@ def deploy(
         at_once: Whether the skips are scaled.
         input_padding: 0 for a net of pytorch-fcn's layout without the paper's padding.
         color: The net's channel order.
+        threshold: Of a binary net, as for `export`.
         calib_size: `HxW` or (height, width) to resize calibration images to.
         max_images: At most so many calibration images, evenly spread over the folder.
         calib_method: How INT8 ranges are chosen; `auto` tries all on every fifth image that would be observed.
@@ -224,6 +226,7 @@ def deploy(
             at_once=at_once,
             input_padding=input_padding,
             color=color,
+            threshold=threshold,
             on_loaded=check_loaded,
             progress=progress,
         )

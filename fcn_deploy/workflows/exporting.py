@@ -45,6 +45,7 @@ def export(
     at_once: bool = False,
     input_padding: Literal[0, 100] | None = None,
     color: Literal["rgb", "bgr"] | None = None,
+    threshold: float | None = None,
     opset: int = 18,
     shape: str | ImageShape | None = None,
     simplify: bool = True,
@@ -75,6 +76,8 @@ def export(
         at_once: Whether the skips are scaled by 0.01 and 0.0001, as in FCN-8s trained at once.
         input_padding: 0 for a net of pytorch-fcn's layout without the paper's padding of 100.
         color: The net's channel order; the layout's, else RGB, if None.
+        threshold: Of a binary net, which has one output channel: a pixel's label is 1 if its value is greater, else 0.
+            If None, 0.5 for a net that ends in a sigmoid, else 0, for a logit.
         opset: ONNX operator set, 18 to 23.
         shape: Fixes batch, height and width: `NxHxW` or `HxW`; all three are dynamic if None.
         simplify: Whether onnxsim runs.
@@ -125,7 +128,7 @@ def export(
         model=model,
         padding=padded,
     )
-    config = ExportConfig(opset, fixed)
+    config = ExportConfig(opset, fixed, threshold)
     part = WeightsOptions.of(weights_key, weights_prefix, weights_ignore)
     net = load_net(checkpoint, options, variant=variant, shape=fixed, part=part)
     if on_loaded is not None:
@@ -140,6 +143,7 @@ def _export_compared(net: Net, config: ExportConfig, simplified: bool, progress:
     from fcn_deploy.models.backend import TorchBackend
     from fcn_deploy.onnx_export.comparison import SHAPES, compare_models, require_harmless
     from fcn_deploy.onnx_export.simplifier import run_onnxsim
+    from fcn_deploy.onnx_export.threshold import warn_of_probabilities
     from fcn_deploy.onnx_export.tracing import TRACED, export_onnx
 
     with progress.working(f"exporting {net.spec.variant}, {net.spec.num_classes} classes"):
@@ -149,14 +153,16 @@ def _export_compared(net: Net, config: ExportConfig, simplified: bool, progress:
             proto = run_onnxsim(proto)
     content = proto.SerializeToString()
     del proto  # it holds the weights once more
-    with TorchBackend(net.module, net.spec.num_classes) as reference, OnnxRuntimeBackend(content) as candidate:
+    with TorchBackend(net.module, net.spec.channels) as reference, OnnxRuntimeBackend(content) as candidate:
         if guards:  # first the traced size, or a guard would be blamed for what is wrong at every size
             compare_models(reference, candidate, (TRACED,), "PyTorch", Silent())
         for guard in guards:
             require_harmless(guard, reference, candidate)
         shapes = (config.shape,) if config.shape else SHAPES
         error = compare_models(reference, candidate, shapes, "PyTorch", progress)
-    return replace(ExportedModel.parse(content), error=error)
+        model = replace(ExportedModel.parse(content), error=error)
+        warn_of_probabilities(model.spec, reference, shapes[-1])
+    return model
 
 
 def simplify(

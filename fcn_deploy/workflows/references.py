@@ -222,5 +222,5 @@ def _open_checkpoint(weights: Path, options: RuntimeOptions, code: NetCode, comp
         raise UsageError(
             "the engine's net is padded in another way", got=code.padding, expected=padding, fix="leave it out"
         )
-    backend = TorchBackend(net.module, net.spec.num_classes, threads=options.threads)
+    backend = TorchBackend(net.module, net.spec.channels, threads=options.threads)
     return _segmenter(backend, net.spec, options)

@@ -17,7 +17,7 @@ from fcn_deploy.artifacts.palette import default_palette
 from fcn_deploy.artifacts.receptive_field import ReceptiveField
 from fcn_deploy.artifacts.shapes import ImageShape, TensorSpec
 from fcn_deploy.artifacts.spec import CheckpointInfo, ModelSpec
-from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.errors import ArtifactError, InputError, UsageError
 
 NUMBERS = st.floats(-1e6, 1e6)
 POSITIVE = st.floats(1e-6, 1e6)
@@ -50,6 +50,54 @@ def specs(draw):
         checkpoint=draw(st.none() | st.builds(CheckpointInfo, st.text(), st.text())),
         exporter=draw(st.dictionaries(st.text(), st.text() | st.integers(0, 100))),
     )
+
+
+def binary_spec(**changes):
+    return ModelSpec(
+        "net",
+        None,
+        None,
+        2,
+        ("background", "foreground"),
+        default_palette(2),
+        geometry=None,
+        model="nets:Net",
+        **changes,
+    )
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False, width=32))
+def test_a_binary_net_has_two_labels_one_channel_and_a_threshold(threshold):
+    spec = binary_spec(threshold=threshold)
+    assert (spec.num_classes, spec.channels) == (2, 1)
+    assert spec.to_json()["requires"] == ["threshold"]
+    assert ModelSpec.loads(spec.dumps()) == spec
+
+
+def test_a_net_with_a_channel_for_each_class_requires_nothing_new():
+    assert binary_spec().channels == 2
+    assert not {"threshold", "requires"} & set(binary_spec().to_json())
+
+
+@pytest.mark.parametrize("threshold", [math.nan, math.inf, -math.inf])
+def test_a_threshold_is_finite(threshold):
+    with pytest.raises(InputError, match="spec threshold"):
+        binary_spec(threshold=threshold)
+
+
+def test_a_threshold_is_for_two_classes():
+    with pytest.raises(InputError, match="2 for a net with a threshold"):
+        ModelSpec("net", None, None, 3, tuple("abc"), default_palette(3), model="n:N", geometry=None, threshold=0.0)
+
+
+def test_a_file_that_requires_what_this_version_does_not_know_is_refused():
+    data = {**binary_spec(threshold=0.0).to_json(), "requires": ["threshold", "mirrored"]}
+    with pytest.raises(ArtifactError, match=r"it requires 'mirrored'; expected 'threshold'; fix: install the version"):
+        ModelSpec.from_json(data)
+    with pytest.raises(ArtifactError, match="would misunderstand the sidecar"):
+        check_format({"format": 1, "requires": ["mirrored"]}, "the sidecar")
+    with pytest.raises(InputError, match="the sidecar: requires"):
+        check_format({"format": 1, "requires": "mirrored"}, "the sidecar")
 
 
 @pytest.fixture

@@ -135,7 +135,7 @@ def test_a_comparison_follows_its_formulas(pair):
     result = parity((output(pair[0]), output(pair[1])))
     reference, candidate = (array.astype(np.float64) for array in pair)
     assert result.agreement == np.mean(pair[0].argmax(0) == pair[1].argmax(0))
-    assert result.error == relative_error(*pair)
+    assert result.error == pytest.approx(relative_error(*pair))
     signal, noise = np.square(reference).sum(), np.square(reference - candidate).sum()
     if signal > 1e-6 and noise > 1e-6:
         assert result.sqnr == pytest.approx(10 * math.log10(signal / noise), abs=1e-3)

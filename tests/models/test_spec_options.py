@@ -2,6 +2,7 @@ import logging
 from pathlib import Path
 
 import pytest
+import torch
 
 from fcn_deploy.artifacts.normalization import TORCHVISION, Normalization
 from fcn_deploy.artifacts.palette import default_palette
@@ -127,3 +128,18 @@ def test_values_that_contradict_a_preset_are_refused(values, words):
 
 def test_values_that_a_preset_has_may_stand_beside_it():
     SpecOptions(preset="imagenet", scale=0.00392157, mean=(0.485, 0.456, 0.406), color="RGB")
+
+
+@pytest.mark.parametrize("count", [None, 1, 2])
+def test_a_net_of_one_channel_is_a_binary_net_whether_people_count_one_class_or_two(make_net, tmp_path, count):
+    torch.save(make_net(32, classes=1).state_dict(), tmp_path / "net.pth")
+    spec = make_spec(read_checkpoint(tmp_path / "net.pth"), SpecOptions(num_classes=count))
+    assert (spec.num_classes, spec.channels, spec.threshold) == (2, 1, 0)
+    assert spec.classes == ("background", "foreground")
+
+
+def test_a_binary_net_needs_two_names(make_net, tmp_path):
+    torch.save(make_net(32, classes=1).state_dict(), tmp_path / "net.pth")
+    (tmp_path / "names.csv").write_text("road\n")
+    with pytest.raises(InputError, match="got 1 names; expected 2"):
+        make_spec(read_checkpoint(tmp_path / "net.pth"), SpecOptions(class_names=tmp_path / "names.csv"))

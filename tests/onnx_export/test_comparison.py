@@ -87,7 +87,7 @@ GUARD = Guard("(height % 2) != 0", VIOLATION)
 def test_a_guard_is_harmless_if_the_results_are_those_of_pytorch_without_it():
     candidate = _Model()
     require_harmless(GUARD, _Model(), candidate)
-    assert candidate.seen == [VIOLATION]
+    assert candidate.seen[0] == VIOLATION
 
 
 @pytest.mark.parametrize(

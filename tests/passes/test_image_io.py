@@ -72,6 +72,37 @@ def test_labels_past_256_classes_are_int32(classes, dtype):
     assert OnnxRuntimeBackend(serialize(result.model)).outputs[0].dtype == dtype
 
 
+@pytest.mark.parametrize("threshold", [0.0, 0.5, -1.25])
+def test_the_labels_of_a_binary_net_are_1_above_the_threshold(threshold):
+    result = LabelOutput(threshold)(parse(_one_channel()))
+    assert result.modified
+    onnx.checker.check_model(ir.to_proto(result.model), full_check=True)
+    backend = OnnxRuntimeBackend(serialize(result.model))
+    assert str(backend.outputs[0]) == "labels: uint8 [batch, height, width]"
+    values = np.float32([[[threshold, threshold + 1e-3]], [[threshold - 1e-3, np.nan]]])
+    image = np.repeat(values[:, np.newaxis], 3, axis=1)
+    np.testing.assert_array_equal(backend.infer({"image": image})["labels"], [[[0, 1]], [[0, 0]]])
+
+
+def test_a_threshold_for_several_channels_is_declined():
+    result = LabelOutput(0.0)(parse(_identity(3)))
+    assert not result.modified
+    assert result.declined == (Declined("the output has 3 channels, and a threshold is for one"),)
+
+
+def _one_channel():
+    """The red channel of the image."""
+    slices = [("from", [0]), ("to", [1]), ("axes", [1])]
+    graph = helper.make_graph(
+        [helper.make_node("Slice", ["image", "from", "to", "axes"], ["logits"])],
+        "red",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, "height", "width"])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 1, "height", "width"])],
+        [helper.make_tensor(name, TensorProto.INT64, [1], value) for name, value in slices],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+
+
 def test_an_input_that_is_not_float32_maps_is_declined():
     result = ImageInput(Normalization())(parse(_identity(dtype=TensorProto.UINT8)))
     assert not result.modified

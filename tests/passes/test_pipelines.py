@@ -2,9 +2,10 @@
 
 import pytest
 
-from fcn_deploy.artifacts.normalization import Normalization
+from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.passes import pipelines
 
+SPEC = ModelSpec("net", None, None, 1, ("thing",), ((0, 0, 0),), geometry=None, model="nets:Net")
 CPU = ["RewriteUpsampling", "Winograd", "QuantizeChannelsLast"]
 
 
@@ -27,7 +28,7 @@ def test_an_engine_for_a_cpu_takes_tensors_or_images():
     last = ["RemoveUnusedNodesPass"]
     assert names(pipelines.onnxruntime_cpu(None)) == [*CPU, *last]
     images = ["ImageInput", "LabelOutput", "EarlyArgmax"]
-    assert names(pipelines.onnxruntime_cpu(Normalization())) == [*CPU, *images, *last]
+    assert names(pipelines.onnxruntime_cpu(SPEC)) == [*CPU, *images, *last]
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def test_an_engine_for_a_cpu_takes_tensors_or_images():
 def test_a_typed_graph_finds_labels_in_fp16_and_normalises_in_fp32(base, quantized, typing):
     last = ["RemoveUnusedNodesPass"]
     assert names(pipelines.tensorrt(base, None, quantized=quantized)) == [*typing, *last]
-    found = names(pipelines.tensorrt(base, Normalization(), quantized=quantized))
+    found = names(pipelines.tensorrt(base, SPEC, quantized=quantized))
     assert found == ["LabelOutput", *typing, "ImageInput", *last]
 
 

@@ -205,6 +205,35 @@ def trained(net: nn.Module) -> nn.Module:
     return net.eval()
 
 
+class OneLogit(nn.Module):
+    """A binary net that is right about images of red and other colours: one channel, above 0 where red is above 64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mid, self.wide, self.score = nn.Conv2d(3, 16, 3, 1, 1), nn.Conv2d(16, 16, 3, 1, 1), nn.Conv2d(16, 1, 1)
+        for parameter in self.parameters():
+            parameter.data.zero_()
+        self.mid.weight.data[0, 0, 1, 1] = self.wide.weight.data[0, 0, 1, 1] = 1
+        self.score.weight.data[0, 0], self.score.bias.data[0] = 8, -8 * 64 / 255
+
+    def forward(self, x):
+        return self.score(F.relu(self.wide(F.relu(self.mid(x)))))
+
+
+class OneProbability(OneLogit):
+    """The same net behind a sigmoid, as in portrait matting and in medicine."""
+
+    def forward(self, x):
+        return torch.sigmoid(super().forward(x))
+
+
+class OneClamped(OneLogit):
+    """The same net with a clamp in place of a sigmoid, which no operator tells."""
+
+    def forward(self, x):
+        return (super().forward(x) / 8 + 0.5).clamp(0, 1)
+
+
 class ArgmaxInside(nn.Module):
     """Gives labels."""
 

@@ -126,6 +126,11 @@ spec_options = stack(
         type=click.Choice(["rgb", "bgr"]),
         help="The net's channel order.  [default: the layout's, else rgb]",
     ),
+    click.option(
+        "--threshold",
+        type=float,
+        help="Of a binary net, which has one output channel: label 1 above it.  [default: 0, or 0.5 after a sigmoid]",
+    ),
 )
 
 method_option = click.option(

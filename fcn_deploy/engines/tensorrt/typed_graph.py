@@ -75,7 +75,7 @@ def typed_graph(
     scheme = TensorRtScheme(base == "fp16", config.weight_rounding or "nearest")
     if config.precision == "int8" and ranges is not None:
         _quantize(graph_model, config, ranges, scheme)
-    images = spec.normalization if config.io == "image" else None
+    images = spec if config.io == "image" else None
     audit = None
     if base == "fp16":
         audit = audit_fp16_range(graph_model.graph, None if ranges is None else ranges.histograms)

@@ -1,0 +1,88 @@
+"""The threshold of a binary net: what the user says, or what its last operator says."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import onnx_ir as ir
+
+from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.artifacts.spec import ModelSpec
+from fcn_deploy.errors import UsageError
+from fcn_deploy.graph.ops import SELECTING
+from fcn_deploy.runtime.backend import Backend
+
+_log = logging.getLogger(__name__)
+
+_PROBABILITY = 0.5
+_TO_PROBABILITY = ("Sigmoid", "HardSigmoid")
+# After these, values that lay in 0..1 still do, and 0.5 still parts them.
+_KEEPING = SELECTING | {"Resize", "DepthToSpace", "SpaceToDepth", "Cast", "AveragePool", "Pad"}
+
+
+def check_threshold(threshold: float | None, spec: ModelSpec) -> None:
+    """Checks that a threshold goes with a net.
+
+    Args:
+        threshold: What the user says, or None.
+        spec: What the net is.
+
+    Raises:
+        UsageError: The net has a channel for each class.
+    """
+    if threshold is not None and spec.threshold is None:
+        raise UsageError(
+            "`threshold` is for binary nets, which have one output channel",
+            got=f"a net with {spec.num_classes}, one for each class",
+            fix="leave it out: the label is the class with the largest logit",
+        )
+
+
+def chosen_threshold(spec: ModelSpec, stated: float | None, graph: ir.Graph) -> float | None:
+    """Returns the threshold of a net; None for one with a channel for each class.
+
+    Args:
+        spec: What the net is.
+        stated: What the user says, or None.
+        graph: As exported; its first output is `logits`.
+
+    Returns:
+        What the user says; else 0.5 if the net ends in a sigmoid, and the threshold of `spec`, 0 for a logit, if not.
+    """
+    if spec.threshold is None or stated is not None:
+        return stated
+    return _PROBABILITY if spec.threshold == 0 and ends_in_sigmoid(graph) else spec.threshold
+
+
+def ends_in_sigmoid(graph: ir.Graph) -> bool:
+    """Returns whether the first output of a graph comes from a sigmoid, by operators that only move or average values.
+
+    Args:
+        graph: Any.
+    """
+    node = graph.outputs[0].producer()
+    while node is not None and node.op_type in _KEEPING and node.inputs and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node is not None and node.op_type in _TO_PROBABILITY
+
+
+def warn_of_probabilities(spec: ModelSpec, net: Backend, shape: ImageShape) -> None:
+    """Warns if a binary net seems to give probabilities, though nothing in it says so, and its threshold is 0.
+
+    Args:
+        spec: What the net is.
+        net: Takes `image` and gives `logits`.
+        shape: Of the images to try, which are noise.
+    """
+    if spec.threshold != 0:
+        return
+    image = np.random.default_rng(0).normal(size=(shape.batch, 3, shape.height, shape.width)).astype(np.float32)
+    values = net.infer({"image": image})["logits"]
+    if values.min() >= 0 and values.max() <= 1:
+        _log.warning(
+            "every value of the net lies in 0..1 (%.3g to %.3g), so that with the threshold 0 every label is 1. If "
+            "they are probabilities, give `threshold=0.5`",
+            values.min(),
+            values.max(),
+        )
