@@ -6,9 +6,13 @@ a command that fails with it. Library code raises; only the command line prints 
 
 from __future__ import annotations
 
+from fcn_deploy.text import printable
+
 
 class FcnDeployError(Exception):
     """Base class: an error whose cause is known and whose message tells the user what to do.
+
+    The message is one line, in which control characters of names are shown as escapes.
 
     Args:
         what: What went wrong, naming the file, tensor or option.
@@ -34,7 +38,7 @@ class FcnDeployError(Exception):
             parts.append(f"expected {self.expected}")
         if self.fix is not None:
             parts.append(f"fix: {self.fix}")
-        return "; ".join(parts)
+        return printable("; ".join(parts))
 
 
 class UsageError(FcnDeployError):

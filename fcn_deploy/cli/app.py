@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import io
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -13,9 +15,15 @@ from dataclasses import dataclass
 import click
 
 from fcn_deploy._version import __version__
+from fcn_deploy.cli.console import Streams, put, say
 from fcn_deploy.cli.flags import flags_of, render
-from fcn_deploy.errors import DependencyError, FcnDeployError
+from fcn_deploy.errors import DependencyError, FcnDeployError, InputError, UsageError
 from fcn_deploy.installation import install_command
+from fcn_deploy.text import printable
+
+_NAME = "fcn-deploy"
+# What a shell sets when it asks what may stand at the cursor; click's own name for it.
+_COMPLETE = "_FCN_DEPLOY_COMPLETE"
 
 # In the order of use. A command's module imports click alone; its body imports what it needs.
 _COMMANDS = {
@@ -110,12 +118,12 @@ class _Handler(logging.Handler):
     """Writes to the current stderr: while a spinner turns, that is a stream that keeps lines apart from it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(self.format(record), err=True)
+        put(self.format(record), err=True)
 
 
 class _Formatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        text = with_flags(super().format(record))
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        text = printable(with_flags(record.message))
         return text if record.levelno == logging.INFO else f"{record.levelname.lower()}: {text}"
 
 
@@ -132,14 +140,19 @@ def run(arguments: Sequence[str]) -> int:
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     try:
-        cli.main(list(arguments), prog_name="fcn-deploy", standalone_mode=False, obj=settings)
+        if _COMPLETE in os.environ:
+            return _complete(os.environ[_COMPLETE])
+        cli.main(list(arguments), prog_name=_NAME, standalone_mode=False, obj=settings)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        for line in shown.getvalue().splitlines():
+            say(line, err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; nothing is left half written", err=True)
+        say("interrupted; nothing is left half written", err=True)
         return 130
     except FcnDeployError as error:
         _report(with_flags(f"error: {error}"), settings)
@@ -152,10 +165,9 @@ def run(arguments: Sequence[str]) -> int:
         _report(f"error: {package} is not installed; fix: {install_command('host')}", settings)
         return DependencyError.exit_code
     except SystemExit as stop:  # the user's own code called exit: it does not choose our exit code
-        _report(f"unexpected error: something called exit({stop.code!r})", settings)
-        return 1
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone, and would not see a message
+        cause = stop.__context__  # click makes an exit of a broken pipe, which may be that of a process of ours
+        called = f"something called exit({stop.code!r})" if not isinstance(cause, OSError) else str(cause)
+        _report(f"unexpected error: {called}", settings)
         return 1
     except Exception as error:
         _report(f"unexpected error: {type(error).__name__}: {error}; --debug shows where", settings)
@@ -163,10 +175,21 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _complete(instruction: str) -> int:
+    """Answers a shell that asks what may stand at the cursor, or for the script that makes it ask."""
+    from click.shell_completion import get_completion_class, shell_complete
+
+    shell, _, wish = instruction.partition("_")
+    if get_completion_class(shell) is None or wish not in ("source", "complete"):
+        expected = "bash_source, zsh_source or fish_source"
+        raise UsageError(f"{_COMPLETE} is not understood", got=repr(instruction), expected=expected)
+    return shell_complete(cli, {}, _NAME, _COMPLETE, instruction)
+
+
 def _report(message: str, settings: Settings) -> None:
     if settings.debug:
         traceback.print_exc()
-    click.echo(" ".join(message.split("\n")), err=True)
+    say(" ".join(message.splitlines()), err=True)
 
 
 def with_flags(message: str) -> str:
@@ -183,4 +206,9 @@ def _flags() -> dict[str, str]:
 
 def main() -> None:
     """The console script."""
-    sys.exit(run(sys.argv[1:]))
+    streams = Streams()
+    code = run(sys.argv[1:])
+    if (failure := streams.failure) is not None:
+        say(f"error: cannot write to stdout; got {failure.strerror}", err=True)
+        code = code or InputError.exit_code
+    sys.exit(code)

@@ -6,15 +6,16 @@ from typing import Any
 
 import click
 
-from fcn_deploy.cli.console import TerminalProgress, print_json, print_table
+from fcn_deploy.cli.console import print_json, print_table, say
 from fcn_deploy.cli.options.groups import benchmark_options, gpu_options, json_option, model_options, threads_option
-from fcn_deploy.cli.options.types import ShapeType
+from fcn_deploy.cli.options.types import NAME, ShapeType
+from fcn_deploy.cli.progress import TerminalProgress
 
 
 @click.command("benchmark", short_help="Latency, in turn, as ratios.")
-@click.argument("engines", nargs=-1, required=True, metavar="ENGINE...")
+@click.argument("engines", type=NAME, nargs=-1, required=True, metavar="ENGINE...")
 @click.option("--shape", type=ShapeType(), required=True, help="Shape of the batch of images.")
-@click.option("--vs", metavar="REF", help="What to compare with: an engine or model, or pytorch:CHECKPOINT.")
+@click.option("--vs", type=NAME, metavar="REF", help="What to compare with: an engine or model, or pytorch:CHECKPOINT.")
 @model_options
 @threads_option
 @gpu_options
@@ -29,7 +30,8 @@ def command(as_json: bool, **options: Any) -> None:
     """
     from fcn_deploy.workflows.benchmarking import benchmark
 
-    found = benchmark(**options, progress=TerminalProgress())
+    with TerminalProgress() as progress:
+        found = benchmark(**options, progress=progress)
     if as_json:
         print_json(found.to_json())
         return
@@ -38,4 +40,4 @@ def command(as_json: bool, **options: Any) -> None:
     names = [timing.name for timing in found.timings]
     print_table(benchmark_table(found.timings, names, found.shape.batch, found.percentiles))
     for pair in found.siblings:
-        click.echo(pair)
+        say(pair)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fcn_deploy.cli.console import TerminalProgress, print_json
+from fcn_deploy.cli.console import print_json, say
 from fcn_deploy.cli.options.groups import (
     calibration_options,
     io_option,
@@ -20,7 +20,8 @@ from fcn_deploy.cli.options.groups import (
     tensorrt_options,
     threads_option,
 )
-from fcn_deploy.cli.options.types import PATH, SizeType
+from fcn_deploy.cli.options.types import FOLDER, PATH, SizeType
+from fcn_deploy.cli.progress import TerminalProgress
 
 if TYPE_CHECKING:
     from fcn_deploy.artifacts.sidecar import Sidecar
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--int8", "precision", flag_value="int8", multiple=True, help="Needs --calib-data, --ranges, or Q/DQ in MODEL."
 )
-@click.option("--calib-data", type=PATH, metavar="DIR", help="Calibrate on these images first.")
+@click.option("--calib-data", type=FOLDER, metavar="DIR", help="Calibrate on these images first.")
 @click.option("--ranges", type=PATH, metavar="FILE", help="What calibrate wrote for this model.")
 @method_option
 @calibration_options
@@ -99,14 +100,15 @@ def command(precision: tuple[str, ...], as_json: bool, **options: Any) -> None:
     asked: Any = tuple(dict.fromkeys(precision)) or ("fp32",)
     if len(asked) > 1:
         raise UsageError("more than one precision", got=" ".join(f"--{each}" for each in asked), expected="one")
-    engine = build_engine(**options, precision=asked[0], progress=TerminalProgress())
+    with TerminalProgress() as progress:
+        engine = build_engine(**options, precision=asked[0], progress=progress)
     built = [engine, *([engine.twin] if engine.twin else [])]
     if as_json:
         twin = {"twin": engine.twin.sidecar.to_json()} if engine.twin else {}
         print_json({**engine.sidecar.to_json(), **twin})
         return
     for each in built:
-        click.echo(_describe(options["output"].with_name(each.sidecar.engine.file), each.sidecar))
+        say(_describe(options["output"].with_name(each.sidecar.engine.file), each.sidecar))
 
 
 def _describe(output: Path, sidecar: Sidecar) -> str:

@@ -6,14 +6,15 @@ from typing import Any
 
 import click
 
-from fcn_deploy.cli.console import TerminalProgress, print_json
+from fcn_deploy.cli.console import print_json, say
 from fcn_deploy.cli.options.groups import calibration_options, json_option, output_option, threads_option
-from fcn_deploy.cli.options.types import PATH
+from fcn_deploy.cli.options.types import FOLDER, PATH
+from fcn_deploy.cli.progress import TerminalProgress
 
 
 @click.command("calibrate", short_help="Images to ranges.")
 @click.argument("model", type=PATH)
-@click.option("--calib-data", type=PATH, metavar="DIR", help="Folder of images like those the net will see.")
+@click.option("--calib-data", type=FOLDER, metavar="DIR", help="Folder of images like those the net will see.")
 @calibration_options
 @click.option("--random-calibration", is_flag=True, help="Noise instead of images, for timing. Needs --calib-size.")
 @threads_option
@@ -26,9 +27,10 @@ def command(as_json: bool, **options: Any) -> None:
     """
     from fcn_deploy.workflows.calibrating import calibrate
 
-    ranges = calibrate(**options, progress=TerminalProgress())
+    with TerminalProgress() as progress:
+        ranges = calibrate(**options, progress=progress)
     tensors, file = len(ranges.histograms), options["output"]
     if as_json:
         print_json({"file": str(file), "data": ranges.to_json()["data"], "tensors": tensors})
     else:
-        click.echo(f"wrote {file}: {tensors} tensors over {ranges.data.count} images")
+        say(f"wrote {file}: {tensors} tensors over {ranges.data.count} images")

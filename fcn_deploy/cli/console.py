@@ -2,107 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-T = TypeVar("T")
-
-_REDRAW = 0.1  # seconds between two drawings of a bar
+from fcn_deploy.text import printable
 
 
-class TerminalProgress:
-    """Steps as lines on stderr; on a terminal also a spinner or a bar, which goes when the step has ended."""
+def say(text: object, *, err: bool = False) -> None:
+    """Prints a line; what a terminal would obey, such as in names of files, is shown as an escape."""
+    put(printable(text), err=err)
 
-    def stage(self, text: str) -> None:
-        """Prints a line, with flags where the library names parameters."""
-        from fcn_deploy.cli.app import with_flags
 
-        click.echo(with_flags(text), err=True)
-
-    @contextmanager
-    def working(self, text: str) -> Iterator[None]:
-        """Prints a line, with a spinner and the time below it."""
-        self.stage(text)
-        if not sys.stderr.isatty():
-            yield
-            return
-        from rich.console import Console
-        from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
-
-        columns = (SpinnerColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
-            progress.add_task(text, total=None)
-            yield
-
-    @contextmanager
-    def measuring(self, text: str) -> Iterator[Callable[[float], None]]:
-        """Prints a line, with a bar below it that is drawn only when the share that is done is reported."""
-        self.stage(text)
-        if not sys.stderr.isatty():
-            yield lambda share: None
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn
-
-        columns, console = (BarColumn(), TaskProgressColumn()), Console(stderr=True)
-        with Progress(*columns, console=console, transient=True, auto_refresh=False, redirect_stdout=False) as progress:
-            task = progress.add_task(text, total=1.0)
-            drawn = -_REDRAW
-
-            def show(share: float) -> None:
-                nonlocal drawn
-                if time.monotonic() - drawn >= _REDRAW:  # rounds can take less time than a drawing
-                    progress.update(task, completed=share, refresh=True)
-                    drawn = time.monotonic()
-
-            yield show
-
-    @contextmanager
-    def advancing(self, text: str) -> Iterator[Callable[[float], None]]:
-        """Prints a line, with a bar and the time below it."""
-        self.stage(text)
-        if not sys.stderr.isatty():
-            yield lambda share: None
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
-
-        columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
-            task = progress.add_task(text, total=1.0)
-            yield lambda share: progress.update(task, completed=share)
-
-    def track(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
-        """Yields `items`, with a progress bar on a terminal and a line elsewhere."""
-        if not sys.stderr.isatty():
-            self.stage(what)
-            yield from items
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        # The rate is computed from the elapsed time, because rich has no speed before the second item.
-        rate = TextColumn("{task.fields[rate]}")
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task(what, total=total, rate="")
-            for done, item in enumerate(items, start=1):
-                yield item
-                elapsed = progress.tasks[task].elapsed
-                rate_text = f"{done / elapsed:.1f}/s" if elapsed else ""
-                progress.update(task, completed=done, rate=rate_text)
+def put(text: str, *, err: bool = False) -> None:
+    """Prints text as it is."""
+    # Not click's own choice of the stream: it looks behind the one that keeps lines apart from a bar that is drawn.
+    stream = sys.stderr if err else sys.stdout
+    if stream is not None:
+        click.echo(text, file=stream)
 
 
 def print_json(data: Any) -> None:
     """Prints one JSON document on stdout."""
     from fcn_deploy.files import dumps_json
 
-    click.echo(dumps_json(data, indent=2))
+    put(dumps_json(data, indent=2))
 
 
 def print_table(table: Any) -> None:
@@ -114,3 +40,55 @@ def print_table(table: Any) -> None:
     console = Console()
     console.width = max(console.width if console.is_terminal else 0, 120)
     console.print(table, soft_wrap=not console.is_terminal)
+
+
+class _Sink(io.FileIO):
+    """A file descriptor whose reader may go: what it does not take is dropped, and an error of its own is kept.
+
+    So the exit code is that of the command, whatever reads its output, and no buffer fails when Python ends.
+    """
+
+    failure: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            pass
+        except OSError as error:
+            self.failure = error
+        return memoryview(data).nbytes
+
+
+class Streams:
+    """stdout and stderr of the process, which outlive a closed pipe and take every character.
+
+    Attributes:
+        failure: Why not all of stdout could be written, such as a full disk; None if it was, or if its reader has gone.
+    """
+
+    def __init__(self) -> None:
+        self._sinks = {name: sink for name in ("stdout", "stderr") if (sink := _opened(name)) is not None}
+
+    @property
+    def failure(self) -> OSError | None:
+        """See above."""
+        sink = self._sinks.get("stdout")
+        if sink is None:
+            return None
+        sys.stdout.flush()
+        return sink.failure
+
+
+def _opened(name: str) -> _Sink | None:
+    stream = getattr(sys, name)
+    if not isinstance(stream, io.TextIOWrapper):  # closed, or taken over by somebody else
+        return None
+    stream.flush()
+    sink = _Sink(stream.fileno(), "w", closefd=False)
+    lines = stream.line_buffering or stream.write_through
+    text = io.TextIOWrapper(
+        io.BufferedWriter(sink), encoding=stream.encoding, errors="backslashreplace", line_buffering=lines
+    )
+    setattr(sys, name, text)
+    return sink

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fcn_deploy.cli.console import TerminalProgress, print_json, print_table
+from fcn_deploy.cli.console import print_json, print_table
 from fcn_deploy.cli.options.groups import (
     benchmark_options,
     calibration_options,
@@ -23,7 +23,8 @@ from fcn_deploy.cli.options.groups import (
     variant_option,
     weights_options,
 )
-from fcn_deploy.cli.options.types import PATH
+from fcn_deploy.cli.options.types import FOLDER, PATH
+from fcn_deploy.cli.progress import TerminalProgress
 
 if TYPE_CHECKING:
     from fcn_deploy.artifacts.summary import Summary
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 @click.command("deploy", short_help="All steps, from checkpoint to engines.")
 @click.option("--weights", type=PATH, help="Checkpoint: .pth or .safetensors.")
-@click.option("--calib-data", type=PATH, metavar="DIR", help="Folder of images like those the net will see.")
+@click.option("--calib-data", type=FOLDER, metavar="DIR", help="Folder of images like those the net will see.")
 @click.option("--demo", is_flag=True, help="Deploy the net that ships with fcn-deploy, on scenes it generates.")
 @click.option("--int8", is_flag=True, help="Build an INT8 engine beside the FP32 one; --demo includes it.")
 @variant_option
@@ -43,9 +44,12 @@ if TYPE_CHECKING:
 @io_option
 @target_cpu_option
 @click.option(
-    "--data", type=PATH, metavar="DIR", help="Images to verify on.  [default: every fifth calibration image, held out]"
+    "--data",
+    type=FOLDER,
+    metavar="DIR",
+    help="Images to verify on.  [default: every fifth calibration image, held out]",
 )
-@click.option("--labels", type=PATH, metavar="DIR", help="Their ground truth: index images of the same names.")
+@click.option("--labels", type=FOLDER, metavar="DIR", help="Their ground truth: index images of the same names.")
 @labels_options
 @gate_option
 @threads_option
@@ -64,7 +68,8 @@ def command(as_json: bool, **options: Any) -> None:
     from fcn_deploy.workflows.deploying import deploy
 
     try:
-        summary = deploy(**options, progress=TerminalProgress())
+        with TerminalProgress() as progress:
+            summary = deploy(**options, progress=progress)
     except GateError as error:
         if isinstance(error.report, Summary):
             _show(error.report, as_json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fcn_deploy.cli.console import print_json, print_table
+from fcn_deploy.cli.console import print_json, print_table, say
 from fcn_deploy.cli.options.groups import json_option
 
 
@@ -25,4 +25,4 @@ def command(as_json: bool) -> None:
 
     for table in doctor_tables(checkup):
         print_table(table)
-        click.echo()
+        say("")

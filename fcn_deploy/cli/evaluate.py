@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fcn_deploy.cli.console import TerminalProgress, print_json, print_table
+from fcn_deploy.cli.console import print_json, print_table, say
 from fcn_deploy.cli.options.groups import (
     gpu_options,
     json_option,
@@ -15,18 +15,19 @@ from fcn_deploy.cli.options.groups import (
     recursive_option,
     threads_option,
 )
-from fcn_deploy.cli.options.types import PATH, IndicesType
+from fcn_deploy.cli.options.types import FOLDER, NAME, IndicesType
+from fcn_deploy.cli.progress import TerminalProgress
 
 if TYPE_CHECKING:
     from fcn_deploy.workflows.evaluating import Evaluation
 
 
 @click.command("evaluate", short_help="Accuracy against ground truth.")
-@click.argument("engine")
-@click.option("--data", type=PATH, metavar="DIR", required=True, help="Folder of images.")
+@click.argument("engine", type=NAME)
+@click.option("--data", type=FOLDER, metavar="DIR", required=True, help="Folder of images.")
 @click.option(
     "--labels",
-    type=PATH,
+    type=FOLDER,
     metavar="DIR",
     required=True,
     help="Their ground truth, of the same names: index images, or masks in the colours of the classes.",
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
 @click.option("--ignore-index", type=IndicesType(), help="Labels that do not count.  [default: that of the engine]")
 @labels_options
 @recursive_option
-@click.option("--reference", metavar="REF", help="Compare with an engine or model, or with pytorch:CHECKPOINT.")
+@click.option(
+    "--reference", type=NAME, metavar="REF", help="Compare with an engine or model, or with pytorch:CHECKPOINT."
+)
 @click.option("--max-images", type=click.IntRange(1), help="At most so many, evenly spread over the folder.")
 @click.option(
     "--batch",
@@ -56,7 +59,8 @@ def command(as_json: bool, **options: Any) -> None:
     """
     from fcn_deploy.workflows.evaluating import evaluate
 
-    found = evaluate(**options, progress=TerminalProgress())
+    with TerminalProgress() as progress:
+        found = evaluate(**options, progress=progress)
     if as_json:
         print_json(found.to_json())
     else:
@@ -71,12 +75,12 @@ def _show(found: Evaluation) -> None:
     title = f"{found.engine} on {found.images} images; IoU in points"
     other = None if against is None else against.accuracy.confusion
     print_table(accuracy_table(title, own.classes, own.confusion, other))
-    click.echo(
+    say(
         f"mIoU {own.miou:.2f}, pixel accuracy {own.pixel_accuracy:.2f}, "
         f"frequency-weighted IoU {own.frequency_weighted_iou:.2f}"
     )
     if found.truth is not None:
-        click.echo(describe_truth(found.truth))
+        say(describe_truth(found.truth))
     if against is not None:
         parity, drop = against.parity, against.drop
         agreement = (
@@ -85,4 +89,4 @@ def _show(found: Evaluation) -> None:
             else f"{parity.agreement:.3%}{interval_95(parity.agreement_low, parity.agreement_high, '.3%')}"
         )
         points = f"{drop.points:.2f}{interval_95(drop.low, drop.high, '.2f')}"
-        click.echo(f"against {against.name}: agreement {agreement}, mIoU drop {points}")
+        say(f"against {against.name}: agreement {agreement}, mIoU drop {points}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from fcn_deploy.cli.console import TerminalProgress, print_json
+from fcn_deploy.cli.console import print_json, say
 from fcn_deploy.cli.options.groups import (
     json_option,
     model_options,
@@ -16,6 +16,7 @@ from fcn_deploy.cli.options.groups import (
     weights_options,
 )
 from fcn_deploy.cli.options.types import PATH, ShapeType
+from fcn_deploy.cli.progress import TerminalProgress
 
 
 @click.command("export", short_help="Checkpoint to ONNX, checked.")
@@ -37,12 +38,13 @@ def command(as_json: bool, **options: Any) -> None:
     """
     from fcn_deploy.workflows.exporting import export
 
-    model = export(**options, progress=TerminalProgress())
+    with TerminalProgress() as progress:
+        model = export(**options, progress=progress)
     if as_json:
         print_json({"file": str(options["output"]), "sha256": model.sha256, "error": model.error})
     else:
-        click.echo(f"wrote {options['output']}; largest error against PyTorch: {model.error:.1e} of the logits' range")
+        say(f"wrote {options['output']}; largest error against PyTorch: {model.error:.1e} of the logits' range")
         if model.spec.threshold is not None:
-            click.echo(
+            say(
                 f"a binary net, with one output channel: label 1 where its value is above {model.spec.threshold:g}"
             )

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from fcn_deploy.artifacts.shapes import ImageShape
-from fcn_deploy.cli.console import print_json, print_table
+from fcn_deploy.cli.console import print_json, print_table, say
 from fcn_deploy.cli.options.groups import json_option
 from fcn_deploy.cli.options.types import PATH, ShapeType
 
@@ -39,5 +39,5 @@ def command(file: Path, shape: ImageShape | None, as_json: bool) -> None:
     print_table(facts_table(str(file), brief(facts)))
     details = detail_table(facts)
     if details is not None:
-        click.echo()
+        say("")
         print_table(details)

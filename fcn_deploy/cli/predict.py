@@ -6,14 +6,15 @@ from typing import Any
 
 import click
 
-from fcn_deploy.cli.console import TerminalProgress, print_json
+from fcn_deploy.cli.console import print_json, say
 from fcn_deploy.cli.options.groups import gpu_options, json_option, model_options, threads_option
-from fcn_deploy.cli.options.types import PATH, KindsType, SizeType
+from fcn_deploy.cli.options.types import FOLDER, NAME, KindsType, SizeType
+from fcn_deploy.cli.progress import TerminalProgress
 
 
 @click.command("predict", short_help="Label images and write pictures.")
-@click.argument("engine")
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.argument("engine", type=NAME)
+@click.argument("inputs", type=NAME, nargs=-1, required=True, metavar="INPUT...")
 @click.option(
     "--save",
     type=KindsType(),
@@ -36,7 +37,7 @@ from fcn_deploy.cli.options.types import PATH, KindsType, SizeType
 @model_options
 @threads_option
 @gpu_options
-@click.option("-o", "--output", type=PATH, required=True, metavar="DIR", help="Folder to write to.")
+@click.option("-o", "--output", type=FOLDER, required=True, metavar="DIR", help="Folder to write to.")
 @json_option
 def command(save: tuple[tuple[str, ...], ...], as_json: bool, **options: Any) -> None:
     """Label images with an ENGINE, an exported model or pytorch:CHECKPOINT.
@@ -48,8 +49,9 @@ def command(save: tuple[tuple[str, ...], ...], as_json: bool, **options: Any) ->
     from fcn_deploy.workflows.predicting import predict
 
     kinds: Any = [kind for group in save for kind in group]
-    found = predict(**options, save=kinds, progress=TerminalProgress())
+    with TerminalProgress() as progress:
+        found = predict(**options, save=kinds, progress=progress)
     if as_json:
         print_json(found.to_json())
     else:
-        click.echo(f"wrote {len(found.files)} files for {found.images} images into {options['output']}")
+        say(f"wrote {len(found.files)} files for {found.images} images into {options['output']}")

@@ -6,15 +6,16 @@ from typing import Any
 
 import click
 
-from fcn_deploy.cli.console import TerminalProgress, print_json, print_table
+from fcn_deploy.cli.console import print_json, print_table, say
 from fcn_deploy.cli.options.groups import json_option, target_cpu_option, threads_option
-from fcn_deploy.cli.options.types import PATH
+from fcn_deploy.cli.options.types import FOLDER, PATH
+from fcn_deploy.cli.progress import TerminalProgress
 
 
 @click.command("sensitivity", short_help="What each layer costs in INT8, and saves.")
 @click.argument("model", type=PATH)
 @click.option("--ranges", type=PATH, metavar="FILE", required=True, help="What calibrate wrote for this model.")
-@click.option("--data", type=PATH, metavar="DIR", required=True, help="Images that calibration has not observed.")
+@click.option("--data", type=FOLDER, metavar="DIR", required=True, help="Images that calibration has not observed.")
 @click.option(
     "--max-images",
     type=click.IntRange(1),
@@ -49,7 +50,8 @@ def command(as_json: bool, **options: Any) -> None:
     """
     from fcn_deploy.workflows.measuring_sensitivity import sensitivity
 
-    found = sensitivity(**options, progress=TerminalProgress())
+    with TerminalProgress() as progress:
+        found = sensitivity(**options, progress=progress)
     if as_json:
         print_json(found.to_json())
         return
@@ -58,4 +60,4 @@ def command(as_json: bool, **options: Any) -> None:
     print_table(sensitivity_table(found))
     for path in (options["output"], options["plot"]):
         if path is not None:
-            click.echo(f"wrote {path}")
+            say(f"wrote {path}")

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from fcn_deploy.cli.console import TerminalProgress, print_json
+from fcn_deploy.cli.console import print_json, say
 from fcn_deploy.cli.options.groups import json_option, output_option
 from fcn_deploy.cli.options.types import PATH
+from fcn_deploy.cli.progress import TerminalProgress
 
 
 @click.command("simplify", short_help="Run onnxsim, checked.")
@@ -23,9 +24,10 @@ def command(model: Path, output: Path, as_json: bool) -> None:
 
     output_file(output, (".onnx",), reads=(model,))  # before the model is read
     original = exported_model(model)
-    simplified = simplify(original, output=output, progress=TerminalProgress())
+    with TerminalProgress() as progress:
+        simplified = simplify(original, output=output, progress=progress)
     before, after = len(original.graph), len(simplified.graph)
     if as_json:
         print_json({"file": str(output), "nodes_before": before, "nodes_after": after})
     else:
-        click.echo(f"wrote {output}: {after} nodes of {before}")
+        say(f"wrote {output}: {after} nodes of {before}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fcn_deploy.cli.console import TerminalProgress, print_json
+from fcn_deploy.cli.console import print_json, say
 from fcn_deploy.cli.options.groups import (
     gate_option,
     gpu_options,
@@ -15,17 +15,18 @@ from fcn_deploy.cli.options.groups import (
     recursive_option,
     threads_option,
 )
-from fcn_deploy.cli.options.types import PATH
+from fcn_deploy.cli.options.types import FOLDER, NAME, PATH
+from fcn_deploy.cli.progress import TerminalProgress
 
 if TYPE_CHECKING:
     from fcn_deploy.workflows.verifying import Verification
 
 
 @click.command("verify", short_help="Check an engine against its gate.")
-@click.argument("engine")
-@click.option("--reference", metavar="REF", help="An exported model, an engine, or pytorch:CHECKPOINT.")
+@click.argument("engine", type=NAME)
+@click.option("--reference", type=NAME, metavar="REF", help="An exported model, an engine, or pytorch:CHECKPOINT.")
 @click.option("--weights", type=PATH, help="The same as --reference pytorch:CHECKPOINT.")
-@click.option("--data", type=PATH, metavar="DIR", required=True, help="Folder of images to compare on.")
+@click.option("--data", type=FOLDER, metavar="DIR", required=True, help="Folder of images to compare on.")
 @click.option("--max-images", type=click.IntRange(1), help="At most so many, evenly spread over the folder.")
 @recursive_option
 @gate_option
@@ -41,13 +42,14 @@ def command(as_json: bool, **options: Any) -> None:
     """
     from fcn_deploy.workflows.verifying import verify
 
-    found = verify(**options, progress=TerminalProgress())
+    with TerminalProgress() as progress:
+        found = verify(**options, progress=progress)
     if found.noise:
-        click.echo("warning: this engine was calibrated on noise, not on images", err=True)
+        say("warning: this engine was calibrated on noise, not on images", err=True)
     if as_json:
         print_json(found.to_json())
     else:
-        click.echo(_describe(found))
+        say(_describe(found))
     found.require_passed()
 
 

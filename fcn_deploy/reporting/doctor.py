@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fcn_deploy._version import __version__
+from fcn_deploy.reporting.tables import PlainTable, heading, lines
 
 if TYPE_CHECKING:
     from fcn_deploy.diagnostics.checkup import Checkup
@@ -30,14 +31,14 @@ def doctor_tables(checkup: Checkup) -> list[Table]:
 
 def _machine_table(machine: Machine) -> Table:
     cpu, nvidia = machine.cpu, machine.nvidia
-    rows = {
+    rows: dict[str, str | Text | None] = {
         "Python": machine.python,
         "system": machine.system,
         "board": machine.board,
         "CPU": f"{cpu.name}, {cpu.cores} core{'s' if cpu.cores > 1 else ''}",
         "INT8": cpu.int8,
         "NVIDIA driver": _driver(nvidia),
-        "GPU": "\n".join(
+        "GPU": lines(
             f"{gpu.index}: {gpu.name}, architecture {gpu.compute_capability}, {gpu.memory / 2**30:.1f} GiB"
             for gpu in nvidia.gpus
         ),
@@ -51,17 +52,17 @@ def _driver(nvidia: Nvidia) -> str:
 
 
 def _engine_table(libraries: Sequence[Library]) -> Table:
-    table = _lines({"for engines": 16, "version": 20, "builds here": 14, "runs here": 19})
+    table = _columns({"for engines": 16, "version": 20, "builds here": 14, "runs here": 19})
     for library in libraries:
-        runs = "\n".join(f"{device}: {' '.join(precisions)}" for device, precisions in library.runs)
-        table.add_row(*map(Text, (library.name, _version(library), " ".join(library.builds) or "-", runs or "-")))
+        runs = lines(f"{device}: {' '.join(precisions)}" for device, precisions in library.runs)
+        table.add_row(library.name, _version(library), " ".join(library.builds) or "-", runs or "-")
     return table
 
 
 def _other_table(libraries: Sequence[Library]) -> Table:
-    table = _lines({"else": 14, "version": 20, "what it is for": 40})
+    table = _columns({"else": 14, "version": 20, "what it is for": 40})
     for library in libraries:
-        table.add_row(*map(Text, (library.name, _version(library), library.role)))
+        table.add_row(library.name, _version(library), library.role)
     return table
 
 
@@ -73,18 +74,20 @@ def _advice(library: Library) -> str:
     return f"{library.problem}; fix: {library.fix}" if library.fix else str(library.problem)
 
 
-def _lines(columns: Mapping[str, int]) -> Table:
+def _columns(columns: Mapping[str, int]) -> Table:
     """Returns an empty table; the greatest widths of its columns and the gaps between them fit into a line."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = PlainTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column, width in columns.items():
         table.add_column(column, overflow="fold", max_width=width)
     return table
 
 
-def _pairs(title: str, rows: Mapping[str, str]) -> Table:
-    table = Table(title=title, box=None, show_header=False, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
+def _pairs(title: str, rows: Mapping[str, str | Text]) -> Table:
+    table = PlainTable(
+        title=heading(title), box=None, show_header=False, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False
+    )
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold", max_width=_LINE - max(map(len, rows)) - 1)
     for key, value in rows.items():
-        table.add_row(key, Text(value))  # not markup: names of extras have brackets
+        table.add_row(key, value)
     return table

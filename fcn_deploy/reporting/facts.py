@@ -10,7 +10,7 @@ from rich.text import Text
 
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.summary import Summary
-from fcn_deploy.reporting.tables import new_table, summary_table
+from fcn_deploy.reporting.tables import PlainTable, heading, lines, new_table, plain, summary_table
 from fcn_deploy.reporting.units import with_prefix
 
 # Names that are too long for a layer to fit into a line of 80 characters.
@@ -45,7 +45,7 @@ def _layer_table(facts: Mapping[str, Any]) -> Table:
     for layer in facts["layers"]:
         output, macs, total = layer["output"], layer["macs"], facts["macs"]
         table.add_row(
-            Text(layer["name"]),
+            layer["name"],
             _SHORT.get(layer["op"], layer["op"]),
             _by(layer["weights"]),
             "?" if output is None else _by(output),
@@ -65,7 +65,7 @@ def _tensor_table(tensors: Mapping[str, Mapping[str, Any]]) -> Table:
     _fold_names(table)
     for name, tensor in tensors.items():
         row = (_by(tensor["shape"]) or "scalar", f"{tensor['parameters']:,}", tensor["dtype"])
-        table.add_row(Text(name), *row)
+        table.add_row(name, *row)
     return table
 
 
@@ -75,7 +75,7 @@ def _precision_table(precisions: Mapping[str, Mapping[str, str | None]]) -> Tabl
     table = new_table("layers", "layer", "asked", *(["achieved"] if told else []))
     _fold_names(table)
     for name, each in precisions.items():
-        table.add_row(Text(name), each["asked"], *([each["achieved"] or "not told"] if told else []))
+        table.add_row(name, each["asked"], *([each["achieved"] or "not told"] if told else []))
     return table
 
 
@@ -83,7 +83,7 @@ def _range_table(tensors: Mapping[str, Mapping[str, Any]]) -> Table:
     table = new_table("ranges", "tensor", "min", "max", "bins")
     _fold_names(table)
     for name, seen in tensors.items():
-        table.add_row(Text(name), f"{seen['min']:.4g}", f"{seen['max']:.4g}", str(seen["bins"]))
+        table.add_row(name, f"{seen['min']:.4g}", f"{seen['max']:.4g}", str(seen["bins"]))
     return table
 
 
@@ -98,20 +98,20 @@ def _by(sizes: Sequence[int]) -> str:
 
 def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
     """Returns a table with a row for each fact; a mapping or a list of mappings is spread over several lines."""
-    table = Table(title=title, box=None, show_header=False, title_justify="left")
+    table = PlainTable(title=heading(title), box=None, show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for key, value in facts.items():
-        table.add_row(key, Text(_lines(value)))  # not markup: shapes have brackets
+        table.add_row(key, _cell(value))
     return table
 
 
-def _lines(value: Any) -> str:
+def _cell(value: Any) -> Text:
     if isinstance(value, Mapping):
-        return "\n".join(f"{key}: {_inline(item)}" for key, item in value.items())
+        return lines(f"{key}: {_inline(item)}" for key, item in value.items())
     if isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
-        return "\n".join(_inline(item) for item in value)
-    return _inline(value)
+        return lines(map(_inline, value))
+    return plain(_inline(value))
 
 
 def _inline(value: Any) -> str:

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.runtime import colorize, overlay
+from fcn_deploy.text import printable
 
 Picture = NDArray[Any]
 _MARGIN, _LINE, _SWATCH = 8, 18, 12
@@ -66,7 +67,7 @@ def _legend(labels: Picture, spec: ModelSpec) -> Picture:
     """Draws a swatch, the name and the share of each class that occurs, the largest share first."""
     counts = np.bincount(labels.ravel(), minlength=spec.num_classes)
     order = [int(index) for index in np.argsort(-counts, kind="stable") if counts[index]]
-    lines = [f"{spec.classes[index]} {counts[index] / labels.size:.1%}" for index in order]
+    lines = [f"{printable(spec.classes[index])} {counts[index] / labels.size:.1%}" for index in order]
     font = ImageFont.load_default(size=12)
     width = int(max(font.getlength(line) for line in lines)) + 3 * _MARGIN + _SWATCH
     canvas = Image.new("RGB", (width, 2 * _MARGIN + _LINE * len(lines)), "white")

@@ -7,6 +7,7 @@ import io
 from fcn_deploy.errors import DependencyError
 from fcn_deploy.installation import install_command
 from fcn_deploy.mixed_precision.damage import Sensitivity
+from fcn_deploy.text import printable
 
 FORMATS = (".svg", ".png", ".pdf")
 
@@ -29,7 +30,7 @@ def sensitivity_plot(sensitivity: Sensitivity, suffix: str) -> bytes:
     except ImportError as error:
         raise DependencyError("plots need matplotlib", got=str(error), fix=install_command("host")) from error
     layers = sensitivity.layers[::-1]  # so that the first layer is at the top
-    names = [layer.name if layer.int8 else f"{layer.name} (float)" for layer in layers]
+    names = [printable(layer.name if layer.int8 else f"{layer.name} (float)") for layer in layers]
     timed = all(layer.float_ms is not None and layer.int8_ms is not None for layer in layers)
     figure = Figure(figsize=(9, 1.2 + 0.28 * len(layers)), layout="constrained")
     cost, saving = figure.subplots(1, 2, sharey=True)
@@ -37,7 +38,7 @@ def sensitivity_plot(sensitivity: Sensitivity, suffix: str) -> bytes:
     last = [100 * (layer.others.agreement - sensitivity.mix.agreement) if layer.int8 else 0.0 for layer in layers]
     cost.barh([row + 0.2 for row in rows], [100 * (1 - layer.alone.agreement) for layer in layers], 0.4, label="alone")
     cost.barh([row - 0.2 for row in rows], last, 0.4, label="regained if all but it")
-    cost.set_yticks(rows, names)
+    cost.set_yticks(rows, names, parse_math=False)  # or a dollar sign in a name would begin a formula
     cost.set_xlabel("pixels relabelled, %")
     cost.legend()
     saving.barh(rows, [layer.saving if timed else layer.macs / 1e9 for layer in layers], color="tab:green")

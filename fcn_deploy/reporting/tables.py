@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -15,35 +15,55 @@ from fcn_deploy.artifacts.summary import EngineSummary, Summary
 from fcn_deploy.evaluation.accuracy import Matrix, class_iou, mean_iou
 from fcn_deploy.evaluation.latency import Timing, ratio
 from fcn_deploy.reporting.units import listed
+from fcn_deploy.text import printable
 
 if TYPE_CHECKING:
     from fcn_deploy.mixed_precision.damage import Sensitivity
 
 
-class _PlainTable(Table):
-    """A table whose cells are text, not markup: names of classes and files may hold brackets."""
+class PlainTable(Table):
+    """A table whose cells are neither markup nor what a terminal obeys: names of classes and files may hold both.
+
+    A cell of several lines is a Text, made by `lines`.
+    """
 
     def add_row(self, *cells: Any, **options: Any) -> None:
-        super().add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells), **options)
+        """Adds a row; a cell that is a string is one line."""
+        super().add_row(*(plain(cell) if isinstance(cell, str) else cell for cell in cells), **options)
+
+
+def plain(text: object) -> Text:
+    """Returns text as one line for a table."""
+    return Text(printable(text))
+
+
+def heading(text: object) -> Text:
+    """Returns text as the title of a table."""
+    return Text(printable(text), style="table.title")
+
+
+def lines(texts: Iterable[object]) -> Text:
+    """Returns texts as one line each, for a cell or a caption."""
+    return Text("\n".join(map(printable, texts)))
 
 
 def new_table(title: str, *columns: str) -> Table:
     """Returns an empty table; the columns after the first are aligned to the right. Nothing in it is markup."""
-    table = _PlainTable(
-        title=Text(title, style="table.title"),
+    table = PlainTable(
+        title=heading(title),
         box=box.SIMPLE_HEAD,
         title_justify="left",
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
     for index, column in enumerate(columns):
-        table.add_column(Text(column), justify="right" if index else "left", no_wrap=True)
+        table.add_column(plain(column), justify="right" if index else "left", no_wrap=True)
     return table
 
 
-def format_ratio(value: Ratio) -> str:
-    """Returns a ratio as text, its quartiles on a second line."""
-    return f"{value.median:.2f}x\n{value.low:.2f}-{value.high:.2f}"
+def format_ratio(value: Ratio) -> Text:
+    """Returns a ratio as a cell, its quartiles on a second line."""
+    return lines((f"{value.median:.2f}x", f"{value.low:.2f}-{value.high:.2f}"))
 
 
 def benchmark_table(timings: Sequence[Timing], names: Sequence[str], batch: int, percentiles: Sequence[float]) -> Table:
@@ -75,22 +95,22 @@ def summary_table(summary: Summary) -> Table:
     title = f"{summary.variant}, gates on {summary.calibration['judged']} images; image to labels at {size}"
     table = new_table(title, "", "PyTorch", *(engine.file for engine in summary.engines))
 
-    def row(name: str, pytorch: str, cell: Callable[[EngineSummary], str]) -> None:
+    def row(name: str | Text, pytorch: str, cell: Callable[[EngineSummary], str | Text]) -> None:
         table.add_row(name, pytorch, *map(cell, summary.engines))
 
     row("MB", "-", lambda engine: f"{engine.bytes / 1e6:.1f}")
     row("agreement", "reference", _agreement)
     if summary.pytorch_miou is not None:
         row("mIoU", f"{summary.pytorch_miou:.2f}", _miou)
-        row("mIoU drop\n95% interval", "-", _drop)
+        row(lines(("mIoU drop", "95% interval")), "-", _drop)
     row("ms, median", f"{summary.pytorch_ms:.1f}", lambda engine: f"{engine.median_ms:.1f}")
-    row("time / PyTorch\nquartiles", "1", lambda engine: format_ratio(engine.vs_pytorch))
-    row("time / FP32\nquartiles", "-", lambda engine: format_ratio(engine.vs_fp32))
+    row(lines(("time / PyTorch", "quartiles")), "1", lambda engine: format_ratio(engine.vs_pytorch))
+    row(lines(("time / FP32", "quartiles")), "-", lambda engine: format_ratio(engine.vs_fp32))
     row("gate", "-", lambda engine: "passed" if engine.gate.passed else "FAILED")
     notes = [] if summary.truth is None else [describe_truth(summary.truth)]
     notes += [f"warning: {warning}" for warning in summary.warnings]
     if notes:
-        table.caption, table.caption_justify = Text("\n".join(notes)), "left"
+        table.caption, table.caption_justify = lines(notes), "left"
     return table
 
 
@@ -116,13 +136,13 @@ def _miou(engine: EngineSummary) -> str:
     return "-" if engine.miou is None else f"{engine.miou:.2f}"
 
 
-def _drop(engine: EngineSummary) -> str:
+def _drop(engine: EngineSummary) -> str | Text:
     drop = engine.miou_drop
     if drop is None:
         return "-"
     points = "not measured" if math.isnan(drop.points) else f"{drop.points:+.2f}"
     interval = "one image: none" if math.isnan(drop.low) else f"{drop.low:+.2f} to {drop.high:+.2f}"
-    return f"{points}\n{interval}"
+    return lines((points, interval))
 
 
 def accuracy_table(title: str, classes: Sequence[str], matrix: Matrix, reference: Matrix | None = None) -> Table:

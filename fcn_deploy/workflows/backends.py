@@ -73,10 +73,11 @@ class Job:
 
     def build(self, model: ExportedModel, ranges: Ranges | None, progress: Progress) -> Engine:
         """Builds the engine; see the builder of its backend for what is raised."""
-        if self.is_onnxruntime:
-            return build_onnxruntime(model, self.config, ranges)
-        if self.backend == SIMULATION:
-            return build_simulation(model, self.config, self.tensorrt.base, ranges, progress)
+        if self.is_onnxruntime or self.backend == SIMULATION:
+            with progress.working(f"building {self.config.precision}, {self.backend}"):
+                if self.is_onnxruntime:
+                    return build_onnxruntime(model, self.config, ranges)
+                return build_simulation(model, self.config, self.tensorrt.base, ranges, progress)
         flavor = find_flavor(self.backend)
         return build_tensorrt(flavor, model, self.config, self.tensorrt, ranges, progress, self.log)
 

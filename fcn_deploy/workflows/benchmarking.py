@@ -115,7 +115,7 @@ def benchmark(
     runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
     images = np.random.default_rng(0).integers(0, 256, (*astuple(wanted), 3), dtype=np.uint8)
     names = _short_names(contestants)
-    with opened(contestants, runtime, code) as segmenters:
+    with opened(contestants, runtime, code, progress) as segmenters:
         by_name = dict(zip(names, segmenters, strict=True))
         _refuse_simulations(by_name)
         runs = {name: functools.partial(segmenter, images) for name, segmenter in by_name.items()}

@@ -236,7 +236,7 @@ def deploy(
         engines = _build(net, ranges, decided_on, config, threads, progress)
         contestants: list[Runnable] = [*engines.values(), f"{PYTORCH}{checkpoint}"]
         code = NetCode(model, weights_key=weights_key, weights_prefix=weights_prefix, weights_ignore=weights_ignore)
-        with opened(contestants, runtime, code) as (*candidates, reference):
+        with opened(contestants, runtime, code, progress) as (*candidates, reference):
             spec = net.spec
             reader = None if options is None else options.reader(spec)
             truth = samples(judged, options, "verifying", reader, progress=progress)
@@ -356,23 +356,18 @@ def _build(
     threads: int | None,
     progress: Progress,
 ) -> dict[RequestedPrecision, Engine]:
-    engines: dict[RequestedPrecision, Engine] = {}
-    with progress.working("building fp32"):
-        engines["fp32"] = build_engine(model, io=config.io, target_cpu=config.target_cpu, backend="onnxruntime")
+    built = functools.partial(
+        build_engine, model, io=config.io, target_cpu=config.target_cpu, backend="onnxruntime", progress=progress
+    )
+    engines: dict[RequestedPrecision, Engine] = {"fp32": built()}
     if ranges is not None:
-        with progress.working("building int8"):
-            engines["int8"] = build_engine(
-                model,
-                precision="int8",
-                ranges=ranges,
-                calib_method=config.calib_method,
-                data=decided_on,
-                io=config.io,
-                target_cpu=config.target_cpu,
-                backend="onnxruntime",
-                threads=threads if decided_on is not None else None,
-                progress=progress,
-            )
+        engines["int8"] = built(
+            precision="int8",
+            ranges=ranges,
+            calib_method=config.calib_method,
+            data=decided_on,
+            threads=threads if decided_on is not None else None,
+        )
     return engines
 
 

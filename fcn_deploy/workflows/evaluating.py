@@ -204,7 +204,7 @@ def evaluate(
     options.files(images)
     code = NetCode(model, padding(model, size_divisor, pad_mode))
     runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
-    with opened((engine,) if reference is None else (engine, reference), runtime, code) as segmenters:
+    with opened((engine,) if reference is None else (engine, reference), runtime, code, progress) as segmenters:
         candidate, spec = segmenters[0], segmenters[0].spec
         reader = options.reader(spec)
         ignored = reader.ignore_index

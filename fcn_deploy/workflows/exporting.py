@@ -130,7 +130,8 @@ def export(
     )
     config = ExportConfig(opset, fixed, threshold)
     part = WeightsOptions.of(weights_key, weights_prefix, weights_ignore)
-    net = load_net(checkpoint, options, variant=variant, shape=fixed, part=part)
+    with progress.working(f"reading {checkpoint.name}"):
+        net = load_net(checkpoint, options, variant=variant, shape=fixed, part=part)
     if on_loaded is not None:
         on_loaded(net.spec)
     exported = _export_compared(net, config, simplify, progress)
@@ -156,7 +157,7 @@ def _export_compared(net: Net, config: ExportConfig, simplified: bool, progress:
     with TorchBackend(net.module, net.spec.channels) as reference, OnnxRuntimeBackend(content) as candidate:
         if guards:  # first the traced size, or a guard would be blamed for what is wrong at every size
             compare_models(reference, candidate, (TRACED,), "PyTorch", Silent())
-        for guard in guards:
+        for guard in progress.track(guards, len(guards), "trying what torch assumed of sizes") if guards else ():
             require_harmless(guard, reference, candidate)
         shapes = (config.shape,) if config.shape else SHAPES
         error = compare_models(reference, candidate, shapes, "PyTorch", progress)

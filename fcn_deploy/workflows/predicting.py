@@ -104,7 +104,7 @@ def predict(
         threads=threads, provider=provider, device=device, allow_host_code=allow_host_code, tile=size
     )
     written = []
-    with opened((engine,), runtime, code) as (segmenter,), output_folder(folder):
+    with opened((engine,), runtime, code, progress) as (segmenter,), output_folder(folder):
         shown = (progress or Silent()).track(paths, len(paths), "predicting")
         for done, path in enumerate(shown):
             try:

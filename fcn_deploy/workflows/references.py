@@ -17,6 +17,7 @@ from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.errors import UsageError
 from fcn_deploy.files import StrPath, sha256_bytes, sha256_file
+from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.backend import Backend
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
@@ -54,7 +55,10 @@ class NetCode:
 
 @contextmanager
 def opened(
-    runnables: Sequence[Runnable], options: RuntimeOptions | None = None, code: NetCode | None = None
+    runnables: Sequence[Runnable],
+    options: RuntimeOptions | None = None,
+    code: NetCode | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[list[Segmenter]]:
     """Opens engines, exported models and checkpoints, and closes them afterwards.
 
@@ -65,6 +69,7 @@ def opened(
         runnables: Paths, `pytorch:` and the path of a checkpoint, engines or exported models.
         options: How and where they run; each takes those options that are for its kind.
         code: What makes the net of the checkpoints among them.
+        progress: Told of checkpoints, which take long to open.
 
     Yields:
         One segmenter each, in their order.
@@ -83,7 +88,9 @@ def opened(
         for runnable in sorted(runnables, key=is_checkpoint):
             if key_of(runnable) not in segmenters:
                 first = next(iter(segmenters.values()), None)
-                segmenter = _open(runnable, options.for_kind(_kind(runnable)), code, first)
+                told = progress if progress is not None and is_checkpoint(runnable) else Silent()
+                with told.working(f"opening {name_of(runnable)}"):
+                    segmenter = _open(runnable, options.for_kind(_kind(runnable)), code, first)
                 segmenters[key_of(runnable)] = stack.enter_context(segmenter)
         yield [segmenters[key_of(runnable)] for runnable in runnables]
 

@@ -163,7 +163,7 @@ def verify(
     options = gate_options(gate)
     code = NetCode(model, padding(model, size_divisor, pad_mode))
     runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
-    with opened((engine, against), runtime, code) as (candidate, compared):
+    with opened((engine, against), runtime, code, progress) as (candidate, compared):
         precision = candidate.sidecar.precision.requested if candidate.sidecar else "fp32"
         not_measured = {"miou_drop": "ask for agreement; evaluate measures the drop, with `labels` and `reference`"}
         if "image" in (candidate.io, compared.io):

@@ -1,8 +1,12 @@
 """The boundary: help, exit codes, what a traceback needs, and how fast it answers."""
 
+import errno
 import json
+import os
+import re
 import subprocess
 import sys
+import textwrap
 import time
 
 import click
@@ -112,3 +116,92 @@ def test_json_goes_to_stdout_and_everything_else_to_stderr(exported, ranges_file
     result = _run("inspect", str(ranges_file("fcn8s")), "--json")
     assert json.loads(result.stdout)["kind"] == "ranges"
     assert result.stderr == ""
+
+
+def _completions(*words, shell="bash", **more):
+    environment = {
+        "PATH": os.environ["PATH"],
+        "_FCN_DEPLOY_COMPLETE": f"{shell}_complete",
+        "COMP_WORDS": " ".join(["fcn-deploy", *words]),
+        "COMP_CWORD": str(len(words)),
+        **more,
+    }
+    result = subprocess.run(
+        [sys.executable, "-m", "fcn_deploy"], capture_output=True, text=True, check=True, env=environment
+    )
+    assert result.stderr == ""
+    return result.stdout.split()
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_shells_are_given_their_scripts(shell, monkeypatch, capsys):
+    monkeypatch.setenv("_FCN_DEPLOY_COMPLETE", f"{shell}_source")
+    assert run([]) == 0
+    said = capsys.readouterr()
+    assert f"_FCN_DEPLOY_COMPLETE={shell}_complete" in said.out
+    assert said.err == ""
+
+
+def test_bash_completes_with_the_script_it_is_given(tmp_path):
+    program = tmp_path / "fcn-deploy"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m fcn_deploy "$@"\n')
+    program.chmod(0o755)
+    script = textwrap.dedent("""
+        source <(_FCN_DEPLOY_COMPLETE=bash_source fcn-deploy)
+        COMP_WORDS=(fcn-deploy veri) COMP_CWORD=1
+        $(complete -p fcn-deploy | sed 's/.*-F \\([^ ]*\\).*/\\1/') fcn-deploy
+        echo "${COMPREPLY[@]}"
+    """)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert (result.stdout, result.stderr) == ("verify\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("exp",), ["plain,export"]),
+        (("build-engine", "x", "--back"), ["plain,--backend"]),
+        (("build-engine", "x", "--backend", "tensorrt-"), ["plain,tensorrt-rtx"]),
+        (("predict", "x", "y", "--save", "labels,o"), ["plain,labels,overlay"]),
+        (("evaluate", "x", "--label-map", "ade"), ["plain,ade20k"]),
+        (("evaluate", "x", "--label-map", "map"), ["file,map"]),
+        (("verify", "x", "--data", "d"), ["dir,d"]),
+        (("inspect", "f"), ["file,f"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_commands_options_choices_and_paths_are_completed(words, found):
+    assert _completions(*words) == found
+
+
+def test_every_path_on_the_command_line_is_completed():
+    """No option or argument that names a file is a plain text, for which a shell offers nothing."""
+    paths = re.compile(r"\b(dir|file|ref|engine|input|map|output|weights|model|ranges|log|plot)\b", re.I)
+    context = click.Context(cli)
+    for name in module._COMMANDS:
+        for parameter in cli.get_command(context, name).params:
+            metavar = str(parameter.metavar or parameter.name)
+            if paths.search(metavar) and type(parameter.type) is type(click.STRING):
+                pytest.fail(f"{name} {parameter.name}")
+
+
+def test_an_unknown_shell_is_a_usage_error(monkeypatch, capsys):
+    monkeypatch.setenv("_FCN_DEPLOY_COMPLETE", "tcsh_source")
+    assert run([]) == 2
+    assert "expected bash_source" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [("inspect", ""), ("export", "--weights", "", "-o", "x.onnx")])
+def test_an_empty_path_is_a_usage_error(arguments, capsys):
+    assert run(list(arguments)) == 2
+    assert "got an empty text" in capsys.readouterr().err
+
+
+def test_a_broken_pipe_of_our_own_is_not_taken_for_that_of_the_output(monkeypatch, capsys):
+    def fail(**kwargs):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(cli.get_command(None, "inspect"), "callback", fail)
+    assert run(["inspect", "x"]) == 1
+    assert capsys.readouterr().err == "unexpected error: [Errno 32] Broken pipe\n"

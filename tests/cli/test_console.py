@@ -1,106 +1,57 @@
-"""What progress looks like on a terminal, and that a log or a pipe gets plain lines."""
+"""What happens to output whose reader goes away, or that does not fit on a disk."""
 
-import io
-import logging
+import subprocess
 import sys
-import threading
+import textwrap
 
-import click
 import pytest
 
-from fcn_deploy.cli.app import cli, run
-from fcn_deploy.cli.console import TerminalProgress
+COMMANDS = (("doctor",), ("doctor", "--json"), ("--help",), ("export", "--help"), ("--version",))
 
 
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
+def _shell(line, **options):
+    line = line.replace("fcn-deploy", f"{sys.executable} -m fcn_deploy")
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, **options)
 
 
-@pytest.fixture
-def take_stderr(monkeypatch):
-    """Puts a terminal in the place of stderr; called by a test, for pytest sets stderr anew when fixtures are made."""
-    monkeypatch.setenv("TERM", "xterm")
-    for name in ("TTY_COMPATIBLE", "TTY_INTERACTIVE"):
-        monkeypatch.delenv(name, raising=False)
-
-    def take():
-        terminal = Terminal()
-        monkeypatch.setattr(sys, "stderr", terminal)
-        return terminal
-
-    return take
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_a_closed_pipe_is_no_error_and_says_nothing(arguments):
+    # `true` ends at once, and the pipe is closed before anything is written.
+    result = _shell(f"fcn-deploy {' '.join(arguments)} | true; echo ${{PIPESTATUS[0]}}")
+    assert (result.stdout, result.stderr) == ("0\n", "")
 
 
-@pytest.fixture
-def started():
-    """Says how many threads run that did not when the test began, once those that were told to end have."""
-    before = set(threading.enumerate())
-
-    def started(timeout=0):
-        others = set(threading.enumerate()) - before
-        for thread in others:
-            thread.join(timeout)
-        return sum(thread.is_alive() for thread in others)
-
-    return started
+def test_the_exit_code_is_that_of_the_work_though_nobody_reads_on():
+    result = _shell("fcn-deploy inspect nowhere.onnx 2>&1 | true; echo ${PIPESTATUS[0]}")
+    assert (result.stdout, result.stderr) == ("6\n", "")
 
 
-def test_work_of_unknown_length_is_a_line_with_a_spinner_below(take_stderr, started):
-    terminal = take_stderr()
-    with TerminalProgress().working("exporting"):
-        assert terminal.getvalue().startswith("exporting\n")
-        assert started() == 1
-    assert "0:00:00" in terminal.getvalue()
-    assert started(timeout=5) == 0
-    assert sys.stderr is terminal
+def test_more_than_a_pipe_holds_is_dropped_when_its_reader_has_gone():
+    script = textwrap.dedent("""
+        from fcn_deploy.cli import app
+        app.run = lambda arguments: print("x" * 300_000) or 3
+        app.main()
+    """)
+    result = _shell(f"{sys.executable} -c '{script}' | head -c 1; echo ${{PIPESTATUS[0]}}")
+    assert (result.stdout, result.stderr) == ("x3\n", "")
 
 
-def test_the_spinner_goes_with_what_failed(take_stderr, started):
-    terminal = take_stderr()
-    with pytest.raises(KeyboardInterrupt), TerminalProgress().working("exporting"):
-        raise KeyboardInterrupt
-    assert started(timeout=5) == 0
-    assert sys.stderr is terminal
+@pytest.mark.skipif(sys.platform != "linux", reason="no /dev/full")
+def test_a_full_disk_is_an_error():
+    result = _shell("fcn-deploy --version > /dev/full")
+    assert result.returncode == 6
+    assert result.stderr == "error: cannot write to stdout; got No space left on device\n"
 
 
-def test_what_is_measured_has_a_bar_that_no_thread_draws(take_stderr, started):
-    terminal = take_stderr()
-    with TerminalProgress().measuring("measuring") as show:
-        assert started() == 0
-        show(0.25)
-        assert " 25%" in terminal.getvalue()
-        drawn = terminal.getvalue()
-        for _ in range(5):
-            show(0.5)
-        assert terminal.getvalue() == drawn, "more than ten times a second"
-    assert terminal.getvalue().startswith("measuring\n")
+@pytest.mark.parametrize(("closed", "code"), [(">&-", 0), ("2>&-", 0)])
+def test_output_may_be_closed_from_the_start(closed, code):
+    result = _shell(f"fcn-deploy doctor {closed}")
+    assert result.returncode == code
+    assert result.stderr == ""
 
 
-def test_off_a_terminal_there_are_lines_alone(capsys, started):
-    progress = TerminalProgress()
-    with progress.working("exporting"):
-        assert started() == 0
-    with progress.measuring("measuring") as show:
-        show(0.5)
-    assert list(progress.track("ab", 2, "tracking")) == ["a", "b"]
-    assert capsys.readouterr() == ("", "exporting\nmeasuring\ntracking\n")
-
-
-def test_a_warning_in_mid_work_stands_on_a_line_of_its_own(take_stderr, monkeypatch, capsys):
-    def warn(**kwargs):
-        with TerminalProgress().working("exporting"):
-            logging.getLogger("fcn_deploy.test").warning("beware")
-            click.echo("a result")
-
-    monkeypatch.setattr(cli.get_command(None, "inspect"), "callback", warn)
-    terminal = take_stderr()
-    assert run(["inspect", "x"]) == 0
-    assert capsys.readouterr().out == "a result\n"
-    (line,) = [line for line in terminal.getvalue().splitlines() if "beware" in line]
-    assert line.rpartition("\x1b[2K")[2] == "warning: beware", "the spinner's line is cleared before"
-
-
-def test_a_line_of_progress_names_flags(capsys):
-    TerminalProgress().stage('no images are held out: `calib_method="auto"`')
-    assert capsys.readouterr().err == "no images are held out: --calib-method auto\n"
+def test_what_stdout_cannot_encode_is_escaped(monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    script = "from fcn_deploy.cli import app; app.run = lambda arguments: print(chr(252)) or 0; app.main()"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout == "\\xfc\n"

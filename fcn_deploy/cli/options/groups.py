@@ -7,7 +7,17 @@ from typing import Any, TypeVar
 
 import click
 
-from fcn_deploy.cli.options.types import PATH, GateType, IndicesType, NumbersType, ShapeType, SizeType, TripleType
+from fcn_deploy.cli.options.types import (
+    FOLDER,
+    PATH,
+    GateType,
+    IndicesType,
+    NameType,
+    NumbersType,
+    ShapeType,
+    SizeType,
+    TripleType,
+)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -150,6 +160,7 @@ calibration_options = stack(
 _labels_options = (
     click.option(
         "--label-map",
+        type=NameType("cityscapes-trainid", "ade20k"),
         metavar="MAP",
         help="What values of the ground truth mean, if they are not the net's labels: 255=1,7=ignore (numbers or names "
         "of classes), cityscapes-trainid, ade20k, or a file with such a pair a line.",
@@ -174,11 +185,11 @@ search_options = stack(
     ),
     click.option(
         "--data",
-        type=PATH,
+        type=FOLDER,
         metavar="DIR",
         help="Images for a budget and for --calib-method auto.  [default: every fifth of --calib-data, held out]",
     ),
-    click.option("--labels", type=PATH, metavar="DIR", help="Their ground truth, for a budget of mIoU."),
+    click.option("--labels", type=FOLDER, metavar="DIR", help="Their ground truth, for a budget of mIoU."),
     click.option("--ignore-index", type=IndicesType(), help="Labels that do not count.  [default: the net's]"),
     *_labels_options,
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from fcn_deploy.artifacts.normalization import Triple
 from fcn_deploy.artifacts.shapes import ImageShape
@@ -15,8 +16,58 @@ if TYPE_CHECKING:
     from fcn_deploy.evaluation.gates import GateOption
 
 
-# The library checks whether a path exists: its error names the file and the reason, and has the right exit code.
-PATH = click.Path(path_type=Path)
+class PathType(click.Path[Path]):
+    """A path. The library checks whether it exists: its error names the reason, and has the right exit code.
+
+    Args:
+        folder: Whether shells offer folders only.
+    """
+
+    def __init__(self, *, folder: bool = False) -> None:
+        super().__init__(path_type=Path, readable=False)
+        self._offered = "dir" if folder else "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Makes a path, which is not empty."""
+        _require_text(self, value, param, ctx)
+        return super().convert(value, param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Lets the shell offer files, or folders."""
+        return [CompletionItem(incomplete, type=self._offered)]
+
+
+class NameType(click.ParamType[str]):
+    """A path, or something else that has a name: `pytorch:CHECKPOINT`, a pattern, a preset.
+
+    Args:
+        offered: What shells offer beside files.
+    """
+
+    name = "text"
+
+    def __init__(self, *offered: str) -> None:
+        self._offered = offered
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Returns the text, which is not empty."""
+        _require_text(self, value, param, ctx)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Offers the names that begin so, or else lets the shell offer files."""
+        names = [CompletionItem(name) for name in self._offered if incomplete and name.startswith(incomplete)]
+        return names or [CompletionItem(incomplete, type="file")]
+
+
+def _require_text(
+    kind: click.ParamType[Any], value: object, param: click.Parameter | None, ctx: click.Context | None
+) -> None:
+    if value == "":  # for Python that is the current folder
+        kind.fail("got an empty text; expected a path", param, ctx)
+
+
+PATH, FOLDER, NAME = PathType(), PathType(folder=True), NameType()
 
 
 class ShapeType(click.ParamType[ImageShape]):
@@ -119,6 +170,11 @@ class KindsType(click.ParamType[tuple[str, ...]]):
     """`KIND,...`."""
 
     name = "KIND,..."
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Offers the kinds for the last of the list."""
+        before, comma, last = incomplete.rpartition(",")
+        return [CompletionItem(before + comma + kind) for kind in _KIND.choices if kind.startswith(last)]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         """Parses kinds of pictures."""
