@@ -142,7 +142,9 @@ def run(arguments: Sequence[str]) -> int:
     try:
         if _COMPLETE in os.environ:
             return _complete(os.environ[_COMPLETE])
-        cli.main(list(arguments), prog_name=_NAME, standalone_mode=False, obj=settings)
+        # Not click's `main`: it takes every broken pipe for that of the output, and ends the process.
+        with cli.make_context(_NAME, list(arguments), obj=settings) as context:
+            cli.invoke(context)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
@@ -152,6 +154,8 @@ def run(arguments: Sequence[str]) -> int:
             say(line, err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
+        if sys.stderr is not None and sys.stderr.isatty():
+            say("", err=True)  # the terminal has written ^C
         say("interrupted; nothing is left half written", err=True)
         return 130
     except FcnDeployError as error:
@@ -165,9 +169,7 @@ def run(arguments: Sequence[str]) -> int:
         _report(f"error: {package} is not installed; fix: {install_command('host')}", settings)
         return DependencyError.exit_code
     except SystemExit as stop:  # the user's own code called exit: it does not choose our exit code
-        cause = stop.__context__  # click makes an exit of a broken pipe, which may be that of a process of ours
-        called = f"something called exit({stop.code!r})" if not isinstance(cause, OSError) else str(cause)
-        _report(f"unexpected error: {called}", settings)
+        _report(f"unexpected error: something called exit({stop.code!r})", settings)
         return 1
     except Exception as error:
         _report(f"unexpected error: {type(error).__name__}: {error}; --debug shows where", settings)
