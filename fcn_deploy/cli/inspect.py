@@ -26,7 +26,7 @@ def command(file: Path, shape: ImageShape | None, as_json: bool) -> None:
 
     Lists each layer of a model or an ONNX engine: weights, output, parameters, multiplications (MACs) and precision.
     For a TensorRT engine it lists the precision asked for and achieved, by layer; for a checkpoint or ranges each
-    tensor. --json prints all of it.
+    tensor; for a summary it prints the table that deploy printed. --json prints all of it.
     """
     from fcn_deploy.workflows.inspecting import inspect
 
@@ -36,8 +36,11 @@ def command(file: Path, shape: ImageShape | None, as_json: bool) -> None:
         return
     from fcn_deploy.reporting.facts import brief, detail_table, facts_table
 
-    print_table(facts_table(str(file), brief(facts)))
     details = detail_table(facts)
+    if facts["kind"] == "summary":  # as `deploy` printed it
+        print_table(details)
+        return
+    print_table(facts_table(str(file), brief(facts)))
     if details is not None:
         say("")
         print_table(details)

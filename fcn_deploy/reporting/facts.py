@@ -125,8 +125,6 @@ def _inline(value: Any) -> str:
 def brief(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the facts that a person wants to see first; all of them are in the JSON that `inspect` prints."""
     short = {key: value for key, value in facts.items() if value not in (None, [], {})}
-    if facts["kind"] == "summary":
-        short.pop("engines", None)  # the table has them
     if "tensors" in short:
         short["tensors"] = len(short["tensors"])
     if "layers" in short:
