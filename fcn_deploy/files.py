@@ -6,13 +6,14 @@ import hashlib
 import json
 import math
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fcn_deploy.errors import InputError
+from fcn_deploy.errors import InputError, UsageError
 
 StrPath = str | os.PathLike[str]
 
@@ -37,13 +38,128 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def as_path(path: StrPath, what: str = "path") -> Path:
+    """Returns a path that a caller named.
+
+    Args:
+        path: The path.
+        what: What the error calls it.
+
+    Raises:
+        InputError: It holds a NUL character, which no path can.
+        UsageError: It is empty, which Python would take for the current folder, or is not a path.
+    """
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str):
+        raise UsageError(f"bad {what}", got=repr(path), expected="text or a path")
+    if not text:
+        raise UsageError(f"an empty {what}", expected="the name of a file or folder")
+    if "\0" in text:
+        raise InputError(f"bad {what}", got=repr(text), expected="a path without NUL characters")
+    return Path(path)
+
+
+def real_path(path: Path) -> Path:
+    """Returns a path without symbolic links and `..`; what cannot be followed, such as a loop, stays as it is."""
+    return Path(os.path.realpath(path))
+
+
+def is_file(path: Path) -> bool:
+    """Returns whether a path is a file, or leads to one; a pipe or a device is none.
+
+    Raises:
+        InputError: That cannot be found out: the name is too long, a link leads to itself, a folder of it is a file,
+            or may not be searched.
+    """
+    status = _status(path)
+    return status is not None and stat.S_ISREG(status.st_mode)
+
+
+def is_folder(path: Path) -> bool:
+    """Returns whether a path is a folder, or leads to one.
+
+    Raises:
+        InputError: As for `is_file`.
+    """
+    status = _status(path)
+    return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def exists(path: Path) -> bool:
+    """Returns whether there is something at a path; a link that leads nowhere is nothing.
+
+    Raises:
+        InputError: As for `is_file`.
+    """
+    return _status(path) is not None
+
+
+def _status(path: Path) -> os.stat_result | None:
+    with reading(path):
+        return _stat(path)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def check_file(path: Path, *, pipe: bool = True) -> None:
+    """Checks that there is something at a path that can be read as a file.
+
+    Args:
+        path: The path.
+        pipe: Whether a pipe or a device will do.
+
+    Raises:
+        InputError: It is missing, is a folder, cannot be reached, or may not be read.
+    """
+    status = _status(path)
+    if status is None:
+        raise InputError(f"cannot read {path}", got=missing(path))
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(f"cannot read {path}", got="a folder")
+    if not pipe and not stat.S_ISREG(status.st_mode):
+        raise InputError(f"cannot read {path}", got="a device or pipe", expected="a file")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"cannot read {path}", got="no permission")
+
+
+def is_broken_link(path: Path) -> bool:
+    """Returns whether a path is a symbolic link to nothing that can be reached, such as itself."""
+    try:
+        return path.is_symlink() and not os.access(path, os.F_OK)
+    except OSError:  # the path of the link itself cannot be followed
+        return False
+
+
+def missing(path: Path) -> str:
+    """Says why there is nothing at a path."""
+    return f"a broken symbolic link, to {path.readlink()}" if is_broken_link(path) else "no such file"
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turns an OSError of the body, which reads `path`, into an InputError."""
     try:
         yield
     except OSError as error:
-        raise InputError(f"cannot read {path}", got=error.strerror or str(error)) from error
+        raise InputError(f"cannot read {path}", got=_reason(error)) from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns an OSError of the body, which writes `path`, into an InputError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write {path}", got=_reason(error)) from error
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -74,13 +190,15 @@ def check_writable(path: Path) -> None:
     Raises:
         InputError: It is a folder, a device or a pipe, or its folder is missing or not writable.
     """
-    if path.exists() and not path.is_file():
-        kind = "a folder" if path.is_dir() else "a device or pipe"
-        raise InputError(f"cannot write {path}", got=kind, expected="a file name")
     folder = path.parent
-    if not folder.is_dir():
+    with writing(path):
+        status, around = _stat(path), _stat(folder)
+    if status is not None and not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or pipe"
+        raise InputError(f"cannot write {path}", got=kind, expected="a file name")
+    if around is None:
         raise InputError(f"cannot write {path}", got=f"no folder {folder}", fix=f"create it: mkdir -p {folder}")
-    if not os.access(folder, os.W_OK):
+    if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"cannot write {path}", got=f"no permission to write in {folder}")
 
 
@@ -93,8 +211,8 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot make the folder {path}", got=error.strerror or str(error)) from error
-    if not os.access(path, os.W_OK):
+        raise InputError(f"cannot make the folder {path}", got=_reason(error)) from error
+    if not os.access(path, os.W_OK | os.X_OK):
         raise InputError(f"cannot write in {path}", got="no permission")
 
 
@@ -126,17 +244,17 @@ def write_bytes(path: Path, data: bytes) -> None:
     check_writable(path)
     temporary = None
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes private files; give this one the permissions that any other new file gets.
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}", got=error.strerror or str(error)) from error
+        with writing(path):
+            # Not a part of the file's own name, which may be as long as a name can be.
+            descriptor, name = tempfile.mkstemp(prefix=".fcn-deploy.", suffix=".tmp", dir=path.parent)
+            temporary = Path(name)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            # mkstemp makes private files; give this one the permissions that any other new file gets.
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.json import FORMAT, check_format, known_fields
 from fcn_deploy.errors import InputError, UsageError
-from fcn_deploy.files import dumps_json, read_json, sha256_bytes, write_bytes
+from fcn_deploy.files import as_path, dumps_json, read_json, sha256_bytes, write_bytes
 
 # Said of every engine and every measurement that rests on such ranges (`CalibrationData.random`).
 OBSERVED_ON_NOISE = "Calibration saw noise instead of images: use the result for timing only."
@@ -102,7 +101,7 @@ class Ranges:
         Raises:
             InputError: The path cannot be written.
         """
-        write_bytes(Path(path), self.dumps())
+        write_bytes(as_path(path), self.dumps())
 
     def dumps(self) -> bytes:
         """Returns the content of the ranges file."""
@@ -127,7 +126,7 @@ class Ranges:
         Raises:
             InputError: It cannot be read, its format is unknown, or it is malformed.
         """
-        fields = check_format(read_json(Path(path)), str(path))
+        fields = check_format(read_json(as_path(path)), str(path))
         try:
             data = known_fields(CalibrationData, fields["data"])
             data["size"] = tuple(data["size"]) if data.get("size") else None

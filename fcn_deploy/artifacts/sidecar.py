@@ -13,7 +13,7 @@ from fcn_deploy.artifacts.precision import Precision
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.artifacts.tuning import Tuning
 from fcn_deploy.errors import ArtifactError, InputError
-from fcn_deploy.files import read_json, sha256_file
+from fcn_deploy.files import is_file, read_json, real_path, sha256_file
 
 Io = Literal["image", "tensor"]
 
@@ -167,17 +167,31 @@ def sidecar_path(engine: Path) -> Path:
     return engine.with_name(engine.name + ".json")
 
 
+def find_sidecar(engine: Path) -> Path | None:
+    """Returns the sidecar of an engine: the one beside it, or for a symbolic link else the one beside its target.
+
+    Returns:
+        The path; None if there is no sidecar.
+
+    Raises:
+        InputError: A folder may not be searched.
+    """
+    places = (sidecar_path(engine), sidecar_path(real_path(engine)))
+    return next((path for path in places if is_file(path)), None)
+
+
 def load_sidecar(engine: Path) -> Sidecar:
     """Reads and checks the sidecar of an engine.
 
     Raises:
         ArtifactError: It is missing or malformed, of an unknown format, or belongs to another file.
+        InputError: The engine cannot be read.
     """
-    path = sidecar_path(engine)
-    if not path.is_file():
+    path = find_sidecar(engine)
+    if path is None:
         raise ArtifactError(
             f"{engine} has no sidecar",
-            expected=str(path),
+            expected=str(sidecar_path(engine)),
             fix="copy the two files together, or pass spec= to Segmenter",
         )
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fcn_deploy.artifacts.palette import Rgb, default_palette
 from fcn_deploy.errors import InputError
-from fcn_deploy.files import read_bytes
+from fcn_deploy.files import as_path, read_bytes
 
 _FORM = "name, or name,red,green,blue with colours 0..255"
 # What the cells of a header line are called, in lower case.
@@ -43,7 +43,7 @@ def read_class_names(path: str | os.PathLike[str], count: int | None = None) -> 
         InputError: The file cannot be read, a line is malformed, two classes have the same name or colour, or the
             number of classes is not `count`.
     """
-    path = Path(path)
+    path = as_path(path)
     rows = _rows(_text(path), path)
     columns, rows = _columns(rows, count, path)
     if not rows:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fcn_deploy.data.images import check_link, has_image_suffix, is_image, listed, read_image
 from fcn_deploy.errors import InputError
-from fcn_deploy.files import reading
+from fcn_deploy.files import as_path, exists, is_file, is_folder, reading
 
 _log = logging.getLogger(__name__)
 
@@ -70,9 +70,9 @@ class ImageFolder:
             InputError: There is no such folder, it has no images, a file with the suffix of an image is not one, or a
                 symbolic link is broken.
         """
-        folder = Path(folder)
-        if not folder.is_dir():
-            check_link(folder)
+        folder = as_path(folder)
+        check_link(folder)
+        if not is_folder(folder):
             raise InputError(f"{folder} is not a folder", expected="a folder of images")
         pair = image_and_label_folders(folder)
         if pair is not None and recursive:
@@ -139,11 +139,13 @@ def list_files(folder: Path, *, recursive: bool = False) -> list[Path]:
     with reading(folder):
         found = sorted(path for path in folder.iterdir() if path.name[0] != ".")
         files = [path for path in found if path.is_file()]
+        links = {path for path in found if path.is_symlink()}
+        folders = [path for path in found if recursive and path not in links and path.is_dir()]
     for path in found:
-        if path.is_symlink() and has_image_suffix(path):
+        if path in links and has_image_suffix(path):
             check_link(path)
-        if recursive and path.is_dir() and not path.is_symlink():
-            files += list_files(path, recursive=True)
+    for path in folders:
+        files += list_files(path, recursive=True)
     return sorted(files)
 
 
@@ -179,15 +181,16 @@ def find_images(
     """
     found: dict[Path, None] = {}
     for each in [inputs] if isinstance(inputs, str | os.PathLike) else inputs:
-        name, path = os.fspath(each), Path(each)
-        if path.is_dir():
+        name, path = os.fspath(each), as_path(each, "input")
+        check_link(path)
+        is_pattern = any(letter in name for letter in "*?[") and not os.access(path, os.F_OK)
+        if not is_pattern and is_folder(path):
             found |= dict.fromkeys(ImageFolder.open(path, max_pixels=max_pixels).paths)
-        elif path.exists():
+        elif not is_pattern and exists(path):
             found[path] = None
         else:
-            check_link(path)
             # Not Path.glob: it refuses patterns that begin at the root, and patterns with `..`.
-            matches = [Path(match) for match in sorted(glob.glob(name)) if Path(match).is_file()]  # noqa: PTH207
+            matches = [Path(match) for match in sorted(glob.glob(name)) if is_file(Path(match))]  # noqa: PTH207
             if not matches:
                 raise InputError(f"{name} names no image", expected="a file, a folder, or a pattern that matches files")
             found |= dict.fromkeys(matches)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fcn_deploy.errors import InputError
-from fcn_deploy.files import reading
+from fcn_deploy.files import as_path, is_broken_link, reading
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def is_image(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> 
         InputError: The file cannot be read, is damaged or has too many pixels, or has the suffix of an image and
             another content.
     """
-    path = Path(path)
+    path = as_path(path)
     check_link(path)
     try:
         with reading(path), _allowing(max_pixels), open_untrusted(path) as file:
@@ -129,7 +129,7 @@ def check_link(path: Path) -> None:
     Raises:
         InputError: It does not, or leads to itself.
     """
-    if path.is_symlink() and not path.exists():
+    if is_broken_link(path):
         raise InputError(
             f"{path} is a broken symbolic link",
             got=f"a link to {path.readlink()}, which cannot be reached",
@@ -156,7 +156,7 @@ def decode(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> De
     Raises:
         InputError: As `open_image`.
     """
-    path = Path(path)
+    path = as_path(path)
     check_link(path)
     try:
         with reading(path), _allowing(max_pixels), open_untrusted(path) as file:

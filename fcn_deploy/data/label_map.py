@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from fcn_deploy.errors import InputError, UsageError
-from fcn_deploy.files import read_bytes
+from fcn_deploy.files import as_path, exists, read_bytes
 
 # Each value of the truth, and the class that it means; None for "not labelled".
 LabelMap: TypeAlias = Mapping[int, int | None]
@@ -93,11 +93,11 @@ def _pairs(label_map: str | os.PathLike[str] | Mapping[Side, Side]) -> Iterator[
         yield from ((left, right, "`label_map`") for left, right in label_map.items())
         return
     name = os.fspath(label_map)
-    path = Path(name)
+    path = as_path(name, "`label_map`")
     if isinstance(label_map, str | Path) and name in PRESETS:
         yield from ((left, right, f"`label_map` {name}") for left, right in PRESETS[name].items())
         return
-    if "=" in name and not path.is_file():
+    if "=" in name and not os.access(path, os.F_OK):  # pairs may be longer than a name can be
         for item in name.split(","):
             if item.strip() in PRESETS:
                 yield from _pairs(item.strip())
@@ -107,7 +107,7 @@ def _pairs(label_map: str | os.PathLike[str] | Mapping[Side, Side]) -> Iterator[
                     raise UsageError("`label_map` is not understood", got=repr(item), expected=_FORM)
                 yield left.strip(), right.strip(), "`label_map`"
         return
-    if not path.exists():
+    if not exists(path):
         presets = " or ".join(PRESETS)
         raise UsageError(
             "`label_map` is neither a file nor a map", got=repr(name), expected=f"{presets}, pairs {_FORM}"

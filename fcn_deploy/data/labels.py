@@ -17,6 +17,7 @@ from PIL import Image
 from fcn_deploy.artifacts.palette import Rgb, default_palette
 from fcn_deploy.data.images import Decoded, decode, listed
 from fcn_deploy.errors import InputError
+from fcn_deploy.files import as_path
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class TruthReader:
         Raises:
             InputError: As `read_labels`, or a value is neither a class, nor ignored, nor in the label map.
         """
-        path = Path(path)
+        path = as_path(path)
         values = _values(decode(path), path, self.palette, self.ignored)
         if values.min() >= 0 and values.max() <= _TABLE:  # a table is much faster than sorting
             found = np.flatnonzero(np.bincount(values.ravel())).tolist()
@@ -183,7 +184,7 @@ def read_labels(
     Raises:
         InputError: The file cannot be read, is damaged, is a JPEG, or holds a colour that no class has.
     """
-    path = Path(path)
+    path = as_path(path)
     ignored = () if ignore_index is None else (ignore_index,) if isinstance(ignore_index, int) else tuple(ignore_index)
     values = _values(decode(path), path, palette or (), ignored)
     return values if not ignored else np.where(values == _UNLABELLED, np.int32(ignored[0]), values)

@@ -9,6 +9,7 @@ from pathlib import Path
 from fcn_deploy.data.folders import image_and_label_folders, list_files
 from fcn_deploy.data.images import check_link, is_image, listed
 from fcn_deploy.errors import InputError
+from fcn_deploy.files import as_path, is_folder
 
 
 def find_labels(
@@ -36,9 +37,9 @@ def find_labels(
     Raises:
         InputError: There is no such folder, an image has no labels (the names are listed), or two files could be them.
     """
-    folder, names = Path(folder), [Path(image) for image in images]
-    if not folder.is_dir():
-        check_link(folder)
+    folder, names = as_path(folder), [Path(image) for image in images]
+    check_link(folder)
+    if not is_folder(folder):
         raise InputError(f"{folder} is not a folder", expected="a folder of index images")
     files = list_files(folder, recursive=recursive)
     by_stem: dict[str, list[Path]] = {}

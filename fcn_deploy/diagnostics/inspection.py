@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from fcn_deploy.artifacts.json import check_format
 from fcn_deploy.artifacts.shapes import ImageShape
-from fcn_deploy.artifacts.sidecar import ENGINE_KEY, SIMULATED, SIMULATES, Sidecar, load_sidecar, sidecar_path
+from fcn_deploy.artifacts.sidecar import ENGINE_KEY, SIMULATED, SIMULATES, Sidecar, find_sidecar, load_sidecar
 from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
 from fcn_deploy.artifacts.summary import Summary
 from fcn_deploy.errors import ArtifactError, InputError, UsageError
-from fcn_deploy.files import read_bytes, read_json, sha256_bytes, sha256_file
+from fcn_deploy.files import check_file, read_bytes, read_json, sha256_bytes, sha256_file
 from fcn_deploy.runtime.backend import PLAN_SUFFIXES
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ def inspect_file(path: Path, shape: ImageShape | None = None) -> dict[str, Any]:
     """
     readers = {".json": _json, ".pth": _checkpoint, ".pt": _checkpoint, ".safetensors": _checkpoint}
     readers |= dict.fromkeys(PLAN_SUFFIXES, _plan)
-    if not path.is_file():
-        raise InputError(f"cannot read {path}", got="a folder" if path.is_dir() else "no such file")
+    check_file(path)
     if path.suffix == ".onnx":
         return _onnx(path, shape)
     if path.suffix not in readers:
@@ -64,7 +63,7 @@ def _onnx(path: Path, shape: ImageShape | None) -> dict[str, Any]:
     spec = model.metadata_props.get(METADATA_KEY)
     images = image_shape(model, shape)
     layers = list_layers(model, images)
-    sidecar = load_sidecar(path) if sidecar_path(path).is_file() else None
+    sidecar = load_sidecar(path) if find_sidecar(path) is not None else None
     if sidecar is not None:
         _check_precisions(path, layers, sidecar)
     return {

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fcn_deploy.artifacts.gate import Gate
 from fcn_deploy.artifacts.precision import Precision
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import EngineFile, Io, Sidecar, Source, load_sidecar, sidecar_path
-from fcn_deploy.files import check_writable, read_bytes, sha256_bytes, write_bytes, write_json
+from fcn_deploy.files import as_path, check_writable, read_bytes, sha256_bytes, write_bytes, write_json
 
 if TYPE_CHECKING:
     from fcn_deploy.graph.model import ExportedModel  # needs onnx, which a device that loads an engine does not have
@@ -52,7 +51,7 @@ class Engine:
         Raises:
             InputError: The path cannot be written.
         """
-        path = Path(path)
+        path = as_path(path)
         file = EngineFile(path.name, sha256_bytes(self.data), len(self.data))
         sidecar = replace(self.sidecar, engine=file, gate=gate or self.sidecar.gate)
         check_writable(sidecar_path(path))
@@ -71,7 +70,7 @@ def load_engine(path: str | os.PathLike[str]) -> Engine:
         ArtifactError: The sidecar is missing, malformed, of an unknown format, or describes another file.
         InputError: The engine's file cannot be read.
     """
-    path = Path(path)
+    path = as_path(path)
     data = read_bytes(path)
     return Engine(data, load_sidecar(path))
 

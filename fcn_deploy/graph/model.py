@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import onnx
 import onnx_ir as ir
@@ -13,7 +12,7 @@ from onnx.external_data_helper import uses_external_data
 from fcn_deploy.artifacts.sidecar import ENGINE_KEY
 from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
 from fcn_deploy.errors import InputError, UsageError
-from fcn_deploy.files import sha256_bytes, write_bytes
+from fcn_deploy.files import as_path, sha256_bytes, write_bytes
 from fcn_deploy.graph.external_data import read_with_weights, tensors_of
 
 
@@ -162,7 +161,7 @@ class ExportedModel:
         Raises:
             InputError: The path cannot be written.
         """
-        write_bytes(Path(path), self.content)
+        write_bytes(as_path(path), self.content)
 
 
 def load_exported(path: str | os.PathLike[str], *, spec: ModelSpec | None = None) -> ExportedModel:
@@ -179,4 +178,4 @@ def load_exported(path: str | os.PathLike[str], *, spec: ModelSpec | None = None
         InputError: It cannot be read, or is not an exported model.
         UsageError: It has a spec, and that is another than `spec`.
     """
-    return ExportedModel.parse(read_with_weights(Path(path)), str(path), spec)
+    return ExportedModel.parse(read_with_weights(as_path(path)), str(path), spec)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from fcn_deploy.errors import InputError
-from fcn_deploy.files import read_json
+from fcn_deploy.files import as_path, read_json
 from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.quantization.selection import quantizable_layers
 
@@ -28,7 +27,7 @@ def read_precision_map(path: str | os.PathLike[str], model: ExportedModel) -> tu
     Raises:
         InputError: It cannot be read, or its layers are not those of the model.
     """
-    data = read_json(Path(path))
+    data = read_json(as_path(path))
     inner = data.get("precision", data) if isinstance(data, Mapping) else None
     layers = inner.get("layers") if isinstance(inner, Mapping) else None
     if not isinstance(layers, Mapping) or not layers:

@@ -14,7 +14,7 @@ from torch import Tensor
 from fcn_deploy.artifacts.geometry import Geometry
 from fcn_deploy.artifacts.spec import CheckpointInfo, ModelSpec
 from fcn_deploy.errors import InputError
-from fcn_deploy.files import sha256_file
+from fcn_deploy.files import as_path, sha256_file
 from fcn_deploy.models.fcn import FC_CHANNELS, FCN, VARIANTS, Stride
 from fcn_deploy.models.keys import State, listed, shared_prefix, stripped, without_wrappers
 from fcn_deploy.models.layouts import LAYOUTS, Layout
@@ -71,7 +71,7 @@ def read_checkpoint(
             `variant`; tensors are missing, unexpected or of another shape (all are listed); or a weight is not a
             dense, finite float.
     """
-    path = Path(path)
+    path = as_path(path)
     tensors, spec = read_tensors(path, weights)
     unwrapped = stripped_while(without_wrappers(tensors), lambda one: _layout(one) is not None, path)
     layout, state = _layout(unwrapped), dict(unwrapped)

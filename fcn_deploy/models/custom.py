@@ -19,7 +19,7 @@ from fcn_deploy.artifacts.geometry import Padding
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import CheckpointInfo, ModelSpec
 from fcn_deploy.errors import InputError, UsageError
-from fcn_deploy.files import sha256_file
+from fcn_deploy.files import as_path, sha256_file
 from fcn_deploy.models.adapter import AdaptedNet
 from fcn_deploy.models.checkpoint import read_tensors
 from fcn_deploy.models.probe import probe
@@ -78,7 +78,7 @@ def load_custom(
             fully convolutional; see `probe`.
         UsageError: `name` does not have that form.
     """
-    weights = Path(weights)
+    weights = as_path(weights)
     net = make_net(name)
     spec = load_strictly(net, weights, name, part)
     module = AdaptedNet(net, padding).eval()

@@ -164,10 +164,20 @@ class OnnxRuntimeBackend(Closable):
 def _open(model: StrPath | bytes, what: str, options: Any, providers: list[Any]) -> Any:
     try:
         source = model if isinstance(model, bytes) else os.fspath(model)
+        if isinstance(source, str) and not _is_text(source):
+            source = Path(source).read_bytes()  # ONNX Runtime opens only files whose names are UTF-8
         return ort.InferenceSession(source, options, providers=providers)
     except Exception as error:
         # ONNX Runtime raises a dozen unrelated exception types here; each means that it does not run this model.
         raise ArtifactError(f"ONNX Runtime {ort.__version__} cannot load {what}", got=_first_line(error)) from error
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # a name of other bytes
+        return False
+    return True
 
 
 def _first_line(error: Exception) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fcn_deploy.errors import InputError, UsageError
-from fcn_deploy.files import StrPath
+from fcn_deploy.files import StrPath, as_path, check_file
 from fcn_deploy.runtime.backend import Backend
 from fcn_deploy.runtime.options import RuntimeOptions, kind_of
 
@@ -28,9 +26,8 @@ def open_backend(engine: StrPath, options: RuntimeOptions = _DEFAULTS, *, flavor
         InputError: The file does not exist, or is neither an engine nor a model.
         UsageError: An option does not go with this engine.
     """
-    path = Path(engine)
-    if not path.is_file():
-        raise InputError(f"cannot open {path}", got="no such file")
+    path = as_path(engine)
+    check_file(path, pipe=False)
     kind = kind_of(path)
     if kind == "onnx" and path.suffix != ".onnx":
         raise InputError(

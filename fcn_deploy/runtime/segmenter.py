@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.shapes import ImageShape
-from fcn_deploy.artifacts.sidecar import ENGINE_KEY, Io, Sidecar, load_sidecar, sidecar_path
+from fcn_deploy.artifacts.sidecar import ENGINE_KEY, Io, Sidecar, find_sidecar, load_sidecar
 from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
 from fcn_deploy.errors import ArtifactError, ClosedError, FcnDeployError, InputError, UsageError, WrongIoError
-from fcn_deploy.files import StrPath
+from fcn_deploy.files import StrPath, as_path, check_file
 from fcn_deploy.runtime import cpu
 from fcn_deploy.runtime.backend import Array, Backend, Closable, Provider
 from fcn_deploy.runtime.image import check_images, normalize
@@ -79,7 +79,8 @@ class Segmenter(Closable):
         options = RuntimeOptions(threads, provider, device, allow_host_code, tile, color)
         path, sidecar = None, None
         if isinstance(engine, str | os.PathLike):
-            path = Path(engine)
+            path = as_path(engine)
+            check_file(path, pipe=False)
             # The sidecar comes first: an engine that it rules out must never reach a library.
             sidecar = _checked_sidecar(path, spec)
             backend = open_backend(path, replace(options, tile=None, color="rgb"))
@@ -226,7 +227,7 @@ def _tiling(tile: Size, spec: ModelSpec, fixed: ImageShape | None) -> Tiling:
 
 
 def _checked_sidecar(engine: Path, spec: ModelSpec | None) -> Sidecar | None:
-    if not sidecar_path(engine).is_file() and (spec is not None or kind_of(engine) != "plan"):
+    if find_sidecar(engine) is None and (spec is not None or kind_of(engine) != "plan"):
         return None  # a model may have its spec in its metadata; a plan has no metadata
     sidecar = load_sidecar(engine)
     if "int8" in sidecar.precision.layers.values() and sidecar.target.get("cpu") == "vnni":

@@ -18,7 +18,7 @@ from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.profiles import ImageProfile, pair_shapes
 from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluation.gates import Criterion
-from fcn_deploy.files import StrPath, check_writable
+from fcn_deploy.files import StrPath, as_path, check_writable
 from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.mixed_precision.decision import Decision
 from fcn_deploy.mixed_precision.kernel_tuning import Tuned, tune_kernels
@@ -30,7 +30,15 @@ from fcn_deploy.workflows.backends import Job, choose_backend
 from fcn_deploy.workflows.calibrating import calibrate, load_ranges
 from fcn_deploy.workflows.decisions import SearchOptions, decide_precisions
 from fcn_deploy.workflows.models import exported_model
-from fcn_deploy.workflows.parameters import Size, check_distinct, criterion, image_folder, image_shape, image_size
+from fcn_deploy.workflows.parameters import (
+    Size,
+    check_distinct,
+    criterion,
+    image_folder,
+    image_shape,
+    image_size,
+    input_file,
+)
 from fcn_deploy.workflows.samples import LabelMapping, TruthOptions
 
 BackendName = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx", "simulation"]
@@ -143,7 +151,7 @@ def build_engine(
     search = SearchOptions(
         auto=calib_method == AUTO,
         budget=None if accuracy_budget is None else criterion(accuracy_budget, "accuracy_budget"),
-        precision_map=None if precision_map is None else Path(precision_map),
+        precision_map=None if precision_map is None else input_file(precision_map),
         data=None if data is None else image_folder(data, recursive=recursive),
         truth=TruthOptions.of(
             labels, ignore_index=ignore_index, label_map=label_map, label_suffix=label_suffix, recursive=recursive
@@ -176,15 +184,16 @@ def build_engine(
         base=base,
         workspace=workspace,
         builder_optimization_level=builder_optimization_level,
-        timing_cache=None if timing_cache is None else Path(timing_cache),
+        timing_cache=None if timing_cache is None else as_path(timing_cache, "timing cache"),
         hardware_compatibility=hardware_compatibility,
         version_compatible=version_compatible,
         compute_capabilities=(compute_capability,)
         if isinstance(compute_capability, str)
         else tuple(compute_capability),
     )
-    file = None if output is None else Path(output)
-    job = Job(choose_backend(backend, file, progress), config, tensorrt, file, None if log is None else Path(log))
+    file = None if output is None else as_path(output, "output")
+    said = None if log is None else as_path(log, "log")
+    job = Job(choose_backend(backend, file, progress), config, tensorrt, file, said)
     if not job.is_onnxruntime and not winograd:
         got = f"`winograd=False` for {job.backend}"
         raise UsageError("Winograd's algorithm is for ONNX Runtime", got=got, fix="leave it out")
@@ -338,7 +347,9 @@ def _check_files(job: Job, reads: Sequence[object]) -> None:
     if job.output is not None:
         check_distinct(job.output, *reads, job.log, cache)
         check_writable(job.output)
+        check_writable(sidecar_path(job.output))
     for written in (job.log, cache):
         if written is not None:
             outputs = () if job.output is None else (job.output, sidecar_path(job.output))
             check_distinct(written, *reads, *outputs)
+            check_writable(as_path(written))

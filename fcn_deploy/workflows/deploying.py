@@ -10,7 +10,6 @@ import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -30,7 +29,7 @@ from fcn_deploy.errors import ArtifactError, UsageError
 from fcn_deploy.evaluation.comparison import compare
 from fcn_deploy.evaluation.gates import Criterion, GateOption, check_gate, gates_by_precision
 from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, time_in_turn
-from fcn_deploy.files import StrPath, output_folder
+from fcn_deploy.files import StrPath, as_path, output_folder
 from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.mixed_precision.candidates import Candidates
 from fcn_deploy.mixed_precision.damage import measure_sensitivity
@@ -173,7 +172,7 @@ def deploy(
         >>> summary = fd.deploy("fcn8s.pth", "frames", "out", int8=True)
         >>> [engine.file for engine in summary.engines]
     """
-    progress, folder = progress or Silent(), Path(output)
+    progress, folder = progress or Silent(), as_path(output, "output")
     int8 = int8 or demo
     config = _DeployConfig(int8, calib_method, io, target_cpu, labels is not None or demo, tuple(gate_options(gate)))
     timing = BenchmarkConfig(warmup, duration, iterations, percentiles(percentile))

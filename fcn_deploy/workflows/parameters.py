@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import operator
 import os
-import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.errors import DependencyError, InputError, UsageError
 from fcn_deploy.evaluation.gates import EXAMPLES, Criterion, GateOption
-from fcn_deploy.files import StrPath, check_writable
+from fcn_deploy.files import StrPath, as_path, check_file, check_writable, real_path
 from fcn_deploy.installation import install_command
 
 Size: TypeAlias = tuple[int, int]
@@ -29,15 +28,8 @@ def input_file(path: StrPath) -> Path:
     Raises:
         InputError: There is no such file, it is a folder, or its folder may not be looked into.
     """
-    file = Path(path)
-    try:
-        is_folder = stat.S_ISDIR(file.stat().st_mode)
-    except FileNotFoundError as error:
-        raise InputError(f"cannot read {file}", got="no such file") from error
-    except OSError as error:  # no permission, a name that is too long, a link to itself
-        raise InputError(f"cannot read {file}", got=error.strerror or str(error)) from error
-    if is_folder:
-        raise InputError(f"cannot read {file}", got="a folder")
+    file = as_path(path)
+    check_file(file)
     return file
 
 
@@ -55,7 +47,7 @@ def output_file(path: StrPath | None, suffixes: Iterable[str], reads: Iterable[o
     """
     if path is None:
         return None
-    file = Path(path)
+    file = as_path(path, "output")
     check_distinct(file, *reads)
     check_suffix(file, *suffixes)
     check_writable(file)
@@ -79,8 +71,8 @@ def check_distinct(output: StrPath, *inputs: object) -> None:
     Raises:
         UsageError: It is.
     """
-    paths = (Path(each) for each in inputs if isinstance(each, str | os.PathLike))
-    if any(path.resolve() == Path(output).resolve() for path in paths):
+    paths = (as_path(each) for each in inputs if isinstance(each, str | os.PathLike))
+    if any(real_path(path) == real_path(Path(output)) for path in paths):
         raise UsageError("the output would replace an input", got=os.fspath(output), fix="give it another name")
 
 
@@ -213,7 +205,7 @@ def image_folder(
     """
     check_max_images(max_images)
     if not isinstance(images, ImageFolder):
-        return ImageFolder.open(Path(images), max_images=max_images, size=size, recursive=recursive)
+        return ImageFolder.open(images, max_images=max_images, size=size, recursive=recursive)
     paths = images.paths
     if max_images is not None and max_images < len(paths):
         paths = tuple(paths[index * len(paths) // max_images] for index in range(max_images))

@@ -12,7 +12,7 @@ from fcn_deploy.data.folders import find_images
 from fcn_deploy.data.images import read_image
 from fcn_deploy.errors import FcnDeployError, InputError, UsageError
 from fcn_deploy.evaluation.parity import run
-from fcn_deploy.files import StrPath, output_folder, write_bytes
+from fcn_deploy.files import StrPath, as_path, output_folder, real_path, write_bytes
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.reporting.pictures import KINDS, encode_png
 from fcn_deploy.runtime.backend import Provider
@@ -96,7 +96,7 @@ def predict(
     if max_pixels is not None and max_pixels < 1:
         raise UsageError("bad `max_pixels`", got=max_pixels, expected="1 or more")
     paths = find_images(inputs, max_pixels=max_pixels)
-    folder = Path(output)
+    folder = as_path(output, "output")
     targets = _targets(paths, kinds, folder)
     size = image_size(tile, "tile")
     code = NetCode(model, padding(model, size_divisor, pad_mode))
@@ -130,7 +130,7 @@ def _kinds(save: Sequence[str] | str) -> tuple[str, ...]:
 
 def _targets(paths: Iterable[Path], kinds: tuple[str, ...], output: Path) -> dict[Path, list[Path]]:
     """Returns the files of each image; it is an error if two images have the same, or if a file is an input."""
-    inputs = {path.resolve() for path in paths}
+    inputs = {real_path(path) for path in paths}
     sources: dict[str, Path] = {}
     targets = {}
     for path in paths:
@@ -139,7 +139,7 @@ def _targets(paths: Iterable[Path], kinds: tuple[str, ...], output: Path) -> dic
             raise InputError("two images would make the same files", got=got, fix="run them apart")
         sources[path.stem] = path
         targets[path] = [output / f"{path.stem}.{kind}.png" for kind in kinds]
-        over = [target for target in targets[path] if target.resolve() in inputs]
+        over = [target for target in targets[path] if real_path(target) in inputs]
         if over:
             fix = "choose another folder with `output`"
             raise InputError("an output would replace an input", got=str(over[0]), fix=fix)

@@ -12,7 +12,7 @@ from fcn_deploy.artifacts.summary import Summary
 from fcn_deploy.engines.config import RequestedPrecision
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.errors import GateError
-from fcn_deploy.files import check_writable, write_json
+from fcn_deploy.files import check_writable, exists, write_json
 from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.progress import Progress
 
@@ -65,7 +65,7 @@ class OutputFiles:
             What was removed.
         """
         engines = [self.engine(precision) for precision in ("fp32", "int8")]
-        found = [path for path in (*map(sidecar_path, engines), *engines, self.ranges) if path.exists()]
+        found = [path for path in (*map(sidecar_path, engines), *engines, self.ranges) if exists(path)]
         for path in found:
             path.unlink()
         return found
@@ -98,7 +98,7 @@ def publish(
     for path in (*written, files.summary):
         progress.stage(f"wrote {path}")
     for path in removed:
-        if not path.exists():
+        if not exists(path):
             progress.stage(f"removed {path} of an earlier deployment")
 
 

@@ -16,12 +16,13 @@ from fcn_deploy.artifacts.geometry import Padding
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.errors import UsageError
-from fcn_deploy.files import StrPath, sha256_bytes, sha256_file
+from fcn_deploy.files import StrPath, as_path, is_file, real_path, sha256_bytes, sha256_file
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.backend import Backend
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.runtime.options import Kind, RuntimeOptions, kind_of
+from fcn_deploy.workflows.parameters import input_file
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -125,7 +126,7 @@ def _resolved(runnable: Runnable) -> object:
     if not isinstance(runnable, str | os.PathLike):
         return id(runnable)
     path = os.fspath(runnable).removeprefix(PYTORCH)
-    return Path(path).resolve()
+    return real_path(as_path(path))
 
 
 def _same_content(engine: Runnable, reference: Runnable) -> bool:
@@ -136,8 +137,8 @@ def _same_content(engine: Runnable, reference: Runnable) -> bool:
         elif _is_exported(each):
             content = each.content
         else:
-            content = Path(os.fspath(each).removeprefix(PYTORCH))
-            if not content.is_file():
+            content = as_path(os.fspath(each).removeprefix(PYTORCH))
+            if not is_file(content):
                 return False  # what is wrong with it is said when it is opened
         sizes.append(len(content) if isinstance(content, bytes) else content.stat().st_size)
         hashes.append(content)
@@ -182,7 +183,7 @@ def _open(runnable: Runnable, options: RuntimeOptions, code: NetCode, first: Seg
     if isinstance(runnable, Engine):
         return _open_engine(runnable, options)
     if is_checkpoint(runnable):
-        return _open_checkpoint(Path(os.fspath(runnable).removeprefix(PYTORCH)), options, code, first)
+        return _open_checkpoint(input_file(os.fspath(runnable).removeprefix(PYTORCH)), options, code, first)
     return Segmenter.open(runnable, options)
 
 

@@ -14,7 +14,7 @@ from fcn_deploy.data.labels import TruthReader
 from fcn_deploy.data.pairing import find_labels
 from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluation.comparison import Sample
-from fcn_deploy.files import StrPath
+from fcn_deploy.files import StrPath, as_path, real_path
 from fcn_deploy.progress import Progress, Silent
 
 LabelMapping: TypeAlias = StrPath | Mapping[Side, Side]
@@ -68,7 +68,7 @@ class TruthOptions:
         if ignored is not None and not ignored:
             raise UsageError("bad `ignore_index`", got="no value", expected="one or several, or nothing at all")
         values = None if ignored is None else tuple(dict.fromkeys(ignored))
-        return cls(Path(labels), values, label_map, label_suffix or "", recursive)
+        return cls(as_path(labels), values, label_map, label_suffix or "", recursive)
 
     def files(self, images: ImageFolder) -> tuple[Path, ...]:
         """Returns the file of ground truth of each image.
@@ -79,7 +79,7 @@ class TruthOptions:
         """
         if images.size is not None:
             raise UsageError("labels cannot be resized with the images", got=f"`labels` {self.folder} with a size")
-        if not self.suffix and any(path.parent.resolve() == self.folder.resolve() for path in images.paths[:1]):
+        if not self.suffix and any(real_path(path.parent) == real_path(self.folder) for path in images.paths[:1]):
             raise UsageError(
                 "images and ground truth are in one folder",
                 got=f"{self.folder} as `data` and as `labels`",

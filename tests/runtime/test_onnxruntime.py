@@ -105,7 +105,7 @@ def test_a_file_is_opened_by_its_suffix(tiny):
 
 def test_a_missing_file_is_an_input_error_whatever_its_suffix(tmp_path):
     for name in ("a.onnx", "a.engine"):
-        with pytest.raises(InputError, match=re.escape(f"cannot open {tmp_path / name}; got no such file")):
+        with pytest.raises(InputError, match=re.escape(f"cannot read {tmp_path / name}; got no such file")):
             open_backend(tmp_path / name)
 
 

@@ -457,7 +457,7 @@ def test_an_int8_engine_for_every_cpu_runs_without_vnni(engine, photos, image_se
 
 def test_a_file_that_does_not_exist_is_an_input_error(tmp_path):
     for path in (tmp_path / "missing.onnx", tmp_path):
-        with pytest.raises(InputError, match=re.escape(f"cannot open {path}")) as caught:
+        with pytest.raises(InputError, match=re.escape(f"cannot read {path}")) as caught:
             Segmenter(path)
         assert caught.value.exit_code == 6
 

@@ -23,7 +23,7 @@ from fcn_deploy.engines.tensorrt.monitor import BuildPhases, make_monitor, run_i
 from fcn_deploy.engines.tensorrt.profiles import FixedShape, ImageProfile, resolve_profiles
 from fcn_deploy.engines.tensorrt.typed_graph import typed_graph
 from fcn_deploy.errors import InputError, UsageError
-from fcn_deploy.files import check_writable, read_bytes, write_bytes
+from fcn_deploy.files import check_writable, exists, read_bytes, write_bytes
 from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime.tensorrt.driver import Gpu, find_gpus
@@ -268,7 +268,7 @@ class _Builder:
 
     def _read_timing_cache(self, config: Any, path: Path) -> None:
         check_writable(path)
-        cache = config.create_timing_cache(read_bytes(path) if path.exists() else b"")
+        cache = config.create_timing_cache(read_bytes(path) if exists(path) else b"")
         if not config.set_timing_cache(cache, ignore_mismatch=False):
             raise InputError(
                 f"the timing cache {path} was not written for this GPU and library",

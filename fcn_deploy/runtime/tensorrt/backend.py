@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fcn_deploy.artifacts.shapes import TensorSpec
-from fcn_deploy.artifacts.sidecar import Sidecar, load_sidecar, sidecar_path
+from fcn_deploy.artifacts.sidecar import Sidecar, find_sidecar, load_sidecar
 from fcn_deploy.errors import ArtifactError, DependencyError, FcnDeployError, InputError, UsageError
-from fcn_deploy.files import StrPath, read_bytes
+from fcn_deploy.files import StrPath, as_path, check_file, read_bytes
 from fcn_deploy.runtime.backend import Array, Closable, backend_closed, check_feeds
 from fcn_deploy.runtime.tensorrt.compatibility import (
     check_gpu,
@@ -74,14 +73,13 @@ class TensorRTBackend(Closable):
         contexts: int = 8,
         graphs: int = 4,
     ) -> None:
-        path = Path(engine)
-        if not path.is_file():
-            raise InputError(f"cannot open {path}", got="no such file")
+        path = as_path(engine)
+        check_file(path, pipe=False)
         if graphs < 0:
             raise UsageError("bad number of CUDA graphs", got=graphs, expected="0 or more")
         self._slots: Pool[Slot] = Pool(self._make_slot, Slot.close, contexts)
         # With `flavor`, a plan from another tool runs without a sidecar; but a sidecar that exists is always obeyed.
-        known = load_sidecar(path) if sidecar_path(path).is_file() else None
+        known = load_sidecar(path) if find_sidecar(path) is not None else None
         chosen = choose_flavor(path, known, flavor)
         # The driver before any of NVIDIA's libraries: without one, the lean runtime crashes the process.
         gpus = find_gpus()
