@@ -8,15 +8,21 @@ import stat
 import pytest
 
 from fcn_deploy import files
-from fcn_deploy.errors import InputError
+from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.files import (
+    as_path,
+    check_file,
     check_writable,
     dumps_json,
+    exists,
+    is_file,
+    is_folder,
     make_folder,
     output_folder,
     read_bytes,
     read_json,
     reading,
+    real_path,
     sha256_bytes,
     sha256_file,
     write_bytes,
@@ -269,3 +275,62 @@ def test_data_that_json_cannot_hold_is_not_written(old):
     with pytest.raises(TypeError):
         write_json(old, {"a": object()})
     assert old.read_bytes() == b"old"
+
+
+# Paths
+
+
+def test_a_path_that_a_caller_names_is_not_changed():
+    assert as_path("a/../b") == files.Path("a/../b")
+    assert as_path(files.Path("a")) == files.Path("a")
+
+
+@pytest.mark.parametrize("path", ["", b"bytes", 3, None])
+def test_what_is_no_path_is_a_usage_error(path):
+    with pytest.raises(UsageError, match="output"):
+        as_path(path, "output")
+
+
+def test_a_path_with_a_nul_character_is_an_input_error():
+    with pytest.raises(InputError, match=re.escape(r"got 'a\x00b'")):
+        as_path("a\0b")
+
+
+def test_what_is_at_a_path_is_told(tmp_path, old):
+    assert (is_file(old), is_folder(old), exists(old)) == (True, False, True)
+    assert (is_file(tmp_path), is_folder(tmp_path), exists(tmp_path)) == (False, True, True)
+    assert not any(ask(tmp_path / "none") for ask in (is_file, is_folder, exists))
+
+
+@pytest.mark.parametrize("ask", [is_file, is_folder, exists, check_file])
+def test_what_cannot_be_told_is_an_input_error(ask, tmp_path, old):
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    for path, reason in (
+        (tmp_path / ("n" * 300), "File name too long"),
+        (loop, "Too many levels of symbolic links"),
+        (old / "x", "Not a directory"),
+    ):
+        with pytest.raises(InputError, match=re.escape(f"cannot read {path}; got {reason}")):
+            ask(path)
+
+
+def test_a_file_to_read_is_checked(tmp_path, old):
+    check_file(old)
+    link, pipe = tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to("gone")
+    os.mkfifo(pipe)
+    check_file(pipe)
+    for path, reason in ((link, "a broken symbolic link, to gone"), (tmp_path, "a folder"), (pipe, "a device or pipe")):
+        with pytest.raises(InputError, match=re.escape(f"cannot read {path}; got {reason}")):
+            check_file(path, pipe=False)
+    with pytest.raises(InputError, match="no such file"):
+        check_file(tmp_path / "none")
+
+
+def test_links_are_followed_as_far_as_they_go(tmp_path, old):
+    link, loop = tmp_path / "link", tmp_path / "loop"
+    link.symlink_to(old.name)
+    loop.symlink_to("loop")
+    assert real_path(link) == real_path(old)
+    assert real_path(loop / "x").name == "x"

@@ -14,6 +14,7 @@ from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.artifacts.tuning import Tuning
 from fcn_deploy.errors import ArtifactError, InputError
 from fcn_deploy.files import is_file, read_json, real_path, sha256_file
+from fcn_deploy.text import printable
 
 Io = Literal["image", "tensor"]
 
@@ -95,6 +96,10 @@ class Sidecar:
     gate: Gate | None = None
     winograd: tuple[str, ...] = ()
     tuning: Tuning | None = None
+
+    def __repr__(self) -> str:
+        kind = f"{self.precision.requested} for {self.backend} {self.library}, io {self.io}"
+        return printable(f"Sidecar({self.engine.file or 'not saved'}, {kind}, {self.spec.num_classes} classes)")
 
     def to_json(self) -> dict[str, Any]:
         """Returns the sidecar as JSON data, with its format number and without optional keys that say nothing."""

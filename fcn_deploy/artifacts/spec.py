@@ -23,6 +23,7 @@ from fcn_deploy.artifacts.normalization import TORCHVISION, Normalization
 from fcn_deploy.artifacts.palette import Rgb
 from fcn_deploy.artifacts.receptive_field import ReceptiveField
 from fcn_deploy.errors import InputError
+from fcn_deploy.text import printable
 
 METADATA_KEY = "fcn_deploy.spec"
 # The classes of a binary net that does not name them.
@@ -126,6 +127,11 @@ class ModelSpec:
             self.palette,
             "three integers in 0..255 for each class",
         )
+
+    def __repr__(self) -> str:
+        colors = self.normalization.color
+        stride = "" if self.stride is None else f", stride {self.stride}"
+        return printable(f"ModelSpec({self.variant}, {self.num_classes} classes, {colors}{stride})")
 
     @property
     def channels(self) -> int:

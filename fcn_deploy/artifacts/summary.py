@@ -12,6 +12,7 @@ from fcn_deploy.artifacts.json import FORMAT, check_format, integer, number, opt
 from fcn_deploy.artifacts.measures import Drop, GroundTruth, Parity, Ratio
 from fcn_deploy.artifacts.normalization import Normalization
 from fcn_deploy.errors import InputError
+from fcn_deploy.text import printable
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,12 @@ class EngineSummary:
     percentiles_ms: Mapping[str, float]
     vs_pytorch: Ratio
     vs_fp32: Ratio
+
+    def __repr__(self) -> str:
+        outcome = "passed" if self.gate.passed else "failed"
+        miou = "" if self.miou is None else f", mIoU {self.miou:.2f}"
+        figures = f"agreement {self.parity.agreement:.3%}{miou}, {self.median_ms:.1f} ms"
+        return printable(f"EngineSummary({self.file}, {self.precision}, {outcome}, {figures})")
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON data."""
@@ -110,6 +117,10 @@ class Summary:
     normalization: Normalization | None = None
     warnings: tuple[str, ...] = ()
     version: str = field(default=__version__, kw_only=True)
+
+    def __repr__(self) -> str:
+        outcomes = (f"{each.precision} {'passed' if each.gate.passed else 'failed'}" for each in self.engines)
+        return printable(f"Summary({self.variant}, {', '.join(outcomes)}, {self.calibration.get('judged', 0)} images)")
 
     @property
     def passed(self) -> bool:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fcn_deploy.data.images import check_link, has_image_suffix, is_image, listed, read_image
 from fcn_deploy.errors import InputError
 from fcn_deploy.files import as_path, exists, is_file, is_folder, reading
+from fcn_deploy.text import printable
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +47,10 @@ class ImageFolder:
     def __post_init__(self) -> None:
         if not self.paths:
             raise InputError("no images", expected="at least one")
+
+    def __repr__(self) -> str:
+        size = "" if self.size is None else f", resized to {self.size[0]}x{self.size[1]}"
+        return printable(f"ImageFolder({self.root or self.paths[0].parent}, {len(self.paths)} images{size})")
 
     @classmethod
     def open(

@@ -9,6 +9,7 @@ from fcn_deploy._version import __version__
 from fcn_deploy.artifacts.json import FORMAT
 from fcn_deploy.diagnostics.libraries import Library, find_libraries
 from fcn_deploy.diagnostics.machine import Machine, this_machine
+from fcn_deploy.text import printable
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,12 @@ class Checkup:
 
     machine: Machine
     libraries: tuple[Library, ...]
+
+    def __repr__(self) -> str:
+        installed = [library.name for library in self.libraries if library.installed]
+        return printable(
+            f"Checkup({self.machine.cpu.name}, {len(self.machine.nvidia.gpus)} GPUs, {', '.join(installed)})"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON data, with its format number."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.measures import Ratio
 from fcn_deploy.errors import UsageError
+from fcn_deploy.text import printable
 
 # In seconds. The threads of a pool wait busily for a while after a run, in case there is another. The next contestant
 # must not have to share the cores with them.
@@ -59,6 +60,9 @@ class Timing:
 
     name: str
     latencies: NDArray[np.float64]
+
+    def __repr__(self) -> str:
+        return printable(f"Timing({self.name}, {len(self.latencies)} rounds, median {self.median:.1f} ms)")
 
     @property
     def median(self) -> float:

@@ -88,6 +88,10 @@ class Sensitivity:
     mix: Fidelity
     layers: tuple[LayerSensitivity, ...]
 
+    def __repr__(self) -> str:
+        measured = f"{len(self.layers)} layers, {self.images} images, agreement {self.mix.agreement:.3%}"
+        return f"Sensitivity(INT8 by {self.method} for {self.target}, {measured})"
+
     def damage(self, layer: LayerSensitivity) -> float:
         """Returns the share of pixels, 0..1, whose label INT8 in a layer changes; negative if it helps.
 

@@ -23,6 +23,7 @@ from fcn_deploy.runtime.labels import labels_of
 from fcn_deploy.runtime.open import open_backend
 from fcn_deploy.runtime.options import ImageColor, RuntimeOptions, kind_of
 from fcn_deploy.runtime.tiling import Size, Tiling
+from fcn_deploy.text import printable
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in `typing` from Python 3.11 on
@@ -101,7 +102,8 @@ class Segmenter(Closable):
             if path is not None:  # it was opened here; a backend that the caller opened is not closed on an error
                 self.close()
             raise
-        self._bgr = color == "bgr"
+        self._bgr, self._threads = color == "bgr", threads
+        self._file = "a backend" if path is None else path.name
         self._input, self._output = backend.inputs[0].name, backend.outputs[0].name
 
     @classmethod
@@ -115,6 +117,13 @@ class Segmenter(Closable):
         """
         keywords: dict[str, Any] = {field.name: getattr(options, field.name) for field in fields(options)}
         return cls(engine, spec=spec, **keywords)
+
+    def __repr__(self) -> str:
+        precision = () if self.sidecar is None else (self.sidecar.precision.requested,)
+        threads = () if self._threads is None else (f"threads {self._threads}",)
+        state = "closed" if self._backend is None else "open"
+        kind = (self.backend, f"io {self.io}", f"{self.spec.num_classes} classes")
+        return printable(f"Segmenter({', '.join((self._file, *kind, *precision, *threads, state))})")
 
     def __call__(self, image: NDArray[np.uint8]) -> Labels:
         """Labels an image or a batch.

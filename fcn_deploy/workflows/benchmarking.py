@@ -21,6 +21,7 @@ from fcn_deploy.reporting.siblings import Siblings, find_siblings
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
+from fcn_deploy.text import printable
 from fcn_deploy.workflows.parameters import image_shape, padding, percentiles
 from fcn_deploy.workflows.references import NetCode, Runnable, key_of, name_of, opened
 
@@ -42,6 +43,10 @@ class Benchmark:
     timings: tuple[Timing, ...]
     siblings: tuple[Siblings, ...]
     percentiles: tuple[float, ...]
+
+    def __repr__(self) -> str:
+        times = ", ".join(f"{timing.name} {timing.median:.1f} ms" for timing in self.timings)
+        return printable(f"Benchmark({self.shape}, {times})")
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON data."""

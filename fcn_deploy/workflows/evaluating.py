@@ -23,6 +23,7 @@ from fcn_deploy.files import StrPath
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
+from fcn_deploy.text import printable
 from fcn_deploy.workflows.parameters import image_folder, padding
 from fcn_deploy.workflows.references import NetCode, Runnable, check_not_itself, name_of, opened
 from fcn_deploy.workflows.samples import LabelMapping, TruthOptions, samples
@@ -42,6 +43,9 @@ class Accuracy:
 
     classes: tuple[str, ...]
     confusion: Matrix
+
+    def __repr__(self) -> str:
+        return f"Accuracy(mIoU {self.miou:.2f}, pixel accuracy {self.pixel_accuracy:.2f}, {len(self.classes)} classes)"
 
     @property
     def miou(self) -> float:
@@ -112,6 +116,10 @@ class Evaluation:
     reference: Against | None = None
     truth: GroundTruth | None = None
     warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        against = "" if self.reference is None else f", mIoU drop {self.reference.drop.points:.2f}"
+        return printable(f"Evaluation({self.engine}, {self.images} images, mIoU {self.miou:.2f}{against})")
 
     @property
     def miou(self) -> float:

@@ -17,6 +17,7 @@ from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.reporting.pictures import KINDS, encode_png
 from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
+from fcn_deploy.text import printable
 from fcn_deploy.workflows.parameters import Size, image_size, padding
 from fcn_deploy.workflows.references import NetCode, Runnable, name_of, opened
 
@@ -36,6 +37,9 @@ class Predictions:
     engine: str
     images: int
     files: tuple[Path, ...]
+
+    def __repr__(self) -> str:
+        return printable(f"Predictions({self.engine}, {self.images} images, {len(self.files)} files)")
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON data."""

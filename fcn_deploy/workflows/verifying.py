@@ -18,6 +18,7 @@ from fcn_deploy.files import StrPath
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
+from fcn_deploy.text import printable
 from fcn_deploy.workflows.parameters import gate_options, image_folder, padding
 from fcn_deploy.workflows.references import PYTORCH, NetCode, Runnable, check_not_itself, name_of, opened
 from fcn_deploy.workflows.samples import samples
@@ -42,6 +43,11 @@ class Verification:
     parity: Parity
     result: GateResult
     noise: bool = False
+
+    def __repr__(self) -> str:
+        outcome = "passed" if self.passed else "failed"
+        found = f"agreement {self.agreement:.3%}, {self.parity.images} images"
+        return printable(f"Verification({self.engine} against {self.reference}, {self.precision}, {outcome}, {found})")
 
     @property
     def passed(self) -> bool:

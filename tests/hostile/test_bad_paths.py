@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from fcn_deploy.cli.app import run
+from fcn_deploy.errors import InputError, UsageError
 
 LONG = "n" * 300
 
@@ -279,3 +280,52 @@ def test_a_linked_engine_runs_with_the_sidecar_beside_link_or_target(beside, goo
     call("predict", link, good["photo"], "-o", tmp_path / "out", code=5)
     sidecar.unlink()
     call("verify", link, "--reference", good["model"], "--data", good["photos"], code=5)
+
+
+def _calls(good):
+    """Every path that the Python API takes, as functions of that path."""
+    import fcn_deploy as fd
+    from fcn_deploy.runtime.open import open_backend
+
+    model, ranges, photos = good["model"], good["ranges"], good["photos"]
+    engine = fd.load_engine(good["engine"])
+    return {
+        "load_exported": fd.load_exported,
+        "load_ranges": fd.load_ranges,
+        "load_engine": fd.load_engine,
+        "Segmenter": fd.Segmenter,
+        "open_backend": open_backend,
+        "inspect": fd.inspect,
+        "ImageFolder": fd.ImageFolder.open,
+        "Engine.save": engine.save,
+        "Ranges.save": fd.load_ranges(ranges).save,
+        "ExportedModel.save": fd.load_exported(model).save,
+        "export": lambda path: fd.export(path),
+        "export output": lambda path: fd.export(good["checkpoint"], output=path),
+        "simplify": lambda path: fd.simplify(path),
+        "calibrate": lambda path: fd.calibrate(path, photos),
+        "calibrate images": lambda path: fd.calibrate(model, path),
+        "calibrate output": lambda path: fd.calibrate(model, photos, output=path),
+        "build_engine": lambda path: fd.build_engine(path),
+        "build_engine output": lambda path: fd.build_engine(model, output=path),
+        "verify": lambda path: fd.verify(path, model, photos),
+        "verify reference": lambda path: fd.verify(engine, path, photos),
+        "evaluate labels": lambda path: fd.evaluate(engine, photos, path),
+        "benchmark": lambda path: fd.benchmark([path], shape="8x8"),
+        "predict": lambda path: fd.predict(engine, path, "out"),
+        "predict output": lambda path: fd.predict(engine, good["photo"], path),
+        "sensitivity plot": lambda path: fd.sensitivity(model, ranges=ranges, data=photos, plot=path),
+        "deploy output": lambda path: fd.deploy(good["checkpoint"], photos, path),
+    }
+
+
+@pytest.mark.parametrize(("path", "error"), [("a\0b", InputError), ("", UsageError), (3, UsageError)])
+def test_what_is_no_path_is_refused_by_the_python_api(path, error, good, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, call in _calls(good).items():
+        if path == 3 and name in ("Segmenter", "verify", "verify reference", "benchmark", "predict"):
+            continue  # they take other objects too
+        with pytest.raises(error) as caught:
+            call(path)
+        assert "\n" not in str(caught.value), name
+    assert not list(tmp_path.iterdir())
