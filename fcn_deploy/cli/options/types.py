@@ -16,21 +16,22 @@ if TYPE_CHECKING:
     from fcn_deploy.evaluation.gates import GateOption
 
 
-class PathType(click.Path[Path]):
+class PathType(click.ParamType[Path]):
     """A path. The library checks whether it exists: its error names the reason, and has the right exit code.
 
     Args:
         folder: Whether shells offer folders only.
     """
 
+    name = "path"
+
     def __init__(self, *, folder: bool = False) -> None:
-        super().__init__(path_type=Path, readable=False)
         self._offered = "dir" if folder else "file"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Makes a path, which is not empty."""
         _require_text(self, value, param, ctx)
-        return super().convert(value, param, ctx)
+        return Path(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Lets the shell offer files, or folders."""
