@@ -45,6 +45,4 @@ def command(as_json: bool, **options: Any) -> None:
     else:
         say(f"wrote {options['output']}; largest error against PyTorch: {model.error:.1e} of the logits' range")
         if model.spec.threshold is not None:
-            say(
-                f"a binary net, with one output channel: label 1 where its value is above {model.spec.threshold:g}"
-            )
+            say(f"a binary net, with one output channel: label 1 where its value is above {model.spec.threshold:g}")

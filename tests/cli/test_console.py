@@ -1,10 +1,14 @@
 """What happens to output whose reader goes away, or that does not fit on a disk."""
 
+import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
+
+import fcn_deploy
 
 COMMANDS = (("doctor",), ("doctor", "--json"), ("--help",), ("export", "--help"), ("--version",))
 
@@ -55,3 +59,10 @@ def test_what_stdout_cannot_encode_is_escaped(monkeypatch):
     script = "from fcn_deploy.cli import app; app.run = lambda arguments: print(chr(252)) or 0; app.main()"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout == "\\xfc\n"
+
+
+@pytest.mark.parametrize("call", [r"\bclick\.echo\(", r"\bconsole\.print\(", r"(?<!\w)print\(", r"(?<!\w)Table\("])
+def test_everything_is_printed_where_names_are_made_harmless(call):
+    package = Path(fcn_deploy.__file__).parent
+    found = {path.name for path in package.rglob("*.py") if re.search(call, path.read_text())}
+    assert found <= {"console.py"} | ({"tables.py"} if "Table" in call else set())
