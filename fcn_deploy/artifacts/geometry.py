@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from fcn_deploy.artifacts.json import integer, known_fields, require
 
 PadMode = Literal["edge", "zero", "reflect"]
+SizeDivisor: TypeAlias = int | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,17 @@ PAPER = Geometry(fc6_kernel=7, input_padding=100)
 
 # The skip scales of nets that were trained at once, not stage by stage.
 AT_ONCE = (0.01, 0.0001)
+
+
+@dataclass(frozen=True)
+class AutoPadding:
+    """Padding to multiples of a number that running the net finds out, if it needs any.
+
+    Attributes:
+        mode: As in `Padding`.
+    """
+
+    mode: PadMode = "edge"
 
 
 @dataclass(frozen=True)

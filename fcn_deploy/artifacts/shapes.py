@@ -60,5 +60,9 @@ class ImageShape:
         *batch, height, width = (int(size) for size in text.split("x"))
         return cls(batch[0] if batch else 1, height, width)
 
+    def at_least(self, min_size: tuple[int, int]) -> ImageShape:
+        """Returns the shape with height and width raised to a smallest size, in pixels."""
+        return ImageShape(self.batch, max(self.height, min_size[0]), max(self.width, min_size[1]))
+
     def __str__(self) -> str:
         return f"{self.batch}x{self.height}x{self.width}"

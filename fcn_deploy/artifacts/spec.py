@@ -20,6 +20,7 @@ from fcn_deploy.artifacts.json import (
     strings,
 )
 from fcn_deploy.artifacts.normalization import TORCHVISION, Normalization
+from fcn_deploy.artifacts.outputs import Outputs
 from fcn_deploy.artifacts.palette import Rgb
 from fcn_deploy.artifacts.receptive_field import ReceptiveField
 from fcn_deploy.errors import InputError
@@ -30,9 +31,9 @@ METADATA_KEY = "fcn_deploy.spec"
 BINARY_CLASSES = ("background", "foreground")
 
 # Keys that stand in a spec only if there is something to say.
-_OPTIONAL = ("model", "padding", "receptive_field", "threshold")
+_OPTIONAL = ("model", "padding", "receptive_field", "min_size", "outputs", "threshold")
 # Those without which a spec would be misunderstood: it lists the ones it has under `requires`.
-_REQUIRED = ("threshold",)
+_REQUIRED = ("threshold", "min_size")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class CheckpointInfo:
 def _color(values: Sequence[object]) -> Rgb:
     red, green, blue = (integer(value, "spec palette") for value in values)
     return red, green, blue
+
+
+def _size(values: Sequence[object]) -> tuple[int, int]:
+    height, width = (integer(value, "spec min_size") for value in values)
+    return height, width
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,8 @@ class ModelSpec:
             was not computed.
         checkpoint: The weights it was made from, or None.
         exporter: Versions of the libraries that exported it, or empty.
+        min_size: The smallest height and width of images that the net takes, in pixels.
+        outputs: What is taken from what a custom net returns; None for the logits as they are.
         threshold: For a binary net, which has one channel: a pixel's label is 1 if its value is greater, else 0. None
             for a net with a channel for each class.
 
@@ -94,11 +102,15 @@ class ModelSpec:
     receptive_field: ReceptiveField | None = None
     checkpoint: CheckpointInfo | None = None
     exporter: Mapping[str, str | int] = field(default_factory=dict)
+    min_size: tuple[int, int] = (1, 1)
+    outputs: Outputs | None = None
     threshold: float | None = None
 
     def __post_init__(self) -> None:
         require(self.num_classes > 0, "spec num_classes", self.num_classes, "a positive integer")
         own = self.model is not None
+        require(min(self.min_size) >= 1, "spec min_size", self.min_size, "height and width, each at least 1")
+        require(own or self.outputs is None, "spec outputs", self.outputs, "none: the published nets return logits")
         if self.threshold is not None:
             require(math.isfinite(self.threshold), "spec threshold", self.threshold, "a finite number")
             require(self.num_classes == 2, "spec num_classes", self.num_classes, "2 for a net with a threshold")
@@ -141,6 +153,7 @@ class ModelSpec:
     def to_json(self) -> dict[str, Any]:
         """Returns the spec as JSON data, with its format number and without optional keys that are None."""
         data = {"format": FORMAT, **asdict(self), "geometry": self.geometry.to_json() if self.geometry else None}
+        data["min_size"] = list(self.min_size) if self.min_size != (1, 1) else None
         requires = [key for key in _REQUIRED if data[key] is not None]
         found = {key: value for key, value in data.items() if value is not None or key not in _OPTIONAL}
         return {**found, "requires": requires} if requires else found
@@ -178,6 +191,8 @@ class ModelSpec:
                 receptive_field=ReceptiveField(**known_fields(ReceptiveField, receptive)) if receptive else None,
                 checkpoint=CheckpointInfo(**known_fields(CheckpointInfo, checkpoint)) if checkpoint else None,
                 exporter=dict(fields.get("exporter") or {}),
+                min_size=_size(fields.get("min_size") or (1, 1)),
+                outputs=Outputs(**known_fields(Outputs, fields["outputs"])) if fields.get("outputs") else None,
                 threshold=optional_number(fields.get("threshold"), "spec threshold"),
             )
         except KeyError as error:

@@ -18,7 +18,7 @@ from fcn_deploy.graph.model import ExportedModel, serialize
 from fcn_deploy.quantization.prequantized import check_not_prequantized
 from fcn_deploy.quantization.selection import quantizable_inputs
 from fcn_deploy.quantization.tensors import observed_tensors, ranged_tensor
-from fcn_deploy.runtime.image import check_images, normalize
+from fcn_deploy.runtime.image import check_images, check_size, normalize
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
 
@@ -38,7 +38,7 @@ class Observer:
     def __init__(self, model: ExportedModel, *, threads: int | None = None) -> None:
         graph_model = model.copy()
         check_not_prequantized(graph_model)
-        self._normalization = model.spec.normalization
+        self._normalization, self._min_size = model.spec.normalization, model.spec.min_size
         observed = [str(value.name) for value in observed_tensors(graph_model.graph)]
         # Some of these have no histogram of their own, such as the output of a max-pool. A tensor that is not computed
         # from the image has neither range nor mean.
@@ -64,6 +64,7 @@ class Observer:
         images = check_images(image)
         if len(image.shape) != 3:
             raise InputError("one image at a time", got=f"a batch, {list(image.shape)}", expected="uint8 [H, W, 3]")
+        check_size(images, self._min_size)
         feed = normalize(images, self._normalization)
         batch = self._backend.inputs[0].shape[0]
         if isinstance(batch, int):  # a fixed batch: it holds the image several times, and only the first counts

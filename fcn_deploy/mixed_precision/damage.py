@@ -19,7 +19,7 @@ from fcn_deploy.mixed_precision.candidates import Candidates
 from fcn_deploy.mixed_precision.layer_times import time_layers
 from fcn_deploy.mixed_precision.prefix_cache import VariantResult, run_variants
 from fcn_deploy.progress import Progress, Silent
-from fcn_deploy.runtime.image import normalize
+from fcn_deploy.runtime.image import check_size, normalize
 from fcn_deploy.runtime.labels import labels_of
 
 _SILENT = Silent()
@@ -146,6 +146,8 @@ def measure_sensitivity(
     """
     if not len(images):
         raise InputError("no images to measure on", expected="at least one")
+    for image in images:
+        check_size(image[np.newaxis], candidates.model.spec.min_size)
     feeds = [{"image": normalize(image[np.newaxis], candidates.model.spec.normalization)} for image in images]
     alone_in = {name: functools.partial(candidates.make, (name,)) for name in candidates.layers}
     all_but = {name: functools.partial(candidates.make, without(candidates.start, name)) for name in candidates.start}

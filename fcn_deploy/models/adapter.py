@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fcn_deploy.artifacts.geometry import Padding
-from fcn_deploy.errors import InputError
+from fcn_deploy.artifacts.outputs import Outputs
+from fcn_deploy.models.outputs import logits_of
 
 # The attribute that holds the custom net, so the first part of the path of each of its modules.
 ROOT = "net"
-_LOGITS = "out"
 
 
 class AdaptedNet(nn.Module):
-    """Pads the image for a net, takes the logits from what the net returns, and crops them to the image.
+    """Pads the image for a net, takes the logits from what it returns, and resizes or crops them to the image.
 
     Args:
-        net: float [N, 3, H, W] to float [N, C, H, W], or to a mapping that has such a tensor under `out`, as
-            torchvision's segmentation nets return; at every H and W, or at multiples of `padding.divisor`.
+        net: float [N, 3, H, W] to float [N, C, H, W], or to something that holds such a tensor (see
+            `outputs.logits_of`); from some size on, at every H and W, or at multiples of `padding.divisor`.
         padding: How images are padded; None for no padding.
+        outputs: What is taken from what the net returns; None for the logits as they are.
     """
 
-    def __init__(self, net: nn.Module, padding: Padding | None = None) -> None:
+    def __init__(self, net: nn.Module, padding: Padding | None = None, outputs: Outputs | None = None) -> None:
         super().__init__()
         self.net = net
         self.padding = padding
+        self.outputs = outputs or Outputs()
 
     def forward(self, image: Tensor) -> Tensor:
         """Segments a batch.
@@ -41,27 +40,16 @@ class AdaptedNet(nn.Module):
             Logits, float [N, C, H, W].
         """
         if self.padding is None:
-            return logits_of(self.net(image))
+            return self._logits(image)
         height, width = image.shape[2:]
-        return logits_of(self.net(_pad(image, self.padding)))[:, :, :height, :width]
+        return self._logits(_pad(image, self.padding))[:, :, :height, :width]
 
-
-def logits_of(output: Any) -> Tensor:
-    """Returns the logits from what a net returns: a tensor, or a mapping with a tensor under `out`.
-
-    Raises:
-        InputError: It is neither.
-    """
-    found = output.get(_LOGITS) if isinstance(output, Mapping) else output
-    if isinstance(found, Tensor):
-        return found
-    keys = f"{type(output).__name__} of {', '.join(map(str, output))}" if isinstance(output, Mapping) else None
-    raise InputError(
-        "the net returns no logits",
-        got=keys or f"a {type(output).__name__}",
-        expected=f"a tensor [N, C, H, W], or a dict with such a tensor under '{_LOGITS}'",
-        fix="wrap the net in a module that returns its logits",
-    )
+    def _logits(self, image: Tensor) -> Tensor:
+        logits = logits_of(self.net(image), self.outputs.logits)
+        if self.outputs.resize is None:
+            return logits
+        align = False if self.outputs.resize == "bilinear" else None
+        return F.interpolate(logits, image.shape[2:], mode=self.outputs.resize, align_corners=align)
 
 
 def _pad(image: Tensor, padding: Padding) -> Tensor:

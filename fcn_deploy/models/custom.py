@@ -15,14 +15,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fcn_deploy.artifacts.geometry import Padding
+from fcn_deploy.artifacts.geometry import AutoPadding, Padding
+from fcn_deploy.artifacts.outputs import Outputs
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import CheckpointInfo, ModelSpec
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.files import as_path, sha256_file
 from fcn_deploy.models.adapter import AdaptedNet
 from fcn_deploy.models.checkpoint import read_tensors
-from fcn_deploy.models.probe import probe
+from fcn_deploy.models.probe import find_padding, probe
 from fcn_deploy.models.state import finite_float32, fitted, load_into
 from fcn_deploy.models.weights_options import WeightsOptions
 
@@ -37,8 +38,10 @@ class CustomNet:
         name: The callable that made it, `package.module:callable`.
         module: float [N, 3, H, W] to float [N, C, H, W], in evaluation mode.
         info: Hash of the checkpoint.
-        num_classes: C.
+        num_classes: C, the channels of its logits.
         padding: How images are padded; None for no padding.
+        min_size: The smallest height and width of images that it takes.
+        outputs: What is taken from what the net returns; None for the logits as they are.
         spec: The spec in the checkpoint, or None.
     """
 
@@ -47,6 +50,8 @@ class CustomNet:
     info: CheckpointInfo
     num_classes: int
     padding: Padding | None
+    min_size: tuple[int, int] = (1, 1)
+    outputs: Outputs | None = None
     spec: ModelSpec | None = None
 
     @property
@@ -58,9 +63,10 @@ class CustomNet:
 def load_custom(
     name: str,
     weights: str | os.PathLike[str],
-    padding: Padding | None = None,
+    padding: Padding | AutoPadding | None = None,
     shape: ImageShape | None = None,
     part: WeightsOptions | None = None,
+    outputs: Outputs | None = None,
 ) -> CustomNet:
     """Makes a net, loads its weights, and checks that it can be deployed.
 
@@ -69,9 +75,10 @@ def load_custom(
     Args:
         name: `package.module:callable`; the current folder is searched first.
         weights: A `.pth` or `.safetensors` file with every tensor of the net and no other.
-        padding: For a net that works only at multiples of some size.
+        padding: For a net that works only at multiples of some size, which `AutoPadding` finds out.
         shape: The one shape it has to work at; None for every shape.
         part: Which part of the file holds the weights.
+        outputs: What is taken from what the net returns; None for the logits as they are.
 
     Raises:
         InputError: The callable cannot be imported or returns no module, the weights do not fit, or the net is not
@@ -81,10 +88,13 @@ def load_custom(
     weights = as_path(weights)
     net = make_net(name)
     spec = load_strictly(net, weights, name, part)
-    module = AdaptedNet(net, padding).eval()
     with redirect_stdout(sys.stderr):
-        num_classes = probe(module, shape)
-    return CustomNet(name, module, CheckpointInfo(sha256_file(weights), _LAYOUT), num_classes, padding, spec)
+        if isinstance(padding, AutoPadding):
+            padding = find_padding(AdaptedNet(net, None, outputs).eval(), padding.mode)
+        module = AdaptedNet(net, padding, outputs).eval()
+        probed = probe(module, shape)
+    info = CheckpointInfo(sha256_file(weights), _LAYOUT)
+    return CustomNet(name, module, info, probed.channels, padding, probed.min_size, outputs, spec)
 
 
 def make_net(name: str) -> nn.Module:

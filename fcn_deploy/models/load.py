@@ -61,7 +61,7 @@ def load_net(
             got="`variant` and `model`",
             fix="leave out one of them",
         )
-    custom = load_custom(options.model, weights, options.padding, shape, part)
+    custom = load_custom(options.model, weights, options.padding, shape, part, options.outputs)
     return Net(custom.module, make_spec(custom, options))
 
 
@@ -89,7 +89,7 @@ def load_reference(
     if spec.model is not None and model is None:
         raise UsageError("PyTorch needs the code that makes the engine's custom net", fix=f'add `model="{spec.model}"`')
     if model is not None:
-        custom = load_custom(model, weights, spec.padding, shape, part)
+        custom = load_custom(model, weights, spec.padding, shape, part, spec.outputs)
         net, channels = Net(custom.module, spec), custom.num_classes
     else:
         assert spec.geometry is not None

@@ -3,47 +3,132 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import logging
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from fcn_deploy.artifacts.geometry import Padding, PadMode
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.errors import InputError
 from fcn_deploy.models.adapter import AdaptedNet
+from fcn_deploy.models.sizes import (
+    Shape,
+    first_misfit,
+    misfit_at_every_size,
+    noise,
+    run,
+    smallest_divisor,
+    smallest_side,
+)
 
-# Batch, height and width: odd and even sizes, none a multiple of another, and the smallest image. An error names the
-# first shape that fails, so the most ordinary shape comes first.
-_ANY = ((1, 65, 97), (2, 33, 64), (1, 96, 130), (2, 2, 3), (1, 1, 1))
-_DIVISORS = (2, 4, 8, 16, 32, 64, 128, 256)
+_log = logging.getLogger(__name__)
+
 # The usual sizes of nets that take one size only, the most frequent first.
 _FIXED = (224, 256, 512, 320, 384, 448, 299, 128, 64, 32)
 _TOLERANCE = 1e-3  # of the logits' range: kernels sum in another order for another batch size
+# Where padding is compared with no padding: sizes that are multiples of nothing that nets are padded to.
+_UNPADDED = (131, 195)
 
 
-def probe(module: AdaptedNet, shape: ImageShape | None = None) -> int:
-    """Checks that a net returns one score per class and pixel at every size, whatever else is in the batch.
+@dataclass(frozen=True)
+class Probed:
+    """What running a net has shown.
+
+    Attributes:
+        channels: C of its logits.
+        min_size: The smallest height and width of images that it takes.
+    """
+
+    channels: int
+    min_size: tuple[int, int] = (1, 1)
+
+
+def probe(module: AdaptedNet, shape: ImageShape | None = None) -> Probed:
+    """Checks that a net returns one score per class and pixel, whatever else is in the batch.
 
     Args:
         module: The net, in evaluation mode.
-        shape: The one shape it has to work at; None for several sizes and batches.
-
-    Returns:
-        The number of classes.
+        shape: The one shape it has to work at; None for every size from some smallest one on.
 
     Raises:
-        InputError: It does not. The message says what the net does instead, and which `size_divisor` would help; that
-            is found by trying powers of two up to 256.
+        InputError: It does not. The message says what the net does instead, and what would help: `size_divisor`,
+            `resize_logits` or `logits`, which are tried first.
     """
     _check_call(module.net)
-    shapes = [(shape.batch, shape.height, shape.width)] if shape else _ANY
-    misfit = _first_misfit(module, shapes)
-    if misfit is not None:
-        _check_input_channels(module, shape)
-        raise _refusal(module, misfit, fixed=shape is not None)
-    batch, height, width = max(shapes)
-    _check_batch(module, batch, height, width)
-    return int(_run(module, batch, height, width).shape[1])
+    if shape is not None:
+        only = (shape.batch, shape.height, shape.width)
+        misfit = first_misfit(module, [only])
+        if misfit is not None:
+            _check_input_channels(module, only)
+            raise _misfit_at_one_size(module, misfit, only)
+        _check_batch(module, only)
+        return Probed(_channels(module, only))
+    side = smallest_side(module)
+    if side is None:
+        _check_input_channels(module, (1, 256, 256))
+        raise _refusal(module)
+    images = (2, max(side, 33), max(side, 64))
+    _check_batch(module, images)
+    if module.padding is not None:
+        _compare_with_bare(module)
+    if side > 1:
+        _log.info("the smallest image that the net takes is %dx%d", side, side)
+    return Probed(_channels(module, images), (side, side))
+
+
+def find_padding(net: AdaptedNet, mode: PadMode) -> Padding | None:
+    """Returns the padding that a net needs; None if it takes every size from some smallest one on.
+
+    Args:
+        net: Without padding, in evaluation mode.
+        mode: How images are padded, if they are.
+
+    Raises:
+        InputError: As for `probe`.
+    """
+    _check_call(net.net)
+    side = smallest_side(net)
+    if side is not None:
+        _log.info("the net takes every size from %dx%d on: images are not padded", side, side)
+        return None
+    divisor = smallest_divisor(net)
+    if divisor is None:
+        _check_input_channels(net, (1, 256, 256))
+        raise _refusal(net)
+    _log.info("the net works at multiples of %d: images are padded to them", divisor)
+    return Padding(divisor, mode)
+
+
+def _channels(module: AdaptedNet, shape: Shape) -> int:
+    return int(run(module, shape).shape[1])
+
+
+def _compare_with_bare(module: AdaptedNet) -> None:
+    """Warns if a net is padded that does not need it, and says what this does to its labels."""
+    bare = AdaptedNet(module.net, None, module.outputs).eval()
+    side = smallest_side(bare)
+    if side is None:
+        return
+    shape = (1, *_UNPADDED)
+    agreement = _agreement(run(bare, shape), run(module, shape))
+    _log.warning(
+        "the net takes every size from %dx%d on without padding; with it, its labels are the same on %.2f%% of the "
+        "pixels of noise of %dx%d: leave out `size_divisor`",
+        side,
+        side,
+        100 * agreement,
+        *_UNPADDED,
+    )
+
+
+def _agreement(reference: Tensor, logits: Tensor) -> float:
+    """The share of pixels with the same label; a binary net's threshold, not known yet, is taken to be its mean."""
+    if reference.shape[1] == 1:
+        border = reference.mean()
+        return float(((reference > border) == (logits > border)).float().mean())
+    return float((reference.argmax(1) == logits.argmax(1)).float().mean())
 
 
 def _check_call(net: nn.Module) -> None:
@@ -77,10 +162,9 @@ def _check_call(net: nn.Module) -> None:
         )
 
 
-def _check_input_channels(module: AdaptedNet, shape: ImageShape | None) -> None:
+def _check_input_channels(module: AdaptedNet, shape: Shape) -> None:
     """Finds out whether a net that fails fails because it takes another number of channels."""
-    batch, height, width = (shape.batch, shape.height, shape.width) if shape else (1, 256, 256)
-    image = _image(batch, height, width)
+    image = noise(*shape)
     if _takes(module, image):
         return
     for channels in (1, 4, 2, 6):
@@ -106,75 +190,51 @@ def _takes(module: nn.Module, image: Tensor) -> bool:
     return True
 
 
-def _are_labels(logits: Tensor, batch: int) -> bool:
-    """Returns whether a net gives whole numbers per pixel: an argmax, or a threshold, has already been taken."""
-    return not logits.is_floating_point() and not logits.is_complex() and logits.ndim >= 2 and len(logits) == batch
+def _misfit_at_one_size(module: AdaptedNet, misfit: str, shape: Shape) -> InputError:
+    resized = _resized(module)
+    return InputError(
+        "the net does not return one score per class and pixel",
+        got=misfit,
+        expected="float [N, C, H, W] for images [N, 3, H, W]",
+        fix='add `resize_logits="bilinear"`, which resizes the logits to the image in the graph'
+        if resized is not None and first_misfit(resized, [shape]) is None
+        else None,
+    )
 
 
-def _image(batch: int, height: int, width: int) -> Tensor:
-    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
-
-
-def _run(module: nn.Module, batch: int, height: int, width: int) -> Tensor:
-    with torch.inference_mode():
-        logits: Tensor = module(_image(batch, height, width))
-    return logits
-
-
-def _first_misfit(module: nn.Module, shapes: Sequence[tuple[int, int, int]]) -> str | None:
-    """Says what is wrong at the first shape at which the net fails; None if it works at all of them."""
-    classes = None
-    for batch, height, width in shapes:
-        at = f"for {batch} image{'s' if batch > 1 else ''} of {height}x{width}"
-        try:
-            logits = _run(module, batch, height, width)
-        except InputError:
-            raise
-        except (Exception, SystemExit) as error:  # the user's code may raise anything
-            return f"{at} it raises {type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
-        shape = list(logits.shape)
-        if _are_labels(logits, batch):
-            raise InputError(
-                "the net returns labels, not logits",
-                got=f"{at} {str(logits.dtype).removeprefix('torch.')} {shape}",
-                expected="float [N, C, H, W], a score for each class and pixel",
-                fix="return the logits, before the argmax or the threshold; the argmax is added where it is needed",
-            )
-        if not logits.is_floating_point() or len(shape) != 4 or shape[0] != batch or shape[2:] != [height, width]:
-            return f"{at} it returns {str(logits.dtype).removeprefix('torch.')} {shape}"
-        if shape[1] != (classes or shape[1]):
-            return f"{at} it returns {shape[1]} classes, at other sizes {classes}"
-        classes = shape[1]
-    return None
-
-
-def _refusal(module: AdaptedNet, misfit: str, fixed: bool) -> InputError:
+def _refusal(module: AdaptedNet) -> InputError:
+    misfit = misfit_at_every_size(module)
     expected = "float [N, C, H, W] for images [N, 3, H, W], at every size"
-    if fixed:
-        return InputError("the net does not return one score per class and pixel", got=misfit, expected=expected)
-    for divisor in _DIVISORS:
-        if _works_at_multiples(module.net, divisor):
-            padded = module.padding is not None
-            return InputError(
-                f"the net does not work at {'multiples of that' if padded else 'every size'}",
-                got=misfit,
-                expected=expected,
-                fix=f"add `size_divisor={divisor}`, the smallest that works: it pads images in the graph and crops the "
-                "logits",
-            )
-    return InputError("the net is not fully convolutional", got=misfit, expected=expected, fix=_advice(module.net))
+    is_padded = module.padding is not None
+    what = f"the net does not work at {'multiples of that' if is_padded else 'every size'}"
+    bare = AdaptedNet(module.net, None, module.outputs).eval()
+    divisor = smallest_divisor(bare)
+    if divisor is not None:
+        fix = f"add `size_divisor={divisor}`, the smallest that works: it pads images in the graph and crops the logits"
+        return InputError(what, got=misfit, expected=expected, fix=fix)
+    resized = _resized(bare)
+    if resized is not None and smallest_side(resized) is not None:
+        fix = 'add `resize_logits="bilinear"`, which resizes the logits to the image in the graph'
+        return InputError("the net returns logits smaller than the image", got=misfit, expected=expected, fix=fix)
+    divisor = None if resized is None else smallest_divisor(resized)
+    if divisor is not None:
+        fix = f'add `resize_logits="bilinear"` and `size_divisor={divisor}`: images are padded, and the logits resized'
+        return InputError(what, got=misfit, expected=expected, fix=fix)
+    return InputError("the net is not fully convolutional", got=misfit, expected=expected, fix=_advice(bare))
 
 
-def _works_at_multiples(net: nn.Module, divisor: int) -> bool:
-    shapes = [(1, divisor, divisor), (1, 2 * divisor, 5 * divisor), (2, 3 * divisor, divisor)]
-    return _first_misfit(AdaptedNet(net), shapes) is None
+def _resized(module: AdaptedNet) -> AdaptedNet | None:
+    """The net with its logits resized; None if they are already, or are one for an image."""
+    shape = _shape_at(module, 256)
+    if module.outputs.resize is not None or len(shape) != 4 or min(shape[2:]) < 2:
+        return None
+    return AdaptedNet(module.net, module.padding, replace(module.outputs, resize="bilinear")).eval()
 
 
-def _advice(net: nn.Module) -> str:
+def _advice(module: AdaptedNet) -> str:
     """Says what the user can do about a net that no padding helps."""
-    module = AdaptedNet(net)
     for side in _FIXED:
-        if _first_misfit(module, [(1, side, side)]) is None:
+        if first_misfit(module, [(1, side, side)]) is None:
             return (
                 f"it works at {side}x{side}, so some part of it has a fixed size, such as a Linear layer or a view; "
                 "replace that by a convolution or a pooling, or export for that size only with "
@@ -191,16 +251,15 @@ def _advice(net: nn.Module) -> str:
 def _shape_at(module: AdaptedNet, side: int) -> list[int]:
     """The shape of the logits of a square image; empty if the net returns none."""
     try:
-        return list(_run(module, 1, side, side).shape)
+        return list(run(module, (1, side, side)).shape)
     except (Exception, SystemExit):  # the user's code may raise anything; the misfit says so already
         return []
 
 
-def _check_batch(module: nn.Module, batch: int, height: int, width: int) -> None:
+def _check_batch(module: nn.Module, shape: Shape) -> None:
     """Checks that the other images of a batch do not change an image's logits."""
-    if batch == 1:
-        return
-    images = _image(batch, height, width)
+    batch, height, width = shape
+    images = noise(*shape)
     with torch.inference_mode():
         together = module(images)
         # The batch keeps its size: a net may take only this one.

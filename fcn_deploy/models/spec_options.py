@@ -8,8 +8,9 @@ import os
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fcn_deploy.artifacts.geometry import AT_ONCE, Geometry, Padding
+from fcn_deploy.artifacts.geometry import AT_ONCE, AutoPadding, Geometry, Padding
 from fcn_deploy.artifacts.normalization import PRESETS, TORCHVISION, Color, Normalization, Preset, Triple
+from fcn_deploy.artifacts.outputs import Outputs
 from fcn_deploy.artifacts.palette import default_palette
 from fcn_deploy.artifacts.spec import BINARY_CLASSES, ModelSpec
 from fcn_deploy.data.classes import read_class_names
@@ -42,6 +43,7 @@ class SpecOptions:
         input_padding: 0 or 100, if it is not that of the checkpoint's layout.
         model: What makes a custom net, `package.module:callable`; None for a published net.
         padding: How images are padded for a custom net; None for no padding.
+        outputs: What is taken from what a custom net returns; None for the logits as they are.
 
     Raises:
         UsageError: `padding` without `model`, `at_once` or `input_padding` with it, or values that contradict `preset`.
@@ -58,13 +60,20 @@ class SpecOptions:
     at_once: bool = False
     input_padding: int | None = None
     model: str | None = None
-    padding: Padding | None = None
+    padding: Padding | AutoPadding | None = None
+    outputs: Outputs | None = None
 
     def __post_init__(self) -> None:
         if self.preset is not None:
             self._check_preset(self.preset)
         if self.model is None and self.padding is not None:
             raise UsageError("the published nets work at every size", got="`size_divisor`", fix="leave it out")
+        if self.model is None and self.outputs is not None:
+            raise UsageError(
+                "the published nets return their logits, of the size of the image",
+                got="`logits` or `resize_logits`",
+                fix="leave them out",
+            )
         if self.model is not None and (self.at_once or self.input_padding is not None):
             raise UsageError(
                 "`at_once` and `input_padding` are for published nets", got="`model` with them", fix="leave them out"
@@ -148,7 +157,8 @@ def make_spec(checkpoint: Checkpoint | CustomNet, options: SpecOptions | None = 
 def _architecture(checkpoint: Checkpoint | CustomNet, options: SpecOptions) -> dict[str, Any]:
     if isinstance(checkpoint, CustomNet):
         published = dict.fromkeys(("stride", "width", "geometry"))
-        return {**published, "model": checkpoint.name, "padding": checkpoint.padding}
+        found = {"padding": checkpoint.padding, "outputs": checkpoint.outputs, "min_size": checkpoint.min_size}
+        return {**published, "model": checkpoint.name, **found}
     geometry = _geometry(checkpoint, options)
     return {"stride": checkpoint.stride, "width": checkpoint.width, "geometry": geometry}
 

@@ -24,17 +24,19 @@ if TYPE_CHECKING:
 SHAPES = tuple(ImageShape(*shape) for shape in ((1, 1, 1), (1, 33, 64), (3, 65, 97), (1, 130, 75), (2, 96, 128)))
 
 
-def comparison_shapes(backend: Backend) -> list[ImageShape]:
+def comparison_shapes(backend: Backend, min_size: tuple[int, int] = (1, 1)) -> list[ImageShape]:
     """Returns the shapes to compare a model at: `SHAPES`, with each size that the model fixes replaced by that size.
 
     Args:
         backend: A model whose first input is [N, 3, H, W].
+        min_size: The smallest height and width that the net takes.
 
     Returns:
         Each shape once, in the order of `SHAPES`.
     """
     batch, _, height, width = (size if isinstance(size, int) else None for size in backend.inputs[0].shape)
-    shapes = (ImageShape(batch or s.batch, height or s.height, width or s.width) for s in SHAPES)
+    smallest = (shape.at_least(min_size) for shape in SHAPES)
+    shapes = (ImageShape(batch or s.batch, height or s.height, width or s.width) for s in smallest)
     return list(dict.fromkeys(shapes))
 
 

@@ -46,12 +46,15 @@ class Guard:
     violated_by: ImageShape | None
 
 
-def find_violated_guards(program: torch.export.ExportedProgram, traced: ImageShape) -> list[Guard]:
+def find_violated_guards(
+    program: torch.export.ExportedProgram, traced: ImageShape, min_size: tuple[int, int] = (1, 1)
+) -> list[Guard]:
     """Returns the guards of a program that some image violates; of several that the same image violates, the first.
 
     Args:
         program: It has one input, [N, 3, H, W], of dynamic N, H and W.
         traced: The shape it was traced with, which meets every guard.
+        min_size: The smallest height and width that the net takes: guards may exclude smaller images.
 
     Raises:
         DependencyError: This version of torch does not give access to its guards.
@@ -66,18 +69,20 @@ def find_violated_guards(program: torch.export.ExportedProgram, traced: ImageSha
         )
     found: dict[ImageShape | None, Guard] = {}
     for condition in conditions:
-        guard = _violated(condition, traced)
+        guard = _violated(condition, traced, min_size)
         if guard is not None:
             found.setdefault(guard.violated_by, guard)
     return list(found.values())
 
 
-def _violated(condition: str, traced: ImageShape) -> Guard | None:
+def _violated(condition: str, traced: ImageShape, min_size: tuple[int, int]) -> Guard | None:
     """The guard with the smallest image that violates it; None if every image tried meets it."""
     # torch names the input as the argument of the net: `L['x'].size()[2]` is the height.
     condition = re.sub(r"L\['\w+'\]\.size\(\)\[(\d)\]", lambda match: _DIMS[match[1]], condition)
     code = compile(condition, "<guard>", "eval")
     for shape in _candidates(condition, traced):
+        if shape.height < min_size[0] or shape.width < min_size[1]:
+            continue
         try:
             holds = eval(code, dict(_NAMES), vars(shape))
         except Exception as error:  # the condition uses a name of torch's own

@@ -86,7 +86,7 @@ def export_onnx(
     import onnx_ir as ir
 
     check_threshold(config.threshold, spec)
-    traced = config.shape or TRACED
+    traced = config.shape or TRACED.at_least(spec.min_size)
     with _quiet_exporter():
         program = _trace(model, traced, dynamic=config.shape is None)
         exported = _convert(program, config)
@@ -111,7 +111,7 @@ def export_onnx(
     )
     exported.metadata_props[METADATA_KEY] = spec.dumps()
     exported.producer_name, exported.producer_version = "fcn-deploy", __version__
-    return ir.to_proto(exported), find_violated_guards(program, traced) if config.shape is None else []
+    return ir.to_proto(exported), find_violated_guards(program, traced, spec.min_size) if config.shape is None else []
 
 
 def _receptive_field(model: ir.Model, spec: ModelSpec, fixed: ImageShape | None) -> ReceptiveField | None:

@@ -41,6 +41,26 @@ def check_images(image: object) -> NDArray[np.uint8]:
     return image if image.ndim == 4 else image[np.newaxis]
 
 
+def check_size(images: NDArray[np.uint8], min_size: tuple[int, int]) -> None:
+    """Checks that images are not smaller than a net takes.
+
+    Args:
+        images: uint8 [N, H, W, 3].
+        min_size: The net's smallest height and width.
+
+    Raises:
+        InputError: They are.
+    """
+    height, width = images.shape[1:3]
+    if height < min_size[0] or width < min_size[1]:
+        raise InputError(
+            "the image is smaller than the net takes",
+            got=f"{height}x{width}",
+            expected=f"at least {min_size[0]}x{min_size[1]}",
+            fix="resize or pad the image",
+        )
+
+
 def normalize(images: NDArray[np.uint8], normalization: Normalization) -> NDArray[np.float32]:
     """Normalises images for a net with tensor input: `(x * scale - mean) / std`, in the net's channel order.
 

@@ -18,7 +18,7 @@ from fcn_deploy.errors import ArtifactError, ClosedError, FcnDeployError, InputE
 from fcn_deploy.files import StrPath, as_path, check_file
 from fcn_deploy.runtime import cpu
 from fcn_deploy.runtime.backend import Array, Backend, Closable, Provider
-from fcn_deploy.runtime.image import check_images, normalize
+from fcn_deploy.runtime.image import check_images, check_size, normalize
 from fcn_deploy.runtime.labels import labels_of
 from fcn_deploy.runtime.open import open_backend
 from fcn_deploy.runtime.options import ImageColor, RuntimeOptions, kind_of
@@ -136,7 +136,8 @@ class Segmenter(Closable):
 
         Raises:
             ClosedError: The segmenter is closed.
-            InputError: `image` is not such an array, or does not have the size that a fixed engine takes.
+            InputError: `image` is not such an array, is smaller than the net takes, or does not have the size that a
+                fixed engine takes.
         """
         labels = self._run(self._labels, self._rgb(image))
         return labels if image.ndim == 4 else labels[0]
@@ -152,7 +153,8 @@ class Segmenter(Closable):
 
         Raises:
             ClosedError: The segmenter is closed.
-            InputError: `image` is not such an array, or does not have the size that a fixed engine takes.
+            InputError: `image` is not such an array, is smaller than the net takes, or does not have the size that a
+                fixed engine takes.
             WrongIoError: The engine gives labels only; this is also a TypeError.
         """
         self._require_open()
@@ -195,6 +197,7 @@ class Segmenter(Closable):
 
     def _rgb(self, image: object) -> NDArray[np.uint8]:
         images = check_images(image)
+        check_size(images, self.spec.min_size)
         return np.ascontiguousarray(images[..., ::-1]) if self._bgr else images
 
     def _run(self, net: Callable[[NDArray[np.uint8]], Array], images: NDArray[np.uint8]) -> Array:

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fcn_deploy.artifacts.geometry import PadMode
+from fcn_deploy.artifacts.geometry import PadMode, SizeDivisor
+from fcn_deploy.artifacts.outputs import ResizeMode
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.sidecar import SIMULATES
 from fcn_deploy.errors import UsageError
@@ -22,7 +23,7 @@ from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
 from fcn_deploy.text import printable
-from fcn_deploy.workflows.parameters import image_shape, padding, percentiles
+from fcn_deploy.workflows.parameters import image_shape, outputs, padding, percentiles
 from fcn_deploy.workflows.references import NetCode, Runnable, key_of, name_of, opened
 
 
@@ -76,8 +77,10 @@ def benchmark(
     iterations: int = 10,
     percentile: Sequence[float] | float = (90, 95, 99),
     model: str | None = None,
-    size_divisor: int | None = None,
+    size_divisor: SizeDivisor | None = None,
     pad_mode: PadMode | None = None,
+    logits: str | int | None = None,
+    resize_logits: ResizeMode | None = None,
     threads: int | None = None,
     provider: Provider | None = None,
     device: int | None = None,
@@ -97,6 +100,8 @@ def benchmark(
         model: What makes the net of a checkpoint among them if it is a custom net.
         size_divisor: How that net is padded.
         pad_mode: Likewise.
+        logits: Which of its outputs are the logits.
+        resize_logits: How they are resized.
         threads: CPU threads; the library's default if None.
         provider: What ONNX Runtime runs on: `cpu` (the default) or `cuda`.
         device: Index of the GPU.
@@ -116,7 +121,7 @@ def benchmark(
     config = BenchmarkConfig(warmup, duration, iterations, percentiles(percentile))
     wanted = image_shape(shape)
     contestants = _distinct([*([vs] if vs is not None else []), *_listed(engines)])
-    code = NetCode(model, padding(model, size_divisor, pad_mode))
+    code = NetCode(model, padding(model, size_divisor, pad_mode), outputs(model, logits, resize_logits))
     runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
     images = np.random.default_rng(0).integers(0, 256, (*astuple(wanted), 3), dtype=np.uint8)
     names = _short_names(contestants)

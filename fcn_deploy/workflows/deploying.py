@@ -15,8 +15,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fcn_deploy.artifacts.geometry import PadMode
+from fcn_deploy.artifacts.geometry import PadMode, SizeDivisor
 from fcn_deploy.artifacts.normalization import Preset, Triple
+from fcn_deploy.artifacts.outputs import ResizeMode
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import Io
 from fcn_deploy.artifacts.spec import ModelSpec
@@ -50,6 +51,7 @@ from fcn_deploy.workflows.parameters import (
     image_folder,
     image_size,
     input_file,
+    outputs,
     padding,
     percentiles,
     require_torch,
@@ -75,8 +77,10 @@ def deploy(
     int8: bool = False,
     variant: Variant | None = None,
     model: str | None = None,
-    size_divisor: int | None = None,
+    size_divisor: SizeDivisor | None = None,
     pad_mode: PadMode | None = None,
+    logits: str | int | None = None,
+    resize_logits: ResizeMode | None = None,
     weights_key: str | None = None,
     weights_prefix: str | None = None,
     weights_ignore: Sequence[str] | str = (),
@@ -125,6 +129,8 @@ def deploy(
         model: What makes a custom net, `package.module:callable`.
         size_divisor: The custom net works at multiples of this size only.
         pad_mode: How images are padded to such multiples.
+        logits: Which of the custom net's outputs are the logits.
+        resize_logits: How they are resized to the size of the image.
         weights_key: The entry of the checkpoint that holds the weights.
         weights_prefix: Only tensors under this prefix are taken, without it.
         weights_ignore: Globs; the checkpoint's entries that match one are left out.
@@ -180,6 +186,7 @@ def deploy(
     size = image_size(calib_size, "calib_size")
     channel_order(color)
     padding(model, size_divisor, pad_mode)
+    outputs(model, logits, resize_logits)
     check_max_images(max_images)
     if demo and any(given is not None for given in (weights, calib_data, data, labels)):
         raise UsageError("the demo brings its own weights and images", got="`demo` with others")
@@ -212,6 +219,8 @@ def deploy(
             model=model,
             size_divisor=size_divisor,
             pad_mode=pad_mode,
+            logits=logits,
+            resize_logits=resize_logits,
             weights_key=weights_key,
             weights_prefix=weights_prefix,
             weights_ignore=weights_ignore,

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fcn_deploy.artifacts.geometry import PadMode
+from fcn_deploy.artifacts.geometry import PadMode, SizeDivisor
 from fcn_deploy.artifacts.measures import Drop, GroundTruth, Parity
+from fcn_deploy.artifacts.outputs import ResizeMode
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.evaluation.accuracy import (
     Matrix,
@@ -24,7 +25,7 @@ from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
 from fcn_deploy.text import printable
-from fcn_deploy.workflows.parameters import image_folder, padding
+from fcn_deploy.workflows.parameters import image_folder, outputs, padding
 from fcn_deploy.workflows.references import NetCode, Runnable, check_not_itself, name_of, opened
 from fcn_deploy.workflows.samples import LabelMapping, TruthOptions, samples
 from fcn_deploy.workflows.truth import check_truth
@@ -160,8 +161,10 @@ def evaluate(
     max_images: int | None = None,
     batch: int = 1,
     model: str | None = None,
-    size_divisor: int | None = None,
+    size_divisor: SizeDivisor | None = None,
     pad_mode: PadMode | None = None,
+    logits: str | int | None = None,
+    resize_logits: ResizeMode | None = None,
     threads: int | None = None,
     provider: Provider | None = None,
     device: int | None = None,
@@ -185,6 +188,8 @@ def evaluate(
         model: What makes the net of a checkpoint among them if it is a custom net.
         size_divisor: How that net is padded.
         pad_mode: Likewise.
+        logits: Which of its outputs are the logits.
+        resize_logits: How they are resized.
         threads: CPU threads; the library's default if None.
         provider: What ONNX Runtime runs on: `cpu` (the default) or `cuda`.
         device: Index of the GPU.
@@ -210,7 +215,7 @@ def evaluate(
     )
     assert options is not None
     options.files(images)
-    code = NetCode(model, padding(model, size_divisor, pad_mode))
+    code = NetCode(model, padding(model, size_divisor, pad_mode), outputs(model, logits, resize_logits))
     runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
     with opened((engine,) if reference is None else (engine, reference), runtime, code, progress) as segmenters:
         candidate, spec = segmenters[0], segmenters[0].spec

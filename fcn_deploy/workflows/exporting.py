@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from fcn_deploy.artifacts.geometry import PadMode
+from fcn_deploy.artifacts.geometry import PadMode, SizeDivisor
 from fcn_deploy.artifacts.normalization import Preset, Triple
+from fcn_deploy.artifacts.outputs import ResizeMode
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.files import StrPath
@@ -15,7 +16,15 @@ from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.workflows.models import exported_model
-from fcn_deploy.workflows.parameters import channel_order, image_shape, input_file, output_file, padding, triple
+from fcn_deploy.workflows.parameters import (
+    channel_order,
+    image_shape,
+    input_file,
+    output_file,
+    outputs,
+    padding,
+    triple,
+)
 
 if TYPE_CHECKING:
     from fcn_deploy.models.load import Net
@@ -30,8 +39,10 @@ def export(
     *,
     variant: Variant | None = None,
     model: str | None = None,
-    size_divisor: int | None = None,
+    size_divisor: SizeDivisor | None = None,
     pad_mode: PadMode | None = None,
+    logits: str | int | None = None,
+    resize_logits: ResizeMode | None = None,
     weights_key: str | None = None,
     weights_prefix: str | None = None,
     weights_ignore: Sequence[str] | str = (),
@@ -59,8 +70,12 @@ def export(
         weights: The checkpoint, `.pth` or `.safetensors`.
         variant: What the checkpoint must be; any of the published nets if None.
         model: What makes a custom net, `package.module:callable`: your code runs.
-        size_divisor: The custom net works at multiples of this size only; images are padded in the graph.
+        size_divisor: The custom net works at multiples of this size only; images are padded in the graph. `auto` runs
+            the net to find out, and pads only if it must.
         pad_mode: How they are padded: `edge` (the default), `zero` or `reflect`.
+        logits: The key, attribute or index of the logits in what the custom net returns, with dots for nested outputs.
+            If None: its only tensor, or the one under `out` or `logits`.
+        resize_logits: Resizes the custom net's logits to the size of the image, in the graph: `bilinear` or `nearest`.
         weights_key: The entry of the checkpoint that holds the weights, such as `model_ema`; `outer.inner` for one in
             another. Needed only if several could be meant.
         weights_prefix: Only tensors under this prefix are taken, without it.
@@ -102,7 +117,7 @@ def export(
     """
     progress = progress or Silent()
     file = output_file(output, _ONNX, reads=(weights, class_names))
-    padded = padding(model, size_divisor, pad_mode)
+    padded, taken = padding(model, size_divisor, pad_mode), outputs(model, logits, resize_logits)
     fixed = None if shape is None else image_shape(shape)
     order = channel_order(color)
     mean, std = triple(mean, "mean"), triple(std, "std")
@@ -127,6 +142,7 @@ def export(
         input_padding=input_padding,
         model=model,
         padding=padded,
+        outputs=taken,
     )
     config = ExportConfig(opset, fixed, threshold)
     part = WeightsOptions.of(weights_key, weights_prefix, weights_ignore)
@@ -156,10 +172,10 @@ def _export_compared(net: Net, config: ExportConfig, simplified: bool, progress:
     del proto  # it holds the weights once more
     with TorchBackend(net.module, net.spec.channels) as reference, OnnxRuntimeBackend(content) as candidate:
         if guards:  # first the traced size, or a guard would be blamed for what is wrong at every size
-            compare_models(reference, candidate, (TRACED,), "PyTorch", Silent())
+            compare_models(reference, candidate, (TRACED.at_least(net.spec.min_size),), "PyTorch", Silent())
         for guard in progress.track(guards, len(guards), "trying what torch assumed of sizes") if guards else ():
             require_harmless(guard, reference, candidate)
-        shapes = (config.shape,) if config.shape else SHAPES
+        shapes = (config.shape,) if config.shape else [shape.at_least(net.spec.min_size) for shape in SHAPES]
         error = compare_models(reference, candidate, shapes, "PyTorch", progress)
         model = replace(ExportedModel.parse(content), error=error)
         warn_of_probabilities(model.spec, reference, shapes[-1])
@@ -192,7 +208,9 @@ def simplify(
     with progress.working(f"simplifying {original.spec.variant}"):
         content = run_onnxsim(onnx.load_model_from_string(original.content)).SerializeToString()
     with OnnxRuntimeBackend(original.content) as reference, OnnxRuntimeBackend(content) as candidate:
-        error = compare_models(reference, candidate, comparison_shapes(reference), "the original", progress)
+        error = compare_models(
+            reference, candidate, comparison_shapes(reference, original.spec.min_size), "the original", progress
+        )
     simplified = replace(ExportedModel.parse(content), error=error)
     if file is not None:
         simplified.save(file)

@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from fcn_deploy.artifacts.geometry import Padding, PadMode
+from fcn_deploy.artifacts.geometry import AutoPadding, Padding, PadMode, SizeDivisor
 from fcn_deploy.artifacts.normalization import Color, Triple
+from fcn_deploy.artifacts.outputs import Outputs, ResizeMode
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.errors import DependencyError, InputError, UsageError
@@ -237,11 +238,13 @@ def require_torch() -> None:
         raise DependencyError("torch is not installed", fix=install_command("host"))
 
 
-def padding(model: str | None, size_divisor: int | None, pad_mode: PadMode | None) -> Padding | None:
+def padding(
+    model: str | None, size_divisor: SizeDivisor | None, pad_mode: PadMode | None
+) -> Padding | AutoPadding | None:
     """Returns how images are padded for a custom net; None if they are not.
 
     Raises:
-        UsageError: There is a divisor without a custom net, or a mode without a divisor.
+        UsageError: There is a divisor without a custom net, a mode without a divisor, or a divisor that is none.
     """
     if pad_mode is not None and size_divisor is None:
         raise UsageError("`pad_mode` needs a divisor", got="`pad_mode` alone", expected="`size_divisor` with it")
@@ -250,4 +253,30 @@ def padding(model: str | None, size_divisor: int | None, pad_mode: PadMode | Non
     if model is None:
         expected = "`model`, for a net of your own"
         raise UsageError("the published nets work at every size", got="`size_divisor`", expected=expected)
+    if size_divisor == "auto":
+        return AutoPadding(pad_mode or "edge")
+    if isinstance(size_divisor, bool) or not isinstance(size_divisor, int) or size_divisor < 2:
+        raise UsageError("bad `size_divisor`", got=repr(size_divisor), expected="2 or more, or auto")
     return Padding(size_divisor, pad_mode or "edge")
+
+
+def outputs(model: str | None, logits: str | int | None, resize_logits: ResizeMode | None) -> Outputs | None:
+    """Returns what is taken from what a custom net returns; None for the logits as they are.
+
+    Raises:
+        UsageError: There is one of the two without a custom net, or it is of another kind.
+    """
+    if logits is None and resize_logits is None:
+        return None
+    if model is None:
+        given = "`logits`" if logits is not None else "`resize_logits`"
+        raise UsageError(
+            "the published nets return their logits, of the size of the image",
+            got=given,
+            expected="`model`, for a net of your own",
+        )
+    if logits is not None and (isinstance(logits, bool) or not isinstance(logits, str | int) or logits == ""):
+        raise UsageError("bad `logits`", got=repr(logits), expected="a name or an index, such as out or 0")
+    if resize_logits not in (None, "bilinear", "nearest"):
+        raise UsageError("bad `resize_logits`", got=repr(resize_logits), expected="bilinear or nearest")
+    return Outputs(None if logits is None else str(logits), resize_logits)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from fcn_deploy.artifacts.geometry import PadMode
+from fcn_deploy.artifacts.geometry import PadMode, SizeDivisor
+from fcn_deploy.artifacts.outputs import ResizeMode
 from fcn_deploy.data.folders import find_images
 from fcn_deploy.data.images import read_image
 from fcn_deploy.errors import FcnDeployError, InputError, UsageError
@@ -18,7 +19,7 @@ from fcn_deploy.reporting.pictures import KINDS, encode_png
 from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
 from fcn_deploy.text import printable
-from fcn_deploy.workflows.parameters import Size, image_size, padding
+from fcn_deploy.workflows.parameters import Size, image_size, outputs, padding
 from fcn_deploy.workflows.references import NetCode, Runnable, name_of, opened
 
 Kind = Literal["labels", "color", "overlay", "panel"]
@@ -55,8 +56,10 @@ def predict(
     tile: str | Size | None = None,
     max_pixels: int | None = None,
     model: str | None = None,
-    size_divisor: int | None = None,
+    size_divisor: SizeDivisor | None = None,
     pad_mode: PadMode | None = None,
+    logits: str | int | None = None,
+    resize_logits: ResizeMode | None = None,
     threads: int | None = None,
     provider: Provider | None = None,
     device: int | None = None,
@@ -80,6 +83,8 @@ def predict(
         model: What makes the net of a checkpoint if it is a custom net.
         size_divisor: How that net is padded.
         pad_mode: Likewise.
+        logits: Which of its outputs are the logits.
+        resize_logits: How they are resized.
         threads: CPU threads; the library's default if None.
         provider: What ONNX Runtime runs on: `cpu` (the default) or `cuda`.
         device: Index of the GPU.
@@ -103,7 +108,7 @@ def predict(
     folder = as_path(output, "output")
     targets = _targets(paths, kinds, folder)
     size = image_size(tile, "tile")
-    code = NetCode(model, padding(model, size_divisor, pad_mode))
+    code = NetCode(model, padding(model, size_divisor, pad_mode), outputs(model, logits, resize_logits))
     runtime = RuntimeOptions(
         threads=threads, provider=provider, device=device, allow_host_code=allow_host_code, tile=size
     )

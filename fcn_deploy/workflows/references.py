@@ -12,7 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeAlias, Union
 
-from fcn_deploy.artifacts.geometry import Padding
+from fcn_deploy.artifacts.geometry import AutoPadding, Padding
+from fcn_deploy.artifacts.outputs import Outputs
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.errors import UsageError
@@ -42,13 +43,15 @@ class NetCode:
     Attributes:
         model: `package.module:callable`; None for the published nets.
         padding: How images are padded for that net, if no engine beside it states that.
+        outputs: What is taken from what that net returns, if no engine beside it states that.
         weights_key: The entry of the checkpoint that holds the weights, as for `export`.
         weights_prefix: The prefix of its tensors.
         weights_ignore: What is left out of it.
     """
 
     model: str | None = None
-    padding: Padding | None = None
+    padding: Padding | AutoPadding | None = None
+    outputs: Outputs | None = None
     weights_key: str | None = None
     weights_prefix: str | None = None
     weights_ignore: Sequence[str] | str = ()
@@ -222,13 +225,24 @@ def _open_checkpoint(weights: Path, options: RuntimeOptions, code: NetCode, comp
 
     part = WeightsOptions.of(code.weights_key, code.weights_prefix, code.weights_ignore)
     if compared is None:
-        net = load_net(weights, SpecOptions(model=code.model, padding=code.padding), part=part)
-    elif code.padding in (None, compared.spec.padding):
-        net = load_reference(weights, compared.spec, code.model, compared.fixed_shape, part)
+        net = load_net(weights, SpecOptions(model=code.model, padding=code.padding, outputs=code.outputs), part=part)
     else:
-        padding = compared.spec.padding
-        raise UsageError(
-            "the engine's net is padded in another way", got=code.padding, expected=padding, fix="leave it out"
-        )
+        _check_same_net(code, compared.spec)
+        net = load_reference(weights, compared.spec, code.model, compared.fixed_shape, part)
     backend = TorchBackend(net.module, net.spec.channels, threads=options.threads)
     return _segmenter(backend, net.spec, options)
+
+
+def _check_same_net(code: NetCode, spec: ModelSpec) -> None:
+    """Checks that what the user says of a checkpoint's net is what the engine beside it says."""
+    if not isinstance(code.padding, AutoPadding) and code.padding not in (None, spec.padding):
+        raise UsageError(
+            "the engine's net is padded in another way", got=code.padding, expected=spec.padding, fix="leave it out"
+        )
+    if code.outputs not in (None, spec.outputs):
+        raise UsageError(
+            "the engine was made from other outputs of the net",
+            got=code.outputs,
+            expected=spec.outputs,
+            fix="leave it out",
+        )

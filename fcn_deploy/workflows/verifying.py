@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fcn_deploy.artifacts.geometry import PadMode
+from fcn_deploy.artifacts.geometry import PadMode, SizeDivisor
 from fcn_deploy.artifacts.measures import Parity
+from fcn_deploy.artifacts.outputs import ResizeMode
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.errors import GateError, UsageError
 from fcn_deploy.evaluation.comparison import compare
@@ -19,7 +20,7 @@ from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
 from fcn_deploy.text import printable
-from fcn_deploy.workflows.parameters import gate_options, image_folder, padding
+from fcn_deploy.workflows.parameters import gate_options, image_folder, outputs, padding
 from fcn_deploy.workflows.references import PYTORCH, NetCode, Runnable, check_not_itself, name_of, opened
 from fcn_deploy.workflows.samples import samples
 
@@ -116,8 +117,10 @@ def verify(
     recursive: bool = False,
     gate: Sequence[str | GateOption] | str = (),
     model: str | None = None,
-    size_divisor: int | None = None,
+    size_divisor: SizeDivisor | None = None,
     pad_mode: PadMode | None = None,
+    logits: str | int | None = None,
+    resize_logits: ResizeMode | None = None,
     threads: int | None = None,
     provider: Provider | None = None,
     device: int | None = None,
@@ -138,6 +141,8 @@ def verify(
         model: What makes the checkpoint's net if it is a custom net.
         size_divisor: How that net is padded.
         pad_mode: Likewise.
+        logits: Which of its outputs are the logits.
+        resize_logits: How they are resized.
         threads: CPU threads; the library's default if None.
         provider: What ONNX Runtime runs on: `cpu` (the default) or `cuda`.
         device: Index of the GPU.
@@ -167,7 +172,7 @@ def verify(
     check_not_itself(engine, against)
     images = image_folder(data, max_images=max_images, recursive=recursive)
     options = gate_options(gate)
-    code = NetCode(model, padding(model, size_divisor, pad_mode))
+    code = NetCode(model, padding(model, size_divisor, pad_mode), outputs(model, logits, resize_logits))
     runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
     with opened((engine, against), runtime, code, progress) as (candidate, compared):
         precision = candidate.sidecar.precision.requested if candidate.sidecar else "fp32"

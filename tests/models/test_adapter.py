@@ -4,9 +4,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
 from fcn_deploy.artifacts.geometry import Padding
-from fcn_deploy.errors import InputError
+from fcn_deploy.artifacts.outputs import Outputs
 from fcn_deploy.models.adapter import AdaptedNet
 
 NUMPY_MODES = {"edge": "edge", "zero": "constant", "reflect": "reflect"}
@@ -34,20 +35,21 @@ def test_images_are_padded_as_numpy_pads_and_logits_cut_back(mode, divisor, heig
     assert torch.equal(logits, image)
 
 
-@pytest.mark.parametrize("output", [{"out": 1.0}, {"logits": torch.zeros(1)}, [torch.zeros(1)], None])
-def test_an_output_without_logits_is_refused_with_what_a_net_has_to_return(output):
-    class Odd(nn.Module):
-        def forward(self, x):
-            return output
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+@pytest.mark.parametrize("padding", [None, Padding(8)])
+def test_coarse_logits_are_resized_to_the_image_that_the_net_saw(mode, padding):
+    image = torch.rand(2, 3, 13, 22)
+    net = nn.AvgPool2d(4, ceil_mode=True)
+    seen = AdaptedNet(nn.Identity(), padding)(image) if padding is None else F.pad(image, (0, 2, 0, 3), "replicate")
+    align = False if mode == "bilinear" else None
+    expected = F.interpolate(net(seen), seen.shape[2:], mode=mode, align_corners=align)[:, :, :13, :22]
+    torch.testing.assert_close(AdaptedNet(net, padding, Outputs(resize=mode))(image), expected)
 
-    with pytest.raises(InputError, match=r"the net returns no logits.*under 'out'"):
-        AdaptedNet(Odd())(torch.zeros(1, 3, 4, 4))
 
-
-def test_the_logits_of_a_dict_are_those_under_out():
+def test_the_logits_that_are_named_are_taken():
     class Heads(nn.Module):
         def forward(self, x):
-            return {"aux": x + 1, "out": x}
+            return x, (x + 1, x + 2)
 
     image = torch.ones(1, 3, 4, 4)
-    assert torch.equal(AdaptedNet(Heads())(image), image)
+    assert torch.equal(AdaptedNet(Heads(), None, Outputs("1.1"))(image), image + 2)

@@ -1,12 +1,16 @@
+import logging
+import re
+
 import pytest
 import torch
 from torch import nn
 
 from fcn_deploy.artifacts.geometry import Padding
+from fcn_deploy.artifacts.outputs import Outputs
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.errors import InputError
 from fcn_deploy.models.adapter import AdaptedNet
-from fcn_deploy.models.probe import probe
+from fcn_deploy.models.probe import Probed, find_padding, probe
 from tests.support import custom_nets
 
 
@@ -16,7 +20,7 @@ def _net(kind, padding=None):
 
 @pytest.mark.parametrize("kind", [custom_nets.ResNetFCN, custom_nets.Depthwise])
 def test_a_fully_convolutional_net_passes_and_its_classes_are_counted(kind):
-    assert probe(_net(kind)) == custom_nets.CLASSES
+    assert probe(_net(kind)).channels == custom_nets.CLASSES
 
 
 def test_a_net_for_multiples_is_refused_with_the_smallest_divisor_that_works():
@@ -26,7 +30,7 @@ def test_a_net_for_multiples_is_refused_with_the_smallest_divisor_that_works():
 
 @pytest.mark.parametrize("divisor", [8, 16, 24])
 def test_a_net_for_multiples_passes_with_a_divisor(divisor):
-    assert probe(_net(custom_nets.UNet, Padding(divisor))) == custom_nets.CLASSES
+    assert probe(_net(custom_nets.UNet, Padding(divisor))).channels == custom_nets.CLASSES
 
 
 def test_a_divisor_that_is_too_small_is_refused_with_one_that_works():
@@ -39,7 +43,6 @@ def test_a_divisor_that_is_too_small_is_refused_with_one_that_works():
     [
         (custom_nets.Fixed, r"raises RuntimeError.*it works at 32x32.*Linear layer.*`shape=\"1x32x32\"`"),
         (custom_nets.Classifier, r"returns float32 \[1, 5\].*one answer per image"),
-        (custom_nets.Coarse, r"returns float32 \[1, 5, 17, 25\].*4 times smaller"),
     ],
 )
 def test_a_net_that_is_not_fully_convolutional_is_told_why(kind, why):
@@ -47,8 +50,57 @@ def test_a_net_that_is_not_fully_convolutional_is_told_why(kind, why):
         probe(_net(kind))
 
 
+def test_logits_smaller_than_the_image_are_refused_with_what_resizes_them():
+    words = r"smaller than the image; got .* returns float32 \[1, 5, 17, 25\].*`resize_logits=\"bilinear\"`"
+    with pytest.raises(InputError, match=words):
+        probe(_net(custom_nets.Coarse))
+    with pytest.raises(InputError, match=r"one score per class and pixel.*`resize_logits=\"bilinear\"`"):
+        probe(_net(custom_nets.Coarse), ImageShape(1, 64, 64))
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+def test_logits_that_are_resized_pass(mode):
+    net = AdaptedNet(custom_nets.Coarse(), None, Outputs(resize=mode)).eval()
+    assert probe(net) == Probed(custom_nets.CLASSES, (1, 1))
+
+
+@pytest.mark.parametrize(("kind", "side"), [(custom_nets.PaddedSkip, 4), (custom_nets.InstanceNorm, 2)])
+def test_a_net_with_a_smallest_size_passes_with_it_and_without_a_divisor(kind, side, caplog):
+    with caplog.at_level(logging.INFO, "fcn_deploy"):
+        assert probe(_net(kind)) == Probed(custom_nets.CLASSES, (side, side))
+    assert f"the smallest image that the net takes is {side}x{side}" in caplog.text
+
+
+def test_a_divisor_that_a_net_does_not_need_is_warned_about_with_what_it_does(caplog):
+    assert probe(_net(custom_nets.PaddedSkip, Padding(8))).min_size == (1, 1)
+    assert re.search(r"takes every size from 4x4 on without padding.*the same on \d+\.\d\d% of the", caplog.text)
+
+
+def test_padding_that_a_net_needs_is_not_warned_about(caplog):
+    probe(_net(custom_nets.UNet, Padding(8)))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("kind", "padding"),
+    [
+        (custom_nets.UNet, Padding(8, "reflect")),
+        (custom_nets.PaddedSkip, None),
+        (custom_nets.ResNetFCN, None),
+        (custom_nets.Sixths, Padding(6, "reflect")),
+    ],
+)
+def test_the_padding_that_a_net_needs_is_found(kind, padding):
+    assert find_padding(_net(kind), "reflect") == padding
+
+
+def test_a_net_that_no_padding_helps_is_refused_when_it_is_looked_for():
+    with pytest.raises(InputError, match="not fully convolutional"):
+        find_padding(_net(custom_nets.Classifier), "edge")
+
+
 def test_a_net_for_one_size_passes_at_that_size():
-    assert probe(_net(custom_nets.Fixed), ImageShape(2, 32, 32)) == custom_nets.CLASSES
+    assert probe(_net(custom_nets.Fixed), ImageShape(2, 32, 32)).channels == custom_nets.CLASSES
     with pytest.raises(InputError, match="one score per class and pixel"):
         probe(_net(custom_nets.Fixed), ImageShape(1, 33, 32))
 
@@ -101,7 +153,7 @@ def test_a_net_that_needs_another_argument_is_told_which():
 def test_arguments_that_may_be_left_out_do_not_matter(forward):
     net = nn.Identity()
     net.forward = forward
-    assert probe(AdaptedNet(net)) == 3
+    assert probe(AdaptedNet(net)).channels == 3
 
 
 def test_a_net_for_one_batch_is_checked_with_that_batch():
@@ -109,7 +161,7 @@ def test_a_net_for_one_batch_is_checked_with_that_batch():
         def forward(self, x):
             return x.view(2, 3, 32, 32)
 
-    assert probe(AdaptedNet(OneBatch()), ImageShape(2, 32, 32)) == 3
+    assert probe(AdaptedNet(OneBatch()), ImageShape(2, 32, 32)).channels == 3
 
 
 def test_a_net_whose_logits_are_not_finite_is_refused():

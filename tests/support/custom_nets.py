@@ -234,6 +234,51 @@ class OneClamped(OneLogit):
         return (super().forward(x) / 8 + 0.5).clamp(0, 1)
 
 
+class PaddedSkip(nn.Module):
+    """Pads what it has enlarged to the size of its skip, so that it needs a smallest size and no multiples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skip, self.deep, self.score = nn.Conv2d(3, 8, 3, 1, 1), nn.Conv2d(8, 8, 3, 1, 1), nn.Conv2d(8, CLASSES, 1)
+
+    def forward(self, x):
+        skip = F.relu(self.skip(x))
+        wide = F.interpolate(F.relu(self.deep(F.max_pool2d(skip, 4))), scale_factor=4, mode="nearest")
+        rows, columns = skip.shape[2] - wide.shape[2], skip.shape[3] - wide.shape[3]
+        return self.score(skip + F.pad(wide, (0, columns, 0, rows)))
+
+
+class InstanceNorm(nn.Module):
+    """Statistics of the image, which one pixel does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.InstanceNorm2d(8, affine=True), nn.Conv2d(8, CLASSES, 1))
+
+    def forward(self, x):
+        return self.body(x)
+
+
+class Sixths(nn.Module):
+    """Works at multiples of 6, as nets do that join maps of a half and a third of the size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.two, self.three = nn.Conv2d(3, CLASSES, 2, 2), nn.Conv2d(3, CLASSES, 3, 3)
+
+    def forward(self, x):
+        half, third = self.two(x), self.three(x)
+        return F.interpolate(half, scale_factor=2.0) + F.interpolate(third, scale_factor=3.0)
+
+
+class Heads(OneLogit):
+    """A tuple with the logits first and auxiliary ones at an eighth of the size."""
+
+    def forward(self, x):
+        logits = super().forward(x).repeat(1, 2, 1, 1) * torch.tensor([1.0, -1.0]).view(1, 2, 1, 1)
+        return logits, F.avg_pool2d(logits, 8, ceil_mode=True)
+
+
 class ArgmaxInside(nn.Module):
     """Gives labels."""
 

@@ -10,6 +10,7 @@ import click
 from fcn_deploy.cli.options.types import (
     FOLDER,
     PATH,
+    DivisorType,
     GateType,
     IndicesType,
     NameType,
@@ -70,12 +71,25 @@ model_options = stack(
         "FCNs]",
     ),
     click.option(
-        "--size-divisor", type=click.IntRange(2, 4096), help="The custom net works at multiples of this size only."
+        "--size-divisor",
+        type=DivisorType(),
+        help="The custom net works at multiples of this size only; auto finds out, and pads only if it must.",
     ),
     click.option(
         "--pad-mode",
         type=click.Choice(["edge", "zero", "reflect"]),
         help="How images are padded to such multiples, at the bottom and the right.  [default: edge]",
+    ),
+    click.option(
+        "--logits",
+        metavar="NAME|INDEX",
+        help="Which of the custom net's outputs are the logits, such as 0 or aux.out.  [default: the only one, or the "
+        "one under out or logits]",
+    ),
+    click.option(
+        "--resize-logits",
+        type=click.Choice(["bilinear", "nearest"]),
+        help="Resize the custom net's logits to the size of the image, in the graph.",
     ),
 )
 

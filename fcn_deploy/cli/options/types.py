@@ -101,6 +101,18 @@ class SizeType(click.ParamType[tuple[int, int]]):
         return shape.height, shape.width
 
 
+class DivisorType(click.ParamType[int | str]):
+    """An integer, or `auto`."""
+
+    name = "D|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Parses a divisor."""
+        if value == "auto":
+            return "auto"
+        return click.IntRange(2, 4096).convert(value, param, ctx)
+
+
 class TripleType(click.ParamType[Triple]):
     """`a,b,c`."""
 

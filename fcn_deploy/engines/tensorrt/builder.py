@@ -144,7 +144,7 @@ def build_tensorrt(
     with library_log(module).recording(log) as said:
         builder = _Builder(module, said)
         network = builder.parse(graph.data)
-        profiles = resolve_profiles(options.profiles, _fixed_shape(network, config.io))
+        profiles = resolve_profiles(options.profiles, _fixed_shape(network, config.io), model.spec.min_size)
         which = "" if options.profiles else ", the default; see `min_shape`, `opt_shape` and `max_shape`"
         for profile in profiles:
             progress.stage(f"profile: {profile}{which}")

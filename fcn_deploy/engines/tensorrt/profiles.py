@@ -71,19 +71,29 @@ def pair_shapes(
     return tuple(map(ImageProfile, least, tuned, largest))
 
 
-def resolve_profiles(profiles: Sequence[ImageProfile], fixed: FixedShape) -> tuple[ImageProfile, ...]:
+def resolve_profiles(
+    profiles: Sequence[ImageProfile], fixed: FixedShape, min_size: tuple[int, int] = (1, 1)
+) -> tuple[ImageProfile, ...]:
     """Returns the profiles to build: those asked for, or the default one with the sizes that the model fixes.
 
     Args:
         profiles: What was asked for; may be empty.
         fixed: [batch, height, width] of the model; None for a size that may be any.
+        min_size: The smallest height and width that the net takes.
 
     Raises:
-        UsageError: A profile asks for another size than the model has.
+        UsageError: A profile asks for another size than the model has, or for a smaller one than the net takes.
     """
     if not profiles:
-        return (ImageProfile(*(_with(shape, fixed) for shape in (DEFAULT.min, DEFAULT.opt, DEFAULT.max))),)
+        shapes = (shape.at_least(min_size) for shape in (DEFAULT.min, DEFAULT.opt, DEFAULT.max))
+        return (ImageProfile(*(_with(shape, fixed) for shape in shapes)),)
     for profile in profiles:
+        if profile.min.at_least(min_size) != profile.min:
+            raise UsageError(
+                "a profile asks for smaller images than the net takes",
+                got=str(profile),
+                expected=f"`min_shape` of at least {min_size[0]}x{min_size[1]}",
+            )
         if any(_with(shape, fixed) != shape for shape in (profile.min, profile.opt, profile.max)):
             raise UsageError(
                 "the model does not take every shape of a profile",
