@@ -58,7 +58,8 @@ def test_the_content_of_a_file_tells_whether_it_is_an_image_not_its_suffix(folde
 @pytest.mark.parametrize("content", [b"just text\n", b"", b"\x89PNG\r\n\x1a\n"], ids=["text", "empty", "cut"])
 def test_a_file_with_the_suffix_of_an_image_that_is_not_one_is_an_input_error(folder, name, content):
     (folder / name).write_bytes(content)
-    wanted = re.escape(f"{folder / name} is not an image; got content of an unknown format, {len(content)} bytes")
+    got = f"content of an unknown format, {len(content)} bytes" if content else "an empty file"
+    wanted = re.escape(f"{folder / name} is not an image; got {got}; fix: remove or replace it")
     with pytest.raises(InputError, match=wanted) as caught:
         ImageFolder.open(folder)
     assert caught.value.exit_code == 6
