@@ -8,6 +8,7 @@ import click
 
 from fcn_deploy.cli.console import TerminalProgress, print_json
 from fcn_deploy.cli.options.groups import (
+    ignore_index_option,
     json_option,
     model_options,
     output_option,
@@ -24,6 +25,7 @@ from fcn_deploy.cli.options.types import PATH, ShapeType
 @model_options
 @weights_options
 @spec_options
+@ignore_index_option
 @click.option("--opset", type=int, default=18, show_default=True, help="ONNX operator set, 18 to 23.")
 @click.option("--shape", type=ShapeType(), help="Fix batch, height and width.  [default: all dynamic]")
 @click.option("--no-simplify", "simplify", flag_value=False, default=True, help="Do not run onnxsim.")
