@@ -7,7 +7,14 @@ from typing import Any
 import click
 
 from fcn_deploy.cli.console import TerminalProgress, print_json
-from fcn_deploy.cli.options.groups import gpu_options, json_option, model_options, threads_option
+from fcn_deploy.cli.options.groups import (
+    gpu_options,
+    json_option,
+    model_options,
+    recursive_option,
+    threads_option,
+    weights_options,
+)
 from fcn_deploy.cli.options.types import PATH, KindsType, SizeType
 
 
@@ -33,7 +40,9 @@ from fcn_deploy.cli.options.types import PATH, KindsType, SizeType
     type=click.IntRange(1),
     help="Most pixels that an image may have, as a guard against files that fill the memory.  [default: 178956970]",
 )
+@recursive_option
 @model_options
+@weights_options
 @threads_option
 @gpu_options
 @click.option("-o", "--output", type=PATH, required=True, metavar="DIR", help="Folder to write to.")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from fcn_deploy.cli.console import TerminalProgress, print_json, print_table
-from fcn_deploy.cli.options.groups import json_option, target_cpu_option, threads_option
+from fcn_deploy.cli.options.groups import json_option, recursive_option, target_cpu_option, threads_option
 from fcn_deploy.cli.options.types import PATH
 
 
@@ -22,6 +22,7 @@ from fcn_deploy.cli.options.types import PATH
     show_default=True,
     help="At most so many, evenly spread over the folder.",
 )
+@recursive_option
 @click.option(
     "--backend",
     type=click.Choice(["onnxruntime", "tensorrt"]),

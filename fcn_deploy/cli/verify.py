@@ -14,6 +14,7 @@ from fcn_deploy.cli.options.groups import (
     model_options,
     recursive_option,
     threads_option,
+    weights_options,
 )
 from fcn_deploy.cli.options.types import PATH
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 @recursive_option
 @gate_option
 @model_options
+@weights_options
 @threads_option
 @gpu_options
 @json_option

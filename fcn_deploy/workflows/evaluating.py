@@ -154,6 +154,9 @@ def evaluate(
     model: str | None = None,
     size_divisor: int | None = None,
     pad_mode: PadMode | None = None,
+    weights_key: str | None = None,
+    weights_prefix: str | None = None,
+    weights_ignore: Sequence[str] | str = (),
     threads: int | None = None,
     provider: Provider | None = None,
     device: int | None = None,
@@ -177,6 +180,9 @@ def evaluate(
         model: What makes the net of a checkpoint among them if it is a custom net.
         size_divisor: How that net is padded.
         pad_mode: Likewise.
+        weights_key: The entry of a checkpoint among them that holds the weights.
+        weights_prefix: Only its tensors under this prefix are taken, without it.
+        weights_ignore: Globs; its entries that match one are left out.
         threads: CPU threads; the library's default if None.
         provider: What ONNX Runtime runs on: `cpu` (the default) or `cuda`.
         device: Index of the GPU.
@@ -202,7 +208,7 @@ def evaluate(
     )
     assert options is not None
     options.files(images)
-    code = NetCode(model, padding(model, size_divisor, pad_mode))
+    code = NetCode(model, padding(model, size_divisor, pad_mode), weights_key, weights_prefix, weights_ignore)
     runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
     with opened((engine,) if reference is None else (engine, reference), runtime, code) as segmenters:
         candidate, spec = segmenters[0], segmenters[0].spec

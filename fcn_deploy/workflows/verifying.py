@@ -112,6 +112,9 @@ def verify(
     model: str | None = None,
     size_divisor: int | None = None,
     pad_mode: PadMode | None = None,
+    weights_key: str | None = None,
+    weights_prefix: str | None = None,
+    weights_ignore: Sequence[str] | str = (),
     threads: int | None = None,
     provider: Provider | None = None,
     device: int | None = None,
@@ -132,6 +135,9 @@ def verify(
         model: What makes the checkpoint's net if it is a custom net.
         size_divisor: How that net is padded.
         pad_mode: Likewise.
+        weights_key: The entry of the checkpoint that holds the weights.
+        weights_prefix: Only its tensors under this prefix are taken, without it.
+        weights_ignore: Globs; its entries that match one are left out.
         threads: CPU threads; the library's default if None.
         provider: What ONNX Runtime runs on: `cpu` (the default) or `cuda`.
         device: Index of the GPU.
@@ -161,7 +167,7 @@ def verify(
     check_not_itself(engine, against)
     images = image_folder(data, max_images=max_images, recursive=recursive)
     options = gate_options(gate)
-    code = NetCode(model, padding(model, size_divisor, pad_mode))
+    code = NetCode(model, padding(model, size_divisor, pad_mode), weights_key, weights_prefix, weights_ignore)
     runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
     with opened((engine, against), runtime, code) as (candidate, compared):
         precision = candidate.sidecar.precision.requested if candidate.sidecar else "fp32"

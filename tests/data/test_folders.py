@@ -187,7 +187,17 @@ def test_files_folders_and_patterns_are_found_in_their_order_and_each_once(folde
 
 @pytest.mark.parametrize("kind", [str, Path])
 def test_one_path_may_stand_alone(folder, kind):
-    assert find_images(kind(folder)) == ImageFolder.open(folder).paths
+    assert tuple(find_images(kind(folder))) == ImageFolder.open(folder).paths
+
+
+def test_images_of_sub_folders_are_found_with_their_place(folder):
+    (folder / "a" / "b").mkdir(parents=True)
+    (folder / "image_2.png").rename(folder / "a" / "b" / "image_0.png")
+    assert Path("a/b") not in find_images(folder).values()
+    found = find_images([folder, folder / "image_0.png"], recursive=True)
+    assert found[folder / "a" / "b" / "image_0.png"] == Path("a/b")
+    assert found[folder / "image_0.png"] == Path()
+    assert len(found) == 7
 
 
 def test_what_names_no_image_is_an_input_error(folder):
