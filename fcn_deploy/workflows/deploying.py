@@ -194,12 +194,9 @@ def deploy(
     checkpoint = input_file(weights)
     calibration = image_folder(calib_data, max_images=max_images, size=size, recursive=recursive)
     ignored = ignore_indices(ignore_index)
+    of_truth = None if labels is None else ignored
     options = TruthOptions.of(
-        labels,
-        ignore_index=None if labels is None else ignored,
-        label_map=label_map,
-        label_suffix=label_suffix,
-        recursive=recursive,
+        labels, ignore_index=of_truth, label_map=label_map, label_suffix=label_suffix, recursive=recursive
     )
     judged_on = None if data is None else image_folder(data, recursive=recursive)
     observed, judged, decided_on = _split(calibration, judged_on, config)
