@@ -82,6 +82,7 @@ class GroundTruth:
             nets the largest. Classes that no net gives are left out.
         chance: mIoU in points of labels that are guessed by how frequent each class is.
         not_understood: Values that are neither a class nor ignored. They are an error, so that a result has none.
+        ignore_indices: All values that the user, or else the net, says do not count, whether they occur or not.
     """
 
     pixels: int
@@ -91,6 +92,7 @@ class GroundTruth:
     predicted_absent: Mapping[str, float] = field(default_factory=dict)
     chance: float = math.nan
     not_understood: tuple[int, ...] = ()
+    ignore_indices: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON data."""
@@ -102,6 +104,7 @@ class GroundTruth:
             "predicted_absent_classes": dict(self.predicted_absent),
             "chance_miou": self.chance,
             "not_understood": list(self.not_understood),
+            "ignore_indices": list(self.ignore_indices),
         }
 
     @classmethod
@@ -123,6 +126,8 @@ class GroundTruth:
             },
             chance=number(data["chance_miou"], "truth chance_miou"),
             not_understood=_integers(data["not_understood"], "truth not_understood"),
+            # The first versions did not have it.
+            ignore_indices=_integers(data.get("ignore_indices", []), "truth ignore_indices"),
         )
 
 

@@ -7,7 +7,14 @@ from typing import Any
 import click
 
 from fcn_deploy.cli.console import print_json, print_table, say
-from fcn_deploy.cli.options.groups import benchmark_options, gpu_options, json_option, model_options, threads_option
+from fcn_deploy.cli.options.groups import (
+    benchmark_options,
+    gpu_options,
+    json_option,
+    model_options,
+    threads_option,
+    weights_options,
+)
 from fcn_deploy.cli.options.types import NAME, ShapeType
 from fcn_deploy.cli.progress import TerminalProgress
 
@@ -17,6 +24,7 @@ from fcn_deploy.cli.progress import TerminalProgress
 @click.option("--shape", type=ShapeType(), required=True, help="Shape of the batch of images.")
 @click.option("--vs", type=NAME, metavar="REF", help="What to compare with: an engine or model, or pytorch:CHECKPOINT.")
 @model_options
+@weights_options
 @threads_option
 @gpu_options
 @benchmark_options

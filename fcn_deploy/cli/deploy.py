@@ -11,6 +11,7 @@ from fcn_deploy.cli.options.groups import (
     benchmark_options,
     calibration_options,
     gate_option,
+    ignore_indices_option,
     io_option,
     json_option,
     labels_options,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 @model_options
 @weights_options
 @spec_options
+@ignore_indices_option
 @calibration_options
 @method_option
 @io_option

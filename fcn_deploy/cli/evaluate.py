@@ -14,6 +14,7 @@ from fcn_deploy.cli.options.groups import (
     model_options,
     recursive_option,
     threads_option,
+    weights_options,
 )
 from fcn_deploy.cli.options.types import FOLDER, NAME, IndicesType
 from fcn_deploy.cli.progress import TerminalProgress
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     help="At most so many neighbours of equal size run together.",
 )
 @model_options
+@weights_options
 @threads_option
 @gpu_options
 @json_option

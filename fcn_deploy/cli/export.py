@@ -8,6 +8,7 @@ import click
 
 from fcn_deploy.cli.console import print_json, say
 from fcn_deploy.cli.options.groups import (
+    ignore_index_option,
     json_option,
     model_options,
     output_option,
@@ -25,6 +26,7 @@ from fcn_deploy.cli.progress import TerminalProgress
 @model_options
 @weights_options
 @spec_options
+@ignore_index_option
 @click.option("--opset", type=int, default=18, show_default=True, help="ONNX operator set, 18 to 23.")
 @click.option("--shape", type=ShapeType(), help="Fix batch, height and width.  [default: all dynamic]")
 @click.option("--no-simplify", "simplify", flag_value=False, default=True, help="Do not run onnxsim.")

@@ -7,7 +7,14 @@ from typing import Any
 import click
 
 from fcn_deploy.cli.console import print_json, say
-from fcn_deploy.cli.options.groups import gpu_options, json_option, model_options, threads_option
+from fcn_deploy.cli.options.groups import (
+    gpu_options,
+    json_option,
+    model_options,
+    recursive_option,
+    threads_option,
+    weights_options,
+)
 from fcn_deploy.cli.options.types import FOLDER, NAME, KindsType, SizeType
 from fcn_deploy.cli.progress import TerminalProgress
 
@@ -34,7 +41,9 @@ from fcn_deploy.cli.progress import TerminalProgress
     type=click.IntRange(1),
     help="Most pixels that an image may have, as a guard against files that fill the memory.  [default: 178956970]",
 )
+@recursive_option
 @model_options
+@weights_options
 @threads_option
 @gpu_options
 @click.option("-o", "--output", type=FOLDER, required=True, metavar="DIR", help="Folder to write to.")

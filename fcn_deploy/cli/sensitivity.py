@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from fcn_deploy.cli.console import print_json, print_table, say
-from fcn_deploy.cli.options.groups import json_option, target_cpu_option, threads_option
+from fcn_deploy.cli.options.groups import json_option, recursive_option, target_cpu_option, threads_option
 from fcn_deploy.cli.options.types import FOLDER, PATH
 from fcn_deploy.cli.progress import TerminalProgress
 
@@ -23,6 +23,7 @@ from fcn_deploy.cli.progress import TerminalProgress
     show_default=True,
     help="At most so many, evenly spread over the folder.",
 )
+@recursive_option
 @click.option(
     "--backend",
     type=click.Choice(["onnxruntime", "tensorrt"]),

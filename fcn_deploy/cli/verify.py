@@ -14,6 +14,7 @@ from fcn_deploy.cli.options.groups import (
     model_options,
     recursive_option,
     threads_option,
+    weights_options,
 )
 from fcn_deploy.cli.options.types import FOLDER, NAME, PATH
 from fcn_deploy.cli.progress import TerminalProgress
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 @recursive_option
 @gate_option
 @model_options
+@weights_options
 @threads_option
 @gpu_options
 @json_option

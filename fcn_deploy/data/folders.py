@@ -173,35 +173,43 @@ def _holds_both(folder: Path, images: Path, labels: Path) -> InputError:
 
 
 def find_images(
-    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, max_pixels: int | None = None
-) -> tuple[Path, ...]:
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    max_pixels: int | None = None,
+    recursive: bool = False,
+) -> dict[Path, Path]:
     """Finds the images that files, folders and patterns name, each once, in the order in which they are named.
 
     Args:
         inputs: Paths of files or folders, or patterns with `*`, `?` or `[`; one or several.
         max_pixels: Most pixels that an image may have; Pillow's limit if None.
+        recursive: Whether the sub-folders of folders are searched too.
+
+    Returns:
+        Each image, and the sub-folder in which it is, relative to the folder that was named.
 
     Raises:
         InputError: One of them names nothing, or a file that is not an image.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for each in [inputs] if isinstance(inputs, str | os.PathLike) else inputs:
         name, path = os.fspath(each), as_path(each, "input")
         check_link(path)
         is_pattern = any(letter in name for letter in "*?[") and not os.access(path, os.F_OK)
         if not is_pattern and is_folder(path):
-            found |= dict.fromkeys(ImageFolder.open(path, max_pixels=max_pixels).paths)
+            images = ImageFolder.open(path, max_pixels=max_pixels, recursive=recursive).paths
+            found |= {image: image.parent.relative_to(path) for image in images}
         elif not is_pattern and exists(path):
-            found[path] = None
+            found[path] = Path()
         else:
             # Not Path.glob: it refuses patterns that begin at the root, and patterns with `..`.
             matches = [Path(match) for match in sorted(glob.glob(name)) if is_file(Path(match))]  # noqa: PTH207
             if not matches:
                 raise InputError(f"{name} names no image", expected="a file, a folder, or a pattern that matches files")
-            found |= dict.fromkeys(matches)
+            found |= dict.fromkeys(matches, Path())
     others = [path.name for path in found if not is_image(path, max_pixels=max_pixels)]
     if others:
         raise InputError("not images", got=listed(others))
     if not found:
         raise InputError("no images", got="nothing", expected="files, folders or patterns")
-    return tuple(found)
+    return found

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from fcn_deploy.data.lossy import lossy_format
 from fcn_deploy.errors import InputError
 from fcn_deploy.files import as_path, is_broken_link, reading
 
@@ -40,11 +41,15 @@ class Decoded:
         image: Its first frame, turned as its EXIF orientation says.
         format: Pillow's name of the format, such as `PNG`.
         turned: Whether the orientation exchanged height and width.
+        lossy: What the file is, such as `a JPEG`, if its compression changes values; else None.
+        grey_step: Of an image with 2 or 4 bits of grey, by how much Pillow multiplied the values that the file has.
     """
 
     image: Image.Image
     format: str
     turned: bool
+    lossy: str | None = None
+    grey_step: int = 1
 
 
 def read_image(
@@ -110,12 +115,24 @@ def is_image(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> 
         # For damaged and hostile files Pillow raises nearly every type of exception.
         raise InputError(f"{path} is damaged or not an image", got=str(error)) from error
     if has_image_suffix(path):
-        raise InputError(
-            f"{path} is not an image",
-            got=f"content of an unknown format, {path.stat().st_size} bytes",
-            fix="remove or replace it",
-        )
+        raise not_an_image(path)
     return False
+
+
+def not_an_image(path: Path) -> InputError:
+    """Returns the error for a file that should be an image and is not; it says what the file is if that is known."""
+    with reading(path), path.open("rb") as file:
+        start = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    got, fix = f"content of an unknown format, {path.stat().st_size} bytes", "remove or replace it"
+    if not path.stat().st_size:
+        got = "an empty file"
+    elif start.startswith(b"version https://git-lfs"):
+        got, fix = "a Git-LFS pointer, not the file that it points to", "fetch it with git lfs pull"
+    elif start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        got, fix = "a page or document of a server", "download the file itself"
+    elif start.startswith((b"{", b"[")):
+        got = "JSON"
+    return InputError(f"{path} is not an image", got=got, fix=fix)
 
 
 def has_image_suffix(path: Path) -> bool:
@@ -162,13 +179,14 @@ def decode(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> De
         with reading(path), _allowing(max_pixels), open_untrusted(path) as file:
             _check_pixels(path, file, max_pixels)
             kind = str(file.format)
+            lossy, grey_step = lossy_format(path, file), _grey_step(file)
             frames = 1 if kind == "MPO" else getattr(file, "n_frames", 1)  # MPO: a photo with its preview
             file.load()
             turned = _is_turned(file)
-            decoded = Decoded(ImageOps.exif_transpose(file), kind, turned)
+            decoded = Decoded(ImageOps.exif_transpose(file), kind, turned, lossy, grey_step)
     except InputError as error:
         if isinstance(error.__cause__, UnidentifiedImageError):
-            raise InputError(f"{path} is not an image", got="content of an unknown format") from error
+            raise not_an_image(path) from error
         if error.__cause__ is None:
             raise
         raise InputError(f"{path} is damaged or not an image", got=error.got) from error
@@ -179,6 +197,12 @@ def decode(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> De
     if frames > 1:
         _warn_once(f"{path} has {frames} pages or frames: only the first is read")
     return decoded
+
+
+def _grey_step(file: Image.Image) -> int:
+    # The raw mode is the last argument of the decoder, or the only one.
+    raw = {args if isinstance(args, str) else next(iter(args or ()), None) for *_, args in getattr(file, "tile", ())}
+    return next((step for mode, step in (("L;2", 85), ("L;4", 17)) if raw == {mode}), 1)
 
 
 def stated_size(path: Path) -> tuple[int, int] | None:

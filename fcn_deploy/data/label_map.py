@@ -17,8 +17,8 @@ LabelMap: TypeAlias = Mapping[int, int | None]
 Side: TypeAlias = int | str | None
 
 _IGNORE = ("ignore", "ignored", "void", "unlabelled", "unlabeled")
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
-_NUMBER = re.compile(r"-?\d+")
+_RANGE = re.compile(r"(\d{1,10})\.\.(\d{1,10})", re.ASCII)
+_NUMBER = re.compile(r"-?\d{1,10}", re.ASCII)
 _FORM = "such as 255=1,7=ignore, or a file with one such pair a line"
 
 # Ids of the 19 classes that are evaluated, in the order of their train ids; the others do not count.
@@ -92,7 +92,11 @@ def _pairs(label_map: str | os.PathLike[str] | Mapping[Side, Side]) -> Iterator[
     if isinstance(label_map, Mapping):
         yield from ((left, right, "`label_map`") for left, right in label_map.items())
         return
+    if not isinstance(label_map, str | os.PathLike):
+        raise UsageError("bad `label_map`", got=repr(label_map)[:80], expected=f"text {_FORM}; or a mapping")
     name = os.fspath(label_map)
+    if not name.strip():
+        raise UsageError("`label_map` is empty", expected=_FORM, fix="leave it out")
     path = as_path(name, "`label_map`")
     if isinstance(label_map, str | Path) and name in PRESETS:
         yield from ((left, right, f"`label_map` {name}") for left, right in PRESETS[name].items())
@@ -115,27 +119,37 @@ def _pairs(label_map: str | os.PathLike[str] | Mapping[Side, Side]) -> Iterator[
     yield from _file(path)
 
 
+def _object(pairs: list[tuple[str, Side]]) -> list[tuple[Side, Side]]:
+    # A list of pairs, so that a key that occurs twice is seen.
+    return list(pairs)
+
+
 def _file(path: Path) -> Iterator[tuple[Side, Side, str]]:
     try:
         text = read_bytes(path).decode("utf-8-sig")
         if text.lstrip().startswith("{"):
-            yield from ((left, right, str(path)) for left, right in json.loads(text).items())
+            yield from ((left, right, str(path)) for left, right in json.loads(text, object_pairs_hook=_object))
             return
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a label map", got=str(error), expected=_FORM) from error
-    number = 0
+    pairs = 0
     for number, line in enumerate(text.splitlines(), start=1):
         line = line.strip()
         if not line or line.startswith("#"):
             continue
         where = f"{path}, line {number}"
         sign = next((sign for sign in "=;\t," if sign in line), None)
-        sides = [side.strip() for side in line.split(sign)] if sign else [line]
+        sides = [_unquoted(side.strip()) for side in line.split(sign)] if sign else [line]
         if len(sides) != 2 or not all(sides):
             raise InputError(f"{where}: not a pair", got=repr(line), expected="value=class, such as 255=1 or 7=ignore")
+        pairs += 1
         yield sides[0], sides[1], where
-    if not number:
+    if not pairs:
         raise InputError(f"{path} is an empty label map", expected=_FORM)
+
+
+def _unquoted(side: str) -> str:
+    return side[1:-1].strip() if len(side) > 1 and side[0] == side[-1] == '"' else side
 
 
 def _expanded(left: Side, right: Side, where: str, classes: Sequence[str]) -> Iterator[tuple[int, int | None]]:
@@ -172,7 +186,9 @@ def _number(side: Side, where: str, classes: Sequence[str]) -> int | None:
         return None
     shown = ", ".join(classes[:8]) + (f" and {len(classes) - 8} more" if len(classes) > 8 else "")
     raise InputError(
-        f"{where}: neither a number nor a name of a class", got=repr(name), expected=f"a number, ignore, or {shown}"
+        f"{where}: neither a number nor a name of a class",
+        got=repr(name[:80]),
+        expected=f"a number, ignore, or {shown}",
     )
 
 

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from fcn_deploy.artifacts.palette import Rgb, default_palette
-from fcn_deploy.data.images import Decoded, decode, listed
+from fcn_deploy.artifacts.palette import Rgb
+from fcn_deploy.data.images import decode, listed
+from fcn_deploy.data.label_values import UNLABELLED, read_values
 from fcn_deploy.errors import InputError
 from fcn_deploy.files import as_path
 
-_log = logging.getLogger(__name__)
-
 _SHOWN = 8  # values in an error
-# The value in _values of a pixel whose colour means "not labelled". No file of ground truth holds it.
-_UNLABELLED = np.iinfo(np.int32).min
 _TABLE = 65535
 _MANY = 64  # more stray values than this are instance ids, or a photo
 _INSPECTED = 3  # pairs that are looked at to find out whether the folders are swapped
@@ -37,7 +31,8 @@ class TruthReader:
     Attributes:
         num_classes: C, the classes of the net.
         palette: The colours of the classes, for masks; empty if there are none.
-        ignored: Values that do not count, as in `read_labels`; applied to values that `label_map` does not name.
+        ignored: Values that do not count, as in `read_labels`; applied to values that `label_map` does not name. A
+            value that the map makes a class counts, also if a file could hold that class's number as an ignored value.
         label_map: What values mean: a class, or None for "does not count". Of a colour mask, the values are the classes
             of its colours.
     """
@@ -49,12 +44,11 @@ class TruthReader:
 
     @property
     def ignore_index(self) -> int | None:
-        """What pixels that do not count are in the result; None if all count."""
-        if self.ignored:
-            return self.ignored[0]
-        if None not in self.label_map.values():
+        """What pixels that do not count are in the result: never a class. None if all count."""
+        if not self.ignored and None not in self.label_map.values():
             return None
-        return 255 if self.num_classes <= 255 else -1
+        outside = [value for value in self.ignored if not 0 <= value < self.num_classes]
+        return outside[0] if outside else 255 if self.num_classes <= 255 else -1
 
     def read(self, path: str | os.PathLike[str]) -> NDArray[np.int32]:
         """Reads the truth of an image.
@@ -65,15 +59,35 @@ class TruthReader:
         Raises:
             InputError: As `read_labels`, or a value is neither a class, nor ignored, nor in the label map.
         """
+        return self.read_counted(path)[0]
+
+    def read_counted(self, path: str | os.PathLike[str]) -> tuple[NDArray[np.int32], Counter[int]]:
+        """Reads the truth of an image, and counts the pixels that do not count.
+
+        Returns:
+            As `read`; and the number of pixels of each value that is ignored, as the file has it. Colours that mean
+            "not labelled" are counted as the first of `ignored`.
+
+        Raises:
+            InputError: As `read`.
+        """
         path = as_path(path)
-        values = _values(decode(path), path, self.palette, self.ignored)
+        values = read_values(decode(path), path, self.palette, self.ignored, bool(self.label_map))
         if values.min() >= 0 and values.max() <= _TABLE:  # a table is much faster than sorting
-            found = np.flatnonzero(np.bincount(values.ravel())).tolist()
-            table = np.zeros(found[-1] + 1, np.int32)
-            table[found] = self._meanings(found, path)
-            return table[values]
-        distinct, keys = np.unique(values, return_inverse=True)
-        return np.array(self._meanings(distinct.tolist(), path), np.int32)[keys].reshape(values.shape)
+            counts = np.bincount(values.ravel())
+            found = np.flatnonzero(counts)
+            table = np.zeros(len(counts), np.int32)
+            table[found] = meant = self._meanings(found.tolist(), path)
+            labels, counts = table[values], counts[found]
+        else:
+            found, keys, counts = np.unique(values, return_inverse=True, return_counts=True)
+            meant = self._meanings(found.tolist(), path)
+            labels = np.array(meant, np.int32)[keys].reshape(values.shape)
+        ignored: Counter[int] = Counter()
+        for value, label, count in zip(found.tolist(), meant, counts.tolist(), strict=True):
+            if label == self.ignore_index:
+                ignored[self.ignored[0] if value == UNLABELLED else value] += count
+        return labels, ignored
 
     def _meanings(self, found: Sequence[int], path: Path) -> list[int]:
         meant = [self._meaning(value) for value in found]
@@ -94,8 +108,7 @@ class TruthReader:
             InputError: As `read`, or the truth is of another size.
         """
         truth = self.read(path)
-        if truth.shape != shape:
-            raise _other_size(path, truth.shape, image, shape)
+        check_size(path, truth.shape, image, shape)
         return truth
 
     def check_folders(self, images: Sequence[Path], labels: Sequence[Path]) -> None:
@@ -119,7 +132,7 @@ class TruthReader:
             return False
         here = decode(image)
         try:
-            values = _values(here, image, self.palette, self.ignored)
+            values = read_values(here, image, self.palette, self.ignored, bool(self.label_map))
         except InputError:
             return False
         found = np.unique(values)
@@ -129,12 +142,15 @@ class TruthReader:
 
     def _meaning(self, value: int) -> int | None:
         """Returns the label of a value; None if it is not understood."""
-        if value == _UNLABELLED:
+        if value == UNLABELLED:
             return self.ignore_index
-        label = self.label_map.get(value, value)
-        if label is None or label in self.ignored:
-            return self.ignore_index
-        return label if 0 <= label < self.num_classes else None
+        if value not in self.label_map:
+            is_class, ignored = 0 <= value < self.num_classes, value in self.ignored
+            return self.ignore_index if ignored else value if is_class else None
+        label = self.label_map[value]
+        if label is not None and 0 <= label < self.num_classes:
+            return label
+        return self.ignore_index if label is None or label in self.ignored else None
 
     def _not_understood(self, path: Path, found: Sequence[int], strays: Sequence[int]) -> InputError:
         last = self.num_classes - 1
@@ -144,7 +160,7 @@ class TruthReader:
             what = f"{path} holds {len(strays)} values that are not classes, as an image of instance ids does"
             fix = "use the file of class ids that the data set has beside it; instance ids are not read"
             return InputError(what, got=got, expected=f"0..{last}{ignored}", fix=fix)
-        counted = [value for value in found if value not in self.ignored and value != _UNLABELLED]
+        counted = [value for value in found if value not in self.ignored and value != UNLABELLED]
         fix = "name values that mean 'not labelled' with `ignore_index`, or say what they are with `label_map`"
         if list(strays) == [self.num_classes]:
             if min(counted) >= 1:
@@ -186,105 +202,24 @@ def read_labels(
     """
     path = as_path(path)
     ignored = () if ignore_index is None else (ignore_index,) if isinstance(ignore_index, int) else tuple(ignore_index)
-    values = _values(decode(path), path, palette or (), ignored)
-    return values if not ignored else np.where(values == _UNLABELLED, np.int32(ignored[0]), values)
+    values = read_values(decode(path), path, palette or (), ignored, False)
+    return values if not ignored else np.where(values == UNLABELLED, np.int32(ignored[0]), values)
 
 
-def _values(file: Decoded, path: Path, palette: Sequence[Rgb], ignored: Sequence[int]) -> NDArray[np.int32]:
-    """Returns what a file holds: indices, or the classes of its colours, and _UNLABELLED for ignored colours."""
-    image = file.image
-    if file.format in ("JPEG", "MPO"):
-        raise InputError(
-            f"{path} is a JPEG, which changes values near edges",
-            expected="ground truth in a format without loss",
-            fix="export it as PNG from the tool that made it; converting the JPEG does not bring the values back",
-        )
-    if palette and image.mode in ("RGB", "RGBA"):
-        return _from_colors(np.asarray(image.convert("RGB")), path, palette, bool(ignored))
-    if image.mode not in ("L", "P", "1") and not image.mode.startswith("I"):
-        raise InputError(
-            f"{path} is not an index image",
-            got=f"mode {image.mode}",
-            expected="one channel, whose value is the class",
-            fix="convert it to indices, or to 8-bit RGB in the colours of the classes",
-        )
-    values = np.asarray(image).astype(np.int32)
-    if image.mode == "P" and palette:
-        return _from_palette(image, values, path, palette, ignored)
-    return values
+def check_size(path: Path, truth: tuple[int, ...], image: Path, shape: tuple[int, int]) -> None:
+    """Checks that ground truth is of the size of its image.
 
+    Args:
+        path: Of the truth.
+        truth: Its [height, width].
+        image: Of the image.
+        shape: Its [height, width].
 
-def _from_palette(
-    image: Image.Image, values: NDArray[np.int32], path: Path, palette: Sequence[Rgb], ignored: Sequence[int]
-) -> NDArray[np.int32]:
-    """Reads a palette image by its colours if all that occur are classes' or ignored, else by its indices."""
-    own = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
-    used = np.unique(values).tolist()
-    classes = _classes_of(palette)
-    by_color: dict[int, int] = {}
-    for index in used:
-        color = tuple(own[index].tolist()) if index < len(own) else None
-        label = None if color is None else classes.get(color)
-        if label is None and ignored and (index in ignored or color == (0, 0, 0)):
-            label = _UNLABELLED
-        if label is not None:
-            by_color[index] = label
-    given = tuple(palette) != default_palette(len(palette))
-    # Two indices of one colour would become one class: then the colours are not what the file says.
-    labels = [label for label in by_color.values() if label != _UNLABELLED]
-    # Nor are the greys that programs write for index images, unless the user gave such colours.
-    ramp = all(index < len(own) and (own[index] == index).all() for index in used)
-    if len(by_color) == len(used) and len(set(labels)) == len(labels) and (given or not ramp):
-        by_index = {index: _UNLABELLED if index in ignored else index for index in used}
-        if by_index != by_color and not given:
-            _note(path.parent, "by their colours, which are the classes', though the indices say something else")
-        table = np.zeros(max(used) + 1, np.int32)
-        table[used] = [by_color[index] for index in used]
-        return table[values]
-    if given:
-        _note(path.parent, "by index: they have colours that no class has")
-    return values
-
-
-@functools.lru_cache(1024)
-def _note(folder: Path, how: str) -> None:
-    """Logs how palette images are read; once for a folder."""
-    _log.warning("%s: palette images are read %s", folder, how)
-
-
-def _classes_of(palette: Sequence[Rgb]) -> dict[tuple[int, ...], int]:
-    """Returns the class of each colour, without colours that two classes share."""
-    colors = [tuple(color) for color in palette]
-    return {color: index for index, color in enumerate(colors) if colors.count(color) == 1}
-
-
-def _from_colors(
-    pixels: NDArray[np.uint8], path: Path, palette: Sequence[Rgb], ignore_black: bool
-) -> NDArray[np.int32]:
-    def code(colors: NDArray[Any]) -> NDArray[np.int32]:
-        return colors.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
-
-    labels = {(red << 16) + (green << 8) + blue: index for (red, green, blue), index in _classes_of(palette).items()}
-    if ignore_black and (0, 0, 0) not in {tuple(color) for color in palette}:
-        labels[0] = int(_UNLABELLED)
-    found, inverse = np.unique(code(pixels), return_inverse=True)
-    unknown = [color for color in found.tolist() if color not in labels]
-    if unknown:
-        many = len(unknown) > _MANY
-        grey = bool((pixels[..., :1] == pixels).all())
-        fix = "export with `class_names` that state the colours"
-        if many:
-            fix = "name a folder of ground truth with `labels`; " + fix
-        elif grey:
-            fix = "if its grey values are the classes, save it with one channel; else " + fix
-        count = f"{len(unknown)} colours" if len(unknown) > _SHOWN else "colours"
-        raise InputError(
-            f"{path} has {count} that no class has" + (", as a photo does" if many else ""),
-            got=listed([f"{color >> 16},{color >> 8 & 255},{color & 255}" for color in unknown], _SHOWN),
-            expected="the palette of the net",
-            fix=fix,
-        )
-    return np.array([labels[color] for color in found.tolist()], np.int32)[inverse].reshape(pixels.shape[:2])
+    Raises:
+        InputError: It is of another size; the message says whether a rotation is the reason.
+    """
+    if truth != shape:
+        raise _other_size(path, truth, image, shape)
 
 
 def _other_size(path: Path, truth: tuple[int, ...], image: Path, shape: tuple[int, int]) -> InputError:

@@ -64,9 +64,13 @@ def find_labels(
 
 
 def _endings(images: Sequence[Path]) -> list[str]:
-    """Returns the endings from an underscore on that the names of all images share, shortest first."""
+    """Returns the endings from an underscore on that the names of all images share, shortest first.
+
+    A number is no ending, but what tells images apart, also if there is one image only.
+    """
     stem = images[0].stem
     endings = [stem[index:] for index in range(len(stem) - 1, 0, -1) if stem[index] == "_"]
+    endings = [ending for ending in endings if not any(part.isdecimal() for part in ending.split("_"))]
     return [ending for ending in endings if all(path.stem.endswith(ending) for path in images)]
 
 
@@ -100,6 +104,8 @@ def _no_labels(
         fix = "it has folders, which are not searched: name one of them, or search all with `recursive=True`"
     elif suffix:
         fix = "check `label_suffix`"
+    elif outlines := [path.name for path in files if path.stem in {image.stem for image in images}]:
+        fix = f"{outlines[0]} is no image: outlines of objects have to be drawn into index images, one for each image"
     return InputError(
         f"{folder} lacks labels",
         got=f"none for {listed(missing)}",
@@ -124,6 +130,7 @@ def _suffix_that_pairs(images: Sequence[Path], files: Sequence[Path]) -> str | N
             if (
                 stem.startswith(first)
                 and suffix
+                and not suffix[0].isdecimal()  # that would be another image: 1 and 10
                 and all(f"{i.stem.removesuffix(ending)}{suffix}" in stems for i in images)
             ):
                 return suffix

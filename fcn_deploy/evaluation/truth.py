@@ -7,7 +7,7 @@ that never finds the object has an mIoU of 100.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,16 +38,23 @@ class TruthTally:
         self._occurring = np.zeros(len(self._classes), np.int64)
         self._predicted: dict[int, NDArray[np.int64]] = {}
 
-    def add(self, truth: NDArray[np.integer[Any]], labels: Iterable[NDArray[np.integer[Any]]] = ()) -> None:
+    def add(
+        self,
+        truth: NDArray[np.integer[Any]],
+        labels: Iterable[NDArray[np.integer[Any]]] = (),
+        ignored: Mapping[int, int] | None = None,
+    ) -> None:
         """Adds one image.
 
         Args:
             truth: Integer [H, W], classes and ignored values only.
             labels: Integer [H, W], 0..C-1, of each net.
+            ignored: Number of pixels of each ignored value, as the file has it; those in `truth` if None.
         """
         self._pixels += truth.size
-        for value in ignored_values(self._ignore_index):
-            self._ignored[value] += int((truth == value).sum())
+        if ignored is None:
+            ignored = {value: int((truth == value).sum()) for value in ignored_values(self._ignore_index)}
+        self._ignored.update(ignored)
         counted = truth[~is_ignored(truth, self._ignore_index)]
         self._occurring += np.bincount(counted, minlength=len(self._classes))
         for net, each in enumerate(labels):
@@ -98,7 +105,7 @@ def nothing_labelled(what: str, values: Sequence[int], num_classes: int) -> Inpu
         values: The ignored values that it holds.
         num_classes: C.
     """
-    found = " or ".join(map(str, values))
+    found = _either(values)
     return InputError(
         f"{what} labels no pixel, so that nothing can be measured",
         got=f"{found} everywhere, which is ignored" if found else "no pixels",
@@ -115,7 +122,7 @@ def truth_warnings(truth: GroundTruth, num_classes: int) -> list[str]:
         num_classes: C.
     """
     warnings = []
-    values = " or ".join(map(str, truth.ignored_values))
+    values, be = _either(truth.ignored_values), "is" if len(truth.ignored_values) == 1 else "are"
     if truth.ignored > _MOSTLY_IGNORED:
         warnings.append(
             f"{truth.ignored:.1%} of the pixels of the ground truth are ignored ({values}): "
@@ -127,16 +134,22 @@ def truth_warnings(truth: GroundTruth, num_classes: int) -> list[str]:
         more = f" and {len(often) - _SHOWN} more" if len(often) > _SHOWN else ""
         warnings.append(
             f"the net predicts classes that never occur in the ground truth: {shown}{more} of the pixels"
-            + (f"; {values} is ignored on {truth.ignored:.1%}: is it one of these classes?" if values else "")
+            + (f"; {values} {be} ignored on {truth.ignored:.1%}: is it one of these classes?" if values else "")
         )
     if num_classes > 1 and len(truth.absent) == num_classes - 1:
         shown = ", ".join(truth.absent[:_SHOWN])
         more = f" and {num_classes - 1 - _SHOWN} more" if num_classes - 1 > _SHOWN else ""
         warnings.append(
             f"only one class occurs in the ground truth, so that figures say nothing about: {shown}{more}"
-            + (f"; {values} is ignored on {truth.ignored:.1%}: is it one of these classes?" if values else "")
+            + (f"; {values} {be} ignored on {truth.ignored:.1%}: is it one of these classes?" if values else "")
         )
     return warnings
+
+
+def _either(values: Sequence[int]) -> str:
+    """Returns at most eight values, with `or` between them, and the number of the others."""
+    more = f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else ""
+    return " or ".join(map(str, values[:_SHOWN])) + more
 
 
 def chance_warnings(name: str, miou: float, truth: GroundTruth, num_classes: int) -> list[str]:

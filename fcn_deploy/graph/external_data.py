@@ -19,6 +19,7 @@ from fcn_deploy.files import read_bytes
 _LARGEST = 2**31 - 2**24
 # In every reference to another file: a model without it has none, and need not be parsed to see that.
 _KEY = b"location"
+_SHOWN = 8
 
 
 def read_with_weights(path: Path) -> bytes:
@@ -31,7 +32,8 @@ def read_with_weights(path: Path) -> bytes:
         The content as it is if all weights are in it, else that of a model in which they are.
 
     Raises:
-        InputError: A file cannot be read, leaves the folder, or the model would be larger than 2 GB.
+        InputError: A file cannot be read, leaves the folder, or the model would be larger than 2 GB; or it has sparse
+            weights, in this file or another, which nothing here reads.
     """
     content = read_bytes(path)
     if _KEY not in content:
@@ -41,6 +43,7 @@ def read_with_weights(path: Path) -> bytes:
     except Exception:
         return content  # not a model; the reader that parses it says so
     external = [tensor for tensor in (*tensors_of(model.graph), *_of_functions(model)) if uses_external_data(tensor)]
+    require_dense(model, str(path))  # of sparse ones, what reads them next would search the working directory
     if not external:
         return content
     for tensor in external:
@@ -60,10 +63,46 @@ def read_with_weights(path: Path) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def require_dense(model: onnx.ModelProto, what: str) -> None:
+    """Checks that no constant of a model is a sparse tensor, which nothing here reads.
+
+    Raises:
+        InputError: One is.
+    """
+    sparse = [tensor.values.name for tensor in (*_sparse_of(model.graph), *_sparse_of_functions(model))]
+    if sparse:
+        raise InputError(
+            f"{what} keeps weights as sparse tensors",
+            got=", ".join(sparse[:_SHOWN]) + (f" and {len(sparse) - _SHOWN} more" if len(sparse) > _SHOWN else ""),
+            expected="dense weights",
+            fix="make them dense with the tool that made the model",
+        )
+
+
 def tensors_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     """Yields the constants of a graph, those in the attributes of its nodes and in inner graphs too."""
     yield from graph.initializer
     yield from _of_nodes(graph.node)
+
+
+def _sparse_of(graph: onnx.GraphProto) -> Iterator[onnx.SparseTensorProto]:
+    yield from graph.sparse_initializer
+    yield from _sparse_of_nodes(graph.node)
+
+
+def _sparse_of_functions(model: onnx.ModelProto) -> Iterator[onnx.SparseTensorProto]:
+    for function in model.functions:
+        yield from _sparse_of_nodes(function.node)
+
+
+def _sparse_of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.SparseTensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("sparse_tensor"):
+                yield attribute.sparse_tensor
+            yield from attribute.sparse_tensors
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _sparse_of(inner)
 
 
 def _of_functions(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

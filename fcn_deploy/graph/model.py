@@ -13,7 +13,7 @@ from fcn_deploy.artifacts.sidecar import ENGINE_KEY
 from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.files import as_path, sha256_bytes, write_bytes
-from fcn_deploy.graph.external_data import read_with_weights, tensors_of
+from fcn_deploy.graph.external_data import read_with_weights, require_dense, tensors_of
 
 
 def parse(data: bytes, what: str = "the model") -> ir.Model:
@@ -42,6 +42,7 @@ def parse(data: bytes, what: str = "the model") -> ir.Model:
 
 
 def _require_weights(proto: onnx.ModelProto, what: str) -> None:
+    require_dense(proto, what)
     if any(uses_external_data(tensor) for tensor in tensors_of(proto.graph)):
         raise InputError(
             f"{what} keeps weights in another file, which its content does not say where to find",

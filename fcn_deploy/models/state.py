@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fcn_deploy.errors import InputError
+from fcn_deploy.models.entries import entry, kind, no_state
 from fcn_deploy.models.keys import (
     State,
     bare,
@@ -24,19 +25,11 @@ from fcn_deploy.models.keys import (
     stripped,
     without_wrappers,
 )
-from fcn_deploy.models.weights_file import Unread
 from fcn_deploy.models.weights_options import WeightsOptions
 
 _log = logging.getLogger(__name__)
 _SHOWN = 8
-# The entries under which training scripts save a net, the most telling first.
-_ENTRIES = (
-    "state_dict", "model_state_dict", "model", "net", "network", "params", "weights", "module", "checkpoint",
-    "model_state", "net_state_dict",
-)  # fmt: skip
-_AVERAGED = re.compile(r"ema|averag|(^|_)(avg|swa|teacher|shadow)(_|$)", re.IGNORECASE)
 _COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
-_DEEPEST = 5  # entries within entries
 _LONGEST = 2000  # characters of a key
 _MOST_PREFIXES = 8
 
@@ -54,9 +47,9 @@ def tensors_of(content: Any, path: Path, options: WeightsOptions | None = None) 
             an option names what the file does not have.
     """
     options = options or WeightsOptions()
-    entry, found = _entry(content, path, options.key)
+    name, found = entry(content, path, options.key)
     state = State((key, value) for key, value in found.items())
-    state.entry = entry
+    state.entry = name
     metadata = getattr(found, "_metadata", None)
     state._metadata = metadata if isinstance(metadata, Mapping) else {}
     ignored = _ignored(state, path, options.ignore)
@@ -68,12 +61,12 @@ def tensors_of(content: Any, path: Path, options: WeightsOptions | None = None) 
     if odd and len(odd) < len(state):
         raise InputError(
             f"{path} has entries among its tensors that are no tensors",
-            got=listed(f"{key_text(key)} ({_kind(state[key])})" for key in odd),
+            got=listed(f"{key_text(key)} ({kind(state[key])})" for key in odd),
             expected="tensors only",
             fix=_ignoring(odd),
         )
     if odd:
-        raise _no_state(content, path)
+        raise no_state(content, path)
     if any(len(key) > _LONGEST for key in state):
         raise InputError(f"{path} has keys of more than {_LONGEST} characters", expected="names of tensors")
     if _COUNTER in state and all(key.startswith("module.") for key in state if key != _COUNTER):
@@ -84,116 +77,6 @@ def tensors_of(content: Any, path: Path, options: WeightsOptions | None = None) 
 def _is_tensor(key: Any, value: Any) -> bool:
     # Under `_extra_state` torch saves what a module's own get_extra_state returns.
     return isinstance(key, str) and (isinstance(value, Tensor) or key.rpartition(".")[2] == "_extra_state")
-
-
-def _entry(content: Any, path: Path, wanted: str | None) -> tuple[str, Mapping[Any, Any]]:
-    """Returns the name of the entry that holds the weights, and the mapping."""
-    if wanted is not None:
-        name, content = wanted, _at(content, wanted, path)
-    else:
-        name = ""
-    known: dict[int, bool] = {}
-    for _ in range(_DEEPEST):
-        if not isinstance(content, Mapping):
-            break
-        found = [key for key, value in content.items() if isinstance(key, str) and _leads_to_tensors(value, known)]
-        tensors = [value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)]
-        # Beside an entry that holds a net, single numbers are counters of the training.
-        if not found or any(value.numel() > 1 for value in tensors):
-            if tensors or not content:
-                return name, content
-            break
-        inner = _chosen(found, name, path)
-        name, content = f"{name}.{inner}" if name else inner, content[inner]
-    raise _no_state(content, path)
-
-
-def _chosen(found: list[str], outer: str, path: Path) -> str:
-    if len(found) == 1:
-        return found[0]
-    averaged = [key for key in found if _AVERAGED.search(key)]
-    known = [key for key in _ENTRIES if key in found]
-    if len(known) == 1 and not averaged:
-        return known[0]
-    names = [f"{outer}.{key}" if outer else key for key in found]
-    both = bool(averaged) and len(averaged) < len(found)
-    preferred = f"{outer}.{averaged[0]}" if outer and averaged else averaged[0] if averaged else names[0]
-    raise InputError(
-        f"{path} holds {'plain and averaged (EMA) weights' if both else 'several sets of weights'}",
-        got=listed(names),
-        expected="one of them",
-        fix=f'say which one the net is, such as `weights_key="{preferred}"`',
-    )
-
-
-def _at(content: Any, name: str, path: Path) -> Any:
-    """Returns the entry of that name; dots lead into entries, unless a key has them itself."""
-    if isinstance(content, Mapping):
-        if name in content:
-            return content[name]
-        for position in (index for index, letter in enumerate(name) if letter == "."):
-            if name[:position] in content:
-                return _at(content[name[:position]], name[position + 1 :], path)
-    known: dict[int, bool] = {}
-    entries = content.items() if isinstance(content, Mapping) else ()
-    has = [key for key, value in entries if isinstance(key, str) and _leads_to_tensors(value, known)]
-    raise InputError(
-        f"{path} has no entry {name!r} with weights",
-        got=listed(map(key_text, has)) if has else _description(content),
-        fix="leave out `weights_key`" if not has else f'give one of them: `weights_key="{has[0]}"`',
-    )
-
-
-def _leads_to_tensors(value: Any, known: dict[int, bool], depth: int = _DEEPEST) -> bool:
-    """Returns whether a value is a state_dict or holds one.
-
-    Args:
-        value: An entry of a checkpoint.
-        known: What was found out about others, by their id: entries may hold each other, or themselves.
-        depth: How many levels to look at.
-    """
-    if not isinstance(value, Mapping) or depth == 0:
-        return False
-    if id(value) not in known:
-        known[id(value)] = False
-        tensors = sum(isinstance(key, str) and isinstance(each, Tensor) for key, each in value.items())
-        if tensors:
-            # The state of a scaler or a schedule may hold a tensor among numbers; weights are mostly tensors.
-            known[id(value)] = 2 * tensors > len(value)
-        if not known[id(value)]:
-            inner = (each for key, each in value.items() if isinstance(key, str))
-            known[id(value)] = any(_leads_to_tensors(each, known, depth - 1) for each in inner)
-    return known[id(value)]
-
-
-def _no_state(content: Any, path: Path) -> InputError:
-    if isinstance(content, Unread):
-        return InputError(
-            f"{path} holds a whole module, and code from a checkpoint is never run",
-            got=f"an object of {type(content).__name__}",
-            expected="a state_dict of tensors",
-            fix="if you trust the file, load it in your own code and save model.state_dict()",
-        )
-    loop = isinstance(content, Mapping) and any(value is content for value in content.values())
-    return InputError(
-        f"{path} holds no state_dict",
-        got=f"{_kind(content)} that holds itself" if loop else _description(content),
-        expected="tensors by name, plain or under one key",
-        fix="save model.state_dict()",
-    )
-
-
-def _description(content: Any) -> str:
-    if not isinstance(content, Mapping):
-        return _kind(content)
-    return f"a dict with {listed(map(key_text, content))}" if content else "a dict with no keys"
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, Unread):
-        return f"an object of {type(value).__name__}"
-    name = type(value).__name__
-    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def _ignored(state: Mapping[Any, Any], path: Path, globs: Sequence[str]) -> list[Any]:
@@ -335,19 +218,39 @@ def check_fit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: s
 def _misfit(
     what: str, missing: list[str], unexpected: list[str], misshapen: list[str], wanted: Collection[str]
 ) -> InputError:
+    prefixes = _prefixes_of_net(missing, unexpected)
+    if prefixes:  # then the lists are those of the whole net, and say nothing
+        others = [key for key in unexpected if not key.startswith(tuple(prefixes))]
+        beside = f", beside {listed(map(key_text, others))}" if others else ""
+        got = f"the net's tensors under {listed(map(key_text, prefixes))}{beside}"
+        return InputError(what, got=got, fix=part_advice(prefixes, others))
+    part = re.search(r"-(\d{5})-of-(\d{5})\b", what)
+    if missing and part is not None and int(part[2]) > 1:
+        return InputError(
+            what,
+            got=f"part {int(part[1])} of {int(part[2])}, without {listed(map(key_text, missing))}",
+            fix="join the parts in your own code, and save them in one file by torch.save or save_file",
+        )
     problems = (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
     got = " | ".join(f"{name}: {listed(map(key_text, keys))}" for name, keys in problems if keys)
     return InputError(what, got=got, fix=_advice(missing, unexpected, misshapen, wanted))
 
 
+def _prefixes_of_net(missing: list[str], unexpected: list[str]) -> list[str]:
+    """Returns the prefixes under which all missing tensors are."""
+    if not missing:
+        return []
+    first = f".{missing[0]}"
+    has = set(unexpected)
+    candidates = [key.removesuffix(missing[0]) for key in unexpected if key.endswith(first)][:_SHOWN]
+    return [prefix for prefix in candidates if all(f"{prefix}{key}" in has for key in missing)]
+
+
 def _advice(missing: list[str], unexpected: list[str], misshapen: list[str], wanted: Collection[str]) -> str:
-    prefixes = [
-        prefix
-        for prefix in dict.fromkeys(key[: key.find(".") + 1] for key in unexpected if "." in key)
-        if missing and all(f"{prefix}{key}" in set(unexpected) for key in missing)
-    ]
-    if prefixes:
-        return part_advice(prefixes, [key for key in unexpected if not key.startswith(tuple(prefixes))])
+    if misshapen and not missing and not unexpected:
+        return "name the checkpoint that was trained with this net, or make the net with the sizes of the checkpoint"
+    if len(missing) == len(wanted) or (missing and unexpected and len(missing) > len(wanted) // 2):
+        return "the checkpoint is of another net: name the one that was trained with this net"
     if not missing and not misshapen:
         own = {key.partition(".")[0] for key in wanted}
         if all(key.partition(".")[0] not in own for key in unexpected):
@@ -357,10 +260,12 @@ def _advice(missing: list[str], unexpected: list[str], misshapen: list[str], wan
 
 def nets_in(state: State, knows: Callable[[Mapping[str, Tensor]], bool]) -> tuple[list[str], list[str]]:
     """Returns the prefixes under which a net is known, and the keys that are under none of them."""
-    prefixes = []
-    for prefix in (f"{part}." for part in beginnings(state)):
-        if knows({key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}):
-            prefixes.append(prefix)
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        first, dot, rest = key.partition(".")
+        if dot:
+            parts.setdefault(f"{first}.", {})[rest] = value
+    prefixes = [prefix for prefix, part in parts.items() if knows(part)]
     return prefixes, [key for key in state if not key.startswith(tuple(prefixes))]
 
 

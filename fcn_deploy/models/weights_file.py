@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import pickle
@@ -24,12 +25,14 @@ from fcn_deploy.files import reading
 from fcn_deploy.models.pickle_scan import PickleScan
 
 _TRUNCATED = "copy or download it again; it may be truncated"
+_JOIN = "join the parts in your own code, and save them in one file by torch.save or save_file"
 _SAVE = "save model.state_dict()"
 # The pickles before the storages in files of torch before 1.6: magic number, protocol, machine, content, keys.
 _OLD_PICKLES = 5
 # Of a zip's directory and of a pickle, in bytes; those of the largest nets have a few MB.
 _MAX_DIRECTORY = 16 << 20
 _MAX_PICKLE = 64 << 20
+_PICKLE = b"\x80"  # the first byte of a pickle; the second is its protocol
 # What nearly every checkpoint names; torch knows these.
 _KNOWN = re.compile(r"collections\.OrderedDict|torch\.\w+Storage|torch\._utils\._rebuild_(tensor_v2|parameter)")
 
@@ -63,17 +66,20 @@ def read_content(path: Path) -> tuple[Any, ModelSpec | None]:
     with reading(path), path.open("rb") as file:
         start = file.read(4096)
     _refuse_others(path, start)
-    if path.suffix == ".safetensors" or _is_safetensors(start, size):
+    zipped = start.startswith(b"PK\x03\x04")
+    if _is_safetensors(start, size) or (path.suffix == ".safetensors" and not zipped and start[:1] != _PICKLE):
         return _read_safetensors(path)
+    if not zipped:
+        _check_pickle(path, start)
     scan = PickleScan(path, size)
-    if start.startswith(b"PK\x03\x04"):
+    if zipped:
         _check_archive(path, size, scan)
-        return _load(path, scan.modules), None
-    with path.open("rb") as file:
-        for _ in range(_OLD_PICKLES):
-            if not scan.scan(file):
-                break
-    return _load(path, set()), None
+    else:
+        with path.open("rb") as file:
+            for _ in range(_OLD_PICKLES):
+                if not scan.scan(file):
+                    break
+    return _load(path, scan.modules), None
 
 
 def _size(path: Path) -> int:
@@ -102,6 +108,8 @@ def _refuse_others(path: Path, start: bytes) -> None:
         _refuse(path, "a tar archive", "unpack it, and name the checkpoint in it")
     if not start.strip(b"\0"):
         _refuse(path, "zeros only", _TRUNCATED)
+    if text[:1] in b"{[" and _is_text(start) and b'"weight_map"' in start + _more(path):
+        _refuse(path, "the index of weights that are split over several files", _JOIN)
     if text[:1] in b"{[" and _is_text(start):
         _refuse(path, "a JSON document, such as an error of a download server", "download the file itself")
 
@@ -123,7 +131,35 @@ _OTHERS = (
 )
 
 
+def _more(path: Path) -> bytes:
+    """Returns the end of a file, where an index may say what it is."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+        return file.read()
+
+
+def _check_pickle(path: Path, start: bytes) -> None:
+    """Refuses what is not a pickle as torch writes it, before torch says so in its own words."""
+    if start[:1] == _PICKLE:
+        if start[1:2] > b"\x03":
+            _refuse(
+                path,
+                f"a pickle of protocol {start[1]}, not one of torch.save; code from a checkpoint is never run",
+                "if you trust the file, load it in your own code, make its arrays tensors, and save them by torch.save",
+            )
+        return
+    if start[:1] == b"P" and b"PK\x03\x04".startswith(start):
+        _refuse(path, f"the first {len(start)} bytes of a zip archive", _TRUNCATED)
+    if path.suffix == ".onnx" or (start[:1] == b"\x08" and b"\x12\x07pytorch" in start[:16]):
+        _refuse(path, "an ONNX model, which is exported already", "name it where a model or an engine is taken")
+    _refuse(path, "a text file" if _is_text(start) else "content of an unknown format", "name the checkpoint")
+
+
 def _is_text(start: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start[:256])  # the last letter may be cut off
+    except UnicodeDecodeError:
+        return False
     return all(byte >= 32 or byte in b"\t\r\n" for byte in start[:256])
 
 
@@ -220,9 +256,12 @@ def _unpacked(path: Path, file: io.BufferedReader, member: zipfile.ZipInfo) -> b
 
 def _load(path: Path, modules: set[str]) -> Any:
     try:
-        with warnings.catch_warnings(), _standing_in(path, modules):
-            # If a newer pickle protocol cannot be read, that is one of the errors below.
-            warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
+        with warnings.catch_warnings(), _standing_in(modules):
+            # Of protocols and of types that are deprecated; what cannot be used is an error, here or later.
+            warnings.simplefilter("ignore", UserWarning)
+            if path.suffix == ".safetensors":  # of a path torch.load believes this suffix, whatever the content is
+                with path.open("rb") as file:
+                    return torch.load(file, map_location="cpu", weights_only=True)
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
@@ -241,13 +280,13 @@ def _refuse_unreadable(path: Path, error: Exception) -> NoReturn:
 
 
 @contextmanager
-def _standing_in(path: Path, modules: set[str]) -> Iterator[None]:
+def _standing_in(modules: set[str]) -> Iterator[None]:
     """Lets torch read objects of classes that it does not know as `Unread`, so that the weights beside them load."""
     if all(_KNOWN.fullmatch(name) for name in modules):
         yield
         return
-    # Names that torch blocks stay blocked: it looks at its list first.
-    unknown = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+    # Names that torch blocks stay blocked, and those that it knows are its own: it looks at its lists first.
+    unknown = sorted(name for name in modules if not _KNOWN.fullmatch(name))
     with torch.serialization.safe_globals([(type(name, (Unread,), {}), name) for name in unknown]):
         yield
 
@@ -259,4 +298,4 @@ def _first_line(error: Exception) -> str:
 def _reason(error: Exception) -> str:
     # torch's message is a page of advice; only the sentence about the global that it refuses helps.
     match = re.search(r"(Unsupported (?:global|class|operand)[^\n]*|GLOBAL [^\n]*)", str(error))
-    return (match.group(1) if match else _first_line(error)).strip()
+    return (match.group(1) if match else _first_line(error)).partition(" was not an allowed")[0].strip()

@@ -116,7 +116,7 @@ def summary_table(summary: Summary) -> Table:
 
 def describe_truth(truth: GroundTruth) -> str:
     """Returns what the ground truth says, on one line: what is ignored, and which classes never occur."""
-    values = f" ({', '.join(map(str, truth.ignored_values))})" if truth.ignored_values else ""
+    values = f" ({listed(truth.ignored_values)})" if truth.ignored_values else ""
     parts = [f"ground truth: {truth.ignored:.1%} of the pixels ignored{values}"]
     if truth.absent:
         parts.append(f"never occurring: {listed(truth.absent)}")

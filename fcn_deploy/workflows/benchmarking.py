@@ -81,6 +81,9 @@ def benchmark(
     pad_mode: PadMode | None = None,
     logits: str | int | None = None,
     resize_logits: ResizeMode | None = None,
+    weights_key: str | None = None,
+    weights_prefix: str | None = None,
+    weights_ignore: Sequence[str] | str = (),
     threads: int | None = None,
     provider: Provider | None = None,
     device: int | None = None,
@@ -102,6 +105,9 @@ def benchmark(
         pad_mode: Likewise.
         logits: Which of its outputs are the logits.
         resize_logits: How they are resized.
+        weights_key: The entry of a checkpoint among them that holds the weights.
+        weights_prefix: Only its tensors under this prefix are taken, without it.
+        weights_ignore: Globs; its entries that match one are left out.
         threads: CPU threads; the library's default if None.
         provider: What ONNX Runtime runs on: `cpu` (the default) or `cuda`.
         device: Index of the GPU.
@@ -121,7 +127,14 @@ def benchmark(
     config = BenchmarkConfig(warmup, duration, iterations, percentiles(percentile))
     wanted = image_shape(shape)
     contestants = _distinct([*([vs] if vs is not None else []), *_listed(engines)])
-    code = NetCode(model, padding(model, size_divisor, pad_mode), outputs(model, logits, resize_logits))
+    code = NetCode(
+        model,
+        padding(model, size_divisor, pad_mode),
+        outputs(model, logits, resize_logits),
+        weights_key,
+        weights_prefix,
+        weights_ignore,
+    )
     runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
     images = np.random.default_rng(0).integers(0, 256, (*astuple(wanted), 3), dtype=np.uint8)
     names = _short_names(contestants)

@@ -16,6 +16,7 @@ from fcn_deploy.mixed_precision.precision_map import read_precision_map
 from fcn_deploy.progress import Progress
 from fcn_deploy.workflows.backends import Job
 from fcn_deploy.workflows.samples import TruthOptions, samples
+from fcn_deploy.workflows.truth import check_truth
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def decide_precisions(
 
     Raises:
         GateError: Not even the net without INT8 keeps the budget.
-        InputError: A file cannot be read or does not fit, or the precision map is of another net.
+        InputError: A file cannot be read or does not fit, the ground truth labels no pixel, or the precision map is of
+            another net.
         UsageError: There are no images to decide on.
     """
     config = job.config
@@ -98,7 +100,10 @@ def decide_precisions(
     images = held_out if options.data is None else options.data
     if images is None:
         raise UsageError("no images to decide on", got="a ranges file", expected="`data`")
-    reader = None if options.truth is None else options.truth.reader(model.spec)
+    reader = None
+    if options.truth is not None:
+        reader = options.truth.reader(model.spec)
+        check_truth(images, options.truth, model.spec)
     target: Target = "onnxruntime" if job.is_onnxruntime else "tensorrt"
     return decide(
         Candidates(model, ranges, config, target, job.tensorrt.base),

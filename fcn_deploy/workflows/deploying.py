@@ -8,14 +8,12 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fcn_deploy.artifacts.geometry import PadMode, SizeDivisor
+from fcn_deploy.artifacts.measures import GroundTruth
 from fcn_deploy.artifacts.normalization import Preset, Triple
 from fcn_deploy.artifacts.outputs import ResizeMode
 from fcn_deploy.artifacts.ranges import Ranges
@@ -29,7 +27,7 @@ from fcn_deploy.engines.engine import Engine
 from fcn_deploy.errors import ArtifactError, UsageError
 from fcn_deploy.evaluation.comparison import compare
 from fcn_deploy.evaluation.gates import Criterion, GateOption, check_gate, gates_by_precision
-from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, time_in_turn
+from fcn_deploy.evaluation.latency import BenchmarkConfig
 from fcn_deploy.files import StrPath, as_path, output_folder
 from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.mixed_precision.candidates import Candidates
@@ -42,7 +40,7 @@ from fcn_deploy.runtime.options import RuntimeOptions
 from fcn_deploy.workflows.building import build_engine
 from fcn_deploy.workflows.calibrating import calibrate
 from fcn_deploy.workflows.exporting import Variant, export
-from fcn_deploy.workflows.measured import engine_summary, reference_miou, summary_warnings
+from fcn_deploy.workflows.measured import engine_summary, reference_miou, summary_warnings, time_engines
 from fcn_deploy.workflows.parameters import (
     Size,
     channel_order,
@@ -58,8 +56,8 @@ from fcn_deploy.workflows.parameters import (
 )
 from fcn_deploy.workflows.publishing import OutputFiles, publish, require_gates
 from fcn_deploy.workflows.references import PYTORCH, NetCode, Runnable, opened
-from fcn_deploy.workflows.samples import LabelMapping, TruthOptions, samples
-from fcn_deploy.workflows.truth import check_truth
+from fcn_deploy.workflows.samples import LabelMapping, TruthOptions, ignore_indices, samples
+from fcn_deploy.workflows.truth import check_truth, with_ignored
 
 _log = logging.getLogger(__name__)
 _FEW_JUDGED = 20
@@ -86,7 +84,7 @@ def deploy(
     weights_ignore: Sequence[str] | str = (),
     num_classes: int | None = None,
     class_names: StrPath | None = None,
-    ignore_index: int | None = None,
+    ignore_index: int | Sequence[int] | None = None,
     normalization: Preset | None = None,
     mean: Triple | None = None,
     std: Triple | None = None,
@@ -136,7 +134,7 @@ def deploy(
         weights_ignore: Globs; the checkpoint's entries that match one are left out.
         num_classes: Checked against the checkpoint.
         class_names: A CSV file, one class a line.
-        ignore_index: The label that means "not labelled".
+        ignore_index: Labels that do not count, one or several; the first is the one that the model keeps.
         normalization: `imagenet`, `caffe`, `zero-one` or `minus-one-one`, instead of `mean`, `std` and `scale`.
         mean: Per channel, after `scale`.
         std: Likewise.
@@ -202,15 +200,21 @@ def deploy(
         raise UsageError("deploy needs a net and images", expected="`weights` and `calib_data`, or `demo`")
     checkpoint = input_file(weights)
     calibration = image_folder(calib_data, max_images=max_images, size=size, recursive=recursive)
-    options = TruthOptions.of(labels, label_map=label_map, label_suffix=label_suffix, recursive=recursive)
+    ignored = ignore_indices(ignore_index)
+    of_truth = None if labels is None else ignored
+    options = TruthOptions.of(
+        labels, ignore_index=of_truth, label_map=label_map, label_suffix=label_suffix, recursive=recursive
+    )
     judged_on = None if data is None else image_folder(data, recursive=recursive)
     observed, judged, decided_on = _split(calibration, judged_on, config)
     if options is not None:
         options.files(judged)
 
+    checked: list[GroundTruth] = []
+
     def check_loaded(spec: ModelSpec) -> None:
         if options is not None:
-            check_truth(judged, options, spec)
+            checked.append(check_truth(judged, options, spec))
 
     with output_folder(folder):
         net = export(
@@ -226,7 +230,7 @@ def deploy(
             weights_ignore=weights_ignore,
             num_classes=num_classes,
             class_names=class_names,
-            ignore_index=ignore_index,
+            ignore_index=None if ignored is None else ignored[0],
             normalization=normalization,
             mean=mean,
             std=std,
@@ -249,10 +253,12 @@ def deploy(
             reader = None if options is None else options.reader(spec)
             truth = samples(judged, options, "verifying", reader, progress=progress)
             found = compare(reference, candidates, truth, None if reader is None else reader.ignore_index)
+            if found.truth is not None:
+                found = replace(found, truth=with_ignored(found.truth, checked[0]))
             named: dict[str, Segmenter] = {"pytorch": reference}
             named.update(zip(engines, candidates, strict=True))
             image = next(iter(judged))
-            timings = _time(named, image, timing, progress)
+            timings = time_engines(named, image, timing, progress)
         results = {
             precision: check_gate(precision, each.parity, each.drop, config.criteria.get(precision, ()))
             for precision, each in zip(engines, found.engines, strict=True)
@@ -377,15 +383,6 @@ def _build(
             threads=threads if decided_on is not None else None,
         )
     return engines
-
-
-def _time(
-    contestants: Mapping[str, Segmenter], image: NDArray[np.uint8], config: BenchmarkConfig, progress: Progress
-) -> dict[str, Timing]:
-    runs = {name: functools.partial(segmenter, image) for name, segmenter in contestants.items()}
-    text = f"measuring at {image.shape[0]}x{image.shape[1]}, image to labels, in turn"
-    with progress.measuring(text) as show:
-        return {timing.name: timing for timing in time_in_turn(runs, config, show)}
 
 
 def _suspects(

@@ -28,7 +28,7 @@ from fcn_deploy.text import printable
 from fcn_deploy.workflows.parameters import image_folder, outputs, padding
 from fcn_deploy.workflows.references import NetCode, Runnable, check_not_itself, name_of, opened
 from fcn_deploy.workflows.samples import LabelMapping, TruthOptions, samples
-from fcn_deploy.workflows.truth import check_truth
+from fcn_deploy.workflows.truth import check_truth, with_ignored
 
 _log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class Evaluation:
     Attributes:
         engine: Name of what was evaluated.
         images: How many.
-        ignore_index: Truth that does not count; None if all does.
+        ignore_index: Truth that does not count, the first of `truth.ignore_indices`; None if all does.
         accuracy: Of the engine.
         reference: The comparison with a reference; None if there was none.
         truth: What the ground truth says, and what it cannot say.
@@ -165,6 +165,9 @@ def evaluate(
     pad_mode: PadMode | None = None,
     logits: str | int | None = None,
     resize_logits: ResizeMode | None = None,
+    weights_key: str | None = None,
+    weights_prefix: str | None = None,
+    weights_ignore: Sequence[str] | str = (),
     threads: int | None = None,
     provider: Provider | None = None,
     device: int | None = None,
@@ -190,6 +193,9 @@ def evaluate(
         pad_mode: Likewise.
         logits: Which of its outputs are the logits.
         resize_logits: How they are resized.
+        weights_key: The entry of a checkpoint among them that holds the weights.
+        weights_prefix: Only its tensors under this prefix are taken, without it.
+        weights_ignore: Globs; its entries that match one are left out.
         threads: CPU threads; the library's default if None.
         provider: What ONNX Runtime runs on: `cpu` (the default) or `cuda`.
         device: Index of the GPU.
@@ -215,25 +221,35 @@ def evaluate(
     )
     assert options is not None
     options.files(images)
-    code = NetCode(model, padding(model, size_divisor, pad_mode), outputs(model, logits, resize_logits))
+    code = NetCode(
+        model,
+        padding(model, size_divisor, pad_mode),
+        outputs(model, logits, resize_logits),
+        weights_key,
+        weights_prefix,
+        weights_ignore,
+    )
     runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
     with opened((engine,) if reference is None else (engine, reference), runtime, code, progress) as segmenters:
         candidate, spec = segmenters[0], segmenters[0].spec
         reader = options.reader(spec)
         ignored = reader.ignore_index
         shown = samples(images, options, "evaluating", reader, progress=progress or Silent())
-        check_truth(images, options, spec)
+        checked = check_truth(images, options, spec)
+        first = next(iter(reader.ignored), None)
         if reference is None:
             matrices, truth = confusion_matrices(candidate, shown, ignored, batch=batch)
+            truth = with_ignored(truth, checked)
             accuracy = Accuracy(spec.classes, matrices.sum(0))
             warnings = _warnings(truth, name_of(engine), accuracy)
-            return Evaluation(name_of(engine), len(images), ignored, accuracy, truth=truth, warnings=warnings)
+            return Evaluation(name_of(engine), len(images), first, accuracy, truth=truth, warnings=warnings)
         found = compare(segmenters[1], [candidate], shown, ignored, batch=batch)
     measured = found.engines[0]
     assert measured.confusion is not None
     assert measured.drop is not None
     assert found.reference is not None
     assert found.truth is not None
+    truth = with_ignored(found.truth, checked)
     against = Against(
         name=name_of(reference),
         accuracy=Accuracy(spec.classes, found.reference.sum(0)),
@@ -242,8 +258,8 @@ def evaluate(
     )
     accuracy = Accuracy(spec.classes, measured.confusion.sum(0))
     doubts = parity_warnings(name_of(engine), against.parity)
-    warnings = _warnings(found.truth, against.name, against.accuracy, doubts)
-    return Evaluation(name_of(engine), len(images), ignored, accuracy, against, found.truth, warnings)
+    warnings = _warnings(truth, against.name, against.accuracy, doubts)
+    return Evaluation(name_of(engine), len(images), first, accuracy, against, truth, warnings)
 
 
 def _warnings(truth: GroundTruth, name: str, accuracy: Accuracy, others: Sequence[str] = ()) -> tuple[str, ...]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.artifacts.summary import EngineSummary
@@ -11,8 +15,10 @@ from fcn_deploy.engines.engine import Engine
 from fcn_deploy.evaluation.accuracy import mean_iou
 from fcn_deploy.evaluation.comparison import Comparison, Comparisons
 from fcn_deploy.evaluation.gates import GateResult
-from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, ratio
+from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, ratio, time_in_turn
 from fcn_deploy.evaluation.truth import chance_warnings, parity_warnings, truth_warnings
+from fcn_deploy.progress import Progress
+from fcn_deploy.runtime import Segmenter
 
 _log = logging.getLogger(__name__)
 
@@ -71,3 +77,13 @@ def engine_summary(
         vs_pytorch=ratio(own, timings["pytorch"]),
         vs_fp32=ratio(own, timings["fp32"]),
     )
+
+
+def time_engines(
+    contestants: Mapping[str, Segmenter], image: NDArray[np.uint8], config: BenchmarkConfig, progress: Progress
+) -> dict[str, Timing]:
+    """Returns the latency of each of several engines, by name, measured in turn from an image to its labels."""
+    runs = {name: functools.partial(segmenter, image) for name, segmenter in contestants.items()}
+    text = f"measuring at {image.shape[0]}x{image.shape[1]}, image to labels, in turn"
+    with progress.measuring(text) as show:
+        return {timing.name: timing for timing in time_in_turn(runs, config, show)}

@@ -29,6 +29,7 @@ def sensitivity(
     ranges: StrPath | Ranges,
     data: StrPath | ImageFolder,
     max_images: int = 8,
+    recursive: bool = False,
     backend: Literal["onnxruntime", "tensorrt"] = "onnxruntime",
     base: Base | None = None,
     calib_method: str | None = None,
@@ -47,6 +48,7 @@ def sensitivity(
         ranges: What `calibrate` found for this model.
         data: Folder of images that calibration has not observed.
         max_images: At most so many, evenly spread over the folder.
+        recursive: Whether sub-folders of the folder are searched too.
         backend: Whose graph is examined; TensorRT's is simulated, and what it saves is in MACs instead of time.
         base: TensorRT: precision of what is not INT8; `fp16` if None.
         calib_method: How ranges are chosen; `mse` if None.
@@ -72,7 +74,7 @@ def sensitivity(
     observed = ranges if isinstance(ranges, Ranges) else load_ranges(ranges)
     if observed.data.random:
         _log.warning("the ranges were observed on noise, not on images")
-    images = list(image_folder(data, max_images=max_images))
+    images = list(image_folder(data, max_images=max_images, recursive=recursive))
     net = exported_model(model)
     candidates = Candidates(net, observed, config, backend, base or "fp16")
     found = measure_sensitivity(candidates, images, threads=threads, progress=progress or Silent())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -55,11 +55,15 @@ def predict(
     save: Sequence[Kind] | str = ("labels", "overlay"),
     tile: str | Size | None = None,
     max_pixels: int | None = None,
+    recursive: bool = False,
     model: str | None = None,
     size_divisor: SizeDivisor | None = None,
     pad_mode: PadMode | None = None,
     logits: str | int | None = None,
     resize_logits: ResizeMode | None = None,
+    weights_key: str | None = None,
+    weights_prefix: str | None = None,
+    weights_ignore: Sequence[str] | str = (),
     threads: int | None = None,
     provider: Provider | None = None,
     device: int | None = None,
@@ -80,11 +84,16 @@ def predict(
             the image. The labels are those of the image as a whole.
         max_pixels: Most pixels that an image may have; about 179 million if None, as a guard against files that fill
             the memory.
+        recursive: Whether sub-folders of folders are searched too. Pictures then go to the same sub-folders of the
+            output.
         model: What makes the net of a checkpoint if it is a custom net.
         size_divisor: How that net is padded.
         pad_mode: Likewise.
         logits: Which of its outputs are the logits.
         resize_logits: How they are resized.
+        weights_key: The entry of the checkpoint that holds the weights.
+        weights_prefix: Only its tensors under this prefix are taken, without it.
+        weights_ignore: Globs; its entries that match one are left out.
         threads: CPU threads; the library's default if None.
         provider: What ONNX Runtime runs on: `cpu` (the default) or `cuda`.
         device: Index of the GPU.
@@ -104,11 +113,19 @@ def predict(
     kinds = _kinds(save)
     if max_pixels is not None and max_pixels < 1:
         raise UsageError("bad `max_pixels`", got=max_pixels, expected="1 or more")
-    paths = find_images(inputs, max_pixels=max_pixels)
+    found = find_images(inputs, max_pixels=max_pixels, recursive=recursive)
     folder = as_path(output, "output")
-    targets = _targets(paths, kinds, folder)
+    targets = _targets(found, kinds, folder)
+    paths = tuple(found)
     size = image_size(tile, "tile")
-    code = NetCode(model, padding(model, size_divisor, pad_mode), outputs(model, logits, resize_logits))
+    code = NetCode(
+        model,
+        padding(model, size_divisor, pad_mode),
+        outputs(model, logits, resize_logits),
+        weights_key,
+        weights_prefix,
+        weights_ignore,
+    )
     runtime = RuntimeOptions(
         threads=threads, provider=provider, device=device, allow_host_code=allow_host_code, tile=size
     )
@@ -119,6 +136,7 @@ def predict(
             try:
                 image = read_image(path, max_pixels=max_pixels)
                 labels = segmenter(image) if size else run(segmenter, image).labels
+                targets[path][0].parent.mkdir(parents=True, exist_ok=True)
                 for kind, target in zip(kinds, targets[path], strict=True):
                     write_bytes(target, encode_png(KINDS[kind](image, labels, segmenter.spec)))
                     written.append(target)
@@ -137,17 +155,24 @@ def _kinds(save: Sequence[str] | str) -> tuple[str, ...]:
     return kinds
 
 
-def _targets(paths: Iterable[Path], kinds: tuple[str, ...], output: Path) -> dict[Path, list[Path]]:
-    """Returns the files of each image; it is an error if two images have the same, or if a file is an input."""
-    inputs = {real_path(path) for path in paths}
-    sources: dict[str, Path] = {}
+def _targets(images: Mapping[Path, Path], kinds: tuple[str, ...], output: Path) -> dict[Path, list[Path]]:
+    """Returns the files of each image; it is an error if two images have the same, or if a file is an input.
+
+    Args:
+        images: Each image, and the sub-folder in which it was found.
+        kinds: Of pictures.
+        output: The folder.
+    """
+    inputs = {real_path(path) for path in images}
+    sources: dict[Path, Path] = {}
     targets = {}
-    for path in paths:
-        if path.stem in sources:
-            got = f"{sources[path.stem]} and {path}"
+    for path, place in images.items():
+        name = place / path.stem
+        if name in sources:
+            got = f"{sources[name]} and {path}"
             raise InputError("two images would make the same files", got=got, fix="run them apart")
-        sources[path.stem] = path
-        targets[path] = [output / f"{path.stem}.{kind}.png" for kind in kinds]
+        sources[name] = path
+        targets[path] = [output / place / f"{path.stem}.{kind}.png" for kind in kinds]
         over = [target for target in targets[path] if real_path(target) in inputs]
         if over:
             fix = "choose another folder with `output`"

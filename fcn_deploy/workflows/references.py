@@ -170,6 +170,15 @@ def key_of(runnable: Runnable) -> object:
 def _check_code(runnables: Sequence[Runnable], code: NetCode) -> None:
     if code.model is not None and not any(map(is_checkpoint, runnables)):
         raise UsageError("`model` makes the net of a checkpoint", got="no pytorch:CHECKPOINT", fix="leave it out")
+    given = {
+        "weights_key": code.weights_key,
+        "weights_prefix": code.weights_prefix,
+        "weights_ignore": code.weights_ignore or None,
+    }
+    named = [f"`{name}`" for name, value in given.items() if value is not None]
+    if named and not any(map(is_checkpoint, runnables)):
+        what = f"{named[0]} is of a checkpoint"
+        raise UsageError(what, got="no pytorch:CHECKPOINT", fix="leave it out")
 
 
 def _kind(runnable: Runnable) -> Kind:

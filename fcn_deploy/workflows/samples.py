@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from fcn_deploy.evaluation.comparison import Sample
 from fcn_deploy.files import StrPath, as_path, real_path
 from fcn_deploy.progress import Progress, Silent
 
+# One value or several; None for the net's own.
+IgnoreIndex: TypeAlias = int | Sequence[int] | None
 LabelMapping: TypeAlias = StrPath | Mapping[Side, Side]
 
 
@@ -43,7 +46,7 @@ class TruthOptions:
         cls,
         labels: StrPath | None,
         *,
-        ignore_index: int | Sequence[int] | None = None,
+        ignore_index: IgnoreIndex = None,
         label_map: LabelMapping | None = None,
         label_suffix: str | None = None,
         recursive: bool = False,
@@ -52,7 +55,8 @@ class TruthOptions:
 
         Raises:
             InputError: The label map cannot be read.
-            UsageError: There are options of labels, and no labels; or the label map is not understood.
+            UsageError: There are options of labels, and no labels; the label map is not understood; or `ignore_index`
+                is neither an integer nor several.
         """
         if labels is None:
             for name, value in {
@@ -64,11 +68,7 @@ class TruthOptions:
                     raise UsageError(f"`{name}` needs labels", got=f"`{name}` alone", expected="`labels` with it")
             return None
         check_label_map(label_map)
-        ignored = (ignore_index,) if isinstance(ignore_index, int) else ignore_index
-        if ignored is not None and not ignored:
-            raise UsageError("bad `ignore_index`", got="no value", expected="one or several, or nothing at all")
-        values = None if ignored is None else tuple(dict.fromkeys(ignored))
-        return cls(as_path(labels), values, label_map, label_suffix or "", recursive)
+        return cls(as_path(labels), ignore_indices(ignore_index), label_map, label_suffix or "", recursive)
 
     def files(self, images: ImageFolder) -> tuple[Path, ...]:
         """Returns the file of ground truth of each image.
@@ -79,7 +79,8 @@ class TruthOptions:
         """
         if images.size is not None:
             raise UsageError("labels cannot be resized with the images", got=f"`labels` {self.folder} with a size")
-        if not self.suffix and any(real_path(path.parent) == real_path(self.folder) for path in images.paths[:1]):
+        places = {images.root, *(path.parent for path in images.paths[:1])} - {None}
+        if not self.suffix and any(real_path(place) == real_path(self.folder) for place in places if place is not None):
             raise UsageError(
                 "images and ground truth are in one folder",
                 got=f"{self.folder} as `data` and as `labels`",
@@ -98,6 +99,27 @@ class TruthOptions:
         ignored = own if self.ignore_index is None else self.ignore_index
         label_map = read_label_map(self.label_map, spec.classes, ignored)
         return TruthReader(spec.num_classes, spec.palette, ignored, label_map)
+
+
+def ignore_indices(ignore_index: IgnoreIndex) -> tuple[int, ...] | None:
+    """Returns the values that do not count, each once; None for those of the net.
+
+    Raises:
+        UsageError: It is neither an integer nor several.
+    """
+    if ignore_index is None:
+        return None
+    try:
+        if isinstance(ignore_index, str | bytes):
+            raise TypeError
+        values = [ignore_index] if isinstance(ignore_index, int) else list(ignore_index)
+        found = tuple(dict.fromkeys(operator.index(value) for value in values))
+    except TypeError:
+        got = repr(ignore_index)[:80]
+        raise UsageError("bad `ignore_index`", got=got, expected="an integer or several, such as 255") from None
+    if not found:
+        raise UsageError("bad `ignore_index`", got="no value", expected="one or several, or nothing at all")
+    return found
 
 
 def samples(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fcn_deploy.artifacts.measures import GroundTruth
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.data.images import stated_size
+from fcn_deploy.data.labels import check_size
 from fcn_deploy.evaluation.truth import TruthTally
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.workflows.samples import TruthOptions
@@ -35,5 +38,18 @@ def check_truth(
     pairs = zip(images.paths, files, strict=True)
     for image, file in (progress or Silent()).track(pairs, len(files), "checking the ground truth"):
         size = stated_size(image)
-        tally.add(reader.read(file) if size is None else reader.read_for(file, image, size))
-    return tally.result(str(options.folder))
+        truth, ignored = reader.read_counted(file)
+        if size is not None:
+            check_size(file, truth.shape, image, size)
+        tally.add(truth, ignored=ignored)
+    return replace(tally.result(str(options.folder)), ignore_indices=reader.ignored)
+
+
+def with_ignored(measured: GroundTruth, checked: GroundTruth) -> GroundTruth:
+    """Returns what was counted while nets ran, with the ignored values as they are in the files.
+
+    Args:
+        measured: Of the same files as `checked`, but of truth in which all that is ignored has one value.
+        checked: What `check_truth` returned.
+    """
+    return replace(measured, ignored_values=checked.ignored_values, ignore_indices=checked.ignore_indices)

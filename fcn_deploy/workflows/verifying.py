@@ -121,6 +121,9 @@ def verify(
     pad_mode: PadMode | None = None,
     logits: str | int | None = None,
     resize_logits: ResizeMode | None = None,
+    weights_key: str | None = None,
+    weights_prefix: str | None = None,
+    weights_ignore: Sequence[str] | str = (),
     threads: int | None = None,
     provider: Provider | None = None,
     device: int | None = None,
@@ -143,6 +146,9 @@ def verify(
         pad_mode: Likewise.
         logits: Which of its outputs are the logits.
         resize_logits: How they are resized.
+        weights_key: The entry of the checkpoint that holds the weights.
+        weights_prefix: Only its tensors under this prefix are taken, without it.
+        weights_ignore: Globs; its entries that match one are left out.
         threads: CPU threads; the library's default if None.
         provider: What ONNX Runtime runs on: `cpu` (the default) or `cuda`.
         device: Index of the GPU.
@@ -172,7 +178,14 @@ def verify(
     check_not_itself(engine, against)
     images = image_folder(data, max_images=max_images, recursive=recursive)
     options = gate_options(gate)
-    code = NetCode(model, padding(model, size_divisor, pad_mode), outputs(model, logits, resize_logits))
+    code = NetCode(
+        model,
+        padding(model, size_divisor, pad_mode),
+        outputs(model, logits, resize_logits),
+        weights_key,
+        weights_prefix,
+        weights_ignore,
+    )
     runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
     with opened((engine, against), runtime, code, progress) as (candidate, compared):
         precision = candidate.sidecar.precision.requested if candidate.sidecar else "fp32"

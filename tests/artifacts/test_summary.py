@@ -15,6 +15,7 @@ from fcn_deploy.files import dumps_json
 # As version 0.1.0 writes it.
 GOLDEN = Path(__file__).parent / "golden" / "summary.json"
 # As it wrote it before summaries said what the ground truth is worth.
+BEFORE_IGNORE_INDICES = GOLDEN.with_name("summary_before_ignore_indices.json")
 BEFORE_TRUTH = GOLDEN.with_name("summary_before_truth.json")
 
 SUMMARY = Summary(
@@ -55,7 +56,7 @@ SUMMARY = Summary(
             vs_fp32=Ratio(0.5, 0.375, 0.625),
         ),
     ),
-    truth=GroundTruth(921600, 0.25, (11, 255), ("tram", "bus"), {"bus": 0.125}, 6.5),
+    truth=GroundTruth(921600, 0.25, (11, 255), ("tram", "bus"), {"bus": 0.125}, 6.5, ignore_indices=(255, 11)),
     normalization=Normalization(assumed=True),
     warnings=("the normalisation was assumed",),
     version="0.1.0",
@@ -79,6 +80,12 @@ def test_the_golden_file_is_read_with_null_for_what_json_cannot_hold():
     assert replace(int8, parity=SUMMARY.engines[1].parity) == SUMMARY.engines[1]
     assert replace(found, engines=SUMMARY.engines) == SUMMARY
     assert dumps_json(found.to_json()) + "\n" == GOLDEN.read_text()
+
+
+def test_a_summary_from_before_all_ignored_values_were_stated_is_read():
+    found = Summary.from_json(json.loads(BEFORE_IGNORE_INDICES.read_text()))
+    assert found.truth.ignore_indices == ()
+    assert replace(found, truth=SUMMARY.truth) == Summary.from_json(golden())
 
 
 def test_a_summary_from_before_ground_truth_was_described_is_read():

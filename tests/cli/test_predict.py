@@ -133,3 +133,14 @@ def test_an_image_above_the_limit_of_pixels_is_refused_with_the_flag(predict, ph
     said = predict(photo_folder / "photo_00.png", "-o", tmp_path / "out", "--max-pixels", 100, code=6)
     assert "raise --max-pixels" in said.err
     predict(photo_folder / "photo_00.png", "-o", tmp_path / "out", "--max-pixels", 10_000_000)
+
+
+def test_pictures_of_sub_folders_go_to_the_same_sub_folders(predict, photo_folder, tmp_path):
+    images = tmp_path / "images"
+    for place in ("a", "b/c"):
+        (images / place).mkdir(parents=True)
+        (images / place / "same.png").write_bytes((photo_folder / "photo_00.png").read_bytes())
+    assert "has no images" in predict(images, "-o", tmp_path / "out", code=6).err
+    predict(images, "--recursive", "--save", "labels", "-o", tmp_path / "out")
+    found = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png"))
+    assert found == ["a/same.labels.png", "b/c/same.labels.png"]

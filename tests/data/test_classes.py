@@ -95,3 +95,42 @@ def test_a_default_colour_that_another_class_has_is_not_given_twice(classes):
 def test_a_line_that_makes_no_sense_is_named(classes, text, message):
     with pytest.raises(InputError, match=message):
         read_class_names(classes(text), 3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a,#0a0b0c\nb,#FFffFF\n",
+        "name,color\na,#0a0b0c\nb,ffffff\n",
+        "id;hex;name\n0;0A0B0C;a\n1;#ffffff;b\n",
+    ],
+)
+def test_colours_may_be_in_hex(classes, text):
+    assert read_class_names(classes(text), 2) == (("a", "b"), ((10, 11, 12), (255, 255, 255)))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,#0a0b\nb\n", "line 1: bad colour; got #0a0b; expected #rrggbb"),
+        ("name,r,g,b\na,1,2\nb,1,2,3\n", "line 2: bad colour; got 1,2,; expected"),
+        ("a 0 0 0\nb 1 2 3\n", "line 1: a colour that is separated by spaces; got a 0 0 0; .*fix: write a,0,0,0"),
+        ('"a\nb\n', "is not a list of class names; got unexpected end of data; fix: check the quotes"),
+        ('["a", "b"]', "is JSON, which is not read"),
+        ('{\n"0": "a",\n"1": "b"\n}', "is JSON, which is not read"),
+        ("[" * 100000, "is JSON, which is not read"),
+    ],
+)
+def test_what_would_be_read_as_something_else_is_refused(classes, text, message):
+    with pytest.raises(InputError, match=message):
+        read_class_names(classes(text))
+
+
+def test_a_header_may_name_a_colour_that_some_lines_lack(classes):
+    path = classes("name,r,g,b\na\nb,1,2,3\n")
+    assert read_class_names(path) == (("a", "b"), (default_palette(2)[0], (1, 2, 3)))
+
+
+def test_a_quoted_comma_is_part_of_a_name_whatever_the_separator(classes):
+    assert read_class_names(classes('"road, wet",1,2,3\n"b",4,5,6\n'))[0] == ("road, wet", "b")
+    assert read_class_names(classes('"road; wet";1;2;3\n"b";4;5;6\n'))[0] == ("road; wet", "b")

@@ -58,7 +58,8 @@ def test_the_content_of_a_file_tells_whether_it_is_an_image_not_its_suffix(folde
 @pytest.mark.parametrize("content", [b"just text\n", b"", b"\x89PNG\r\n\x1a\n"], ids=["text", "empty", "cut"])
 def test_a_file_with_the_suffix_of_an_image_that_is_not_one_is_an_input_error(folder, name, content):
     (folder / name).write_bytes(content)
-    wanted = re.escape(f"{folder / name} is not an image; got content of an unknown format, {len(content)} bytes")
+    got = f"content of an unknown format, {len(content)} bytes" if content else "an empty file"
+    wanted = re.escape(f"{folder / name} is not an image; got {got}; fix: remove or replace it")
     with pytest.raises(InputError, match=wanted) as caught:
         ImageFolder.open(folder)
     assert caught.value.exit_code == 6
@@ -186,7 +187,17 @@ def test_files_folders_and_patterns_are_found_in_their_order_and_each_once(folde
 
 @pytest.mark.parametrize("kind", [str, Path])
 def test_one_path_may_stand_alone(folder, kind):
-    assert find_images(kind(folder)) == ImageFolder.open(folder).paths
+    assert tuple(find_images(kind(folder))) == ImageFolder.open(folder).paths
+
+
+def test_images_of_sub_folders_are_found_with_their_place(folder):
+    (folder / "a" / "b").mkdir(parents=True)
+    (folder / "image_2.png").rename(folder / "a" / "b" / "image_0.png")
+    assert Path("a/b") not in find_images(folder).values()
+    found = find_images([folder, folder / "image_0.png"], recursive=True)
+    assert found[folder / "a" / "b" / "image_0.png"] == Path("a/b")
+    assert found[folder / "image_0.png"] == Path()
+    assert len(found) == 7
 
 
 def test_what_names_no_image_is_an_input_error(folder):

@@ -72,3 +72,39 @@ def test_a_line_of_a_file_that_is_no_pair_is_named(tmp_path, content, message):
     with pytest.raises(InputError, match=message) as caught:
         read_label_map(path, CLASSES)
     assert str(path) in str(caught.value)
+
+
+def test_text_may_be_longer_than_the_name_of_a_file():
+    text = ",".join(f"{value}={value % 3}" for value in range(1000))
+    assert read_label_map(text, CLASSES) == {value: value % 3 for value in range(1000)}
+
+
+@pytest.mark.parametrize("label_map", ["", "  ", [1, 2], 5])
+def test_what_cannot_be_a_map_is_a_usage_error(label_map):
+    with pytest.raises(UsageError, match="`label_map`"):
+        read_label_map(label_map, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"255": 1, "255": 0}', "the value 255 has two meanings; got 255=1 and 255=0"),
+        ('{"a":' * 100_000, "is not a label map"),
+        ("# nothing\n", "is an empty label map"),
+        (f"{'9' * 5000}=1\n", "line 1: neither a number"),
+        ('{"255": {"7": 1}}', "neither a number"),
+    ],
+    ids=["twice", "deep", "comments", "huge", "object"],
+)
+def test_a_bad_file_is_an_input_error(tmp_path, content, message):
+    path = tmp_path / "map.txt"
+    path.write_text(content)
+    with pytest.raises(InputError, match=message) as caught:
+        read_label_map(path, CLASSES)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_the_cells_of_a_csv_file_may_have_quotes(tmp_path):
+    (tmp_path / "map.csv").write_text('"255","road"\n"7","ignore"\n')
+    assert read_label_map(tmp_path / "map.csv", CLASSES) == {255: 1, 7: None}

@@ -9,7 +9,7 @@ from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.data.labels import TruthReader, read_labels
 from fcn_deploy.data.pairing import find_labels
 from fcn_deploy.errors import InputError
-from tests.support.image_files import INDICES, PALETTE, save, save_palette
+from tests.support.image_files import INDICES, PALETTE, png_of_bits, save, save_palette
 
 # Reading labels
 
@@ -201,3 +201,214 @@ def test_two_images_never_share_a_file_of_labels(folder, labels, tmp_path):
         find_labels(images.paths, labels, recursive=True, root=images.root)
     found = find_labels(images.paths, tmp_path / "nested", recursive=True, root=images.root)
     assert found == images.paths
+
+
+# Ignored values and label maps
+
+
+def test_a_value_that_the_map_makes_a_class_counts_though_the_class_has_an_ignored_number(tmp_path):
+    """ADE20K as people state it: 0 does not count, 1 to C are the classes, the first of which is 0."""
+    path = save(np.array([[0, 1, 2, 3]], np.uint8), tmp_path / "mask.png")
+    reader = TruthReader(3, ignored=(0,), label_map={1: 0, 2: 1, 3: 2})
+    np.testing.assert_array_equal(reader.read(path), [[255, 0, 1, 2]])
+    assert reader.ignore_index == 255
+
+
+@pytest.mark.parametrize(("ignored", "wanted"), [((0,), 255), ((0, 7), 7), ((1, 255, 254), 255), ((), None)])
+def test_what_does_not_count_is_never_the_number_of_a_class(ignored, wanted):
+    assert TruthReader(3, ignored=ignored).ignore_index == wanted
+    assert TruthReader(300, ignored=ignored).ignore_index == (None if wanted is None else -1)
+
+
+def test_ignored_values_are_counted_as_the_file_has_them(tmp_path):
+    path = save(np.array([[0, 254, 255, 255, 7, 1]], np.uint8), tmp_path / "mask.png")
+    reader = TruthReader(2, ignored=(255, 254), label_map={7: None})
+    labels, ignored = reader.read_counted(path)
+    np.testing.assert_array_equal(labels, [[0, 255, 255, 255, 255, 1]])
+    assert ignored == {255: 2, 254: 1, 7: 1}
+
+
+def test_negative_values_are_counted_too(tmp_path):
+    path = save(np.array([[-1, 0, -1, 70000]], np.int32), tmp_path / "mask.tiff")
+    labels, ignored = TruthReader(1, ignored=(-1, 70000)).read_counted(path)
+    np.testing.assert_array_equal(labels, [[-1, 0, -1, -1]])
+    assert ignored == {-1: 2, 70000: 1}
+
+
+# PASCAL VOC
+
+VOC = np.array(default_palette(256), np.uint8)
+BORDER = np.array([[0, 1, 255], [2, 255, 1]], np.uint8)
+
+
+def test_the_border_of_voc_is_ignored_in_a_colour_mask(tmp_path):
+    path = save(VOC[BORDER], tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_labels(path, default_palette(3), 255), BORDER)
+    with pytest.raises(InputError, match="got 224,224,192"):
+        read_labels(path, default_palette(3), 254)
+
+
+@pytest.mark.parametrize("form", ["png", "gif"])
+def test_the_border_of_voc_is_ignored_at_any_place_of_a_palette(tmp_path, form):
+    """A program that stores only the colours in use gives the border an index that may be a class."""
+    order = [2, 255, 0, 1]
+    image = Image.fromarray(np.vectorize(order.index)(BORDER).astype(np.uint8), "P")
+    image.putpalette(VOC[order].tobytes())
+    image.save(tmp_path / f"mask.{form}")
+    np.testing.assert_array_equal(read_labels(tmp_path / f"mask.{form}", default_palette(4), 255), BORDER)
+
+
+def test_an_ignored_index_stays_so_where_the_palette_is_filled_up_with_black(tmp_path):
+    """Black is a class, which does not occur here: the border would be read as that class."""
+    image = Image.fromarray(np.array([[1, 255, 2]], np.uint8), "P")
+    image.putpalette(VOC[:3].tobytes() + bytes(3 * 253))
+    image.save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_labels(tmp_path / "mask.png", default_palette(3), 255), [[1, 255, 2]])
+
+
+def test_a_note_says_that_a_label_map_is_of_classes_if_a_palette_image_is_read_by_colour(tmp_path, caplog):
+    path = save_palette(tmp_path / "mask.png")
+    reader = TruthReader(4, PALETTE[::-1], label_map={0: 1})
+    np.testing.assert_array_equal(reader.read(path), np.maximum(3 - INDICES, 1))
+    assert caplog.messages[0].endswith("say something else; `label_map` is of classes, not of indices")
+
+
+def test_a_note_says_if_a_palette_image_read_by_index_has_colours_of_other_classes(tmp_path, caplog):
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
+    image.putpalette(np.array([VOC[2], VOC[1], (1, 2, 3)], np.uint8).tobytes())
+    image.save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_labels(tmp_path / "mask.png", default_palette(3)), [[0, 1, 2]])
+    assert "not all of their colours are classes', but some are, of other indices" in caplog.text
+
+
+# Grey
+
+GREYS = ((0, 0, 0), (128, 128, 128), (255, 255, 255))
+
+
+def test_greys_are_read_by_colour_if_the_classes_are_greys(tmp_path, caplog):
+    path = save(np.array([[0, 128, 255]], np.uint8), tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_labels(path, GREYS, 255), [[0, 1, 2]])
+    assert "grey images are read by colour" in caplog.text
+
+
+def test_greys_are_values_if_not_all_are_classes(tmp_path, caplog):
+    path = save(np.array([[0, 1, 2, 255]], np.uint8), tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_labels(path, GREYS, 255), [[0, 1, 2, 255]])
+    assert "grey images are read by value" in caplog.text
+
+
+def test_greys_are_values_if_a_label_map_names_them(tmp_path):
+    path = save(np.array([[0, 255]], np.uint8), tmp_path / "mask.png")
+    np.testing.assert_array_equal(TruthReader(3, GREYS, (255,), {255: 1}).read(path), [[0, 1]])
+
+
+def test_greys_beside_coloured_classes_are_colours_only_if_they_cannot_be_values(tmp_path):
+    colours = ((128, 128, 128), (128, 0, 0), (1, 1, 1))
+    could_be_values = save(np.array([[1, 0]], np.uint8), tmp_path / "values.png")
+    np.testing.assert_array_equal(read_labels(could_be_values, colours, 255), [[1, 0]])
+    sky_and_void = save(np.array([[128, 0]], np.uint8), tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_labels(sky_and_void, colours, 255), [[0, 255]])
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_a_few_bits_of_grey_are_the_values_of_the_file(tmp_path, bits):
+    """Pillow spreads them over 0..255."""
+    values = np.arange(12).reshape(3, 4) % 2**bits
+    (tmp_path / "mask.png").write_bytes(png_of_bits(values, bits))
+    np.testing.assert_array_equal(read_labels(tmp_path / "mask.png"), values)
+    (tmp_path / "mask.png").write_bytes(png_of_bits(values, bits, VOC[: 2**bits][::-1]))
+    np.testing.assert_array_equal(read_labels(tmp_path / "mask.png"), values)
+
+
+# Formats
+
+
+def test_grey_with_an_opaque_alpha_is_read_and_with_transparent_pixels_refused(tmp_path):
+    opaque = np.dstack([INDICES, np.full_like(INDICES, 255)])
+    np.testing.assert_array_equal(read_labels(save(opaque, tmp_path / "mask.png")), INDICES)
+    opaque[0, 0, 1] = 0
+    with pytest.raises(InputError, match="got mode LA, grey with transparent pixels"):
+        read_labels(save(opaque, tmp_path / "mask.png"))
+
+
+def test_floats_that_are_integers_are_classes(tmp_path):
+    np.testing.assert_array_equal(read_labels(save(INDICES.astype(np.float32), tmp_path / "mask.tiff")), INDICES)
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan, np.inf, 1e20])
+def test_other_floats_are_refused_with_the_file(tmp_path, value):
+    path = save(np.array([[0, value]], np.float32), tmp_path / "mask.tiff")
+    with pytest.raises(InputError, match=re.escape(f"{path} holds values that are no integers")):
+        read_labels(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "what"),
+    [
+        ("mask.jpg", {}, "a JPEG"),
+        ("mask.png", {"format": "JPEG"}, "a JPEG"),
+        ("mask.webp", {"quality": 100}, "a WebP with loss"),
+        ("mask.webp", {"quality": 100, "exif": b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0"}, "a WebP with loss"),
+        ("mask.tif", {"compression": "jpeg"}, "a TIFF with JPEG"),
+        ("mask.jp2", {"irreversible": True}, "a JPEG 2000 with loss"),
+    ],
+)
+def test_a_format_with_loss_is_refused(tmp_path, name, options, what):
+    path = save(VOC[INDICES], tmp_path / name, **options)
+    with pytest.raises(InputError, match=re.escape(f"{path} is {what}")):
+        read_labels(path, default_palette(4))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("mask.webp", {"lossless": True}), ("mask.tif", {"compression": "tiff_lzw"}), ("mask.jp2", {}), ("mask.tga", {})],
+)
+def test_a_format_without_loss_is_read(tmp_path, name, options):
+    path = save(VOC[INDICES], tmp_path / name, **options)
+    np.testing.assert_array_equal(read_labels(path, default_palette(4)), INDICES)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 12345\n", "a Git-LFS pointer"),
+        (b"", "an empty file"),
+        (b"<!DOCTYPE html><html>404", "a page or document of a server"),
+        (b'{"shapes": []}', "JSON"),
+    ],
+)
+def test_a_file_that_is_no_image_is_called_what_it_is(folder, labels, content, what):
+    (labels / "image_2.png").write_bytes(content)
+    with pytest.raises(InputError, match=re.escape(f"{labels / 'image_2.png'} is not an image; got {what}")):
+        find_labels([folder / "image_2.png"], labels)
+    with pytest.raises(InputError, match=re.escape(f"{labels / 'image_2.png'} is not an image; got {what}")):
+        read_labels(labels / "image_2.png")
+
+
+@pytest.mark.parametrize("ending", [".json", ".xml", ".txt"])
+def test_annotations_of_outlines_are_not_masks_and_the_error_says_so(folder, labels, ending):
+    (labels / "image_2.png").unlink()
+    (labels / f"image_2{ending}").write_text('{"shapes": []}')
+    with pytest.raises(InputError, match=rf"image_2\{ending} is no image: .* drawn into index images"):
+        find_labels([folder / "image_2.png"], labels)
+
+
+def test_a_number_at_the_end_of_a_name_is_never_taken_for_an_ending(folder, labels):
+    """Of one image alone every ending is shared; image_2 would be judged by the truth of image_0, or of image_20."""
+    (labels / "image_2.png").unlink()
+    save(np.zeros((4, 6), np.uint8), labels / "image_20.png")
+    with pytest.raises(InputError, match=r"lacks labels; got none for image_2\.png") as caught:
+        find_labels([folder / "image_2.png"], labels)
+    assert "label_suffix" not in str(caught.value)
+    with pytest.raises(InputError, match="lacks labels"):
+        find_labels([folder / "image_2.png"], labels, suffix="_0")
+
+
+def test_one_image_alone_may_have_an_ending(folder, labels):
+    (folder / "image_2.png").rename(folder / "town_000001_leftImg8bit.png")
+    (labels / "image_2.png").rename(labels / "town_000001_gtFine_labelIds.png")
+    images = [folder / "town_000001_leftImg8bit.png"]
+    assert find_labels(images, labels, suffix="_gtFine_labelIds") == (labels / "town_000001_gtFine_labelIds.png",)
+    with pytest.raises(InputError, match='add `label_suffix="_gtFine_labelIds"`'):
+        find_labels(images, labels)

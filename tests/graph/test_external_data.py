@@ -93,3 +93,35 @@ def test_weights_in_functions_are_embedded(tmp_path):
     (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
     read = onnx.load_model_from_string(read_with_weights(tmp_path / "net.onnx"))
     assert numpy_helper.to_array(read.functions[0].node[0].attribute[0].t).tolist() == list(range(6))
+
+
+@pytest.mark.parametrize("place", ["graph", "node", "inner graph"])
+def test_sparse_weights_in_another_file_are_refused(exported, tmp_path, monkeypatch, place):
+    """Their file would be searched in the working directory."""
+    values = helper.make_tensor("pruned", onnx.TensorProto.FLOAT, [1], [1.0])
+    values.ClearField("float_data")
+    values.data_location = onnx.TensorProto.EXTERNAL
+    entry = values.external_data.add()
+    entry.key, entry.value = "location", "pruned.weights"
+    indices = helper.make_tensor("indices", onnx.TensorProto.INT64, [1], [0])
+    sparse = helper.make_sparse_tensor(values, indices, [4])
+    proto = onnx.load(exported("fcn8s"))
+    node = helper.make_node("Constant", [], ["pruned"], sparse_value=sparse)
+    if place == "graph":
+        proto.graph.sparse_initializer.append(sparse)
+    elif place == "node":
+        proto.graph.node.append(node)
+    else:
+        inner = helper.make_graph([node], "inner", [], [])
+        proto.graph.node.append(helper.make_node("If", ["condition"], ["a"], then_branch=inner, else_branch=inner))
+    (tmp_path / "net.onnx").write_bytes(proto.SerializeToString())
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    (tmp_path / "cwd" / "pruned.weights").write_bytes(bytes(4))
+    message = r"net\.onnx keeps weights as sparse tensors; got pruned.*; expected dense"
+    with pytest.raises(InputError, match=message):
+        load_exported(tmp_path / "net.onnx")
+    content = proto.SerializeToString().replace(b"location", b"lacation")  # in the file itself they are no better
+    (tmp_path / "net.onnx").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        load_exported(tmp_path / "net.onnx")

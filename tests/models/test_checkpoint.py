@@ -180,7 +180,7 @@ def test_every_missing_unexpected_and_misshapen_key_is_listed(make_net, tmp_path
         ({"upscore8.weight": torch.zeros(1), "score_fr.weight": torch.zeros(())}, "key layout"),
         ({"weights": [1, 2, 3]}, "no state_dict"),
         ([torch.zeros(1)], "no state_dict"),
-        ({}, "key layout"),
+        ({}, "a dict with no keys"),
     ],
 )
 def test_an_unknown_layout_is_refused(tmp_path, content, expected):

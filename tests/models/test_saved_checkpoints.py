@@ -103,6 +103,9 @@ def test_a_form_is_refused_by_its_name_in_one_line(saved, form):
         ("lightning_with_loss", {"ignore": ("criterion.*",)}),
         ("lightning_with_loss", {"prefix": "net"}),
         ("list_beside", {"ignore": ("mask_*",)}),
+        ("shadow_params", {"key": "state_dict"}),
+        ("ema_of_a_callback", {"key": "callbacks.EMA{0.9}"}),
+        ("same_net_twice", {"key": "best_state_dict"}),
     ],
 )
 def test_with_what_the_error_says_it_loads(saved, right, form, options):
@@ -170,6 +173,7 @@ def test_extra_keys_beside_a_published_net_are_named(make_net, saved):
         (gzip.compress(b"weights", mtime=0), "a gzip archive"),
         (bytes(5000), "zeros only"),
         (b"\x89HDF\r\n\x1a\n" + bytes(50), "an HDF5 file"),
+        (b'{"metadata": {}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}', "the index of weights that are"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -179,6 +183,60 @@ def test_a_file_that_is_no_checkpoint_is_called_what_it_is(tmp_path, content, wo
     with pytest.raises(InputError, match=f"net{suffix} is no checkpoint; got {words}") as caught:
         read_checkpoint(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"hello\n", "a text file"),
+        (b"a,b\n1,2\n", "a text file"),
+        (b"PK\x03", "the first 3 bytes of a zip archive"),
+        (b"\x08\x08\x12\x07pytorch\x1a\x052.13.0", "an ONNX model"),
+        (bytes(range(200, 256)), "content of an unknown format"),
+        (
+            pickle.dumps({"a": 1}, 4),
+            "a pickle of protocol 4, not one of torch.save; code from a checkpoint is never run",
+        ),
+    ],
+)
+def test_other_content_is_called_what_it_is_before_torch_sees_it(tmp_path, content, words):
+    path = tmp_path / "net.pth"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"net.pth is no checkpoint; got {words}"):
+        read_checkpoint(path)
+
+
+def test_content_decides_not_the_suffix(tmp_path, right):
+    torch.save(forms.state(), tmp_path / "net.safetensors")
+    assert torch.equal(_logits(load_custom(NET, tmp_path / "net.safetensors").module), right)
+
+
+def test_a_part_of_split_weights_is_called_so(tmp_path):
+    part = dict(list(forms.state().items())[:5])
+    save_file(part, tmp_path / "model-00001-of-00002.safetensors")
+    with pytest.raises(InputError, match=r"got part 1 of 2, without .*head\.weight.*; fix: join the parts"):
+        load_custom(NET, tmp_path / "model-00001-of-00002.safetensors")
+
+
+def test_objects_beside_the_weights_do_not_matter_in_the_old_format_either(tmp_path, right):
+    path = tmp_path / "net.ckpt"
+    torch.save(forms.TAKEN["lightning_namespace"](), path, _use_new_zipfile_serialization=False)
+    assert torch.equal(_logits(load_custom(NET, path).module), right)
+
+
+def test_a_net_beside_a_loss_is_said_in_a_few_words(saved):
+    with pytest.raises(InputError) as caught:
+        load_custom(NET, saved(forms.REFUSED["lightning_with_loss"][0]()))
+    assert caught.value.got == "the net's tensors under net., beside criterion.weight"
+    assert caught.value.fix.endswith('`weights_ignore="criterion.*"`, or take `weights_prefix="net."` only')
+
+
+@pytest.mark.filterwarnings("error")
+def test_loading_warns_of_nothing(saved):
+    dtype = torch.float8_e4m3fn
+    load_custom(
+        NET, saved({key: value.to(dtype) if "weight" in key else value for key, value in forms.state().items()})
+    )
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
@@ -211,6 +269,52 @@ BOMBS = {
         "bytes once unpacked",
     ),
     "many objects": (lambda path: forms.zipped(path, b"\x80\x02" + b"]" * 30_000_000 + b"."), "more than .* objects"),
+    "equal hashes": (
+        lambda path: forms.zipped(path, forms.pickled("}(" + "in" * 100_000 + "u")),
+        "more than 10,000 numbers or tuples as keys",
+    ),
+    "equal hashes one by one": (
+        lambda path: forms.zipped(path, forms.pickled("}" + "ins" * 100_000)),
+        "more than 10,000 numbers or tuples as keys",
+    ),
+    "equal hashes of a set": (
+        lambda path: forms.zipped(path, forms.pickled("S](" + "i" * 100_000 + "e1R")),
+        "more than 10,000 numbers or tuples as keys",
+    ),
+    "equal hashes of a counter": (
+        lambda path: forms.zipped(path, forms.pickled("C(" + "i" * 100_000 + "t1R")),
+        "more than 10,000 numbers or tuples as keys",
+    ),
+    "huge buffer": (lambda path: forms.zipped(path, forms.pickled("BI1R")), "a call of builtins.bytearray with a size"),
+    "huge tensor": (lambda path: forms.zipped(path, forms.pickled("TI1R")), "a call of torch.FloatTensor with a size"),
+    "huge storage without a file": (
+        lambda path: forms.zipped(path, forms.pickled("UI1N")),
+        "a call of torch.storage.UntypedStorage with a size",
+    ),
+    "huge buffer by another call": (
+        lambda path: forms.zipped(path, forms.pickled("F(BnI1ntR")),
+        "a call of builtins.bytearray by another function",
+    ),
+    "one list in many sets": (
+        lambda path: forms.zipped(path, forms.pickled("](" + "n" * 10_000 + "ep(" + "Sg1R" * 5_000 + "t")),
+        "calls with millions of elements",
+    ),
+    "one text many times": (
+        lambda path: forms.zipped(path, forms.pickled("xp(" + "Egl2R" * 5_000 + "t")),
+        "texts of .* characters in a file",
+    ),
+    "slow codec": (lambda path: forms.zipped(path, forms.pickled("Exy2R")), "a codec that torch does not write"),
+    "many classes": (
+        lambda path: forms.zipped(
+            path, b"\x80\x02(" + b"".join(b"cm%d\nx\n)R" % index for index in range(10_000)) + b"t."
+        ),
+        "objects of .* classes",
+    ),
+    "many calls": (
+        lambda path: forms.zipped(path, forms.pickled("(" + "D)R" * 90_000 + "t")),
+        "more than .* objects",
+    ),
+    "many storages": (forms.many_storages, "more than .* objects"),
     "cut off": (lambda path: forms.zipped(path, b"\x80\x02}"), "truncated"),
 }
 
@@ -240,3 +344,25 @@ def test_deep_keys_in_the_old_format_are_refused(tmp_path):
     path.write_bytes(forms.deep_key(1_000_000))
     with pytest.raises(InputError, match="nested more than 100 deep"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    ["}" * 390_000, "]" * 390_000, "D)R" * 60_000, "x" * 700, "Vg1R" * 50_000, "In" * 390_000],
+    ids=lambda s: s[:4],
+)
+def test_what_is_just_below_the_limits_is_read_in_seconds(tmp_path, steps):
+    path = forms.zipped(tmp_path / "net.pth", forms.pickled(f"np({steps}t"))
+    started = time.perf_counter()
+    with pytest.raises(InputError, match="no state_dict"):
+        read_checkpoint(path)
+    assert time.perf_counter() - started < 10
+
+
+def test_many_nets_of_one_tensor_each_are_refused_in_seconds(tmp_path):
+    weights = {f"net{index}.weight": torch.ones(1) for index in range(5_000)}
+    torch.save(weights, tmp_path / "net.pth")
+    started = time.perf_counter()
+    with pytest.raises(InputError, match="unknown key layout"):
+        read_checkpoint(tmp_path / "net.pth")
+    assert time.perf_counter() - started < 10

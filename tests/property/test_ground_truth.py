@@ -11,6 +11,7 @@ from fcn_deploy.data.label_map import read_label_map
 from fcn_deploy.data.labels import TruthReader
 from fcn_deploy.evaluation.accuracy import class_iou, confusion_matrix
 from tests.support.ground_truth import one_bit, palette_image
+from tests.support.image_files import png_of_bits
 
 IGNORED = -1  # in the truth of the test
 
@@ -98,3 +99,94 @@ def test_figures_are_scikit_learns_for_every_form(tmp_path):
         assert np.nanmax(class_iou(matrix)) <= 100
 
     check()
+
+
+def _voc(size):
+    return np.array(default_palette(size), np.uint8)
+
+
+@st.composite
+def wide_cases(draw):
+    """The content of a file, and what it means: the class of each pixel, or IGNORED; with the value that is ignored.
+
+    Written without the code that reads: each form says itself what its pixels mean.
+    """
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    form = draw(
+        st.sampled_from(["any map", "void", "void palette", "padded palette", "greys", "bits", "rgba", "floats", "i32"])
+    )
+    classes = draw(st.integers(2, 3 if form == "bits" else 20))
+    shape = draw(st.tuples(st.integers(1, 20), st.integers(1, 20)))
+    occurring = random.permutation(classes)[: random.integers(1, classes + 1)]
+    meant = random.choice(occurring, shape)
+    meant[random.random(shape) < draw(st.sampled_from([0, 0.2, 0.9]))] = IGNORED
+    palette, ignored, stated = default_palette(classes), (255,), {}
+    void = meant == IGNORED
+    if form == "any map":
+        # Values, ignored values and classes may all be the same numbers: the map is read first.
+        values = random.choice(40, 2 * classes + 3, replace=False)
+        meanings = [*range(classes), *random.integers(0, classes, classes)]
+        for value, label in zip(values, meanings, strict=False):
+            stated[int(value)] = int(label)
+        stated[int(values[-1])] = None
+        ignored = tuple(int(value) for value in values[-3:-1])
+        of_class = {label: [v for v, each in stated.items() if each == label] for label in range(classes)}
+        of_class[IGNORED] = [int(value) for value in values[-3:]]
+        pixels = np.vectorize(lambda label: random.choice(of_class[label]), otypes=[int])(meant).astype(np.uint8)
+        image = Image.fromarray(pixels)
+    elif form == "void":
+        image = Image.fromarray(_voc(256)[np.where(void, 255, meant)])
+    elif form == "void palette":
+        order = random.permutation([*range(classes), 255]).tolist()
+        image = Image.fromarray(np.vectorize(order.index)(np.where(void, 255, meant)).astype(np.uint8), "P")
+        image.putpalette(_voc(256)[order].tobytes())
+    elif form == "padded palette":
+        image = Image.fromarray(np.where(void, 255, meant).astype(np.uint8), "P")
+        image.putpalette(_voc(classes).tobytes() + bytes(768 - 3 * classes))
+    elif form == "greys":
+        grey = random.choice(np.arange(1, 250), classes, replace=False)
+        palette = tuple((int(each),) * 3 for each in grey)
+        image = Image.fromarray(np.where(void, random.choice([0, 255]), grey[meant]).astype(np.uint8))
+    elif form == "bits":
+        ignored = (3,)
+        return png_of_bits(np.where(void, 3, meant), draw(st.sampled_from([2, 4]))), meant, palette, ignored, stated
+    elif form == "rgba":
+        palette = tuple(map(tuple, (_voc(classes) + 1).tolist()))
+        alpha = random.integers(0, 256, (*shape, 1), dtype=np.uint8)
+        image = Image.fromarray(np.concatenate([np.where(void[..., None], 0, _voc(classes)[meant] + 1), alpha], 2))
+    else:
+        ignored = (-1, 70000)
+        values = np.where(void, random.choice(ignored, shape), meant)
+        image = Image.fromarray(values.astype(np.float32 if form == "floats" else np.int32))
+    return image, meant, palette, ignored, stated
+
+
+def test_figures_are_scikit_learns_for_rare_forms_too(tmp_path):
+    forms = []
+
+    @settings(max_examples=200, deadline=None)
+    @given(wide_cases(), st.integers(0, 2**32 - 1))
+    def check(case, seed):
+        image, meant, palette, ignored, stated = case
+        path = tmp_path / "truth.png"
+        if isinstance(image, bytes):
+            path.write_bytes(image)
+        else:
+            path = path.with_suffix(".tiff" if image.mode in ("F", "I") else ".png")
+            image.save(path)
+        names = tuple(f"class {index}" for index in range(len(palette)))
+        reader = TruthReader(len(names), palette, ignored, read_label_map(stated, names, ignored))
+        read, counted = reader.read_counted(path)
+        assert reader.ignore_index not in range(len(names))
+        np.testing.assert_array_equal(np.where(read == reader.ignore_index, IGNORED, read), meant)
+        assert sum(counted.values()) == (meant == IGNORED).sum()
+        labels = np.random.default_rng(seed).integers(0, len(names), meant.shape)
+        known = meant != IGNORED
+        wanted = np.zeros((len(names),) * 2, int)
+        if known.any():
+            wanted = sklearn_confusion(meant[known], labels[known], labels=range(len(names)))
+        np.testing.assert_array_equal(confusion_matrix(read, labels, len(names), reader.ignore_index), wanted)
+        forms.append(path.suffix)
+
+    check()
+    assert set(forms) == {".png", ".tiff"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import pickle
 import struct
 import zipfile
@@ -133,6 +134,20 @@ TAKEN = {
         "best": torch.tensor(0.5),
         "scaler": {"scale": torch.tensor(1.0), "growth_factor": 2.0, "growth_interval": 2000},
     },
+    "random_state_beside": lambda: {
+        "model": state(),
+        "rng": torch.get_rng_state(),
+        "class_weights": torch.ones(4),
+        "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}},
+    },
+    "other_nets_beside": lambda: {"state_dict": state(), "discriminator": {"score.weight": torch.ones(3)}},
+    "semantic": lambda: {"semantic": state(), "schema": {"version": 3}},
+    "averages_of_training": lambda: {
+        "model": state(),
+        "optim_state": {"shadow_params": [torch.ones(3)], "state": {0: {"ema": torch.ones(3)}}},
+        "loss_ema": torch.tensor([0.5]),
+        "ema_decay": 0.99,
+    },
     "averaged": averaged,
     "without_num_batches_tracked": lambda: OrderedDict(
         (key, value) for key, value in state().items() if "num_batches" not in key
@@ -142,6 +157,48 @@ TAKEN = {
 
 # What does not, and what the error says.
 REFUSED = {
+    "shadow_params": (
+        lambda: {
+            "state_dict": state(),
+            "ema": {"decay": 0.9, "shadow_params": [torch.ones(3)], "collected_params": None},
+        },
+        r"plain and averaged \(EMA\) weights; got state_dict, and ema\.shadow_params, a list; .*"
+        r'`weights_key="state_dict"`.*copy them into the net in your own code',
+    ),
+    "shadow_params_alone": (
+        lambda: {"decay": 0.9, "shadow_params": [torch.ones(3)]},
+        "holds no state_dict; got shadow_params, tensors without names",
+    ),
+    "ema_of_a_callback": (
+        lambda: {
+            "state_dict": under("model.", other()),
+            "callbacks": {"EMA{0.9}": {"ema_state_dict": under("model.")}},
+        },
+        r"plain and averaged \(EMA\) weights; got state_dict, and callbacks\.EMA\{0\.9\}, a dict; .*"
+        r'`weights_key="callbacks\.EMA\{0\.9\}"`',
+    ),
+    "same_net_twice": (
+        lambda: {"state_dict": other(), "best_state_dict": state()},
+        "several sets of weights; got state_dict, best_state_dict",
+    ),
+    "whole_module_in_a_dict": (
+        lambda: {"model": Net(), "epoch": 1},
+        r"a whole module, and code from a checkpoint is never run; got model, an object of \S*\.Net",
+    ),
+    "arrays": (
+        lambda: {"state_dict": {key: value.numpy() for key, value in state().items()}},
+        "holds arrays of numpy, not tensors; got 14 of them; .*torch.from_numpy",
+    ),
+    "nothing": (dict, "holds no state_dict; got a dict with no keys"),
+    "other_sizes": (
+        lambda: {**state(), "head.weight": torch.ones(8, 16, 1, 1)},
+        r"got misshapen: head\.weight \[8, 16, 1, 1\] instead of \[4, 16, 1, 1\]; fix: name the checkpoint that was",
+    ),
+    "another_net": (
+        lambda: {f"features.{index}.weight": torch.ones(3) for index in range(30)},
+        "fix: the checkpoint is of another net",
+    ),
+    "complex": (lambda: {key: value + 0j for key, value in state().items()}, "not a plain weight; got torch.complex64"),
     "ema_beside": (
         lambda: {"model": other(), "model_ema": state(), "epoch": 3},
         r"plain and averaged \(EMA\) weights; got model, model_ema; .*`weights_key=\"model_ema\"`",
@@ -219,3 +276,52 @@ def huge_storage(path: Path) -> Path:
 def plain_pickle(path: Path, content: object) -> Path:
     path.write_bytes(pickle.dumps(content, protocol=2))
     return path
+
+
+_MODULUS = (1 << 61) - 1  # of Python's hash: the multiples of this number have one hash
+_STEPS = {
+    "S": b"cbuiltins\nset\n",
+    "C": b"ccollections\nCounter\n",
+    "D": b"ccollections\nOrderedDict\n",
+    "B": b"cbuiltins\nbytearray\n",
+    "E": b"c_codecs\nencode\n",
+    "T": b"ctorch\nFloatTensor\n",
+    "U": b"ctorch.storage\nUntypedStorage\n",
+    "F": b"ctorch._tensor\n_rebuild_from_type_v2\n",
+    "V": b"cmine\nThing\n",
+    "I": b"\x8a\x06" + (10**11).to_bytes(6, "little"),
+    "n": b"N",
+    "x": b"X" + struct.pack("<I", 1000) + b"a" * 1000,
+    "l": b"X" + struct.pack("<I", 6) + b"latin1",
+    "y": b"X" + struct.pack("<I", 8) + b"punycode",
+    "p": b"q\x00",
+    "g": b"h\x00",
+    "1": b"\x85",
+    "2": b"\x86",
+    "N": b"\x81",
+}
+
+
+def pickled(steps: str) -> bytes:
+    """Returns a pickle of protocol 2, written step by step.
+
+    Capitals name a class or function, `i` is a number that has the hash of all others, `I` a huge one, `x`, `l` and `y`
+    are texts, `p` remembers what is on the stack and `g` gets it, `1` and `2` make tuples, `N` makes an object by
+    `__new__`. Others are those of the pickle itself.
+    """
+    numbers = itertools.count(1)
+    parts = []
+    for step in steps:
+        if step == "i":
+            value = next(numbers) * _MODULUS
+            content = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+            parts.append(b"\x8a" + bytes([len(content)]) + content)
+        else:
+            parts.append(_STEPS.get(step, step.encode()))
+    return b"\x80\x02" + b"".join(parts) + b"."
+
+
+def many_storages(path: Path) -> Path:
+    """A file with more storages than nets have, each of no value."""
+    step = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x05\x00\x00\x00%05dX\x03\x00\x00\x00cpuK\x00tQ"
+    return zipped(path, b"\x80\x02(" + b"".join(step % index for index in range(60_000)) + b"t.")

@@ -44,6 +44,30 @@ def png_claiming(width, height):
     return b"\x89PNG\r\n\x1a\n" + data
 
 
+def png_of_bits(values, bits, palette=None):
+    """A PNG with 1, 2 or 4 bits a pixel, of grey or of a palette; Pillow writes neither.
+
+    Args:
+        values: Integer [H, W].
+        bits: Of a pixel.
+        palette: The RGB colours of the palette; None for grey.
+    """
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b""
+    for row in values:
+        digits = "".join(format(int(value), f"0{bits}b") for value in row)
+        digits += "0" * (-len(digits) % 8)
+        rows += b"\0" + int(digits, 2).to_bytes(len(digits) // 8, "big")
+    height, width = values.shape
+    header = struct.pack(">IIBBBBB", width, height, bits, 0 if palette is None else 3, 0, 0, 0)
+    colours = b"" if palette is None else chunk(b"PLTE", np.asarray(palette, np.uint8).tobytes())
+    data = chunk(b"IHDR", header) + colours + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + data
+
+
 def shown(images):
     """Returns the red value of the first pixel of each image."""
     return [int(image[0, 0, 0]) for image in images]

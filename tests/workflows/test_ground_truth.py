@@ -198,13 +198,54 @@ def test_an_image_turned_by_exif_whose_truth_is_not_names_both(perfect, tmp_path
     assert fd.evaluate(perfect.net, images, labels).miou == 100
 
 
+def test_results_name_every_ignored_value_as_the_files_have_it(perfect, tmp_path):
+    labels = write(tmp_path / "labels", "index")
+    for index, value in enumerate((7, 254, 254)):
+        truth = blocks()[f"f{index}"]
+        truth[:8] = value
+        Image.fromarray(truth).save(labels / f"f{index}.png")
+    options = {"ignore_index": [255, 254], "label_map": "7=ignore"}
+    for reference in (None, fd.build_engine(perfect.net)):
+        score = fd.evaluate(perfect.net, perfect.images, labels, reference=reference, **options)
+        assert score.miou == 100
+        data = score.to_json()
+        assert data["ignore_index"] == 255
+        assert data["truth"]["ignore_indices"] == [255, 254]
+        assert data["truth"]["ignored_values"] == [7, 254]
+        assert data["truth"]["ignored"] == pytest.approx(3 * 8 / (6 * 48))
+
+
+def test_a_class_may_be_ignored(perfect, tmp_path):
+    score = fd.evaluate(perfect.net, perfect.images, write(tmp_path / "labels", "index"), ignore_index=(0, 255))
+    assert score.truth.absent == ("class_0",)
+    assert score.truth.ignored_values == (0,)
+    assert not score.accuracy.confusion[0].any()
+
+
+@pytest.mark.parametrize("value", ["255", [], [2.5], "all", [None]])
+def test_what_is_no_value_to_ignore_is_a_usage_error(perfect, value):
+    with pytest.raises(UsageError, match="bad `ignore_index`"):
+        fd.evaluate(perfect.net, perfect.images, perfect.images, ignore_index=value)
+
+
+def test_a_budget_on_truth_that_labels_nothing_is_an_error(perfect, tmp_path):
+    labels = write(tmp_path / "labels", "index")
+    options = {"data": perfect.images, "labels": labels, "ignore_index": (0, 1, 2)}
+    build = {"precision": "int8", "calib_data": perfect.images, "accuracy_budget": "miou_drop<=0.5"}
+    with pytest.raises(InputError, match=r"labels no pixel.*got 0 or 1 or 2 everywhere"):
+        fd.build_engine(perfect.net, **build, **options)
+
+
 def test_deploy_and_budgets_read_labels_by_the_same_options(perfect, tmp_path):
     labels = write(tmp_path / "labels", "shifted_by_one", suffix="_mask")
     torch.save(Perfect().state_dict(), tmp_path / "net.pth")
     options = {"data": perfect.images, "labels": labels, "label_map": "1..3=0..2", "label_suffix": "_mask"}
+    options["ignore_index"] = (254, 3)  # 3 is a class, because the map says so
     net = {"model": f"{_NETS}:Perfect", **NORMALIZATION, "warmup": 0, "duration": 0, "iterations": 1}
     summary = fd.deploy(tmp_path / "net.pth", perfect.images, tmp_path / "out", **net, **options)
     assert summary.pytorch_miou == 100
+    assert (summary.truth.ignore_indices, summary.truth.ignored_values) == ((254, 3), ())
+    assert fd.load_exported(tmp_path / "out" / summary.model).spec.ignore_index == 254
     with pytest.raises(UsageError, match="`label_map` needs labels"):
         fd.deploy(tmp_path / "net.pth", perfect.images, tmp_path / "out", **net, label_map="255=1")
     build = {"precision": "int8", "calib_data": perfect.images, "accuracy_budget": "miou_drop<=0.5"}

@@ -122,12 +122,20 @@ weights_options = stack(
     ),
 )
 
+ignore_index_option = click.option(
+    "--ignore-index", type=int, help="The label that means 'not labelled'.  [default: 255]"
+)
+ignore_indices_option = click.option(
+    "--ignore-index",
+    type=IndicesType(),
+    help="Labels that do not count; the first is the one that the model keeps.  [default: 255]",
+)
+
 spec_options = stack(
     click.option("--num-classes", type=click.IntRange(1), help="Checked against the checkpoint."),
     click.option(
         "--class-names", type=PATH, metavar="FILE", help="One class a line: name, or name,red,green,blue (CSV)."
     ),
-    click.option("--ignore-index", type=int, help="The label that means 'not labelled'.  [default: 255]"),
     click.option(
         "--normalization",
         type=click.Choice(["imagenet", "caffe", "zero-one", "minus-one-one"]),
