@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_AT_ONCE = 0.5  # seconds
 _FIRST, _EVERY = 2.0, 5.0  # seconds before the first line of a log about what runs, and between two of them
 
 
@@ -193,7 +194,9 @@ class TerminalProgress:
         with suppress(ValueError):  # it has ended
             self._stages.remove(stage)
             self._shown.end(stage)
-            say(stage.ended(stopped), err=True)
+            # What was stopped at once has done nothing: the error says all there is to say.
+            if not stopped or stage.done or stage.elapsed >= _AT_ONCE:
+                say(stage.ended(stopped), err=True)
             self._shown.wrote()
 
 

@@ -94,7 +94,7 @@ def _paired(
 def _no_labels(
     folder: Path, images: Sequence[Path], missing: Sequence[str], files: Sequence[Path], suffix: str, recursive: bool
 ) -> InputError:
-    fix = None
+    fix, stems = None, {Path(name).stem for name in missing}
     pair = image_and_label_folders(folder)
     if pair is not None:
         fix = f"{folder} holds {pair[0].name}/ and {pair[1].name}/: name {pair[1]} with `labels`"
@@ -104,7 +104,7 @@ def _no_labels(
         fix = "it has folders, which are not searched: name one of them, or search all with `recursive=True`"
     elif suffix:
         fix = "check `label_suffix`"
-    elif outlines := [path.name for path in files if path.stem in {image.stem for image in images}]:
+    elif outlines := [path.name for path in files if path.stem in stems and not is_image(path)]:
         fix = f"{outlines[0]} is no image: outlines of objects have to be drawn into index images, one for each image"
     return InputError(
         f"{folder} lacks labels",

@@ -92,7 +92,9 @@ def test_a_threshold_is_for_two_classes():
 
 def test_a_file_that_requires_what_this_version_does_not_know_is_refused():
     data = {**binary_spec(threshold=0.0).to_json(), "requires": ["threshold", "mirrored"]}
-    with pytest.raises(ArtifactError, match=r"it requires 'mirrored'; expected 'threshold' and 'min_size'; fix: install the version"):
+    with pytest.raises(
+        ArtifactError, match=r"it requires 'mirrored'; expected 'threshold' and 'min_size'; fix: install the version"
+    ):
         ModelSpec.from_json(data)
     with pytest.raises(ArtifactError, match="would misunderstand the sidecar"):
         check_format({"format": 1, "requires": ["mirrored"]}, "the sidecar")

@@ -266,3 +266,9 @@ def test_no_rest_is_promised_before_anything_is_done():
     assert "left" not in Stage("calibrating", total=5, done=5).running()
     assert "left" in Stage("calibrating", total=5, done=1).running()
     assert Stage("calibrating", total=0).running().startswith("0 of 0, ")
+
+
+def test_a_stage_that_is_stopped_at_once_leaves_no_line(capsys):
+    with TerminalProgress() as progress, pytest.raises(RuntimeError), progress.working("reading net.pth"):
+        raise RuntimeError
+    assert capsys.readouterr().err == ""

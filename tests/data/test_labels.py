@@ -90,6 +90,7 @@ def test_missing_labels_are_listed(folder, labels):
     with pytest.raises(InputError, match=wanted) as caught:
         find_labels(ImageFolder.open(folder).paths, labels)
     assert caught.value.exit_code == 6
+    assert caught.value.fix is None
 
 
 def test_many_missing_labels_are_counted(folder, tmp_path):
