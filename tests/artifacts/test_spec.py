@@ -93,7 +93,7 @@ def test_a_threshold_is_for_two_classes():
 def test_a_file_that_requires_what_this_version_does_not_know_is_refused():
     data = {**binary_spec(threshold=0.0).to_json(), "requires": ["threshold", "mirrored"]}
     with pytest.raises(
-        ArtifactError, match=r"it requires 'mirrored'; expected 'threshold' and 'min_size'; fix: install the version"
+        ArtifactError, match=r"it requires 'mirrored'; expected 'threshold' and 'min_size'; fix: install"
     ):
         ModelSpec.from_json(data)
     with pytest.raises(ArtifactError, match="would misunderstand the sidecar"):
