@@ -13,17 +13,17 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import torch
-from torch import Tensor
-
+from fcn_deploy.artifacts.foreign import START, TRUNCATED, foreign
 from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
 from fcn_deploy.errors import InputError
 from fcn_deploy.files import reading
 from fcn_deploy.models.pickle_scan import PickleScan
 
-_TRUNCATED = "copy or download it again; it may be truncated"
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _SAVE = "save model.state_dict()"
 # The pickles before the storages in files of torch before 1.6: magic number, protocol, machine, content, keys.
 _OLD_PICKLES = 5
@@ -60,9 +60,7 @@ def read_content(path: Path) -> tuple[Any, ModelSpec | None]:
             take more memory than twice its size.
     """
     size = _size(path)
-    with reading(path), path.open("rb") as file:
-        start = file.read(4096)
-    _refuse_others(path, start)
+    start = _start(path)
     if path.suffix == ".safetensors" or _is_safetensors(start, size):
         return _read_safetensors(path)
     scan = PickleScan(path, size)
@@ -76,55 +74,32 @@ def read_content(path: Path) -> tuple[Any, ModelSpec | None]:
     return _load(path, set()), None
 
 
+def check_weights_file(path: Path) -> None:
+    """Checks, before torch is imported, that a file may be a checkpoint. A pipe is not read.
+
+    Raises:
+        InputError: The file cannot be read, or its first bytes are those of something else; the message says of what.
+    """
+    with reading(path):
+        if path.is_file():
+            _start(path)
+
+
+def _start(path: Path) -> bytes:
+    """Returns the first bytes of a file that may be a checkpoint."""
+    with reading(path), path.open("rb") as file:
+        start = file.read(START)
+    found = foreign(start, "checkpoint")
+    if found is not None:
+        _refuse(path, found.kind, found.fix)
+    return start
+
+
 def _size(path: Path) -> int:
     with reading(path):
         if path.is_dir():
             raise InputError(f"cannot read {path}", got="a folder", expected="a checkpoint, .pth or .safetensors")
         return path.stat().st_size
-
-
-def _refuse_others(path: Path, start: bytes) -> None:
-    """Refuses a file that is something else, judged by its first bytes."""
-    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
-    lower = text[:512].lower()
-    if not start:
-        _refuse(path, "an empty file", "copy or download it again")
-    if text.startswith(b"version https://git-lfs"):
-        _refuse(path, "a Git-LFS pointer, not the file that it points to", "fetch it with git lfs pull")
-    if lower.startswith((b"<!doctype", b"<html", b"<head", b"<body")) or (lower[:1] == b"<" and b"<html" in lower):
-        _refuse(path, "an HTML page, such as a login or an error", "download the file itself")
-    if lower.startswith((b"<?xml", b"<")):
-        _refuse(path, "an XML document, such as an error of a download server", "download the file itself")
-    for magic, kind, fix in _OTHERS:
-        if start.startswith(magic):
-            _refuse(path, kind, fix)
-    if start[257:262] == b"ustar":
-        _refuse(path, "a tar archive", "unpack it, and name the checkpoint in it")
-    if not start.strip(b"\0"):
-        _refuse(path, "zeros only", _TRUNCATED)
-    if text[:1] in b"{[" and _is_text(start):
-        _refuse(path, "a JSON document, such as an error of a download server", "download the file itself")
-
-
-# The first bytes of files that end up where checkpoints should be.
-_OTHERS = (
-    (b"\x1f\x8b", "a gzip archive", "unpack it, and name the checkpoint in it"),
-    (b"BZh", "a bzip2 archive", "unpack it, and name the checkpoint in it"),
-    (b"\xfd7zXZ", "an xz archive", "unpack it, and name the checkpoint in it"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it, and name the checkpoint in it"),
-    (b"Rar!", "a RAR archive", "unpack it, and name the checkpoint in it"),
-    (b"\x28\xb5\x2f\xfd", "a zstd archive", "unpack it, and name the checkpoint in it"),
-    (b"\x89HDF\r\n", "an HDF5 file, as Keras writes it", "export the net from the library that made it"),
-    (b"GGUF", "a GGUF file", "export the net from the library that made it"),
-    (b"\x93NUMPY", "a numpy array", _SAVE),
-    (b"\x89PNG", "a PNG image", "name the checkpoint"),
-    (b"\xff\xd8\xff", "a JPEG image", "name the checkpoint"),
-    (b"%PDF", "a PDF document", "name the checkpoint"),
-)
-
-
-def _is_text(start: bytes) -> bool:
-    return all(byte >= 32 or byte in b"\t\r\n" for byte in start[:256])
 
 
 def _refuse(path: Path, got: str, fix: str, expected: str = "a checkpoint, .pth or .safetensors") -> NoReturn:
@@ -143,9 +118,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelSpec | None]:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path} is not a readable safetensors file", got=_first_line(error), fix=_TRUNCATED
-        ) from error
+        raise InputError(f"{path} is not a readable safetensors file", got=_first_line(error), fix=TRUNCATED) from error
     spec = ModelSpec.loads(metadata[METADATA_KEY]) if METADATA_KEY in metadata else None
     return tensors, spec
 
@@ -219,6 +192,8 @@ def _unpacked(path: Path, file: io.BufferedReader, member: zipfile.ZipInfo) -> b
 
 
 def _load(path: Path, modules: set[str]) -> Any:
+    import torch  # here, because files are checked before torch is imported
+
     try:
         with warnings.catch_warnings(), _standing_in(path, modules):
             # If a newer pickle protocol cannot be read, that is one of the errors below.
@@ -237,7 +212,7 @@ def _load(path: Path, modules: set[str]) -> Any:
 
 
 def _refuse_unreadable(path: Path, error: Exception) -> NoReturn:
-    raise InputError(f"{path} is not a readable PyTorch checkpoint", got=_first_line(error), fix=_TRUNCATED) from error
+    raise InputError(f"{path} is not a readable PyTorch checkpoint", got=_first_line(error), fix=TRUNCATED) from error
 
 
 @contextmanager
@@ -246,6 +221,8 @@ def _standing_in(path: Path, modules: set[str]) -> Iterator[None]:
     if all(_KNOWN.fullmatch(name) for name in modules):
         yield
         return
+    import torch
+
     # Names that torch blocks stay blocked: it looks at its list first.
     unknown = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
     with torch.serialization.safe_globals([(type(name, (Unread,), {}), name) for name in unknown]):
