@@ -30,6 +30,11 @@ class FcnDeployError(Exception):
         self.fix = fix
         super().__init__(self._message())
 
+    def advise(self, text: str) -> None:
+        """Adds to what the user can do."""
+        self.fix = text if self.fix is None else f"{self.fix}; {text}"
+        self.args = (self._message(),)
+
     def _message(self) -> str:
         parts = [self.what]
         if self.got is not None:

@@ -123,7 +123,7 @@ class Peer:
 )
 @click.option("--shape", "shapes", type=ShapeType(), multiple=True, help="NxHxW or HxW.  [default: a grid]")
 @click.option("--threads", "counts", type=click.IntRange(1), multiple=True, default=(2, 1), show_default=True)
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Least number of rounds.")
+@click.option("--rounds", type=click.IntRange(5), default=5, show_default=True, help="Least number of rounds.")
 @click.option("--duration", type=click.FloatRange(0), default=90, show_default=True, help="Seconds for a shape.")
 @click.option("-o", "--output", type=PATH, required=True, help="The JSON file to write.")
 @click.option("--plot", type=PATH, help="A picture to draw: .svg, .png or .pdf.")

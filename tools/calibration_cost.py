@@ -31,7 +31,7 @@ from fcn_deploy.runtime import Segmenter
 @click.option("--size", type=SizeType(), default="512x512", show_default=True)
 @click.option("--count", "counts", type=click.IntRange(1), multiple=True, default=(10, 300), show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=2, show_default=True)
-@click.option("--rounds", type=click.IntRange(1), default=9, show_default=True)
+@click.option("--rounds", type=click.IntRange(5), default=9, show_default=True)
 def main(model: Path, size: tuple[int, int], counts: tuple[int, ...], threads: int, rounds: int) -> None:
     """Prints one JSON document."""
     # Before this process grows: to Linux the peak of a process is at least what the one that starts it holds.

@@ -167,13 +167,24 @@ class Ratio:
 
     Attributes:
         median: Of the rounds' ratios.
-        low: Their first quartile.
+        low: Their first quartile; NaN if there were too few rounds for quartiles.
         high: Their third quartile.
     """
 
     median: float
     low: float
     high: float
+
+    @property
+    def in_words(self) -> str:
+        """Which is faster, and how often it runs in the time of the other: `3.0x faster`, `1.2x slower`."""
+        if not 0 < self.median < math.inf:
+            return "not measured"
+        factor = max(self.median, 1 / self.median)
+        if factor < 1.005:
+            return "as fast"
+        text = f"{factor:.1f}" if factor >= 1.095 else f"{factor:.2f}"
+        return f"{text}x {'slower' if self.median > 1 else 'faster'}"
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Ratio:

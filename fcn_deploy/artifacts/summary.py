@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fcn_deploy._version import __version__
+from fcn_deploy.artifacts.conditions import Conditions
 from fcn_deploy.artifacts.gate import Gate
 from fcn_deploy.artifacts.json import FORMAT, check_format, integer, number, optional_number, require, strings
 from fcn_deploy.artifacts.measures import Drop, GroundTruth, Parity, Ratio
@@ -102,6 +103,9 @@ class Summary:
         normalization: From pixels in 0..255 to the net's input, and whether it was assumed; None if an earlier version
             wrote the summary.
         warnings: What must be known before the figures are believed, a sentence each.
+        conditions: What the times were measured under; None if an earlier version wrote the summary.
+        rounds: How many times each engine was timed; None likewise.
+        resumed: The stages that were taken over from an earlier run, in order.
         version: Of fcn-deploy, which wrote the summary.
     """
 
@@ -116,6 +120,9 @@ class Summary:
     truth: GroundTruth | None = None
     normalization: Normalization | None = None
     warnings: tuple[str, ...] = ()
+    conditions: Conditions | None = None
+    rounds: int | None = None
+    resumed: tuple[str, ...] = ()
     version: str = field(default=__version__, kw_only=True)
 
     def __repr__(self) -> str:
@@ -143,6 +150,9 @@ class Summary:
             "truth": None if self.truth is None else self.truth.to_json(),
             "normalization": None if self.normalization is None else asdict(self.normalization),
             "warnings": list(self.warnings),
+            **({} if self.conditions is None else self.conditions.to_json()),
+            **({} if self.rounds is None else {"rounds": self.rounds}),
+            "resumed": list(self.resumed),
         }
 
     @classmethod
@@ -171,6 +181,9 @@ class Summary:
                 truth=None if truth is None else GroundTruth.from_json(truth),
                 normalization=None if normalization is None else Normalization.from_json(normalization),
                 warnings=strings(fields.get("warnings", ()), "summary warnings"),
+                conditions=Conditions.from_json(fields),
+                resumed=strings(fields.get("resumed", ()), "summary resumed"),
+                rounds=None if fields.get("rounds") is None else integer(fields["rounds"], "summary rounds"),
                 version=str(fields["fcn_deploy"]),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -56,6 +56,11 @@ if TYPE_CHECKING:
 @gate_option
 @threads_option
 @benchmark_options
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Take over the finished stages of an earlier run that failed, if the same went into them.",
+)
 @output_option
 @json_option
 def command(as_json: bool, **options: Any) -> None:
@@ -63,7 +68,8 @@ def command(as_json: bool, **options: Any) -> None:
 
     Writes the exported model, the engines with their sidecars, and summary.json into the folder OUTPUT. If an engine
     misses its gate, no engine is written and the exit code is 3. All ground truth is read and checked before anything
-    is exported.
+    is exported. If a stage fails, those before are kept in the hidden folder OUTPUT/.fcn-deploy until a deployment ends
+    well; --resume takes them over, and does anew what depends on anything that has changed.
     """
     from fcn_deploy.artifacts.summary import Summary
     from fcn_deploy.errors import GateError

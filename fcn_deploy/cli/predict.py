@@ -42,6 +42,14 @@ from fcn_deploy.cli.progress import TerminalProgress
     help="Most pixels that an image may have, as a guard against files that fill the memory.  [default: 178956970]",
 )
 @recursive_option
+@click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="What to do at a file that is no image, is damaged or does not fit: stop, or skip it, go on, and exit 6 in "
+    "the end.",
+)
 @model_options
 @weights_options
 @threads_option
@@ -53,7 +61,8 @@ def command(save: tuple[tuple[str, ...], ...], as_json: bool, **options: Any) ->
 
     INPUT is an image, a folder of images, or a quoted pattern such as 'frames/*.jpg'. NAME.png becomes
     NAME.labels.png, NAME.overlay.png and so on in DIR; no input is overwritten. If an image cannot be read,
-    the command stops; the pictures of the images before stay.
+    the command stops; the pictures of the images before stay. With --on-error skip it goes on, lists the files that
+    failed, and exits with 6.
     """
     from fcn_deploy.workflows.predicting import predict
 
@@ -63,4 +72,6 @@ def command(save: tuple[tuple[str, ...], ...], as_json: bool, **options: Any) ->
     if as_json:
         print_json(found.to_json())
     else:
-        say(f"wrote {len(found.files)} files for {found.images} images into {options['output']}")
+        failed = f"; {len(found.failed)} files failed" if found.failed else ""
+        say(f"wrote {len(found.files)} files for {found.images} images into {options['output']}{failed}")
+    found.require_complete()

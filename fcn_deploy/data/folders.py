@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from fcn_deploy.files import as_path, exists, is_file, is_folder, reading
 from fcn_deploy.text import printable
 
 _log = logging.getLogger(__name__)
+
+# Told of a file that cannot be read as an image, and why.
+OnBad = Callable[[Path, InputError], None]
 
 # What folders of images and of ground truth are called, in lower case.
 _IMAGES = ("images", "image", "imgs", "img", "frames", "jpegimages", "leftimg8bit", "rgb", "data")
@@ -61,6 +65,7 @@ class ImageFolder:
         size: tuple[int, int] | None = None,
         recursive: bool = False,
         max_pixels: int | None = None,
+        on_bad: OnBad | None = None,
     ) -> ImageFolder:
         """Lists the images of a folder. The content of a file decides, not its suffix.
 
@@ -70,6 +75,7 @@ class ImageFolder:
             size: [height, width] to resize each image to; None to keep the size it has.
             recursive: Whether its sub-folders are searched too, and theirs.
             max_pixels: Most pixels that an image may have; Pillow's limit if None.
+            on_bad: Told of each file that cannot be read as an image, and left out; such a file is an error if None.
 
         Raises:
             InputError: There is no such folder, it has no images, a file with the suffix of an image is not one, or a
@@ -82,10 +88,19 @@ class ImageFolder:
         pair = image_and_label_folders(folder)
         if pair is not None and recursive:
             raise _holds_both(folder, *pair)
-        files = list_files(folder, recursive=recursive)
-        paths = [path for path in files if is_image(path, max_pixels=max_pixels)]
-        images = set(paths)
-        others = [path.name for path in files if path not in images]
+        told: set[Path] = set()
+
+        def tell(path: Path, error: InputError) -> None:
+            told.add(path)
+            if on_bad is not None:
+                on_bad(path, error)
+
+        listener = None if on_bad is None else tell
+        files = list_files(folder, recursive=recursive, on_bad=listener)
+        checked = functools.partial(is_image, max_pixels=max_pixels)
+        paths = [path for path in files if _readable(path, checked, listener)]
+        known = {*paths, *told}
+        others = [path.name for path in files if path not in known]
         if others:
             _log.warning("%s: not images, left out: %s", folder, listed(others))
         if not paths:
@@ -131,12 +146,13 @@ class ImageFolder:
         return replace(self, paths=observed), replace(self, paths=held_out)
 
 
-def list_files(folder: Path, *, recursive: bool = False) -> list[Path]:
+def list_files(folder: Path, *, recursive: bool = False, on_bad: OnBad | None = None) -> list[Path]:
     """Returns the files of a folder by name, without hidden ones.
 
     Args:
         folder: The folder.
         recursive: Whether its sub-folders are searched too. Links to folders are not followed: they can form a loop.
+        on_bad: Told of broken links to images, which are an error if None.
 
     Raises:
         InputError: A folder cannot be read, or the link to an image is broken.
@@ -148,9 +164,9 @@ def list_files(folder: Path, *, recursive: bool = False) -> list[Path]:
         folders = [path for path in found if recursive and path not in links and path.is_dir()]
     for path in found:
         if path in links and has_image_suffix(path):
-            check_link(path)
+            _readable(path, check_link, on_bad)
     for path in folders:
-        files += list_files(path, recursive=True)
+        files += list_files(path, recursive=True, on_bad=on_bad)
     return sorted(files)
 
 
@@ -172,11 +188,23 @@ def _holds_both(folder: Path, images: Path, labels: Path) -> InputError:
     )
 
 
+def _readable(path: Path, check: Callable[[Path], bool | None], on_bad: OnBad | None) -> bool:
+    """Returns what `check` says about a file; of one that it refuses, False, if `on_bad` is told instead."""
+    try:
+        return bool(check(path))
+    except InputError as error:
+        if on_bad is None:
+            raise
+        on_bad(path, error)
+        return False
+
+
 def find_images(
     inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     max_pixels: int | None = None,
     recursive: bool = False,
+    on_bad: OnBad | None = None,
 ) -> dict[Path, Path]:
     """Finds the images that files, folders and patterns name, each once, in the order in which they are named.
 
@@ -184,6 +212,7 @@ def find_images(
         inputs: Paths of files or folders, or patterns with `*`, `?` or `[`; one or several.
         max_pixels: Most pixels that an image may have; Pillow's limit if None.
         recursive: Whether the sub-folders of folders are searched too.
+        on_bad: Told of each file that is no image or cannot be read, and left out; such a file is an error if None.
 
     Returns:
         Each image, and the sub-folder in which it is, relative to the folder that was named.
@@ -192,14 +221,23 @@ def find_images(
         InputError: One of them names nothing, or a file that is not an image.
     """
     found: dict[Path, Path] = {}
+    bad: list[Path] = []
+
+    def tell(path: Path, error: InputError) -> None:
+        bad.append(path)
+        if on_bad is not None:
+            on_bad(path, error)
+
+    told = None if on_bad is None else tell
     for each in [inputs] if isinstance(inputs, str | os.PathLike) else inputs:
         name, path = os.fspath(each), as_path(each, "input")
-        check_link(path)
         is_pattern = any(letter in name for letter in "*?[") and not os.access(path, os.F_OK)
+        if on_bad is None or is_pattern:
+            check_link(path)
         if not is_pattern and is_folder(path):
-            images = ImageFolder.open(path, max_pixels=max_pixels, recursive=recursive).paths
+            images = _images_of(path, max_pixels, recursive, bad, told)
             found |= {image: image.parent.relative_to(path) for image in images}
-        elif not is_pattern and exists(path):
+        elif not is_pattern and (exists(path) or (on_bad is not None and path.is_symlink())):
             found[path] = Path()
         else:
             # Not Path.glob: it refuses patterns that begin at the root, and patterns with `..`.
@@ -207,9 +245,26 @@ def find_images(
             if not matches:
                 raise InputError(f"{name} names no image", expected="a file, a folder, or a pattern that matches files")
             found |= dict.fromkeys(matches, Path())
-    others = [path.name for path in found if not is_image(path, max_pixels=max_pixels)]
-    if others:
-        raise InputError("not images", got=listed(others))
-    if not found:
+    checked = functools.partial(is_image, max_pixels=max_pixels)
+    readable = {path: place for path, place in found.items() if _readable(path, checked, told)}
+    others = [path for path in found if path not in readable and path not in bad]
+    if others and told is None:
+        raise InputError("not images", got=listed([path.name for path in others]))
+    for path in others:
+        tell(path, InputError(f"{path} is not an image"))
+    if not readable and not bad:
         raise InputError("no images", got="nothing", expected="files, folders or patterns")
-    return found
+    return readable
+
+
+def _images_of(
+    folder: Path, max_pixels: int | None, recursive: bool, bad: Sequence[Path], told: OnBad | None
+) -> tuple[Path, ...]:
+    """Returns the images of a folder; none is no error if `told` was told of bad ones."""
+    before = len(bad)
+    try:
+        return ImageFolder.open(folder, max_pixels=max_pixels, recursive=recursive, on_bad=told).paths
+    except InputError:
+        if len(bad) == before:
+            raise
+        return ()

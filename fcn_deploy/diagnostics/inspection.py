@@ -15,6 +15,8 @@ from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
 from fcn_deploy.artifacts.summary import Summary
 from fcn_deploy.errors import ArtifactError, InputError, UsageError
 from fcn_deploy.files import check_file, read_bytes, read_json, sha256_bytes, sha256_file
+from fcn_deploy.graph.header import check_onnx_file
+from fcn_deploy.models.weights_file import check_weights_file
 from fcn_deploy.runtime.backend import PLAN_SUFFIXES
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ def inspect_file(path: Path, shape: ImageShape | None = None) -> dict[str, Any]:
 
 
 def _onnx(path: Path, shape: ImageShape | None) -> dict[str, Any]:
+    check_onnx_file(path)
     from fcn_deploy.graph.external_data import read_with_weights
     from fcn_deploy.graph.layers import list_layers, total_macs
     from fcn_deploy.graph.model import parse
@@ -146,6 +149,7 @@ def _ranges(path: Path) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
+    check_weights_file(path)
     from fcn_deploy.models.checkpoint import known_layout, read_checkpoint, read_tensors
 
     tensors, spec = read_tensors(path)

@@ -100,9 +100,14 @@ def this_machine(system: System = _SYSTEM) -> Machine:
         python=f"{platform.python_implementation()} {platform.python_version()}",
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         board=_text(system.board).rstrip("\0\n") or None,
-        cpu=Cpu(_cpu_name(system), CORES.count, system.vnni()),
+        cpu=this_cpu(system),
         nvidia=_nvidia(system),
     )
+
+
+def this_cpu(system: System = _SYSTEM) -> Cpu:
+    """Describes the processor, without asking for GPUs."""
+    return Cpu(_cpu_name(system), CORES.count, system.vnni())
 
 
 def _text(path: Path) -> str:

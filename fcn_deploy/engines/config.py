@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from fcn_deploy.artifacts.ranges import OBSERVED_ON_NOISE, Ranges
 from fcn_deploy.artifacts.sidecar import Io
 from fcn_deploy.errors import UsageError
-from fcn_deploy.quantization.bias import Means
 from fcn_deploy.quantization.methods import METHODS
 from fcn_deploy.quantization.rounding import Rounding, check_rounding
+
+if TYPE_CHECKING:
+    from fcn_deploy.quantization.bias import Means  # needs onnx_ir, and options are checked without it
 
 RequestedPrecision = Literal["fp32", "fp16", "int8"]
 TargetCpu = Literal["generic", "vnni", "native"]
@@ -20,6 +22,8 @@ Base = Literal["fp16", "fp32"]
 
 # Measured to agree best, with uint8 as with int8: docs/quantization.md.
 DEFAULT_METHOD = "mse"
+# The method is chosen on images: mixed_precision.method_search.
+AUTO_METHOD = "auto"
 
 _NO_MEANS = "The ranges hold no means, so no bias was corrected: calibrate again, or set `bias_correction=False`."
 

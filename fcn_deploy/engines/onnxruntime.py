@@ -15,11 +15,11 @@ from fcn_deploy.artifacts.precision import PREQUANTIZED, Precision
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import ENGINE_KEY
 from fcn_deploy.artifacts.spec import METADATA_KEY
+from fcn_deploy.engines.checks import check_onnxruntime
 from fcn_deploy.engines.config import BuildConfig, TargetCpu
 from fcn_deploy.engines.engine import BuildRecord, Engine, make_engine
 from fcn_deploy.engines.logits_size import check_logits_size
 from fcn_deploy.engines.prequantized import achieved_by_onnxruntime, check_scales, prequantized_precision
-from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.errors import InputError, PrecisionError, UsageError
 from fcn_deploy.graph.model import ExportedModel, serialize
 from fcn_deploy.passes import pipelines
@@ -96,26 +96,6 @@ def onnxruntime_graph(
     config = replace(config, target_cpu=resolve_target(config.target_cpu))
     graph_model, precision = _lower(model, config, ranges)
     return serialize(graph_model), precision
-
-
-def check_onnxruntime(config: BuildConfig, options: TensorRTConfig | None = None) -> None:
-    """Checks what can be checked before work starts.
-
-    Args:
-        config: What is to be built.
-        options: What was asked of TensorRT's builders; all of it has to be the default.
-
-    Raises:
-        UsageError: FP16, which ONNX Runtime's CPU has no kernels for, or an option for TensorRT.
-    """
-    if config.precision == "fp16":
-        raise UsageError(
-            "ONNX Runtime's CPU kernels do not compute in FP16",
-            got='`precision="fp16"` for onnxruntime',
-            expected='`precision="fp32"` or `precision="int8"`',
-        )
-    if options is not None:
-        options.require_defaults(OnnxRuntimeBackend.name)
 
 
 def resolve_target(target: TargetCpu, detect: Callable[[], bool | None] = has_vnni) -> TargetCpu:

@@ -12,18 +12,15 @@ from __future__ import annotations
 
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import ENGINE_KEY, SIMULATED, SIMULATES
-from fcn_deploy.engines.config import Base, BuildConfig, refused_winograd
+from fcn_deploy.engines.checks import check_simulation
+from fcn_deploy.engines.config import Base, BuildConfig
 from fcn_deploy.engines.engine import BuildRecord, Engine, make_engine
-from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.typed_graph import TypedGraph, typed_graph
-from fcn_deploy.errors import UsageError
 from fcn_deploy.graph.model import ExportedModel, parse, serialize
 from fcn_deploy.passes import pipelines
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime import Backend
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-
-SIMULATION = "simulation"
 
 _SILENT = Silent()
 
@@ -63,25 +60,6 @@ def build_simulation(
         target={"cpu": "generic", "gpu": [], SIMULATES: "tensorrt"},
     )
     return make_engine(data, model, ranges, config.io, record)
-
-
-def check_simulation(config: BuildConfig, options: TensorRTConfig | None = None) -> None:
-    """Checks what can be checked before work starts.
-
-    Args:
-        config: What is to be built.
-        options: What was asked of TensorRT's builders; all of it has to be the default, but for the base of INT8.
-
-    Raises:
-        UsageError: An option that a simulation has no use for.
-    """
-    if config.target_cpu != "generic":
-        got = f'`target_cpu="{config.target_cpu}"`'
-        raise UsageError("a target CPU for a simulation", got=got, fix="leave it out")
-    if config.winograd is not None:
-        raise refused_winograd(config.winograd, SIMULATION)
-    if options is not None:
-        options.require_defaults(SIMULATION, ("base",) if config.precision == "int8" else ())
 
 
 def simulation_graph(graph: TypedGraph) -> bytes:

@@ -18,6 +18,9 @@ from fcn_deploy.text import printable
 # must not have to share the cores with them.
 _SETTLE = 0.02
 
+# Of fewer rounds, quartiles and percentiles are hardly more than the single rounds.
+LEAST_ROUNDS = 5
+
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
@@ -70,8 +73,11 @@ class Timing:
         return float(np.median(self.latencies))
 
     def percentile(self, share: float) -> float:
-        """Returns the latency in milliseconds that `share` percent of the runs do not exceed."""
-        return float(np.percentile(self.latencies, share))
+        """Returns the latency in milliseconds that `share` percent of the runs do not exceed.
+
+        NaN for fewer than `LEAST_ROUNDS` runs.
+        """
+        return math.nan if len(self.latencies) < LEAST_ROUNDS else float(np.percentile(self.latencies, share))
 
     def throughput(self, batch: int) -> float:
         """Returns images per second, for runs of `batch` images each."""
@@ -82,8 +88,11 @@ def ratio(timing: Timing, baseline: Timing) -> Ratio:
     """Compares two contestants that were timed together.
 
     The ratio is taken within each round, in which both met the same machine, so a drift of its speed cancels out.
+    Quartiles of fewer than `LEAST_ROUNDS` rounds are NaN.
     """
     low, median, high = np.percentile(timing.latencies / baseline.latencies, [25, 50, 75])
+    if len(timing.latencies) < LEAST_ROUNDS:
+        low = high = math.nan
     return Ratio(float(median), float(low), float(high))
 
 

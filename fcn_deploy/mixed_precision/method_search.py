@@ -9,7 +9,6 @@ from fcn_deploy.mixed_precision.evaluator import Evaluator
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.quantization.methods import METHODS
 
-AUTO = "auto"
 _SILENT = Silent()
 
 

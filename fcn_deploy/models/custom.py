@@ -6,7 +6,6 @@ import copy
 import importlib
 import inspect
 import os
-import re
 import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -19,11 +18,12 @@ from fcn_deploy.artifacts.geometry import AutoPadding, Padding
 from fcn_deploy.artifacts.outputs import Outputs
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import CheckpointInfo, ModelSpec
-from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.errors import InputError
 from fcn_deploy.files import as_path, sha256_file
 from fcn_deploy.models.adapter import AdaptedNet
 from fcn_deploy.models.checkpoint import read_tensors
 from fcn_deploy.models.probe import find_padding, probe
+from fcn_deploy.models.spec_options import net_name
 from fcn_deploy.models.state import finite_float32, fitted, load_into
 from fcn_deploy.models.weights_options import WeightsOptions
 
@@ -110,13 +110,9 @@ def make_net(name: str) -> nn.Module:
         InputError: The callable cannot be imported or called, or returns no `nn.Module`.
         UsageError: `name` does not have that form.
     """
-    match = re.fullmatch(r"([\w.]+):([A-Za-z_][\w.]*)", name)
-    if match is None:
-        raise UsageError(
-            "`model` does not name a net", got=repr(name), expected="package.module:callable, such as nets:make_unet"
-        )
+    names = net_name(name)
     with redirect_stdout(sys.stderr):  # stdout is for the output of the command
-        made: Any = _imported(name, *match.groups())
+        made: Any = _imported(name, *names)
         if not isinstance(made, nn.Module):
             made = _called(name, made)
         made = _not_compiled(made)

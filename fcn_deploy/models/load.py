@@ -12,7 +12,7 @@ from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.models.checkpoint import load_model, read_checkpoint
 from fcn_deploy.models.custom import load_custom
-from fcn_deploy.models.spec_options import SpecOptions, make_spec
+from fcn_deploy.models.spec_options import SpecOptions, check_variant, make_spec
 from fcn_deploy.models.weights_options import WeightsOptions
 
 
@@ -55,12 +55,7 @@ def load_net(
         checkpoint = read_checkpoint(weights, variant, options.input_padding, part)
         spec = make_spec(checkpoint, options)
         return Net(load_model(checkpoint, spec.geometry), spec)
-    if variant is not None:
-        raise UsageError(
-            "`variant` is for published nets, `model` is for custom nets",
-            got="`variant` and `model`",
-            fix="leave out one of them",
-        )
+    check_variant(variant, options.model)
     custom = load_custom(options.model, weights, options.padding, shape, part, options.outputs)
     return Net(custom.module, make_spec(custom, options))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fcn_deploy.artifacts.geometry import AT_ONCE, AutoPadding, Geometry, Padding
 from fcn_deploy.artifacts.normalization import PRESETS, TORCHVISION, Color, Normalization, Preset, Triple
@@ -15,9 +16,10 @@ from fcn_deploy.artifacts.palette import default_palette
 from fcn_deploy.artifacts.spec import BINARY_CLASSES, ModelSpec
 from fcn_deploy.data.classes import read_class_names
 from fcn_deploy.errors import InputError, UsageError
-from fcn_deploy.models.checkpoint import Checkpoint
-from fcn_deploy.models.custom import CustomNet
-from fcn_deploy.models.layouts import layout_normalization
+
+if TYPE_CHECKING:  # they need torch, and options are checked without it
+    from fcn_deploy.models.checkpoint import Checkpoint
+    from fcn_deploy.models.custom import CustomNet
 
 _log = logging.getLogger(__name__)
 _IGNORE_INDEX = 255  # PASCAL VOC's and Cityscapes' label for "not labelled"
@@ -46,6 +48,7 @@ class SpecOptions:
         outputs: What is taken from what a custom net returns; None for the logits as they are.
 
     Raises:
+        InputError: A number of the normalisation is out of its range.
         UsageError: `padding` without `model`, `at_once` or `input_padding` with it, or values that contradict `preset`.
     """
 
@@ -66,6 +69,10 @@ class SpecOptions:
     def __post_init__(self) -> None:
         if self.preset is not None:
             self._check_preset(self.preset)
+        stated = {name: getattr(self, name) for name in ("color", "scale", "mean", "std")}
+        replace(TORCHVISION, **{name: value for name, value in stated.items() if value is not None})  # checks them
+        if self.model is not None:
+            net_name(self.model)
         if self.model is None and self.padding is not None:
             raise UsageError("the published nets work at every size", got="`size_divisor`", fix="leave it out")
         if self.model is None and self.outputs is not None:
@@ -91,6 +98,37 @@ class SpecOptions:
                     got=f"{_shown(given)} with {name}, which has {_shown(stated)}",
                     fix="leave out one of them",
                 )
+
+
+def net_name(name: str) -> tuple[str, str]:
+    """Returns the module and the callable that make a custom net.
+
+    Args:
+        name: `package.module:callable`, for instance `torchvision.models.segmentation:fcn_resnet50`.
+
+    Raises:
+        UsageError: `name` does not have that form.
+    """
+    match = re.fullmatch(r"([\w.]+):([A-Za-z_][\w.]*)", name)
+    if match is None:
+        raise UsageError(
+            "`model` does not name a net", got=repr(name), expected="package.module:callable, such as nets:make_unet"
+        )
+    return match[1], match[2]
+
+
+def check_variant(variant: str | None, model: str | None) -> None:
+    """Checks that no variant of the published nets is asked of a custom net.
+
+    Raises:
+        UsageError: It is.
+    """
+    if model is not None and variant is not None:
+        raise UsageError(
+            "`variant` is for published nets, `model` is for custom nets",
+            got="`variant` and `model`",
+            fix="leave out one of them",
+        )
 
 
 def _same(given: float | Triple | str, stated: float | Triple | str) -> bool:
@@ -121,6 +159,8 @@ def make_spec(checkpoint: Checkpoint | CustomNet, options: SpecOptions | None = 
     Raises:
         InputError: The number of classes or of their names is not that of the net, or the names cannot be read.
     """
+    from fcn_deploy.models.layouts import layout_normalization
+
     options = options or SpecOptions()
     known = checkpoint.spec
     binary = checkpoint.num_classes == 1
@@ -155,6 +195,8 @@ def make_spec(checkpoint: Checkpoint | CustomNet, options: SpecOptions | None = 
 
 
 def _architecture(checkpoint: Checkpoint | CustomNet, options: SpecOptions) -> dict[str, Any]:
+    from fcn_deploy.models.custom import CustomNet
+
     if isinstance(checkpoint, CustomNet):
         published = dict.fromkeys(("stride", "width", "geometry"))
         found = {"padding": checkpoint.padding, "outputs": checkpoint.outputs, "min_size": checkpoint.min_size}

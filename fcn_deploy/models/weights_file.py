@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import io
 import os
 import pickle
@@ -14,17 +13,17 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-import torch
-from torch import Tensor
-
+from fcn_deploy.artifacts.foreign import START, TRUNCATED, foreign, is_text
 from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
 from fcn_deploy.errors import InputError
 from fcn_deploy.files import reading
 from fcn_deploy.models.pickle_scan import PickleScan
 
-_TRUNCATED = "copy or download it again; it may be truncated"
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _JOIN = "join the parts in your own code, and save them in one file by torch.save or save_file"
 _SAVE = "save model.state_dict()"
 # The pickles before the storages in files of torch before 1.6: magic number, protocol, machine, content, keys.
@@ -32,6 +31,7 @@ _OLD_PICKLES = 5
 # Of a zip's directory and of a pickle, in bytes; those of the largest nets have a few MB.
 _MAX_DIRECTORY = 16 << 20
 _MAX_PICKLE = 64 << 20
+_ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"  # the first byte of a pickle; the second is its protocol
 # What nearly every checkpoint names; torch knows these.
 _KNOWN = re.compile(r"collections\.OrderedDict|torch\.\w+Storage|torch\._utils\._rebuild_(tensor_v2|parameter)")
@@ -63,16 +63,11 @@ def read_content(path: Path) -> tuple[Any, ModelSpec | None]:
             take more memory than twice its size.
     """
     size = _size(path)
-    with reading(path), path.open("rb") as file:
-        start = file.read(4096)
-    _refuse_others(path, start)
-    zipped = start.startswith(b"PK\x03\x04")
-    if _is_safetensors(start, size) or (path.suffix == ".safetensors" and not zipped and start[:1] != _PICKLE):
+    kind = _kind(path, size)
+    if kind == "safetensors":
         return _read_safetensors(path)
-    if not zipped:
-        _check_pickle(path, start)
     scan = PickleScan(path, size)
-    if zipped:
+    if kind == "zip":
         _check_archive(path, size, scan)
     else:
         with path.open("rb") as file:
@@ -82,6 +77,34 @@ def read_content(path: Path) -> tuple[Any, ModelSpec | None]:
     return _load(path, scan.modules), None
 
 
+def check_weights_file(path: Path) -> None:
+    """Checks, before torch is imported, that a file may be a checkpoint. A pipe is not read.
+
+    Raises:
+        InputError: The file cannot be read, or its first bytes are those of something else; the message says of what.
+    """
+    with reading(path):
+        if path.is_file():
+            _kind(path, _size(path))
+
+
+def _kind(path: Path, size: int) -> Literal["safetensors", "zip", "pickle"]:
+    """Returns what a file is, judged by its first bytes; one that is no checkpoint is refused."""
+    with reading(path), path.open("rb") as file:
+        start = file.read(START)
+    if start.lstrip()[:1] == b"{" and is_text(start) and b'"weight_map"' in start + _end(path):
+        _refuse(path, "the index of weights that are split over several files", _JOIN)
+    found = foreign(start, "checkpoint")
+    if found is not None:
+        _refuse(path, found.kind, found.fix)
+    if start.startswith(_ZIP):
+        return "zip"
+    if _is_safetensors(start, size) or (path.suffix == ".safetensors" and start[:1] != _PICKLE):
+        return "safetensors"
+    _check_pickle(path, start)
+    return "pickle"
+
+
 def _size(path: Path) -> int:
     with reading(path):
         if path.is_dir():
@@ -89,49 +112,7 @@ def _size(path: Path) -> int:
         return path.stat().st_size
 
 
-def _refuse_others(path: Path, start: bytes) -> None:
-    """Refuses a file that is something else, judged by its first bytes."""
-    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
-    lower = text[:512].lower()
-    if not start:
-        _refuse(path, "an empty file", "copy or download it again")
-    if text.startswith(b"version https://git-lfs"):
-        _refuse(path, "a Git-LFS pointer, not the file that it points to", "fetch it with git lfs pull")
-    if lower.startswith((b"<!doctype", b"<html", b"<head", b"<body")) or (lower[:1] == b"<" and b"<html" in lower):
-        _refuse(path, "an HTML page, such as a login or an error", "download the file itself")
-    if lower.startswith((b"<?xml", b"<")):
-        _refuse(path, "an XML document, such as an error of a download server", "download the file itself")
-    for magic, kind, fix in _OTHERS:
-        if start.startswith(magic):
-            _refuse(path, kind, fix)
-    if start[257:262] == b"ustar":
-        _refuse(path, "a tar archive", "unpack it, and name the checkpoint in it")
-    if not start.strip(b"\0"):
-        _refuse(path, "zeros only", _TRUNCATED)
-    if text[:1] in b"{[" and _is_text(start) and b'"weight_map"' in start + _more(path):
-        _refuse(path, "the index of weights that are split over several files", _JOIN)
-    if text[:1] in b"{[" and _is_text(start):
-        _refuse(path, "a JSON document, such as an error of a download server", "download the file itself")
-
-
-# The first bytes of files that end up where checkpoints should be.
-_OTHERS = (
-    (b"\x1f\x8b", "a gzip archive", "unpack it, and name the checkpoint in it"),
-    (b"BZh", "a bzip2 archive", "unpack it, and name the checkpoint in it"),
-    (b"\xfd7zXZ", "an xz archive", "unpack it, and name the checkpoint in it"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it, and name the checkpoint in it"),
-    (b"Rar!", "a RAR archive", "unpack it, and name the checkpoint in it"),
-    (b"\x28\xb5\x2f\xfd", "a zstd archive", "unpack it, and name the checkpoint in it"),
-    (b"\x89HDF\r\n", "an HDF5 file, as Keras writes it", "export the net from the library that made it"),
-    (b"GGUF", "a GGUF file", "export the net from the library that made it"),
-    (b"\x93NUMPY", "a numpy array", _SAVE),
-    (b"\x89PNG", "a PNG image", "name the checkpoint"),
-    (b"\xff\xd8\xff", "a JPEG image", "name the checkpoint"),
-    (b"%PDF", "a PDF document", "name the checkpoint"),
-)
-
-
-def _more(path: Path) -> bytes:
+def _end(path: Path) -> bytes:
     """Returns the end of a file, where an index may say what it is."""
     with path.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
@@ -148,19 +129,11 @@ def _check_pickle(path: Path, start: bytes) -> None:
                 "if you trust the file, load it in your own code, make its arrays tensors, and save them by torch.save",
             )
         return
-    if start[:1] == b"P" and b"PK\x03\x04".startswith(start):
-        _refuse(path, f"the first {len(start)} bytes of a zip archive", _TRUNCATED)
+    if start[:1] == b"P" and _ZIP.startswith(start):
+        _refuse(path, f"the first {len(start)} bytes of a zip archive", TRUNCATED)
     if path.suffix == ".onnx" or (start[:1] == b"\x08" and b"\x12\x07pytorch" in start[:16]):
         _refuse(path, "an ONNX model, which is exported already", "name it where a model or an engine is taken")
-    _refuse(path, "a text file" if _is_text(start) else "content of an unknown format", "name the checkpoint")
-
-
-def _is_text(start: bytes) -> bool:
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(start[:256])  # the last letter may be cut off
-    except UnicodeDecodeError:
-        return False
-    return all(byte >= 32 or byte in b"\t\r\n" for byte in start[:256])
+    _refuse(path, "a text file" if is_text(start) else "content of an unknown format", "name the checkpoint")
 
 
 def _refuse(path: Path, got: str, fix: str, expected: str = "a checkpoint, .pth or .safetensors") -> NoReturn:
@@ -179,9 +152,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelSpec | None]:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path} is not a readable safetensors file", got=_first_line(error), fix=_TRUNCATED
-        ) from error
+        raise InputError(f"{path} is not a readable safetensors file", got=_first_line(error), fix=TRUNCATED) from error
     spec = ModelSpec.loads(metadata[METADATA_KEY]) if METADATA_KEY in metadata else None
     return tensors, spec
 
@@ -245,7 +216,7 @@ def _unpacked(path: Path, file: io.BufferedReader, member: zipfile.ZipInfo) -> b
         _refuse(path, f"a pickle of {member.file_size:,} bytes", _SAVE)
     file.seek(member.header_offset)
     header = file.read(30)
-    if not header.startswith(b"PK\x03\x04"):
+    if not header.startswith(_ZIP):
         raise zipfile.BadZipFile("a record without its header")
     file.seek(sum(struct.unpack_from("<HH", header, 26)), os.SEEK_CUR)
     data = file.read(member.compress_size)
@@ -255,6 +226,8 @@ def _unpacked(path: Path, file: io.BufferedReader, member: zipfile.ZipInfo) -> b
 
 
 def _load(path: Path, modules: set[str]) -> Any:
+    import torch  # here, because files are checked before torch is imported
+
     try:
         with warnings.catch_warnings(), _standing_in(modules):
             # Of protocols and of types that are deprecated; what cannot be used is an error, here or later.
@@ -276,7 +249,7 @@ def _load(path: Path, modules: set[str]) -> Any:
 
 
 def _refuse_unreadable(path: Path, error: Exception) -> NoReturn:
-    raise InputError(f"{path} is not a readable PyTorch checkpoint", got=_first_line(error), fix=_TRUNCATED) from error
+    raise InputError(f"{path} is not a readable PyTorch checkpoint", got=_first_line(error), fix=TRUNCATED) from error
 
 
 @contextmanager
@@ -285,6 +258,8 @@ def _standing_in(modules: set[str]) -> Iterator[None]:
     if all(_KNOWN.fullmatch(name) for name in modules):
         yield
         return
+    import torch
+
     # Names that torch blocks stay blocked, and those that it knows are its own: it looks at its lists first.
     unknown = sorted(name for name in modules if not _KNOWN.fullmatch(name))
     with torch.serialization.safe_globals([(type(name, (Unread,), {}), name) for name in unknown]):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,8 +17,9 @@ from fcn_deploy._version import __version__
 from fcn_deploy.artifacts.receptive_field import ReceptiveField
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
-from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.errors import InputError
 from fcn_deploy.models.adapter import ROOT, AdaptedNet
+from fcn_deploy.onnx_export.config import ExportConfig
 from fcn_deploy.onnx_export.guards import Guard, find_violated_guards
 from fcn_deploy.onnx_export.threshold import check_threshold, chosen_threshold
 from fcn_deploy.passes import pipelines
@@ -35,30 +35,6 @@ _log = logging.getLogger(__name__)
 # another, so that torch.export takes none of them for a constant and no two of them for the same size.
 TRACED = ImageShape(2, 67, 93)
 _DIMS = {0: "batch", 2: "height", 3: "width"}
-
-
-@dataclass(frozen=True)
-class ExportConfig:
-    """How to export.
-
-    Attributes:
-        opset: ONNX operator set, 18 to 23.
-        shape: Fixes batch, height and width; if None, all three are dynamic.
-        threshold: Of a binary net; if None, 0.5 for one that ends in a sigmoid, else that of its spec.
-
-    Raises:
-        UsageError: torch does not write that operator set, or the threshold is not finite.
-    """
-
-    opset: int = 18
-    shape: ImageShape | None = None
-    threshold: float | None = None
-
-    def __post_init__(self) -> None:
-        if not 18 <= self.opset <= 23:
-            raise UsageError("unsupported opset", got=self.opset, expected="18 to 23")
-        if self.threshold is not None and not math.isfinite(self.threshold):
-            raise UsageError("`threshold` is not finite", got=self.threshold, expected="a number, such as 0 or 0.5")
 
 
 def export_onnx(

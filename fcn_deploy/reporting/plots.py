@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
 from fcn_deploy.errors import DependencyError
 from fcn_deploy.installation import install_command
-from fcn_deploy.mixed_precision.damage import Sensitivity
 from fcn_deploy.text import printable
+
+if TYPE_CHECKING:
+    from fcn_deploy.mixed_precision.damage import Sensitivity
 
 FORMATS = (".svg", ".png", ".pdf")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ class Siblings:
 
     @property
     def faster(self) -> str | None:
-        """`int8` or `fp16`; None if the quartiles of the ratio lie on both sides of 1."""
+        """`int8` or `fp16`; None if the quartiles of the ratio lie on both sides of 1, or there are none."""
         if self.ratio.high < 1:
             return "int8"
         return "fp16" if self.ratio.low > 1 else None
@@ -34,8 +35,10 @@ class Siblings:
     def __str__(self) -> str:
         outcomes = {"int8": "INT8 is faster than FP16", "fp16": "INT8 is slower than FP16"}
         outcome = outcomes.get(self.faster or "", "Neither INT8 nor FP16 is faster")
-        low, high = f"{self.ratio.low:.2f}", f"{self.ratio.high:.2f}"
-        times = f"{self.ratio.median:.2f}x the time of {self.fp16} (quartiles {low}-{high})"
+        quartiles = f"quartiles {self.ratio.low:.2f}-{self.ratio.high:.2f}"
+        if math.isnan(self.ratio.low):
+            outcome, quartiles = "Too few rounds to tell whether INT8 or FP16 is faster", "no quartiles"
+        times = f"{self.ratio.median:.2f}x the time of {self.fp16} ({self.ratio.in_words}; {quartiles})"
         return f"{outcome}: {self.int8} takes {times}."
 
 

@@ -10,10 +10,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from fcn_deploy.artifacts.conditions import Conditions
 from fcn_deploy.artifacts.measures import GroundTruth, Ratio
 from fcn_deploy.artifacts.summary import EngineSummary, Summary
 from fcn_deploy.evaluation.accuracy import Matrix, class_iou, mean_iou
-from fcn_deploy.evaluation.latency import Timing, ratio
+from fcn_deploy.evaluation.latency import LEAST_ROUNDS, Timing, ratio
 from fcn_deploy.reporting.units import listed
 from fcn_deploy.text import printable
 
@@ -62,11 +63,18 @@ def new_table(title: str, *columns: str) -> Table:
 
 
 def format_ratio(value: Ratio) -> Text:
-    """Returns a ratio as a cell, its quartiles on a second line."""
-    return lines((f"{value.median:.2f}x", f"{value.low:.2f}-{value.high:.2f}"))
+    """Returns a ratio as a cell, with what it means in words; its quartiles, if there are any, on a second line."""
+    quartiles = [] if math.isnan(value.low) else [f"{value.low:.2f}-{value.high:.2f}"]
+    return lines((f"{value.median:.2f}x, {value.in_words}", *quartiles))
 
 
-def benchmark_table(timings: Sequence[Timing], names: Sequence[str], batch: int, percentiles: Sequence[float]) -> Table:
+def benchmark_table(
+    timings: Sequence[Timing],
+    names: Sequence[str],
+    batch: int,
+    percentiles: Sequence[float],
+    conditions: Conditions | None = None,
+) -> Table:
     """Returns a table with a row for each engine.
 
     Args:
@@ -74,19 +82,36 @@ def benchmark_table(timings: Sequence[Timing], names: Sequence[str], batch: int,
         names: What to call them, in the same order.
         batch: Images of each run.
         percentiles: Of latency, a column each.
+        conditions: That they were measured under.
     """
     shares = [f"p{share:g} ms" for share in percentiles]
-    title = f"image to labels, {len(timings[0].latencies)} rounds; time ratios: median, and quartiles below"
+    rounds = len(timings[0].latencies)
+    enough = rounds >= LEAST_ROUNDS
+    title = f"image to labels, {_rounds(rounds)}; time ratios: median{', and quartiles below' if enough else ''}"
     table = new_table(title, "engine", "median ms", *shares, "images/s", f"/ {names[0]}")
     for timing, name in zip(timings, names, strict=True):
         table.add_row(
             name,
             f"{timing.median:.1f}",
-            *(f"{timing.percentile(share):.1f}" for share in percentiles),
+            *(f"{timing.percentile(share):.1f}" if enough else "-" for share in percentiles),
             f"{timing.throughput(batch):.2f}",
             format_ratio(ratio(timing, timings[0])),
         )
+    notes = [] if conditions is None else [str(conditions)]
+    if not enough:
+        notes.append(f"percentiles and quartiles take {LEAST_ROUNDS} rounds or more")
+    _annotate(table, notes)
     return table
+
+
+def _rounds(count: int) -> str:
+    return "1 round" if count == 1 else f"{count} rounds"
+
+
+def _annotate(table: Table, notes: Sequence[str]) -> None:
+    """Puts lines below a table."""
+    if notes:
+        table.caption, table.caption_justify = lines(notes), "left"
 
 
 def summary_table(summary: Summary) -> Table:
@@ -107,11 +132,20 @@ def summary_table(summary: Summary) -> Table:
     row(lines(("time / PyTorch", "quartiles")), "1", lambda engine: format_ratio(engine.vs_pytorch))
     row(lines(("time / FP32", "quartiles")), "-", lambda engine: format_ratio(engine.vs_fp32))
     row("gate", "-", lambda engine: "passed" if engine.gate.passed else "FAILED")
-    notes = [] if summary.truth is None else [describe_truth(summary.truth)]
+    notes = [] if summary.conditions is None else [f"times: {_timed(summary)}{summary.conditions}"]
+    if summary.resumed:
+        notes.append(f"taken over from an earlier run: {', '.join(summary.resumed)}")
+    notes += [] if summary.truth is None else [describe_truth(summary.truth)]
     notes += [f"warning: {warning}" for warning in summary.warnings]
-    if notes:
-        table.caption, table.caption_justify = lines(notes), "left"
+    _annotate(table, notes)
     return table
+
+
+def _timed(summary: Summary) -> str:
+    if summary.rounds is None:
+        return ""
+    few = f" (quartiles take {LEAST_ROUNDS})" if summary.rounds < LEAST_ROUNDS else ""
+    return f"{_rounds(summary.rounds)}{few}, "
 
 
 def describe_truth(truth: GroundTruth) -> str:

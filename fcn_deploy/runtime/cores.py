@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class Cores:
@@ -57,11 +59,54 @@ class Cores:
                 self._changed.notify_all()
 
 
-def _available() -> int:
-    """Counts the cores that this process may use: a container or taskset may leave fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def usable_cores(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
+    """Counts the cores that this process may use: a container or taskset may leave fewer than there are.
+
+    Args:
+        proc: Where Linux says which control group the process is in.
+        root: Where Linux has the limits of control groups.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _quota(proc, root)
+    return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
 
 
-CORES = Cores(_available())
+def _quota(proc: Path, root: Path) -> float | None:
+    """Returns how many cores' time the control group of this process may take; None for any."""
+    quotas = []
+    for line in _lines(proc):
+        _, _, rest = line.partition(":")
+        controllers, _, name = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = root if not controllers else root / "cpu"  # without a name: version 2, which has one tree for all
+        folder = top / name.strip("/")
+        for each in (folder, *folder.parents):  # the limit of a group is also that of the groups in it
+            quotas += _limits(each)
+            if each == top:
+                break
+    return min(quotas, default=None)
+
+
+def _limits(folder: Path) -> list[float]:
+    numbers = _lines(folder / "cpu.max")[:1]
+    first = numbers[0].split() if numbers else []
+    if len(first) != 2:
+        first = [*_lines(folder / "cpu.cfs_quota_us")[:1], *_lines(folder / "cpu.cfs_period_us")[:1]]
+    try:
+        quota, period = map(int, first)
+    except ValueError:  # `max`, or no limits here
+        return []
+    return [quota / period] if quota > 0 and period > 0 else []
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+CORES = Cores(usable_cores())
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=CORES.reset)  # the threads that borrowed cores do not exist in the child

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.files import StrPath, as_path, check_file
 from fcn_deploy.runtime.backend import Backend
-from fcn_deploy.runtime.options import RuntimeOptions, kind_of
+from fcn_deploy.runtime.options import Kind, RuntimeOptions, kind_of
 
 _DEFAULTS = RuntimeOptions()
+
+
+def check_engine_path(path: Path) -> Kind:
+    """Returns the kind of an engine or model, before any library is imported for it.
+
+    Raises:
+        InputError: The file does not exist, or its name is neither that of an engine nor that of a model.
+    """
+    check_file(path, pipe=False)
+    kind = kind_of(path)
+    if kind == "onnx" and path.suffix != ".onnx":
+        raise InputError(
+            f"{path} is neither an engine nor an exported model",
+            expected="a name that ends in .onnx, .engine or .plan",
+            fix="for a checkpoint, write pytorch: before its path",
+        )
+    return kind
 
 
 def open_backend(engine: StrPath, options: RuntimeOptions = _DEFAULTS, *, flavor: str | None = None) -> Backend:
@@ -27,14 +46,7 @@ def open_backend(engine: StrPath, options: RuntimeOptions = _DEFAULTS, *, flavor
         UsageError: An option does not go with this engine.
     """
     path = as_path(engine)
-    check_file(path, pipe=False)
-    kind = kind_of(path)
-    if kind == "onnx" and path.suffix != ".onnx":
-        raise InputError(
-            f"{path} is neither an engine nor an exported model",
-            expected="a name that ends in .onnx, .engine or .plan",
-            fix="for a checkpoint, write pytorch: before its path",
-        )
+    kind = check_engine_path(path)
     options.check_taken([(str(path), kind)])
     for name in ("tile", "color"):
         if name in options.asked:

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fcn_deploy.artifacts.ranges import Ranges
+from fcn_deploy.engines.checks import ONNXRUNTIME, SIMULATION, check_onnxruntime, check_simulation, check_tensorrt
 from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.engines.engine import Engine
-from fcn_deploy.engines.onnxruntime import build_onnxruntime, check_onnxruntime
-from fcn_deploy.engines.simulation import SIMULATION, build_simulation, check_simulation
-from fcn_deploy.engines.tensorrt.builder import build_tensorrt, check_tensorrt
 from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.errors import DependencyError, UsageError
 from fcn_deploy.files import check_writable
-from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.installation import install_command
 from fcn_deploy.progress import Progress
-from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.runtime.tensorrt.driver import Gpu, find_gpus
 from fcn_deploy.runtime.tensorrt.flavor import BUILDERS, FLAVORS, Flavor, find_flavor
 from fcn_deploy.workflows.parameters import check_suffix
+
+if TYPE_CHECKING:
+    from fcn_deploy.graph.model import ExportedModel
 
 AUTO = "auto"
 _ONNX = (".onnx",)
@@ -49,7 +49,7 @@ class Job:
     @property
     def is_onnxruntime(self) -> bool:
         """Whether the engine is for ONNX Runtime's kernels, not a plan or a simulation of one."""
-        return self.backend == OnnxRuntimeBackend.name
+        return self.backend == ONNXRUNTIME
 
     def check(self) -> None:
         """Checks, before images are calibrated on, that the backend can build what is asked for on this machine.
@@ -59,7 +59,7 @@ class Job:
             InputError: The log cannot be written.
             UsageError: The backend cannot do what is asked for.
         """
-        if self.log is not None and self.backend in (OnnxRuntimeBackend.name, SIMULATION):
+        if self.log is not None and self.backend in (ONNXRUNTIME, SIMULATION):
             got = f"`log` for {self.backend}"
             raise UsageError("a log is for TensorRT's builders", got=got, fix="leave it out")
         if self.log is not None:
@@ -73,11 +73,19 @@ class Job:
 
     def build(self, model: ExportedModel, ranges: Ranges | None, progress: Progress) -> Engine:
         """Builds the engine; see the builder of its backend for what is raised."""
-        if self.is_onnxruntime or self.backend == SIMULATION:
+        # Imported here: what is wrong with the options is said before the second that these take.
+        if self.is_onnxruntime:
             with progress.working(f"building {self.config.precision}, {self.backend}"):
-                if self.is_onnxruntime:
-                    return build_onnxruntime(model, self.config, ranges)
+                from fcn_deploy.engines.onnxruntime import build_onnxruntime
+
+                return build_onnxruntime(model, self.config, ranges)
+        if self.backend == SIMULATION:
+            with progress.working(f"building {self.config.precision}, {self.backend}"):
+                from fcn_deploy.engines.simulation import build_simulation
+
                 return build_simulation(model, self.config, self.tensorrt.base, ranges, progress)
+        from fcn_deploy.engines.tensorrt.builder import build_tensorrt
+
         flavor = find_flavor(self.backend)
         return build_tensorrt(flavor, model, self.config, self.tensorrt, ranges, progress, self.log)
 
@@ -111,21 +119,21 @@ def choose_backend(
         DependencyError: No backend that `auto` may take for this suffix can build on this machine.
         UsageError: The suffix does not fit the backend, or the backend is unknown.
     """
-    if requested not in (AUTO, OnnxRuntimeBackend.name, SIMULATION, *FLAVORS):
-        expected = ", ".join((AUTO, OnnxRuntimeBackend.name, SIMULATION, *(flavor.name for flavor in BUILDERS)))
+    if requested not in (AUTO, ONNXRUNTIME, SIMULATION, *FLAVORS):
+        expected = ", ".join((AUTO, ONNXRUNTIME, SIMULATION, *(flavor.name for flavor in BUILDERS)))
         raise UsageError("unknown `backend`", got=repr(requested), expected=expected)
-    of_onnx = requested in (OnnxRuntimeBackend.name, SIMULATION, AUTO)
-    of_plans = requested not in (OnnxRuntimeBackend.name, SIMULATION)
+    of_onnx = requested in (ONNXRUNTIME, SIMULATION, AUTO)
+    of_plans = requested not in (ONNXRUNTIME, SIMULATION)
     if output is not None:
         check_suffix(output, *(_ONNX if of_onnx else ()), *(_PLANS if of_plans else ()))
-    if requested in (OnnxRuntimeBackend.name, SIMULATION):
+    if requested in (ONNXRUNTIME, SIMULATION):
         return requested
     if requested != AUTO:
         return requested
     if output is None or output.suffix in _ONNX:
         reason = "nothing is written" if output is None else f"{output.name} ends in {output.suffix}"
-        progress.stage(f"backend: {OnnxRuntimeBackend.name}, because {reason}")
-        return OnnxRuntimeBackend.name
+        progress.stage(f"backend: {ONNXRUNTIME}, because {reason}")
+        return ONNXRUNTIME
     flavor, passed_over = _first_flavor(gpus or find_gpus)
     reasons = [f"{output.name} ends in {output.suffix}", *passed_over]
     progress.stage(f"backend: {flavor.name}, because {' and '.join(reasons)}")

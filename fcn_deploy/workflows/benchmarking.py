@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass
@@ -11,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from fcn_deploy.artifacts.conditions import Conditions
 from fcn_deploy.artifacts.geometry import PadMode, SizeDivisor
 from fcn_deploy.artifacts.outputs import ResizeMode
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.sidecar import SIMULATES
+from fcn_deploy.diagnostics.conditions import timing_conditions, timing_warnings
 from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, ratio, time_in_turn
 from fcn_deploy.progress import Progress, Silent
@@ -24,7 +27,9 @@ from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
 from fcn_deploy.text import printable
 from fcn_deploy.workflows.parameters import image_shape, outputs, padding, percentiles
-from fcn_deploy.workflows.references import NetCode, Runnable, key_of, name_of, opened
+from fcn_deploy.workflows.references import NetCode, Runnable, check_runnables, key_of, name_of, opened
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,17 +38,24 @@ class Benchmark:
 
     Attributes:
         shape: Of the batch of images.
-        threads: CPU threads; None for the library's default.
+        conditions: Threads, load and processor, before anything was measured.
         timings: One for each engine; first the one that the ratios are against.
         siblings: For each pair of an INT8 and an FP16 engine of one model, which is faster.
         percentiles: Of latency, to report.
+        warnings: What makes the times doubtful, a sentence each.
     """
 
     shape: ImageShape
-    threads: int | None
+    conditions: Conditions
     timings: tuple[Timing, ...]
     siblings: tuple[Siblings, ...]
     percentiles: tuple[float, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def threads(self) -> int | None:
+        """CPU threads; None for the library's default."""
+        return self.conditions.threads
 
     def __repr__(self) -> str:
         times = ", ".join(f"{timing.name} {timing.median:.1f} ms" for timing in self.timings)
@@ -53,7 +65,8 @@ class Benchmark:
         """Returns it as JSON data."""
         pairs = [{**asdict(pair), "faster": pair.faster, "text": str(pair)} for pair in self.siblings]
         engines = [self._row(timing) for timing in self.timings]
-        return {"shape": str(self.shape), "threads": self.threads, "engines": engines, "int8_and_fp16": pairs}
+        facts = {"shape": str(self.shape), **self.conditions.to_json(), "warnings": list(self.warnings)}
+        return {**facts, "engines": engines, "int8_and_fp16": pairs}
 
     def _row(self, timing: Timing) -> dict[str, Any]:
         return {
@@ -136,17 +149,22 @@ def benchmark(
         weights_ignore,
     )
     runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
+    check_runnables(contestants, runtime, code)
+    conditions = timing_conditions(threads)
+    warnings = timing_warnings(conditions)
+    for warning in warnings:
+        _log.warning("%s", warning)
     images = np.random.default_rng(0).integers(0, 256, (*astuple(wanted), 3), dtype=np.uint8)
     names = _short_names(contestants)
     with opened(contestants, runtime, code, progress) as segmenters:
         by_name = dict(zip(names, segmenters, strict=True))
         _refuse_simulations(by_name)
         runs = {name: functools.partial(segmenter, images) for name, segmenter in by_name.items()}
-        text = f"measuring {wanted}, {'default' if threads is None else threads} threads"
+        text = f"measuring {wanted}, {conditions}"
         with (progress or Silent()).measuring(text) as show:
             timings = time_in_turn(runs, config, show)
         siblings = find_siblings({name: each.sidecar for name, each in by_name.items()}, timings)
-    return Benchmark(wanted, threads, tuple(timings), tuple(siblings), config.percentiles)
+    return Benchmark(wanted, conditions, tuple(timings), tuple(siblings), config.percentiles, warnings)
 
 
 def _listed(engines: Iterable[Runnable] | Runnable) -> list[Runnable]:

@@ -5,31 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.sidecar import Io, sidecar_path
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.diagnostics.machine import this_machine
-from fcn_deploy.engines.config import DEFAULT_METHOD, Base, BuildConfig, RequestedPrecision, TargetCpu
+from fcn_deploy.engines.config import AUTO_METHOD, DEFAULT_METHOD, Base, BuildConfig, RequestedPrecision, TargetCpu
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.profiles import ImageProfile, pair_shapes
 from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluation.gates import Criterion
 from fcn_deploy.files import StrPath, as_path, check_writable
-from fcn_deploy.graph.model import ExportedModel
-from fcn_deploy.mixed_precision.decision import Decision
-from fcn_deploy.mixed_precision.kernel_tuning import Tuned, tune_kernels
-from fcn_deploy.mixed_precision.method_search import AUTO
 from fcn_deploy.progress import Progress, Silent
-from fcn_deploy.quantization.prequantized import is_prequantized
 from fcn_deploy.quantization.rounding import Rounding
+from fcn_deploy.runtime.options import check_threads
 from fcn_deploy.workflows.backends import Job, choose_backend
 from fcn_deploy.workflows.calibrating import calibrate, load_ranges
 from fcn_deploy.workflows.decisions import SearchOptions, decide_precisions
-from fcn_deploy.workflows.models import exported_model
+from fcn_deploy.workflows.models import check_model, exported_model
 from fcn_deploy.workflows.parameters import (
     Size,
     check_distinct,
@@ -40,6 +36,10 @@ from fcn_deploy.workflows.parameters import (
     input_file,
 )
 from fcn_deploy.workflows.samples import LabelMapping, TruthOptions
+
+if TYPE_CHECKING:
+    from fcn_deploy.graph.model import ExportedModel
+    from fcn_deploy.mixed_precision.kernel_tuning import Tuned
 
 BackendName = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx", "simulation"]
 Shapes = Sequence[str | ImageShape] | str | ImageShape
@@ -149,7 +149,7 @@ def build_engine(
     """
     progress = progress or Silent()
     search = SearchOptions(
-        auto=calib_method == AUTO,
+        auto=calib_method == AUTO_METHOD,
         budget=None if accuracy_budget is None else criterion(accuracy_budget, "accuracy_budget"),
         precision_map=None if precision_map is None else input_file(precision_map),
         data=None if data is None else image_folder(data, recursive=recursive),
@@ -160,6 +160,7 @@ def build_engine(
     calibrated_at = image_size(calib_size, "calib_size")
     source = _RangesSource(precision, calib_data, ranges, calib_method, calibrated_at, max_images, recursive)
     tuned_for = image_size(tune, "tune")
+    check_threads(threads)
     _check_int8_only(precision, search, twin)
     if threads is not None and calib_data is None and data is None and tune is None:
         got = "`threads` without `calib_data` or `tune`"
@@ -173,7 +174,7 @@ def build_engine(
     config = BuildConfig(
         precision=precision,
         io=io,
-        method=DEFAULT_METHOD if calib_method in (None, AUTO) else str(calib_method),
+        method=DEFAULT_METHOD if calib_method in (None, AUTO_METHOD) else str(calib_method),
         target_cpu=target_cpu,
         bias_correction=bias_correction,
         weight_rounding=weight_rounding,
@@ -203,6 +204,13 @@ def build_engine(
     for each in jobs:
         _check_files(each, (model, ranges, spec_from))
         each.check()
+    source = source.opened()
+    search.check_files()
+    check_model(model)
+    check_model(spec_from)
+    # After all that can be wrong at once: it takes a second.
+    from fcn_deploy.quantization.prequantized import is_prequantized
+
     net = exported_model(model, spec_from)
     if is_prequantized(net.copy()):
         source.refuse_for_prequantized(config, search, twin, tune)
@@ -234,6 +242,21 @@ class _RangesSource:
         if self.ranges and (self.size or self.max_images):
             got = "`calib_size` or `max_images` with `ranges`"
             raise UsageError("a ranges file is used as it is", got=got, fix="leave them out")
+
+    def opened(self) -> _RangesSource:
+        """Returns the same with the folder and the ranges file read.
+
+        Raises:
+            InputError: One of them cannot be, or the folder has no images.
+            UsageError: There are both.
+        """
+        if self.calib_data is not None and self.ranges is not None:
+            self.require_one()
+        folder = self.calib_data
+        if folder is not None:
+            folder = image_folder(folder, max_images=self.max_images, size=self.size, recursive=self.recursive)
+        ranges = self.ranges if isinstance(self.ranges, Ranges | None) else load_ranges(self.ranges)
+        return replace(self, calib_data=folder, ranges=ranges)
 
     def require_one(self) -> None:
         """Checks that an INT8 build of a float model has ranges, and from one source."""
@@ -279,8 +302,10 @@ class _RangesSource:
     ) -> tuple[Ranges | None, ImageFolder | None]:
         """Returns the ranges, and the calibration images that were held out for decisions."""
         if self.calib_data is None:
-            return self.ranges if isinstance(self.ranges, Ranges | None) else load_ranges(self.ranges), None
-        images = image_folder(self.calib_data, max_images=self.max_images, size=self.size, recursive=self.recursive)
+            assert isinstance(self.ranges, Ranges | None)  # `opened` has read it
+            return self.ranges, None
+        assert isinstance(self.calib_data, ImageFolder)
+        images = self.calib_data
         held_out = None
         if search.decides and search.data is None:
             images, held_out = images.every_fifth()
@@ -297,6 +322,9 @@ def _build(
     threads: int | None,
     progress: Progress,
 ) -> Engine:
+    from fcn_deploy.mixed_precision.decision import Decision
+    from fcn_deploy.mixed_precision.kernel_tuning import tune_kernels
+
     job, *siblings = jobs
     ranges, held_out = source.get(model, search, threads=threads, progress=progress)
     tuned: Tuned | None = None

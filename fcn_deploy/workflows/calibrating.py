@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.ranges import Ranges
-from fcn_deploy.calibration.observer import observe
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.errors import UsageError
 from fcn_deploy.files import StrPath
-from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.progress import Progress, Silent
-from fcn_deploy.workflows.models import exported_model
+from fcn_deploy.runtime.options import check_threads
+from fcn_deploy.workflows.models import check_model, exported_model
 from fcn_deploy.workflows.parameters import Size, check_max_images, image_folder, image_size, input_file, output_file
+
+if TYPE_CHECKING:
+    from fcn_deploy.graph.model import ExportedModel
 
 _RANDOM_IMAGES = 8
 
@@ -61,7 +64,9 @@ def calibrate(
     if random_calibration == (calib_data is not None):
         raise UsageError("calibrate needs images", expected="`calib_data`, or `random_calibration=True`, not both")
     check_max_images(max_images)
+    check_threads(threads)
     size = image_size(calib_size, "calib_size")
+    check_model(model)
     if calib_data is None:
         if size is None:
             raise UsageError("random calibration needs a size", expected="`calib_size`")
@@ -70,6 +75,8 @@ def calibrate(
     else:
         folder = image_folder(calib_data, max_images=max_images, size=size, recursive=recursive)
         total, images, what, size = len(folder), iter(folder), "calibrating", folder.size
+    from fcn_deploy.calibration.observer import observe  # after all that can be wrong at once: it takes a second
+
     net = exported_model(model)
     shown = progress.track(images, total, what)
     ranges = observe(net, shown, size=size, random=random_calibration, threads=threads)

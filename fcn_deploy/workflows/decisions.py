@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluation.gates import Criterion
-from fcn_deploy.graph.model import ExportedModel
-from fcn_deploy.mixed_precision.candidates import Candidates, Target
-from fcn_deploy.mixed_precision.decision import Decision, decide
-from fcn_deploy.mixed_precision.precision_map import read_precision_map
+from fcn_deploy.mixed_precision.precision_map import layers_of_map, read_precision_map
 from fcn_deploy.progress import Progress
 from fcn_deploy.workflows.backends import Job
+from fcn_deploy.workflows.parameters import input_file
 from fcn_deploy.workflows.samples import TruthOptions, samples
 from fcn_deploy.workflows.truth import check_truth
+
+if TYPE_CHECKING:
+    from fcn_deploy.graph.model import ExportedModel
+    from fcn_deploy.mixed_precision.candidates import Target
+    from fcn_deploy.mixed_precision.decision import Decision
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,15 @@ class SearchOptions:
             expected = "agreement>=99% or miou_drop<=0.3, for example"
             raise UsageError("a budget limits what happens to labels", got=budget, expected=expected)
 
+    def check_files(self) -> None:
+        """Checks that the precision map is one.
+
+        Raises:
+            InputError: It cannot be read, or is none.
+        """
+        if self.precision_map is not None and input_file(self.precision_map).is_file():  # a pipe is read once
+            layers_of_map(self.precision_map)
+
     @property
     def decides(self) -> bool:
         """Whether images are needed."""
@@ -92,6 +105,9 @@ def decide_precisions(
             another net.
         UsageError: There are no images to decide on.
     """
+    from fcn_deploy.mixed_precision.candidates import Candidates
+    from fcn_deploy.mixed_precision.decision import Decision, decide
+
     config = job.config
     if options.precision_map is not None:
         config = replace(config, int8_layers=read_precision_map(options.precision_map, model))

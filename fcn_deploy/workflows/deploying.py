@@ -9,8 +9,8 @@ import functools
 import itertools
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 from fcn_deploy.artifacts.geometry import PadMode, SizeDivisor
 from fcn_deploy.artifacts.measures import GroundTruth
@@ -22,45 +22,44 @@ from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.artifacts.summary import Summary
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.demo.inputs import DemoInputs
+from fcn_deploy.diagnostics.conditions import timing_conditions
 from fcn_deploy.engines.config import DEFAULT_METHOD, BuildConfig, RequestedPrecision, TargetCpu
 from fcn_deploy.engines.engine import Engine
-from fcn_deploy.errors import ArtifactError, UsageError
+from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluation.comparison import compare
-from fcn_deploy.evaluation.gates import Criterion, GateOption, check_gate, gates_by_precision
+from fcn_deploy.evaluation.gates import GateOption, check_gate
 from fcn_deploy.evaluation.latency import BenchmarkConfig
 from fcn_deploy.files import StrPath, as_path, output_folder
-from fcn_deploy.graph.model import ExportedModel
-from fcn_deploy.mixed_precision.candidates import Candidates
-from fcn_deploy.mixed_precision.damage import measure_sensitivity
-from fcn_deploy.mixed_precision.method_search import AUTO
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime import Segmenter
-from fcn_deploy.runtime.cpu import has_vnni
 from fcn_deploy.runtime.options import RuntimeOptions
 from fcn_deploy.workflows.building import build_engine
 from fcn_deploy.workflows.calibrating import calibrate
-from fcn_deploy.workflows.exporting import Variant, export
-from fcn_deploy.workflows.measured import engine_summary, reference_miou, summary_warnings, time_engines
+from fcn_deploy.workflows.deploy_config import DeployConfig, split_images
+from fcn_deploy.workflows.exporting import export
+from fcn_deploy.workflows.fingerprints import engine_inputs, images_hash, measured_inputs, net_inputs
+from fcn_deploy.workflows.measured import Measured, engine_summary, summary_warnings, time_engines
+from fcn_deploy.workflows.net_options import NetOptions, Variant
 from fcn_deploy.workflows.parameters import (
     Size,
-    channel_order,
     check_max_images,
     gate_options,
     image_folder,
     image_size,
-    input_file,
-    outputs,
-    padding,
     percentiles,
     require_torch,
+    weights_file,
 )
 from fcn_deploy.workflows.publishing import OutputFiles, publish, require_gates
 from fcn_deploy.workflows.references import PYTORCH, NetCode, Runnable, opened
+from fcn_deploy.workflows.resuming import ENGINE, MEASURED, MODEL, RANGES, Stages
 from fcn_deploy.workflows.samples import LabelMapping, TruthOptions, ignore_indices, samples
-from fcn_deploy.workflows.truth import check_truth, with_ignored
+from fcn_deploy.workflows.truth import check_pairs, check_truth, with_ignored
+
+if TYPE_CHECKING:
+    from fcn_deploy.graph.model import ExportedModel
 
 _log = logging.getLogger(__name__)
-_FEW_JUDGED = 20
 # If INT8 misses its gate: how many layers are named, and on how many images they are found.
 _SUSPECTS = 3
 _SUSPECTED_ON = 4
@@ -109,6 +108,7 @@ def deploy(
     duration: float = 3,
     iterations: int = 10,
     percentile: Sequence[float] | float = (90, 95, 99),
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
     """Exports, simplifies, calibrates, builds, verifies and measures in one go.
@@ -161,6 +161,9 @@ def deploy(
         duration: Seconds of measuring, all together.
         iterations: Least number of rounds.
         percentile: Percentiles of latency to report.
+        resume: Whether the finished stages of an earlier run that failed are taken over: export, ranges, engines and
+            measures, each only if all that went into it is the same. They are kept in `output`, in a hidden folder,
+            until a deployment ends well; without `resume` they are removed.
         progress: Told of each step.
 
     Returns:
@@ -176,15 +179,35 @@ def deploy(
         >>> summary = fd.deploy("fcn8s.pth", "frames", "out", int8=True)
         >>> [engine.file for engine in summary.engines]
     """
-    progress, folder = progress or Silent(), as_path(output, "output")
+    progress, folder, conditions = progress or Silent(), as_path(output, "output"), timing_conditions(threads)
     int8 = int8 or demo
-    config = _DeployConfig(int8, calib_method, io, target_cpu, labels is not None or demo, tuple(gate_options(gate)))
+    config = DeployConfig(int8, calib_method, io, target_cpu, labels is not None or demo, tuple(gate_options(gate)))
     timing = BenchmarkConfig(warmup, duration, iterations, percentiles(percentile))
     runtime = RuntimeOptions(threads=threads)
     size = image_size(calib_size, "calib_size")
-    channel_order(color)
-    padding(model, size_divisor, pad_mode)
-    outputs(model, logits, resize_logits)
+    ignored = ignore_indices(ignore_index)
+    net_options = NetOptions(
+        variant=variant,
+        model=model,
+        size_divisor=size_divisor,
+        pad_mode=pad_mode,
+        logits=logits,
+        resize_logits=resize_logits,
+        weights_key=weights_key,
+        weights_prefix=weights_prefix,
+        weights_ignore=weights_ignore,
+        num_classes=num_classes,
+        class_names=class_names,
+        ignore_index=None if ignored is None else ignored[0],
+        normalization=normalization,
+        mean=mean,
+        std=std,
+        scale=scale,
+        at_once=at_once,
+        input_padding=input_padding,
+        color=color,
+        threshold=threshold,
+    )
     check_max_images(max_images)
     if demo and any(given is not None for given in (weights, calib_data, data, labels)):
         raise UsageError("the demo brings its own weights and images", got="`demo` with others")
@@ -198,17 +221,16 @@ def deploy(
         weights, calib_data, data, labels = inputs.weights, inputs.calib_data, inputs.data, inputs.labels
     if weights is None or calib_data is None:
         raise UsageError("deploy needs a net and images", expected="`weights` and `calib_data`, or `demo`")
-    checkpoint = input_file(weights)
+    checkpoint = weights_file(weights)
     calibration = image_folder(calib_data, max_images=max_images, size=size, recursive=recursive)
-    ignored = ignore_indices(ignore_index)
     of_truth = None if labels is None else ignored
     options = TruthOptions.of(
         labels, ignore_index=of_truth, label_map=label_map, label_suffix=label_suffix, recursive=recursive
     )
     judged_on = None if data is None else image_folder(data, recursive=recursive)
-    observed, judged, decided_on = _split(calibration, judged_on, config)
+    observed, judged, decided_on = split_images(calibration, judged_on, config)
     if options is not None:
-        options.files(judged)
+        check_pairs(judged, options)
 
     checked: list[GroundTruth] = []
 
@@ -216,185 +238,118 @@ def deploy(
         if options is not None:
             checked.append(check_truth(judged, options, spec))
 
-    with output_folder(folder):
-        net = export(
-            checkpoint,
-            variant=variant,
-            model=model,
-            size_divisor=size_divisor,
-            pad_mode=pad_mode,
-            logits=logits,
-            resize_logits=resize_logits,
-            weights_key=weights_key,
-            weights_prefix=weights_prefix,
-            weights_ignore=weights_ignore,
-            num_classes=num_classes,
-            class_names=class_names,
-            ignore_index=None if ignored is None else ignored[0],
-            normalization=normalization,
-            mean=mean,
-            std=std,
-            scale=scale,
-            at_once=at_once,
-            input_padding=input_padding,
-            color=color,
-            threshold=threshold,
-            on_loaded=check_loaded,
-            progress=progress,
+    with output_folder(folder), Stages(folder, resume=resume, progress=progress) as stages:
+        made_of = net_inputs(checkpoint, net_options)
+        net = stages.run(
+            "export",
+            made_of,
+            MODEL,
+            lambda: export(checkpoint, **net_options.asked(), on_loaded=check_loaded, progress=progress),
         )
+        if "export" in stages.taken:  # the ground truth may be another than that of the earlier run
+            check_loaded(net.spec)
         files = OutputFiles(folder, net.spec.variant)
         files.check_writable()
-        ranges = calibrate(net, observed, threads=threads, progress=progress) if int8 else None
-        engines = _build(net, ranges, decided_on, config, threads, progress)
+        ranges = None
+        if int8:
+            images = {"exported model": net.sha256, "calib_data": images_hash(observed)}
+            observe = functools.partial(calibrate, net, observed, threads=threads, progress=progress)
+            ranges = stages.run("ranges", images, RANGES, observe)
+        engines: dict[RequestedPrecision, Engine] = {}
+        for precision in config.precisions:
+            build = functools.partial(_build, precision, net, ranges, decided_on, config, threads, progress)
+            built_from = engine_inputs(precision, net.sha256, ranges, decided_on, config)
+            engines[precision] = stages.run(precision, built_from, ENGINE, build)
         contestants: list[Runnable] = [*engines.values(), f"{PYTORCH}{checkpoint}"]
         code = NetCode(model, weights_key=weights_key, weights_prefix=weights_prefix, weights_ignore=weights_ignore)
-        with opened(contestants, runtime, code, progress) as (*candidates, reference):
-            spec = net.spec
-            reader = None if options is None else options.reader(spec)
-            truth = samples(judged, options, "verifying", reader, progress=progress)
-            found = compare(reference, candidates, truth, None if reader is None else reader.ignore_index)
-            if found.truth is not None:
-                found = replace(found, truth=with_ignored(found.truth, checked[0]))
-            named: dict[str, Segmenter] = {"pytorch": reference}
-            named.update(zip(engines, candidates, strict=True))
-            image = next(iter(judged))
-            timings = time_engines(named, image, timing, progress)
+
+        def measure() -> Measured:
+            with opened(contestants, runtime, code, progress) as (*candidates, reference):
+                reader = None if options is None else options.reader(net.spec)
+                truth = samples(judged, options, "verifying", reader, progress=progress)
+                found = compare(reference, candidates, truth, None if reader is None else reader.ignore_index)
+                if found.truth is not None:
+                    found = replace(found, truth=with_ignored(found.truth, checked[0]))
+                named: dict[str, Segmenter] = {"pytorch": reference}
+                named.update(zip(engines, candidates, strict=True))
+                image = next(iter(judged))
+                timings = time_engines(named, image, timing, progress)
+            return Measured.of((image.shape[0], image.shape[1]), found, engines, timings, conditions)
+
+        compared = measured_inputs(engines, made_of, judged, options, timing, conditions)
+        measured = stages.run("measures", compared, MEASURED, measure)
         results = {
-            precision: check_gate(precision, each.parity, each.drop, config.criteria.get(precision, ()))
-            for precision, each in zip(engines, found.engines, strict=True)
+            precision: check_gate(
+                precision, measured.parities[precision], measured.drops[precision], config.criteria.get(precision, ())
+            )
+            for precision in engines
         }
         summaries = tuple(
-            engine_summary(files.engine(precision).name, engine, each, results[precision], timings, timing)
-            for (precision, engine), each in zip(engines.items(), found.engines, strict=True)
+            engine_summary(files.engine(precision).name, engine, measured, results[precision], timing)
+            for precision, engine in engines.items()
         )
         summary = Summary(
             model=files.model.name,
-            variant=spec.variant,
+            variant=net.spec.variant,
             export_error=net.error or 0.0,
             calibration={"observed": len(observed) if ranges else 0, "judged": len(judged)},
-            shape=(image.shape[0], image.shape[1]),
-            pytorch_ms=timings["pytorch"].median,
-            pytorch_miou=reference_miou(found),
+            shape=measured.shape,
+            pytorch_ms=measured.timings["pytorch"].median,
+            pytorch_miou=measured.pytorch_miou,
             engines=summaries,
-            truth=found.truth,
-            normalization=spec.normalization,
-            warnings=summary_warnings(found, spec, summaries),
+            truth=measured.truth,
+            normalization=net.spec.normalization,
+            warnings=summary_warnings(measured, net.spec, summaries),
+            conditions=measured.conditions,
+            rounds=measured.rounds,
+            resumed=tuple(stages.taken),
         )
         suspects = ""
         if ranges is not None and results["int8"].failures and all(each.parity.measured for each in summaries):
             suspects = _suspects(net, ranges, engines["int8"], config, judged, threads, progress)
         publish(files, net, ranges, engines, summary, progress)
-    require_gates(summary, suspects)
+        require_gates(summary, suspects)
     return summary
 
 
-@dataclass(frozen=True)
-class _DeployConfig:
-    """What is built, apart from the files that it is made from.
-
-    Attributes:
-        int8: Whether INT8 is built beside FP32.
-        calib_method: How INT8 ranges are chosen, or None.
-        io: Of the engines.
-        target_cpu: Of the engines.
-        has_labels: Whether there is ground truth.
-        gates: As the user asked for them.
-    """
-
-    int8: bool
-    calib_method: str | None
-    io: Io
-    target_cpu: TargetCpu
-    has_labels: bool
-    gates: tuple[GateOption, ...]
-
-    def __post_init__(self) -> None:
-        if self.calib_method is not None and not self.int8:
-            raise UsageError("calibration is for INT8", got="`calib_method`", fix="add `int8=True`, or leave it out")
-        for precision in self.precisions:
-            self.build_config(precision)
-        _ = self.criteria
-        if self.int8 and self.target_cpu == "vnni" and not has_vnni():
-            raise ArtifactError(
-                "an INT8 engine for CPUs with VNNI cannot be verified on this one",
-                fix='deploy with `target_cpu="generic"`, or build the engine and verify it where it will run',
-            )
-
-    @property
-    def precisions(self) -> tuple[RequestedPrecision, ...]:
-        """What is built, FP32 first."""
-        return ("fp32", "int8") if self.int8 else ("fp32",)
-
-    @property
-    def auto(self) -> bool:
-        """Whether the calibration method is chosen on images."""
-        return self.int8 and self.calib_method == AUTO
-
-    @property
-    def criteria(self) -> dict[str, tuple[Criterion, ...]]:
-        """What the engine must keep, by precision; only precisions for which the user asked for a gate."""
-        not_measured = {}
-        if not self.has_labels:
-            not_measured["miou_drop"] = "name images and their ground truth with `data` and `labels`"
-        if self.io == "image":
-            not_measured["error"] = 'build with `io="tensor"`, for engines that give logits'
-        return gates_by_precision(self.gates, self.precisions, not_measured)
-
-    def build_config(self, precision: RequestedPrecision) -> BuildConfig:
-        """Returns the options of the builder."""
-        method = DEFAULT_METHOD if self.calib_method in (None, AUTO) else str(self.calib_method)
-        return BuildConfig(precision, self.io, method, self.target_cpu)
-
-
-def _split(
-    calibration: ImageFolder, data: ImageFolder | None, config: _DeployConfig
-) -> tuple[ImageFolder, ImageFolder, ImageFolder | None]:
-    """Returns the images to observe, to verify on, and, if the method is `auto`, to choose it on."""
-    if data is None:
-        observed, judged = calibration.every_fifth()
-    else:
-        observed, judged = calibration, data
-    if len(judged) < _FEW_JUDGED:
-        _log.warning("the gate will rest on %d images; name more with `data`, or calibrate on more", len(judged))
-    if not config.auto:
-        return observed, judged, None
-    observed, decided_on = observed.every_fifth()
-    return observed, judged, decided_on
-
-
 def _build(
+    precision: RequestedPrecision,
     model: ExportedModel,
     ranges: Ranges | None,
     decided_on: ImageFolder | None,
-    config: _DeployConfig,
+    config: DeployConfig,
     threads: int | None,
     progress: Progress,
-) -> dict[RequestedPrecision, Engine]:
-    built = functools.partial(
-        build_engine, model, io=config.io, target_cpu=config.target_cpu, backend="onnxruntime", progress=progress
+) -> Engine:
+    if precision == "fp32":
+        return build_engine(model, io=config.io, target_cpu=config.target_cpu, backend="onnxruntime", progress=progress)
+    return build_engine(
+        model,
+        precision=precision,
+        ranges=ranges,
+        calib_method=config.calib_method,
+        data=decided_on,
+        io=config.io,
+        target_cpu=config.target_cpu,
+        backend="onnxruntime",
+        threads=threads if decided_on is not None else None,
+        progress=progress,
     )
-    engines: dict[RequestedPrecision, Engine] = {"fp32": built()}
-    if ranges is not None:
-        engines["int8"] = built(
-            precision="int8",
-            ranges=ranges,
-            calib_method=config.calib_method,
-            data=decided_on,
-            threads=threads if decided_on is not None else None,
-        )
-    return engines
 
 
 def _suspects(
     model: ExportedModel,
     ranges: Ranges,
     engine: Engine,
-    config: _DeployConfig,
+    config: DeployConfig,
     judged: ImageFolder,
     threads: int | None,
     progress: Progress,
 ) -> str:
     """Returns the layers that cost the most, in words, measured on some of the images of the gate."""
+    from fcn_deploy.mixed_precision.candidates import Candidates
+    from fcn_deploy.mixed_precision.damage import measure_sensitivity
+
     method = engine.sidecar.precision.method or DEFAULT_METHOD
     candidates = Candidates(model, ranges, BuildConfig("int8", "tensor", method, config.target_cpu))
     images = list(itertools.islice(judged, _SUSPECTED_ON))

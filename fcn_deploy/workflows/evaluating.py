@@ -11,6 +11,7 @@ from fcn_deploy.artifacts.geometry import PadMode, SizeDivisor
 from fcn_deploy.artifacts.measures import Drop, GroundTruth, Parity
 from fcn_deploy.artifacts.outputs import ResizeMode
 from fcn_deploy.data.folders import ImageFolder
+from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluation.accuracy import (
     Matrix,
     class_iou,
@@ -26,9 +27,9 @@ from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
 from fcn_deploy.text import printable
 from fcn_deploy.workflows.parameters import image_folder, outputs, padding
-from fcn_deploy.workflows.references import NetCode, Runnable, check_not_itself, name_of, opened
+from fcn_deploy.workflows.references import NetCode, Runnable, check_not_itself, check_runnables, name_of, opened
 from fcn_deploy.workflows.samples import LabelMapping, TruthOptions, samples
-from fcn_deploy.workflows.truth import check_truth, with_ignored
+from fcn_deploy.workflows.truth import check_pairs, check_truth, with_ignored
 
 _log = logging.getLogger(__name__)
 
@@ -213,6 +214,12 @@ def evaluate(
         >>> score = fd.evaluate("fcn8s.int8.onnx", "street/images", "street/labels", reference="fcn8s.onnx")
         >>> score.miou, score.reference.drop.points
     """
+    if batch < 1:
+        raise UsageError("bad `batch`", got=batch, expected="1 or more")
+    code = NetCode(model, padding(model, size_divisor, pad_mode), outputs(model, logits, resize_logits))
+    runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
+    runnables = (engine,) if reference is None else (engine, reference)
+    check_runnables(runnables, runtime, code)
     if reference is not None:
         check_not_itself(engine, reference)
     images = image_folder(data, max_images=max_images, recursive=recursive)
@@ -220,17 +227,8 @@ def evaluate(
         labels, ignore_index=ignore_index, label_map=label_map, label_suffix=label_suffix, recursive=recursive
     )
     assert options is not None
-    options.files(images)
-    code = NetCode(
-        model,
-        padding(model, size_divisor, pad_mode),
-        outputs(model, logits, resize_logits),
-        weights_key,
-        weights_prefix,
-        weights_ignore,
-    )
-    runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
-    with opened((engine,) if reference is None else (engine, reference), runtime, code, progress) as segmenters:
+    check_pairs(images, options)
+    with opened(runnables, runtime, code, progress) as segmenters:
         candidate, spec = segmenters[0], segmenters[0].spec
         reader = options.reader(spec)
         ignored = reader.ignore_index

@@ -12,25 +12,16 @@ from fcn_deploy.artifacts.outputs import ResizeMode
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.files import StrPath
-from fcn_deploy.graph.model import ExportedModel
+from fcn_deploy.onnx_export.config import ExportConfig
 from fcn_deploy.progress import Progress, Silent
-from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-from fcn_deploy.workflows.models import exported_model
-from fcn_deploy.workflows.parameters import (
-    channel_order,
-    image_shape,
-    input_file,
-    output_file,
-    outputs,
-    padding,
-    triple,
-)
+from fcn_deploy.workflows.models import check_model, exported_model
+from fcn_deploy.workflows.net_options import NetOptions, Variant
+from fcn_deploy.workflows.parameters import image_shape, output_file, weights_file
 
 if TYPE_CHECKING:
+    from fcn_deploy.graph.model import ExportedModel
     from fcn_deploy.models.load import Net
-    from fcn_deploy.onnx_export.tracing import ExportConfig
 
-Variant = Literal["fcn32s", "fcn16s", "fcn8s"]
 _ONNX = (".onnx",)
 
 
@@ -116,38 +107,37 @@ def export(
         >>> model.save("fcn8s.onnx")
     """
     progress = progress or Silent()
+    options = NetOptions(
+        variant=variant,
+        model=model,
+        size_divisor=size_divisor,
+        pad_mode=pad_mode,
+        logits=logits,
+        resize_logits=resize_logits,
+        weights_key=weights_key,
+        weights_prefix=weights_prefix,
+        weights_ignore=weights_ignore,
+        num_classes=num_classes,
+        class_names=class_names,
+        ignore_index=ignore_index,
+        normalization=normalization,
+        mean=mean,
+        std=std,
+        scale=scale,
+        at_once=at_once,
+        input_padding=input_padding,
+        color=color,
+        threshold=threshold,
+    )
+    config = ExportConfig(opset, None if shape is None else image_shape(shape), threshold)
     file = output_file(output, _ONNX, reads=(weights, class_names))
-    padded, taken = padding(model, size_divisor, pad_mode), outputs(model, logits, resize_logits)
-    fixed = None if shape is None else image_shape(shape)
-    order = channel_order(color)
-    mean, std = triple(mean, "mean"), triple(std, "std")
-    checkpoint = input_file(weights)
+    checkpoint = weights_file(weights)
     # Imported here: a machine that builds engines from an exported model need not have torch.
     with progress.working("loading PyTorch"):
         from fcn_deploy.models.load import load_net
-        from fcn_deploy.models.spec_options import SpecOptions
-        from fcn_deploy.models.weights_options import WeightsOptions
-        from fcn_deploy.onnx_export.tracing import ExportConfig
 
-    options = SpecOptions(
-        num_classes=num_classes,
-        class_names=None if class_names is None else input_file(class_names),
-        ignore_index=ignore_index,
-        color=order,
-        scale=scale,
-        mean=mean,
-        std=std,
-        preset=normalization,
-        at_once=at_once,
-        input_padding=input_padding,
-        model=model,
-        padding=padded,
-        outputs=taken,
-    )
-    config = ExportConfig(opset, fixed, threshold)
-    part = WeightsOptions.of(weights_key, weights_prefix, weights_ignore)
     with progress.working(f"reading {checkpoint.name}"):
-        net = load_net(checkpoint, options, variant=variant, shape=fixed, part=part)
+        net = load_net(checkpoint, options.spec, variant=variant, shape=config.shape, part=options.part)
     if on_loaded is not None:
         on_loaded(net.spec)
     exported = _export_compared(net, config, simplify, progress)
@@ -157,11 +147,13 @@ def export(
 
 
 def _export_compared(net: Net, config: ExportConfig, simplified: bool, progress: Progress) -> ExportedModel:
+    from fcn_deploy.graph.model import ExportedModel
     from fcn_deploy.models.backend import TorchBackend
     from fcn_deploy.onnx_export.comparison import SHAPES, compare_models, require_harmless
     from fcn_deploy.onnx_export.simplifier import run_onnxsim
     from fcn_deploy.onnx_export.threshold import warn_of_probabilities
     from fcn_deploy.onnx_export.tracing import TRACED, export_onnx
+    from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
     with progress.working(f"exporting {net.spec.variant}, {net.spec.num_classes} classes"):
         proto, guards = export_onnx(net.module, net.spec, config)
@@ -197,13 +189,16 @@ def simplify(
         GateError: The simplified model gives other results; nothing is written.
         InputError: It is not an exported model, onnxsim failed, or the output cannot be written.
     """
-    import onnx
-
-    from fcn_deploy.onnx_export.comparison import compare_models, comparison_shapes
-    from fcn_deploy.onnx_export.simplifier import run_onnxsim
-
     progress = progress or Silent()
     file = output_file(output, _ONNX, reads=(model,))
+    check_model(model)
+    import onnx
+
+    from fcn_deploy.graph.model import ExportedModel
+    from fcn_deploy.onnx_export.comparison import compare_models, comparison_shapes
+    from fcn_deploy.onnx_export.simplifier import run_onnxsim
+    from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+
     original = exported_model(model)
     with progress.working(f"simplifying {original.spec.variant}"):
         content = run_onnxsim(onnx.load_model_from_string(original.content)).SerializeToString()

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fcn_deploy.artifacts.conditions import Conditions
+from fcn_deploy.artifacts.measures import Drop, GroundTruth, Parity
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.artifacts.summary import EngineSummary
+from fcn_deploy.diagnostics.conditions import timing_warnings
 from fcn_deploy.engines.engine import Engine
-from fcn_deploy.evaluation.accuracy import mean_iou
-from fcn_deploy.evaluation.comparison import Comparison, Comparisons
+from fcn_deploy.evaluation.accuracy import Matrix, mean_iou
+from fcn_deploy.evaluation.comparison import Comparisons
 from fcn_deploy.evaluation.gates import GateResult
 from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, ratio, time_in_turn
 from fcn_deploy.evaluation.truth import chance_warnings, parity_warnings, truth_warnings
@@ -23,9 +28,101 @@ from fcn_deploy.runtime import Segmenter
 _log = logging.getLogger(__name__)
 
 
-def summary_warnings(found: Comparisons, spec: ModelSpec, engines: Sequence[EngineSummary]) -> tuple[str, ...]:
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What is measured of the engines of a deployment, before any gate looks at it.
+
+    Attributes:
+        shape: [height, width] of the image that the times are of.
+        parities: Against PyTorch, by precision.
+        drops: Of mIoU against PyTorch, by precision; None without labels.
+        mious: In points, by precision; None without labels.
+        pytorch_miou: Of PyTorch, likewise.
+        truth: What the ground truth says; None without labels.
+        timings: By precision, and of `pytorch`.
+        conditions: That the times were measured under.
+    """
+
+    shape: tuple[int, int]
+    parities: Mapping[str, Parity]
+    drops: Mapping[str, Drop | None]
+    mious: Mapping[str, float | None]
+    pytorch_miou: float | None
+    truth: GroundTruth | None
+    timings: Mapping[str, Timing]
+    conditions: Conditions
+
+    @classmethod
+    def of(
+        cls,
+        shape: tuple[int, int],
+        found: Comparisons,
+        precisions: Iterable[str],
+        timings: Mapping[str, Timing],
+        conditions: Conditions,
+    ) -> Measured:
+        """Makes it of a comparison, whose engines are those of `precisions`, in their order."""
+        engines = dict(zip(precisions, found.engines, strict=True))
+        return cls(
+            shape=shape,
+            parities={name: each.parity for name, each in engines.items()},
+            drops={name: each.drop for name, each in engines.items()},
+            mious={name: _miou(each.confusion) for name, each in engines.items()},
+            pytorch_miou=_miou(found.reference),
+            truth=found.truth,
+            timings=timings,
+            conditions=conditions,
+        )
+
+    @property
+    def rounds(self) -> int:
+        """How often each engine was timed."""
+        return len(self.timings["pytorch"].latencies)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as JSON data; NaN and infinite figures stay what they are."""
+        return {
+            "shape": list(self.shape),
+            "parities": {name: asdict(parity) for name, parity in self.parities.items()},
+            "drops": {name: None if drop is None else asdict(drop) for name, drop in self.drops.items()},
+            "mious": dict(self.mious),
+            "pytorch_miou": self.pytorch_miou,
+            "truth": None if self.truth is None else self.truth.to_json(),
+            "latencies_ms": {name: timing.latencies.tolist() for name, timing in self.timings.items()},
+            "conditions": self.conditions.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Measured:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            InputError: A value is bad.
+            KeyError: A key is missing.
+        """
+        truth, conditions = data["truth"], Conditions.from_json(data["conditions"])
+        assert conditions is not None
+        height, width = data["shape"]
+        return cls(
+            shape=(height, width),
+            parities={name: Parity.from_json(parity) for name, parity in data["parities"].items()},
+            drops={name: None if drop is None else Drop.from_json(drop) for name, drop in data["drops"].items()},
+            mious=data["mious"],
+            pytorch_miou=data["pytorch_miou"],
+            truth=None if truth is None else GroundTruth.from_json(truth),
+            timings={name: Timing(name, np.array(times)) for name, times in data["latencies_ms"].items()},
+            conditions=conditions,
+        )
+
+
+def _miou(confusion: Matrix | None) -> float | None:
+    """Returns the mIoU of confusion matrices, [N, C, C], in points."""
+    return None if confusion is None else float(mean_iou(confusion.sum(0)))
+
+
+def summary_warnings(found: Measured, spec: ModelSpec, engines: Sequence[EngineSummary]) -> tuple[str, ...]:
     """Returns what must be known before the figures of a deployment are believed; all but the last are logged here."""
-    warnings, miou = [], reference_miou(found)
+    warnings, miou = [], found.pytorch_miou
     if found.truth is not None and miou is not None:
         warnings += truth_warnings(found.truth, spec.num_classes)
         warnings += chance_warnings("PyTorch", miou, found.truth, spec.num_classes)
@@ -35,6 +132,7 @@ def summary_warnings(found: Comparisons, spec: ModelSpec, engines: Sequence[Engi
         if engine.precision != "fp32" and against_fp32.low > 1:  # in three rounds of four, not by chance
             what = f"{engine.file} takes {against_fp32.median:.2f}x the time of FP32 on this machine: it is slower"
             warnings.append(what)
+    warnings += timing_warnings(found.conditions)
     for warning in warnings:
         _log.warning("%s", warning)
     normalization = spec.normalization
@@ -47,21 +145,11 @@ def summary_warnings(found: Comparisons, spec: ModelSpec, engines: Sequence[Engi
     return tuple(warnings)
 
 
-def reference_miou(found: Comparisons) -> float | None:
-    """Returns the mIoU of the reference, in points; None if there was no ground truth."""
-    return None if found.reference is None else float(mean_iou(found.reference.sum(0)))
-
-
 def engine_summary(
-    file: str,
-    engine: Engine,
-    comparison: Comparison,
-    result: GateResult,
-    timings: Mapping[str, Timing],
-    config: BenchmarkConfig,
+    file: str, engine: Engine, measured: Measured, result: GateResult, config: BenchmarkConfig
 ) -> EngineSummary:
-    """Returns what was measured of one engine, `timings` by precision and `pytorch`."""
-    precision, confusion = engine.sidecar.precision.requested, comparison.confusion
+    """Returns what was measured of one engine."""
+    precision, timings = engine.sidecar.precision.requested, measured.timings
     own = timings[precision]
     return EngineSummary(
         file=file,
@@ -69,9 +157,9 @@ def engine_summary(
         precision=precision,
         gate=result.gate,
         failures=result.failures,
-        parity=comparison.parity,
-        miou=None if confusion is None else float(mean_iou(confusion.sum(0))),
-        miou_drop=comparison.drop,
+        parity=measured.parities[precision],
+        miou=measured.mious[precision],
+        miou_drop=measured.drops[precision],
         median_ms=own.median,
         percentiles_ms={f"{share:g}": own.percentile(share) for share in config.percentiles},
         vs_pytorch=ratio(own, timings["pytorch"]),

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.engines.config import DEFAULT_METHOD, Base, BuildConfig, TargetCpu
 from fcn_deploy.errors import UsageError
 from fcn_deploy.files import StrPath, write_bytes, write_json
-from fcn_deploy.graph.model import ExportedModel
-from fcn_deploy.mixed_precision.candidates import Candidates
-from fcn_deploy.mixed_precision.damage import Sensitivity, measure_sensitivity
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.reporting.plots import FORMATS, sensitivity_plot
+from fcn_deploy.runtime.options import check_threads
 from fcn_deploy.workflows.calibrating import load_ranges
-from fcn_deploy.workflows.models import exported_model
+from fcn_deploy.workflows.models import check_model, exported_model
 from fcn_deploy.workflows.parameters import check_distinct, image_folder, output_file
+
+if TYPE_CHECKING:
+    from fcn_deploy.graph.model import ExportedModel
+    from fcn_deploy.mixed_precision.damage import Sensitivity
 
 _log = logging.getLogger(__name__)
 
@@ -70,12 +72,19 @@ def sensitivity(
     written = output_file(output, (), reads=(model, ranges))
     if drawing is not None and written is not None:
         check_distinct(drawing, written)
+    check_threads(threads)
+    check_model(model)
     config = BuildConfig("int8", "tensor", calib_method or DEFAULT_METHOD, target_cpu)
     observed = ranges if isinstance(ranges, Ranges) else load_ranges(ranges)
     if observed.data.random:
         _log.warning("the ranges were observed on noise, not on images")
-    images = list(image_folder(data, max_images=max_images, recursive=recursive))
+    folder = image_folder(data, max_images=max_images, recursive=recursive)
+    # After all that can be wrong at once: they take a second.
+    from fcn_deploy.mixed_precision.candidates import Candidates
+    from fcn_deploy.mixed_precision.damage import measure_sensitivity
+
     net = exported_model(model)
+    images = list(folder)
     candidates = Candidates(net, observed, config, backend, base or "fp16")
     found = measure_sensitivity(candidates, images, threads=threads, progress=progress or Silent())
     if written is not None:

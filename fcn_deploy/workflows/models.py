@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING
+
 from fcn_deploy.errors import UsageError
 from fcn_deploy.files import StrPath
-from fcn_deploy.graph.model import ExportedModel, load_exported
+from fcn_deploy.graph.header import check_onnx_file
 from fcn_deploy.workflows.parameters import input_file
+
+if TYPE_CHECKING:
+    from fcn_deploy.graph.model import ExportedModel
+
+
+def check_model(model: StrPath | ExportedModel | None) -> None:
+    """Checks, before the library that reads models is imported, that a file may be an ONNX model.
+
+    Raises:
+        InputError: It cannot be read, or is plainly something else.
+    """
+    if isinstance(model, str | os.PathLike):
+        check_onnx_file(input_file(model))
 
 
 def exported_model(model: StrPath | ExportedModel, spec_from: StrPath | ExportedModel | None = None) -> ExportedModel:
@@ -19,9 +35,13 @@ def exported_model(model: StrPath | ExportedModel, spec_from: StrPath | Exported
         InputError: A file cannot be read, or is not an exported model.
         UsageError: `spec_from` for a model that is loaded, or that has another spec of its own.
     """
-    if isinstance(model, ExportedModel):
+    if not isinstance(model, str | os.PathLike):
         if spec_from is not None:
             raise UsageError("a model that is loaded has its spec", got="`spec_from`", fix="leave it out")
         return model
+    check_model(model)
+    check_model(spec_from)
+    from fcn_deploy.graph.model import load_exported
+
     stated = None if spec_from is None else exported_model(spec_from).spec
     return load_exported(input_file(model), spec=stated)

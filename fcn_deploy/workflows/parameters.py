@@ -19,6 +19,7 @@ from fcn_deploy.errors import DependencyError, InputError, UsageError
 from fcn_deploy.evaluation.gates import EXAMPLES, Criterion, GateOption
 from fcn_deploy.files import StrPath, as_path, check_file, check_writable, real_path
 from fcn_deploy.installation import install_command
+from fcn_deploy.models.weights_file import check_weights_file
 
 Size: TypeAlias = tuple[int, int]
 
@@ -31,6 +32,19 @@ def input_file(path: StrPath) -> Path:
     """
     file = as_path(path)
     check_file(file)
+    return file
+
+
+def weights_file(path: StrPath) -> Path:
+    """Returns the path of a checkpoint, checked before torch is imported.
+
+    Raises:
+        DependencyError: torch is not installed.
+        InputError: The file cannot be read, or is plainly something else.
+    """
+    file = input_file(path)
+    check_weights_file(file)
+    require_torch()
     return file
 
 

@@ -20,9 +20,24 @@ from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
 from fcn_deploy.text import printable
 from fcn_deploy.workflows.parameters import Size, image_size, outputs, padding
-from fcn_deploy.workflows.references import NetCode, Runnable, name_of, opened
+from fcn_deploy.workflows.references import NetCode, Runnable, check_runnables, name_of, opened
 
 Kind = Literal["labels", "color", "overlay", "panel"]
+OnError = Literal["stop", "skip"]
+_SHOWN = 3  # failures in the message of an error
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file that could not be labelled.
+
+    Attributes:
+        file: The file.
+        error: Why, on one line.
+    """
+
+    file: Path
+    error: str
 
 
 @dataclass(frozen=True)
@@ -31,20 +46,37 @@ class Predictions:
 
     Attributes:
         engine: Name of what labelled the images.
-        images: How many.
+        images: How many were labelled.
         files: In the order of the images.
+        failed: What could not be labelled; nothing unless `on_error` is `skip`.
     """
 
     engine: str
     images: int
     files: tuple[Path, ...]
+    failed: tuple[Failure, ...] = ()
+
+    def require_complete(self) -> None:
+        """Raises if a file could not be labelled.
+
+        Raises:
+            InputError: One could not; the message names the first few, and says why.
+        """
+        if not self.failed:
+            return
+        total = self.images + len(self.failed)
+        shown = "; ".join(failure.error for failure in self.failed[:_SHOWN])
+        more = f"; and {len(self.failed) - _SHOWN} more" if len(self.failed) > _SHOWN else ""
+        raise InputError(f"{len(self.failed)} of {total} files could not be labelled", got=f"{shown}{more}")
 
     def __repr__(self) -> str:
         return printable(f"Predictions({self.engine}, {self.images} images, {len(self.files)} files)")
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON data."""
-        return {"engine": self.engine, "images": self.images, "files": list(map(str, self.files))}
+        failed = [{"file": str(failure.file), "error": failure.error} for failure in self.failed]
+        written = {"images": self.images, "files": list(map(str, self.files))}
+        return {"engine": self.engine, **written, "failed": failed}
 
 
 def predict(
@@ -56,6 +88,7 @@ def predict(
     tile: str | Size | None = None,
     max_pixels: int | None = None,
     recursive: bool = False,
+    on_error: OnError = "stop",
     model: str | None = None,
     size_divisor: SizeDivisor | None = None,
     pad_mode: PadMode | None = None,
@@ -72,7 +105,8 @@ def predict(
 ) -> Predictions:
     """Labels images and writes pictures: `NAME.labels.png`, `NAME.overlay.png` and so on.
 
-    If an image cannot be read, it stops; the pictures of the images before stay.
+    If an image cannot be read, it stops; the pictures of the images before stay. With `on_error="skip"` it goes on, and
+    the result lists what failed.
 
     Args:
         engine: A file, what `build_engine` or `export` gave, or `pytorch:` and the path of a checkpoint.
@@ -86,6 +120,8 @@ def predict(
             the memory.
         recursive: Whether sub-folders of folders are searched too. Pictures then go to the same sub-folders of the
             output.
+        on_error: What a file does that is no image, is damaged or does not fit the engine: `stop`, or `skip` it and go
+            on. An input that names nothing, and a picture that cannot be written, always stop.
         model: What makes the net of a checkpoint if it is a custom net.
         size_divisor: How that net is padded.
         pad_mode: Likewise.
@@ -113,7 +149,16 @@ def predict(
     kinds = _kinds(save)
     if max_pixels is not None and max_pixels < 1:
         raise UsageError("bad `max_pixels`", got=max_pixels, expected="1 or more")
-    found = find_images(inputs, max_pixels=max_pixels, recursive=recursive)
+    if on_error not in get_args(OnError):
+        raise UsageError("unknown `on_error`", got=repr(on_error), expected="stop or skip")
+    failed: list[Failure] = []
+
+    def fail(path: Path, error: InputError) -> None:
+        text = str(error) if str(path) in str(error) else f"{path}: {error}"
+        failed.append(Failure(path, text))
+
+    skipping = on_error == "skip"
+    found = find_images(inputs, max_pixels=max_pixels, recursive=recursive, on_bad=fail if skipping else None)
     folder = as_path(output, "output")
     targets = _targets(found, kinds, folder)
     paths = tuple(found)
@@ -129,21 +174,33 @@ def predict(
     runtime = RuntimeOptions(
         threads=threads, provider=provider, device=device, allow_host_code=allow_host_code, tile=size
     )
+    check_runnables((engine,), runtime, code)
     written = []
-    with opened((engine,), runtime, code, progress) as (segmenter,), output_folder(folder):
+    with output_folder(folder), opened((engine,), runtime, code, progress) as (segmenter,):
         shown = (progress or Silent()).track(paths, len(paths), "predicting")
         for done, path in enumerate(shown):
             try:
                 image = read_image(path, max_pixels=max_pixels)
                 labels = segmenter(image) if size else run(segmenter, image).labels
+            except FcnDeployError as error:
+                if not (skipping and isinstance(error, InputError)):
+                    raise _stopped(error, done, len(paths)) from error
+                fail(path, error)
+                continue
+            try:
                 targets[path][0].parent.mkdir(parents=True, exist_ok=True)
                 for kind, target in zip(kinds, targets[path], strict=True):
                     write_bytes(target, encode_png(KINDS[kind](image, labels, segmenter.spec)))
                     written.append(target)
             except FcnDeployError as error:
-                what = f"stopped with {done} of {len(paths)} images done: {error.what}"
-                raise type(error)(what, got=error.got, expected=error.expected, fix=error.fix) from error
-    return Predictions(name_of(engine), len(paths), tuple(written))
+                raise _stopped(error, done, len(paths)) from error
+    labelled = len(written) // len(kinds)
+    return Predictions(name_of(engine), labelled, tuple(written), tuple(failed))
+
+
+def _stopped(error: FcnDeployError, done: int, total: int) -> FcnDeployError:
+    what = f"stopped with {done} of {total} images done: {error.what}"
+    return type(error)(what, got=error.got, expected=error.expected, fix=error.fix)
 
 
 def _kinds(save: Sequence[str] | str) -> tuple[str, ...]:

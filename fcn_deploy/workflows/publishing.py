@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import sidecar_path
@@ -13,8 +14,10 @@ from fcn_deploy.engines.config import RequestedPrecision
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.errors import GateError
 from fcn_deploy.files import check_writable, exists, write_json
-from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.progress import Progress
+
+if TYPE_CHECKING:
+    from fcn_deploy.graph.model import ExportedModel
 
 
 @dataclass(frozen=True)

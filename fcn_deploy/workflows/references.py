@@ -14,21 +14,26 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 
 from fcn_deploy.artifacts.geometry import AutoPadding, Padding
 from fcn_deploy.artifacts.outputs import Outputs
+from fcn_deploy.artifacts.sidecar import Sidecar, find_sidecar, load_sidecar
 from fcn_deploy.artifacts.spec import ModelSpec
+from fcn_deploy.engines.checks import ONNXRUNTIME
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.errors import UsageError
 from fcn_deploy.files import StrPath, as_path, is_file, real_path, sha256_bytes, sha256_file
+from fcn_deploy.graph.header import check_onnx_file
+from fcn_deploy.models.spec_options import net_name
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.backend import Backend
-from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+from fcn_deploy.runtime.open import check_engine_path
 from fcn_deploy.runtime.options import Kind, RuntimeOptions, kind_of
-from fcn_deploy.workflows.parameters import input_file
+from fcn_deploy.workflows.parameters import input_file, weights_file
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
     from fcn_deploy.graph.model import ExportedModel
+    from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
 # Before the path of a checkpoint that is to run in PyTorch.
 PYTORCH = "pytorch:"
@@ -85,8 +90,7 @@ def opened(
         UsageError: None of them takes an option; or a checkpoint needs `model`, or `model` is for no checkpoint.
     """
     options, code = options or RuntimeOptions(), code or NetCode()
-    _check_code(runnables, code)
-    options.check_taken([(name_of(each), _kind(each)) for each in runnables])
+    check_runnables(runnables, options, code)
     segmenters: dict[object, Segmenter] = {}
     with ExitStack() as stack:
         for runnable in sorted(runnables, key=is_checkpoint):
@@ -97,6 +101,41 @@ def opened(
                     segmenter = _open(runnable, options.for_kind(_kind(runnable)), code, first)
                 segmenters[key_of(runnable)] = stack.enter_context(segmenter)
         yield [segmenters[key_of(runnable)] for runnable in runnables]
+
+
+def check_runnables(
+    runnables: Sequence[Runnable], options: RuntimeOptions, code: NetCode
+) -> tuple[Sidecar | None, ...]:
+    """Checks what `opened` can check from names and first bytes, before any library is imported that runs nets.
+
+    Returns:
+        The sidecar of each; None for a model, a checkpoint, or an engine without a sidecar.
+
+    Raises:
+        ArtifactError: A sidecar is malformed, or describes another file.
+        DependencyError: There is a checkpoint, and torch is not installed.
+        InputError: A file cannot be read, or is plainly something else.
+        UsageError: None of them takes an option; or `model` is for no checkpoint.
+    """
+    _check_code(runnables, code)
+    options.check_taken([(name_of(each), _kind(each)) for each in runnables])
+    return tuple(map(_check_runnable, runnables))
+
+
+def _check_runnable(runnable: Runnable) -> Sidecar | None:
+    if isinstance(runnable, Engine):
+        return runnable.sidecar
+    if not isinstance(runnable, str | os.PathLike):
+        return None
+    if is_checkpoint(runnable):
+        weights_file(os.fspath(runnable).removeprefix(PYTORCH))
+        return None
+    path = as_path(runnable)
+    # As when it is opened, the sidecar comes first: it may say that the file is another.
+    sidecar = load_sidecar(path) if is_file(path) and find_sidecar(path) else None
+    if check_engine_path(path) == "onnx":
+        check_onnx_file(path)
+    return sidecar
 
 
 def name_of(runnable: Runnable) -> str:
@@ -170,6 +209,8 @@ def key_of(runnable: Runnable) -> object:
 def _check_code(runnables: Sequence[Runnable], code: NetCode) -> None:
     if code.model is not None and not any(map(is_checkpoint, runnables)):
         raise UsageError("`model` makes the net of a checkpoint", got="no pytorch:CHECKPOINT", fix="leave it out")
+    if code.model is not None:
+        net_name(code.model)
     given = {
         "weights_key": code.weights_key,
         "weights_prefix": code.weights_prefix,
@@ -185,7 +226,7 @@ def _kind(runnable: Runnable) -> Kind:
     if is_checkpoint(runnable):
         return "checkpoint"
     if isinstance(runnable, Engine):
-        return "onnx" if runnable.sidecar.backend == OnnxRuntimeBackend.name else "plan"
+        return "onnx" if runnable.sidecar.backend == ONNXRUNTIME else "plan"
     return "onnx" if _is_exported(runnable) else kind_of(runnable)
 
 
@@ -221,6 +262,8 @@ def _segmenter(backend: Backend, spec: ModelSpec, options: RuntimeOptions) -> Se
 
 
 def _backend(content: bytes, options: RuntimeOptions) -> OnnxRuntimeBackend:
+    from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+
     provider = options.provider or "cpu"
     return OnnxRuntimeBackend(content, threads=options.threads, provider=provider, device=options.device)
 

@@ -6,12 +6,23 @@ from dataclasses import replace
 
 from fcn_deploy.artifacts.measures import GroundTruth
 from fcn_deploy.artifacts.spec import ModelSpec
+from fcn_deploy.data.exchanged import check_not_exchanged
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.data.images import stated_size
 from fcn_deploy.data.labels import check_size
 from fcn_deploy.evaluation.truth import TruthTally
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.workflows.samples import TruthOptions
+
+
+def check_pairs(images: ImageFolder, options: TruthOptions) -> None:
+    """Checks, before the net is known, that each image has ground truth, and that the two folders are not exchanged.
+
+    Raises:
+        InputError: A file is missing, or the folders are exchanged.
+        UsageError: The images are resized, or they are the ground truth.
+    """
+    check_not_exchanged(images.paths, options.files(images))
 
 
 def check_truth(

@@ -10,10 +10,11 @@ from typing import Any
 from fcn_deploy.artifacts.geometry import PadMode, SizeDivisor
 from fcn_deploy.artifacts.measures import Parity
 from fcn_deploy.artifacts.outputs import ResizeMode
+from fcn_deploy.artifacts.sidecar import Io
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.errors import GateError, UsageError
 from fcn_deploy.evaluation.comparison import compare
-from fcn_deploy.evaluation.gates import GateOption, GateResult, check_gate, gates_by_precision
+from fcn_deploy.evaluation.gates import Criterion, GateOption, GateResult, check_gate, gates_by_precision
 from fcn_deploy.evaluation.truth import parity_warnings
 from fcn_deploy.files import StrPath
 from fcn_deploy.progress import Progress, Silent
@@ -21,7 +22,15 @@ from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
 from fcn_deploy.text import printable
 from fcn_deploy.workflows.parameters import gate_options, image_folder, outputs, padding
-from fcn_deploy.workflows.references import PYTORCH, NetCode, Runnable, check_not_itself, name_of, opened
+from fcn_deploy.workflows.references import (
+    PYTORCH,
+    NetCode,
+    Runnable,
+    check_not_itself,
+    check_runnables,
+    name_of,
+    opened,
+)
 from fcn_deploy.workflows.samples import samples
 
 
@@ -175,9 +184,6 @@ def verify(
         raise UsageError("verify needs images", expected="`data`")
     against = f"{PYTORCH}{os.fspath(weights)}" if weights is not None else reference
     assert against is not None
-    check_not_itself(engine, against)
-    images = image_folder(data, max_images=max_images, recursive=recursive)
-    options = gate_options(gate)
     code = NetCode(
         model,
         padding(model, size_divisor, pad_mode),
@@ -187,14 +193,16 @@ def verify(
         weights_ignore,
     )
     runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
+    options = gate_options(gate)
+    stated, other = check_runnables((engine, against), runtime, code)
+    check_not_itself(engine, against)
+    precision = stated.precision.requested if stated else "fp32"
+    _criteria(options, precision, [sidecar.io for sidecar in (stated, other) if sidecar])
+    images = image_folder(data, max_images=max_images, recursive=recursive)
     with opened((engine, against), runtime, code, progress) as (candidate, compared):
-        precision = candidate.sidecar.precision.requested if candidate.sidecar else "fp32"
-        not_measured = {"miou_drop": "ask for agreement; evaluate measures the drop, with `labels` and `reference`"}
-        if "image" in (candidate.io, compared.io):
-            not_measured["error"] = 'compare an engine built with `io="tensor"` with an exported model or a checkpoint'
-        criteria = gates_by_precision(options, [precision], not_measured).get(precision, ())
+        criteria = _criteria(options, precision, (candidate.io, compared.io))
         found = compare(compared, [candidate], samples(images, None, "verifying", progress=progress or Silent()), None)
-        calibration = candidate.sidecar.source.calibration if candidate.sidecar else None
+        calibration = stated.source.calibration if stated else None
     parity = found.engines[0].parity
     return Verification(
         engine=name_of(engine),
@@ -204,3 +212,11 @@ def verify(
         result=check_gate(precision, parity, criteria=criteria),
         noise=bool(calibration and calibration.get("random")),
     )
+
+
+def _criteria(options: Sequence[GateOption], precision: str, ios: Sequence[Io | None]) -> tuple[Criterion, ...]:
+    """Returns what the engine must keep; what the files say about themselves is enough to refuse most gates."""
+    not_measured = {"miou_drop": "ask for agreement; evaluate measures the drop, with `labels` and `reference`"}
+    if "image" in ios:
+        not_measured["error"] = 'compare an engine built with `io="tensor"` with an exported model or a checkpoint'
+    return gates_by_precision(options, [precision], not_measured).get(precision, ())

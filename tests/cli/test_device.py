@@ -50,12 +50,14 @@ def test_engines_are_measured_and_compared_without_a_host_library(engine, export
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("export", "--weights", "w.pth", "-o", "x.onnx"),
+        ("export", "--weights", "{weights}", "-o", "{output}"),
         ("inspect", "{engine}"),
-        ("verify", "{engine}", "--weights", "w.pth", "--data", "{photos}"),
+        ("verify", "{engine}", "--weights", "{weights}", "--data", "{photos}"),
     ],
 )
-def test_what_needs_the_host_says_what_to_install(engine, photo_folder, arguments):
-    result = _run(*(str(a).format(engine=engine, photos=photo_folder) for a in arguments))
+def test_what_needs_the_host_says_what_to_install(engine, checkpoint_file, photo_folder, tmp_path, arguments):
+    files = {"engine": engine, "photos": photo_folder, "output": tmp_path / "x.onnx"}
+    files["weights"] = checkpoint_file("fcn8s")
+    result = _run(*(str(a).format(**files) for a in arguments))
     assert result.returncode == 7
     assert result.stderr.splitlines()[-1].endswith(f"is not installed; fix: {install_command('host')}")

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +18,12 @@ QUICK = ("--duration", 0, "--iterations", 1, "--warmup", 0)
 
 
 @pytest.fixture
-def seen(monkeypatch):
+def seen(monkeypatch, tmp_path):
     """What segmenters are opened with, by name; none is opened."""
     options_by_name = {}
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.onnx", "b.engine", "b.plan"):
+        Path(name).write_bytes(b"\x08\x0a")
 
     class Opened:
         spec = fixed_shape = None

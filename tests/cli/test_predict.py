@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import fcn_deploy
 from fcn_deploy.cli.app import run
 from fcn_deploy.data.images import read_image
 from fcn_deploy.data.labels import read_labels
@@ -144,3 +145,76 @@ def test_pictures_of_sub_folders_go_to_the_same_sub_folders(predict, photo_folde
     predict(images, "--recursive", "--save", "labels", "-o", tmp_path / "out")
     found = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png"))
     assert found == ["a/same.labels.png", "b/c/same.labels.png"]
+
+
+@pytest.fixture
+def mixed(photos, tmp_path):
+    """Three images, a truncated one, text that is called an image, a broken link, and notes."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in "abcd":
+        Image.fromarray(photos[0]).save(folder / f"{name}.jpg")
+    whole = (folder / "c.jpg").read_bytes()
+    (folder / "c.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "e.png").write_text("certainly no picture")
+    (folder / "f.png").symlink_to("nowhere.png")
+    (folder / "notes.txt").write_text("hello")
+    return folder
+
+
+def test_bad_files_are_skipped_on_demand_and_listed(predict, mixed, tmp_path):
+    output = tmp_path / "out"
+    said = predict(mixed, "--save", "labels", "--on-error", "skip", "-o", output, code=6)
+    assert f"wrote 3 files for 3 images into {output}; 3 files failed" in said.out
+    error = next(line for line in said.err.splitlines() if line.startswith("error: "))
+    assert error.startswith("error: 3 of 6 files could not be labelled; got ")
+    for name in ("c.jpg", "e.png", "f.png"):
+        assert str(mixed / name) in error
+    assert sorted(path.name for path in output.iterdir()) == [f"{name}.labels.png" for name in "abd"]
+
+
+def test_json_lists_the_files_that_failed(predict, mixed, tmp_path):
+    said = predict(mixed, mixed / "notes.txt", "--on-error", "skip", "-o", tmp_path / "out", "--json", code=6)
+    report = json.loads(said.out)
+    assert report["images"] == 3
+    assert sorted(each["file"] for each in report["failed"]) == [
+        str(mixed / name) for name in ("c.jpg", "e.png", "f.png", "notes.txt")
+    ]
+    assert all("\n" not in each["error"] and each["file"] in each["error"] for each in report["failed"])
+
+
+def test_an_image_that_does_not_fit_the_engine_is_skipped_too(tmp_path, checkpoint_file, photos, capsys):
+    fixed = tmp_path / "fixed.onnx"
+    height, width = photos[0].shape[:2]
+    export = ["export", "--weights", checkpoint_file("fcn8s"), "--shape", f"{height}x{width}", "-o", fixed]
+    assert run([str(each) for each in export]) == 0
+    for name, image in (("a.png", photos[0]), ("b.png", photos[0][:-3])):
+        Image.fromarray(image).save(tmp_path / name)
+    found = fcn_deploy.predict(fixed, [tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out", on_error="skip")
+    assert found.images == 1
+    assert [failure.file for failure in found.failed] == [tmp_path / "b.png"]
+    with pytest.raises(InputError, match="1 of 2 files could not be labelled"):
+        found.require_complete()
+
+
+def test_nothing_but_bad_files_is_no_crash(predict, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_text("no picture")
+    said = predict(tmp_path / "in", "--on-error", "skip", "-o", tmp_path / "out", code=6)
+    assert "1 of 1 files could not be labelled" in said.err
+
+
+def test_what_cannot_be_skipped_stops(predict, photo_folder, tmp_path, monkeypatch):
+    skip = ("--on-error", "skip", "-o", tmp_path / "out")
+    assert "names no image" in predict(tmp_path / "none.png", *skip, code=6).err
+
+    def full(path, data):
+        raise InputError(f"cannot write {path}", got="No space left on device")
+
+    monkeypatch.setattr("fcn_deploy.workflows.predicting.write_bytes", full)
+    assert "stopped with 0 of 10 images done: cannot write" in predict(photo_folder, *skip, code=6).err
+
+
+def test_a_run_without_bad_files_is_complete(predict, photo_folder, tmp_path):
+    said = predict(photo_folder / "photo_03.png", "--on-error", "skip", "-o", tmp_path / "out", "--json")
+    assert json.loads(said.out)["failed"] == []

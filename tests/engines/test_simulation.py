@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from fcn_deploy.diagnostics.inspection import inspect_file
+from fcn_deploy.engines.checks import check_simulation
 from fcn_deploy.engines.config import BuildConfig
-from fcn_deploy.engines.simulation import build_simulation, check_simulation, open_simulation
+from fcn_deploy.engines.simulation import build_simulation, open_simulation
 from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.typed_graph import typed_graph
 from fcn_deploy.errors import UsageError

@@ -1,3 +1,4 @@
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -114,9 +115,20 @@ def test_a_real_clock_measures_milliseconds():
 
 
 def test_the_ratio_is_taken_round_by_round():
-    timing, baseline = Timing("a", np.array([2.0, 8.0, 30.0])), Timing("b", np.array([1.0, 2.0, 10.0]))
-    found = ratio(timing, baseline)  # 2, 4 and 3
-    assert (found.low, found.median, found.high) == (2.5, 3.0, 3.5)
+    timing = Timing("a", np.array([2.0, 8.0, 30.0, 5.0, 6.0]))
+    baseline = Timing("b", np.array([1.0, 2.0, 10.0, 1.0, 1.0]))
+    found = ratio(timing, baseline)  # 2, 4, 3, 5 and 6
+    assert (found.low, found.median, found.high) == (3.0, 4.0, 5.0)
+
+
+def test_four_rounds_have_a_median_and_neither_quartiles_nor_percentiles():
+    timing, baseline = Timing("a", np.array([2.0, 4.0, 6.0, 8.0])), Timing("b", np.ones(4))
+    found = ratio(timing, baseline)
+    assert found.median == timing.median == 5
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    assert math.isnan(timing.percentile(90))
+    assert Timing("a", np.arange(5.0)).percentile(100) == 4
 
 
 def test_a_machine_that_slows_down_does_not_change_the_ratio(course):

@@ -152,7 +152,7 @@ def test_output_paths_that_cannot_be_written(fails, exported, photo_folder, tmp_
         6, "calibrate", exported("fcn8s"), "--calib-data", photo_folder, "-o", "/proc/ranges.json", says="cannot write"
     )
     file = tmp_path / "file"
-    file.write_text("")
+    file.write_bytes(b"\x80\x02}q\x00.")
     deploy = ("deploy", "--weights", file, "--calib-data", photo_folder, "-o", file / "out")
     fails(6, *deploy, says="cannot make the folder")
 

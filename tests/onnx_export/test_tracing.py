@@ -10,7 +10,8 @@ from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.models.backend import TorchBackend
-from fcn_deploy.onnx_export.tracing import ExportConfig, export_onnx
+from fcn_deploy.onnx_export.config import ExportConfig
+from fcn_deploy.onnx_export.tracing import export_onnx
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from tests.support import custom_nets
 

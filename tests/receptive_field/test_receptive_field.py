@@ -17,7 +17,8 @@ from fcn_deploy.errors import InputError
 from fcn_deploy.graph.model import parse
 from fcn_deploy.models import FCN
 from fcn_deploy.models.adapter import AdaptedNet
-from fcn_deploy.onnx_export.tracing import ExportConfig, export_onnx
+from fcn_deploy.onnx_export.config import ExportConfig
+from fcn_deploy.onnx_export.tracing import export_onnx
 from fcn_deploy.receptive_field import receptive_field
 from fcn_deploy.runtime.tiling import Tiling
 from tests.support import custom_nets

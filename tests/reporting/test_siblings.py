@@ -24,26 +24,37 @@ FP16 = Sidecar(
 )
 INT8 = replace(FP16, precision=Precision("int8", "fp16"), source=Source("cd" * 32, "ef" * 32))
 
+OF_H = "the time of h ("
+
 
 def measured(int8, fp16, first=INT8, second=FP16):
-    timings = [Timing("i", np.array(int8, float)), Timing("h", np.array(fp16, float)), Timing("pt", np.ones(4))]
+    timings = [Timing("i", np.array(int8, float)), Timing("h", np.array(fp16, float)), Timing("pt", np.ones(len(int8)))]
     return find_siblings({"i": first, "h": second, "pt": None}, timings)
 
 
 @pytest.mark.parametrize(
     ("int8", "faster", "text"),
     [
-        ([6, 6, 6, 7], "int8", "INT8 is faster than FP16: i takes 0.60x the time of h (quartiles 0.60-0.62)."),
-        ([12, 12, 12, 12], "fp16", "INT8 is slower than FP16: i takes 1.20x the time of h (quartiles 1.20-1.20)."),
         (
-            [9, 9.5, 10.5, 11],
+            [6, 6, 6, 6, 6.5, 7.5, 8],
+            "int8",
+            f"INT8 is faster than FP16: i takes 0.60x {OF_H}1.7x faster; quartiles 0.60-0.70).",
+        ),
+        ([12] * 5, "fp16", f"INT8 is slower than FP16: i takes 1.20x {OF_H}1.2x slower; quartiles 1.20-1.20)."),
+        (
+            [9, 9.5, 10, 10.5, 11],
             None,
-            "Neither INT8 nor FP16 is faster: i takes 1.00x the time of h (quartiles 0.94-1.06).",
+            f"Neither INT8 nor FP16 is faster: i takes 1.00x {OF_H}as fast; quartiles 0.95-1.05).",
+        ),
+        (
+            [6, 6, 6, 6],
+            None,
+            f"Too few rounds to tell whether INT8 or FP16 is faster: i takes 0.60x {OF_H}1.7x faster; no quartiles).",
         ),
     ],
 )
 def test_one_sentence_says_which_of_two_siblings_is_faster_and_by_how_much(int8, faster, text):
-    (pair,) = measured(int8, [10] * 4)
+    (pair,) = measured(int8, [10] * len(int8))
     assert (pair.faster, str(pair)) == (faster, text)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from fcn_deploy.artifacts.conditions import Conditions
 from fcn_deploy.artifacts.gate import Gate
 from fcn_deploy.artifacts.measures import Drop, GroundTruth, Parity, Ratio
 from fcn_deploy.artifacts.summary import EngineSummary, Summary
@@ -65,8 +66,8 @@ def test_the_largest_figures_of_a_summary_stand_whole_at_80_columns(labelled):
     assert found["MB"] == ["-", "537.0", "134.5"]
     assert found["agreement"] == ["reference", "100.000%", "95.000%"]
     assert found["ms, median"] == ["10000.0", "2000.0", "1000.0"]
-    assert found["time / PyTorch"] == ["1", "0.20x", "0.10x"]
-    assert found["time / FP32"] == ["-", "1.00x", "0.50x"]
+    assert found["time / PyTorch"] == ["1", "0.20x, 5.0x faster", "0.10x, 10.0x faster"]
+    assert found["time / FP32"] == ["-", "1.00x, as fast", "0.50x, 2.0x faster"]
     assert found["gate"] == ["-", "passed", "FAILED"]
     assert ("mIoU" in found) == labelled
     if labelled:
@@ -75,8 +76,35 @@ def test_the_largest_figures_of_a_summary_stand_whole_at_80_columns(labelled):
         assert found["95% interval"] == ["+0.00 to +0.00", "-0.50 to +11.75"]
 
 
+def test_few_rounds_have_no_quartiles_and_it_says_so():
+    conditions = Conditions(2, 3.5, 2, "a CPU")
+    few = Ratio(0.5, math.nan, math.nan)
+    summary = _summary(False)
+    engines = tuple(replace(engine, vs_pytorch=few, vs_fp32=few) for engine in summary.engines)
+    lines = _lines(replace(summary, engines=engines, conditions=conditions, rounds=3))
+    assert not any("nan" in line for line in lines)
+    assert "times: 3 rounds (quartiles take 5), 2 threads, load 3.50 before the start, 2" in " ".join(lines)
+    assert "0.50x, 2.0x faster" in " ".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("median", "words"),
+    [
+        (1 / 3, "3.0x faster"),
+        (1.2, "1.2x slower"),
+        (0.97, "1.03x faster"),
+        (1.04, "1.04x slower"),
+        (1.0, "as fast"),
+        (0.996, "as fast"),
+        (math.nan, "not measured"),
+    ],
+)
+def test_a_ratio_is_said_in_words(median, words):
+    assert Ratio(median, median, median).in_words == words
+
+
 def test_a_summary_read_from_its_json_has_the_same_table():
-    summary = _summary(True)
+    summary = replace(_summary(True), conditions=Conditions(None, 0.25, 8, "a CPU"), rounds=10)
     assert _lines(Summary.from_json(json.loads(json.dumps(summary.to_json())))) == _lines(summary)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime import onnxruntime as module
-from fcn_deploy.runtime.cores import Cores
+from fcn_deploy.runtime.cores import Cores, usable_cores
 
 
 class Workers:
@@ -135,3 +135,26 @@ def test_only_cores_that_this_process_may_use_are_counted():
     script = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
     script += "from fcn_deploy.runtime.cores import CORES; print(CORES.count)"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("group", "files", "cores"),
+    [
+        ("0::/\n", {"cpu.max": "100000 100000"}, 1),
+        ("0::/a/b\n", {"a/cpu.max": "50000 100000", "a/b/cpu.max": "max 100000"}, 1),
+        ("0::/a/b\n", {"cpu.max": "max 100000"}, None),
+        ("4:cpu,cpuacct:/x\n", {"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1),
+        ("4:cpu,cpuacct:/x\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ("3:memory:/x\n", {"cpu.max": "100000 100000"}, None),
+        ("", {}, None),
+        ("0::/\n", {"cpu.max": "nonsense"}, None),
+    ],
+)
+def test_the_limit_of_a_container_counts(tmp_path, group, files, cores):
+    (tmp_path / "cgroup").write_text(group)
+    for name, content in files.items():
+        path = tmp_path / "fs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    every = usable_cores(tmp_path / "none", tmp_path / "fs")
+    assert usable_cores(tmp_path / "cgroup", tmp_path / "fs") == (every if cores is None else cores)

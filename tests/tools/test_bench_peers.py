@@ -19,7 +19,7 @@ def run(exported, checkpoint_file, photo_folder, tmp_path_factory):
         output = folder / "peers.json"
         given = ["--model", exported("fcn8s"), "--weights", checkpoint_file("fcn8s")]
         given += ["--calib-data", photo_folder, "--images", photo_folder, "--shape", "2x48x64", "--threads", "1"]
-        given += ["--rounds", "2", "--duration", "0", "-o", output, *arguments]
+        given += ["--rounds", "5", "--duration", "0", "-o", output, *arguments]
         result = CliRunner().invoke(bench_peers.main, [str(each) for each in given], catch_exceptions=False)
         return result, output
 
@@ -33,7 +33,7 @@ def test_contestants_are_timed_and_their_labels_compared(run, tmp_path):
     assert result.exit_code == 0, result.output
     report = json.loads(output.read_text())
     (measured,) = report["runs"]
-    assert (measured["shape"], measured["threads"], measured["rounds"]) == ("2x48x64", 1, 2)
+    assert (measured["shape"], measured["threads"], measured["rounds"]) == ("2x48x64", 1, 5)
     assert measured["macs"] > 0
     rows = measured["contestants"]
     assert set(rows) == set(names)

@@ -8,11 +8,11 @@ from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.cli.app import run
 from fcn_deploy.errors import ArtifactError, InputError, UsageError
 from fcn_deploy.runtime import Segmenter
-from fcn_deploy.workflows import deploying
+from fcn_deploy.workflows import deploy_config, deploying
 from fcn_deploy.workflows.calibrating import calibrate
 from fcn_deploy.workflows.deploying import deploy
 
-QUICK = {"warmup": 0, "duration": 0, "iterations": 2}
+QUICK = {"warmup": 0, "duration": 0, "iterations": 5}
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,8 @@ def test_a_missed_gate_ships_no_engine(scenes, weights, tmp_path, monkeypatch, c
     assert "most damage is done in INT8 by conv" in said.err
     assert "agreement" in summary["engines"][1]["failures"][0]
     assert "no engine was written" in said.err
-    assert {path.name for path in output.iterdir()} == {"fcn8s.onnx", "fcn8s.ranges.json", "summary.json"}
+    names = {"fcn8s.onnx", "fcn8s.ranges.json", "summary.json", ".fcn-deploy"}
+    assert {path.name for path in output.iterdir()} == names
 
 
 def test_gates_asked_for_count_in_place_of_the_defaults_and_are_recorded(scenes, weights, tmp_path, capsys):
@@ -271,7 +272,7 @@ def test_what_cannot_work_is_said_before_the_work(scenes, weights, tmp_path, mon
         deploy(weights, images, tmp_path / "out", int8=True, calib_method="magic")
     with pytest.raises(InputError, match="not a folder"):
         deploy(weights, images, tmp_path / "out", data=images, labels=tmp_path / "none")
-    monkeypatch.setattr(deploying, "has_vnni", lambda: False)
+    monkeypatch.setattr(deploy_config, "has_vnni", lambda: False)
     with pytest.raises(ArtifactError, match="cannot be verified on this one"):
         deploy(weights, images, tmp_path / "out", int8=True, target_cpu="vnni")
 
@@ -280,7 +281,7 @@ def test_a_folder_where_a_file_is_to_go_is_an_input_error(scenes, weights, tmp_p
     (tmp_path / "out" / "fcn8s.onnx").mkdir(parents=True)
     with pytest.raises(InputError, match="a folder"):
         deploy(weights, scenes / "calibration" / "images", tmp_path / "out", **QUICK)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["fcn8s.onnx"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"fcn8s.onnx", ".fcn-deploy"}  # the export is kept
 
 
 def test_auto_chooses_the_method_on_images_of_their_own(scenes, weights, tmp_path):

@@ -264,7 +264,7 @@ def test_an_int8_engine_that_is_slower_than_fp32_is_said(weights, scenes, classe
         return timings
 
     monkeypatch.setattr(deploying, "_time", slow)
-    summary = deployed(weights, scenes, classes, tmp_path / "out", "labels")
+    summary = deployed(weights, scenes, classes, tmp_path / "out", "labels", iterations=5)
     assert "RedOrBlue.int8.onnx takes 2.00x the time of FP32 on this machine: it is slower" in summary.warnings
 
 

@@ -18,6 +18,7 @@ from fcn_deploy.graph.model import load_exported
 from fcn_deploy.workflows.benchmarking import benchmark
 from fcn_deploy.workflows.exporting import export
 from fcn_deploy.workflows.models import exported_model
+from fcn_deploy.workflows.net_options import NetOptions
 from fcn_deploy.workflows.parameters import (
     channel_order,
     criterion,
@@ -191,3 +192,8 @@ def test_an_output_is_checked_before_work_starts(tmp_path):
         output_file(model, (".onnx",), reads=(str(model),))
     with pytest.raises(InputError, match="no folder"):
         output_file(tmp_path / "none" / "net.onnx", (".onnx",))
+
+
+def test_a_pipe_of_class_names_is_not_read_before_it_is_needed(tmp_path):
+    os.mkfifo(tmp_path / "names")
+    assert NetOptions(class_names=tmp_path / "names").spec.class_names == tmp_path / "names"

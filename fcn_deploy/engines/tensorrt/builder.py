@@ -15,14 +15,15 @@ from typing import Any
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.sidecar import Io
-from fcn_deploy.engines.config import BuildConfig, refused_winograd
+from fcn_deploy.engines.checks import check_tensorrt
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.engines.engine import BuildRecord, Engine, make_engine
 from fcn_deploy.engines.tensorrt.achieved import Inspection, achieved_precision
 from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.monitor import BuildPhases, make_monitor, run_interruptibly
 from fcn_deploy.engines.tensorrt.profiles import FixedShape, ImageProfile, resolve_profiles
 from fcn_deploy.engines.tensorrt.typed_graph import typed_graph
-from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.errors import InputError
 from fcn_deploy.files import check_writable, exists, read_bytes, write_bytes
 from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.progress import Progress, Silent
@@ -38,65 +39,6 @@ _INPUT = "image"
 
 Shape = tuple[int, int, int, int]
 Shapes = tuple[Shape, Shape, Shape]
-
-
-def check_tensorrt(
-    flavor: Flavor,
-    config: BuildConfig,
-    options: TensorRTConfig,
-    gpus: Callable[[], tuple[Gpu, ...]] = find_gpus,
-) -> tuple[str, ...]:
-    """Checks what can be checked before work starts: the options, the library, and the GPU if it needs one.
-
-    Args:
-        flavor: The library that is to build.
-        config: What is to be built.
-        options: What is asked of TensorRT's builders.
-        gpus: Returns the GPUs of this machine.
-
-    Returns:
-        The GPU architectures that the engine will be for, as sidecars have them; empty if the library decides that when
-        it loads the engine.
-
-    Raises:
-        DependencyError: The library is not installed, or needs a GPU and there is none.
-        UsageError: This flavor cannot do what is asked for.
-    """
-    _check_options(flavor, config, options)
-    flavor.check_installed()
-    if flavor.builds_without_gpu:
-        return options.compute_capabilities
-    found = gpus()  # before the library is touched: without a driver it does not always fail cleanly
-    return ("8.0",) if options.hardware_compatibility else (found[0].compute_capability,)
-
-
-def _check_options(flavor: Flavor, config: BuildConfig, options: TensorRTConfig) -> None:
-    if not flavor.builds:
-        raise UsageError(f"{flavor.name} only runs engines", expected="a backend that builds them")
-    asked_and_can = {
-        "timing_cache": (options.timing_cache, flavor.timing_cache),
-        "hardware_compatibility": (options.hardware_compatibility, flavor.hardware_compatible),
-        "version_compatible": (options.version_compatible, flavor.version_compatible),
-        "compute_capability": (options.compute_capabilities, flavor.compute_capabilities),
-    }
-    refused = [f"`{option}`" for option, (asked, can) in asked_and_can.items() if asked and not can]
-    if refused:
-        raise UsageError(f"{flavor.name} cannot do what is asked for", got=", ".join(refused), fix="leave it out")
-    unknown = [each for each in options.compute_capabilities if each not in flavor.compute_capabilities]
-    if unknown:
-        raise UsageError(
-            f"{flavor.name} does not build for such GPUs",
-            got=f"compute capability {', '.join(unknown)}",
-            expected=", ".join(flavor.compute_capabilities),
-        )
-    if config.target_cpu != "generic":
-        got = f'`target_cpu="{config.target_cpu}"`'
-        raise UsageError("a target CPU for a GPU's engine", got=got, fix="leave it out")
-    if config.winograd is not None:
-        raise refused_winograd(config.winograd, flavor.name)
-    if options.base != "fp16" and config.precision != "int8":
-        got = f'`base="{options.base}"` with `precision="{config.precision}"`'
-        raise UsageError("only INT8 has another precision as its base", got=got, fix="leave it out")
 
 
 def build_tensorrt(

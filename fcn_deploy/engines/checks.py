@@ -1,0 +1,113 @@
+"""What each builder refuses, before work starts: no library that builds or runs engines is imported for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fcn_deploy.engines.config import BuildConfig, refused_winograd
+from fcn_deploy.engines.tensorrt.config import TensorRTConfig
+from fcn_deploy.errors import UsageError
+from fcn_deploy.runtime.tensorrt.driver import Gpu, find_gpus
+from fcn_deploy.runtime.tensorrt.flavor import Flavor
+
+# The backends that are no flavor of TensorRT, by the names that users give them.
+ONNXRUNTIME = "onnxruntime"
+SIMULATION = "simulation"
+
+
+def check_onnxruntime(config: BuildConfig, options: TensorRTConfig | None = None) -> None:
+    """Checks what can be checked before work starts.
+
+    Args:
+        config: What is to be built.
+        options: What was asked of TensorRT's builders; all of it has to be the default.
+
+    Raises:
+        UsageError: FP16, which ONNX Runtime's CPU has no kernels for, or an option for TensorRT.
+    """
+    if config.precision == "fp16":
+        raise UsageError(
+            "ONNX Runtime's CPU kernels do not compute in FP16",
+            got='`precision="fp16"` for onnxruntime',
+            expected='`precision="fp32"` or `precision="int8"`',
+        )
+    if options is not None:
+        options.require_defaults(ONNXRUNTIME)
+
+
+def check_simulation(config: BuildConfig, options: TensorRTConfig | None = None) -> None:
+    """Checks what can be checked before work starts.
+
+    Args:
+        config: What is to be built.
+        options: What was asked of TensorRT's builders; all of it has to be the default, but for the base of INT8.
+
+    Raises:
+        UsageError: An option that a simulation has no use for.
+    """
+    if config.target_cpu != "generic":
+        got = f'`target_cpu="{config.target_cpu}"`'
+        raise UsageError("a target CPU for a simulation", got=got, fix="leave it out")
+    if config.winograd is not None:
+        raise refused_winograd(config.winograd, SIMULATION)
+    if options is not None:
+        options.require_defaults(SIMULATION, ("base",) if config.precision == "int8" else ())
+
+
+def check_tensorrt(
+    flavor: Flavor,
+    config: BuildConfig,
+    options: TensorRTConfig,
+    gpus: Callable[[], tuple[Gpu, ...]] = find_gpus,
+) -> tuple[str, ...]:
+    """Checks what can be checked before work starts: the options, the library, and the GPU if it needs one.
+
+    Args:
+        flavor: The library that is to build.
+        config: What is to be built.
+        options: What is asked of TensorRT's builders.
+        gpus: Returns the GPUs of this machine.
+
+    Returns:
+        The GPU architectures that the engine will be for, as sidecars have them; empty if the library decides that when
+        it loads the engine.
+
+    Raises:
+        DependencyError: The library is not installed, or needs a GPU and there is none.
+        UsageError: This flavor cannot do what is asked for.
+    """
+    _check_options(flavor, config, options)
+    flavor.check_installed()
+    if flavor.builds_without_gpu:
+        return options.compute_capabilities
+    found = gpus()  # before the library is touched: without a driver it does not always fail cleanly
+    return ("8.0",) if options.hardware_compatibility else (found[0].compute_capability,)
+
+
+def _check_options(flavor: Flavor, config: BuildConfig, options: TensorRTConfig) -> None:
+    if not flavor.builds:
+        raise UsageError(f"{flavor.name} only runs engines", expected="a backend that builds them")
+    asked_and_can = {
+        "timing_cache": (options.timing_cache, flavor.timing_cache),
+        "hardware_compatibility": (options.hardware_compatibility, flavor.hardware_compatible),
+        "version_compatible": (options.version_compatible, flavor.version_compatible),
+        "compute_capability": (options.compute_capabilities, flavor.compute_capabilities),
+    }
+    refused = [f"`{option}`" for option, (asked, can) in asked_and_can.items() if asked and not can]
+    if refused:
+        raise UsageError(f"{flavor.name} cannot do what is asked for", got=", ".join(refused), fix="leave it out")
+    unknown = [each for each in options.compute_capabilities if each not in flavor.compute_capabilities]
+    if unknown:
+        raise UsageError(
+            f"{flavor.name} does not build for such GPUs",
+            got=f"compute capability {', '.join(unknown)}",
+            expected=", ".join(flavor.compute_capabilities),
+        )
+    if config.target_cpu != "generic":
+        got = f'`target_cpu="{config.target_cpu}"`'
+        raise UsageError("a target CPU for a GPU's engine", got=got, fix="leave it out")
+    if config.winograd is not None:
+        raise refused_winograd(config.winograd, flavor.name)
+    if options.base != "fp16" and config.precision != "int8":
+        got = f'`base="{options.base}"` with `precision="{config.precision}"`'
+        raise UsageError("only INT8 has another precision as its base", got=got, fix="leave it out")

@@ -1,0 +1,90 @@
+"""What `deploy` builds, and on which images it observes, decides and verifies."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from fcn_deploy.artifacts.sidecar import Io
+from fcn_deploy.data.folders import ImageFolder
+from fcn_deploy.engines.config import AUTO_METHOD, DEFAULT_METHOD, BuildConfig, RequestedPrecision, TargetCpu
+from fcn_deploy.errors import ArtifactError, UsageError
+from fcn_deploy.evaluation.gates import Criterion, GateOption, gates_by_precision
+from fcn_deploy.runtime.cpu import has_vnni
+
+_log = logging.getLogger(__name__)
+_FEW_JUDGED = 20
+
+
+@dataclass(frozen=True)
+class DeployConfig:
+    """What is built, apart from the files that it is made from.
+
+    Attributes:
+        int8: Whether INT8 is built beside FP32.
+        calib_method: How INT8 ranges are chosen, or None.
+        io: Of the engines.
+        target_cpu: Of the engines.
+        has_labels: Whether there is ground truth.
+        gates: As the user asked for them.
+    """
+
+    int8: bool
+    calib_method: str | None
+    io: Io
+    target_cpu: TargetCpu
+    has_labels: bool
+    gates: tuple[GateOption, ...]
+
+    def __post_init__(self) -> None:
+        if self.calib_method is not None and not self.int8:
+            raise UsageError("calibration is for INT8", got="`calib_method`", fix="add `int8=True`, or leave it out")
+        for precision in self.precisions:
+            self.build_config(precision)
+        _ = self.criteria
+        if self.int8 and self.target_cpu == "vnni" and not has_vnni():
+            raise ArtifactError(
+                "an INT8 engine for CPUs with VNNI cannot be verified on this one",
+                fix='deploy with `target_cpu="generic"`, or build the engine and verify it where it will run',
+            )
+
+    @property
+    def precisions(self) -> tuple[RequestedPrecision, ...]:
+        """What is built, FP32 first."""
+        return ("fp32", "int8") if self.int8 else ("fp32",)
+
+    @property
+    def auto(self) -> bool:
+        """Whether the calibration method is chosen on images."""
+        return self.int8 and self.calib_method == AUTO_METHOD
+
+    @property
+    def criteria(self) -> dict[str, tuple[Criterion, ...]]:
+        """What the engine must keep, by precision; only precisions for which the user asked for a gate."""
+        not_measured = {}
+        if not self.has_labels:
+            not_measured["miou_drop"] = "name images and their ground truth with `data` and `labels`"
+        if self.io == "image":
+            not_measured["error"] = 'build with `io="tensor"`, for engines that give logits'
+        return gates_by_precision(self.gates, self.precisions, not_measured)
+
+    def build_config(self, precision: RequestedPrecision) -> BuildConfig:
+        """Returns the options of the builder."""
+        method = DEFAULT_METHOD if self.calib_method in (None, AUTO_METHOD) else str(self.calib_method)
+        return BuildConfig(precision, self.io, method, self.target_cpu)
+
+
+def split_images(
+    calibration: ImageFolder, data: ImageFolder | None, config: DeployConfig
+) -> tuple[ImageFolder, ImageFolder, ImageFolder | None]:
+    """Returns the images to observe, to verify on, and, if the method is `auto`, to choose it on."""
+    if data is None:
+        observed, judged = calibration.every_fifth()
+    else:
+        observed, judged = calibration, data
+    if len(judged) < _FEW_JUDGED:
+        _log.warning("the gate will rest on %d images; name more with `data`, or calibrate on more", len(judged))
+    if not config.auto:
+        return observed, judged, None
+    observed, decided_on = observed.every_fifth()
+    return observed, judged, decided_on

@@ -1,0 +1,138 @@
+"""Hashes of what goes into a deployment: files, images and the code of a custom net."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+from fcn_deploy.artifacts.conditions import Conditions
+from fcn_deploy.artifacts.ranges import Ranges
+from fcn_deploy.data.folders import ImageFolder
+from fcn_deploy.engines.config import RequestedPrecision
+from fcn_deploy.engines.engine import Engine
+from fcn_deploy.evaluation.latency import BenchmarkConfig
+from fcn_deploy.files import sha256_bytes, sha256_file
+from fcn_deploy.runtime.cpu import has_vnni
+from fcn_deploy.workflows.deploy_config import DeployConfig
+from fcn_deploy.workflows.net_options import NetOptions
+from fcn_deploy.workflows.samples import LabelMapping, TruthOptions
+
+
+def net_inputs(weights: Path, options: NetOptions) -> dict[str, Any]:
+    """Returns what an exported net depends on, by the names of the parameters.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    asked = options.asked()
+    asked["weights"] = sha256_file(weights)
+    if options.class_names is not None:
+        asked["class_names"] = _content(Path(options.class_names))
+    if options.model is not None:
+        asked["model"] = [options.model, code_hash(options.model)]
+    return asked
+
+
+def images_hash(images: ImageFolder | None) -> str | None:
+    """Returns the hash of the names, contents and size of images; None if there are none.
+
+    Raises:
+        InputError: One cannot be read.
+    """
+    return None if images is None else _hash(images.paths, str(images.size))
+
+
+def engine_inputs(
+    precision: str, model: str, ranges: Ranges | None, decided_on: ImageFolder | None, config: DeployConfig
+) -> dict[str, Any]:
+    """Returns what an engine depends on, `model` being the hash of the exported model.
+
+    Raises:
+        InputError: An image cannot be read.
+    """
+    inputs = {"exported model": model, "io": config.io, "target_cpu": config.target_cpu, "kind of CPU": has_vnni()}
+    if precision != "int8":
+        return inputs
+    seen = {"set of ranges": None if ranges is None else ranges.sha256}
+    seen["set of images to decide on"] = images_hash(decided_on)
+    return {**inputs, **seen, "calib_method": config.calib_method}
+
+
+def measured_inputs(
+    engines: Mapping[RequestedPrecision, Engine],
+    net: Mapping[str, Any],
+    judged: ImageFolder,
+    truth: TruthOptions | None,
+    timing: BenchmarkConfig,
+    conditions: Conditions,
+) -> dict[str, Any]:
+    """Returns what the measures of engines depend on; gates and percentiles are made of them afterwards.
+
+    Args:
+        engines: By precision.
+        net: What `net_inputs` gave for PyTorch's net.
+        judged: The images to verify on.
+        truth: Their ground truth, or None.
+        timing: How long times are measured.
+        conditions: That they are measured under; the load is another each time.
+
+    Raises:
+        InputError: A file is missing or cannot be read.
+    """
+    inputs: dict[str, Any] = {f"{name} engine": sha256_bytes(engine.data) for name, engine in engines.items()}
+    inputs |= {**net, "set of images to verify on": images_hash(judged), "labels": None}
+    inputs |= {"kind of CPU": conditions.cpu, "number of cores": conditions.cores, "threads": conditions.threads}
+    inputs |= {"warmup": timing.warmup, "duration": timing.duration, "iterations": timing.iterations}
+    if truth is not None:
+        inputs |= {"labels": _hash(truth.files(judged)), "label_map": _label_map(truth.label_map)}
+        inputs["ignore_index"] = truth.ignore_index
+    return inputs
+
+
+def code_hash(model: str) -> str | None:
+    """Returns the hash of the Python files that make a custom net; None if they are not found.
+
+    Those of the package that `model` names; of a module that is in no package, also those beside it, which it may
+    import. Nothing is run.
+
+    Args:
+        model: `package.module:callable`; the current folder is searched first.
+    """
+    top = model.partition(":")[0].partition(".")[0]
+    found = PathFinder.find_spec(top, [str(Path.cwd()), *filter(None, sys.path)])
+    if found is None:
+        return None
+    folders = [Path(folder) for folder in found.submodule_search_locations or ()]
+    files = [path for folder in folders for path in folder.rglob("*.py")]
+    if not folders and found.origin is not None:
+        files = list(Path(found.origin).parent.glob("*.py"))
+    return _hash(sorted(path for path in files if path.is_file()))
+
+
+def _label_map(label_map: LabelMapping | None) -> Any:
+    if isinstance(label_map, Mapping):
+        return [[str(left), str(right)] for left, right in label_map.items()]
+    if label_map is None:
+        return None
+    path = Path(label_map)
+    return _content(path) if path.exists() else os.fspath(label_map)
+
+
+def _content(path: Path) -> str:
+    """Returns the hash of a file; of a pipe, which can be read once only, a text that is another each time."""
+    return sha256_file(path) if path.is_file() else f"unknown, {time.time_ns()}"
+
+
+def _hash(paths: Iterable[Path], *more: str) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{path.name}\0{sha256_file(path)}\0".encode(errors="surrogateescape"))
+    for each in more:
+        digest.update(each.encode())
+    return digest.hexdigest()
