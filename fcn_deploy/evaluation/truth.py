@@ -17,6 +17,7 @@ from fcn_deploy.artifacts.measures import GroundTruth, Parity
 from fcn_deploy.errors import InputError
 from fcn_deploy.evaluation.accuracy import Ignored, chance_miou, ignored_values, is_ignored, is_near_chance
 
+_MAPPED = ": is it one of these classes? A label map would say so"
 _MOSTLY_IGNORED = 0.5
 _OFTEN_PREDICTED = 0.01
 _SHOWN = 8
@@ -110,7 +111,8 @@ def nothing_labelled(what: str, values: Sequence[int], num_classes: int) -> Inpu
         f"{what} labels no pixel, so that nothing can be measured",
         got=f"{found} everywhere, which is ignored" if found else "no pixels",
         expected=f"classes 0..{num_classes - 1}",
-        fix="name the folder of the labels with `labels`, or what is ignored with `ignore_index`",
+        fix=(f'if {values[0]} is a class, say which: `label_map="{values[0]}=1"`; else ' if values else "")
+        + "name the folder of the labels with `labels`, or what is ignored with `ignore_index`",
     )
 
 
@@ -134,14 +136,14 @@ def truth_warnings(truth: GroundTruth, num_classes: int) -> list[str]:
         more = f" and {len(often) - _SHOWN} more" if len(often) > _SHOWN else ""
         warnings.append(
             f"the net predicts classes that never occur in the ground truth: {shown}{more} of the pixels"
-            + (f"; {values} {be} ignored on {truth.ignored:.1%}: is it one of these classes?" if values else "")
+            + (f"; {values} {be} ignored on {truth.ignored:.1%}{_MAPPED}" if values else "")
         )
     if num_classes > 1 and len(truth.absent) == num_classes - 1:
         shown = ", ".join(truth.absent[:_SHOWN])
         more = f" and {num_classes - 1 - _SHOWN} more" if num_classes - 1 > _SHOWN else ""
         warnings.append(
             f"only one class occurs in the ground truth, so that figures say nothing about: {shown}{more}"
-            + (f"; {values} {be} ignored on {truth.ignored:.1%}: is it one of these classes?" if values else "")
+            + (f"; {values} {be} ignored on {truth.ignored:.1%}{_MAPPED}" if values else "")
         )
     return warnings
 

@@ -77,7 +77,7 @@ def test_masks_of_0_and_255_are_warned_about_by_the_name_of_the_class_that_was_l
     perfect, blind = [[0, 0, 0, 1]], [[0, 0, 0, 0]]
     first, second = truth_warnings(tallied(masks, perfect, classes=names), 2)
     assert "object (25.0%)" in first
-    assert "255 is ignored on 25.0%: is it one of these classes?" in first
+    assert "255 is ignored on 25.0%: is it one of these classes? A label map would say so" in first
     assert "object" in second
     (only,) = truth_warnings(tallied(masks, blind, classes=names), 2)  # whose mIoU is 100
     assert only.startswith("only one class occurs in the ground truth, so that figures say nothing about: object")

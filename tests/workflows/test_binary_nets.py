@@ -93,6 +93,20 @@ def test_deploy_measures_a_binary_net_by_two_classes(weights, scenes, tmp_path):
         assert np.array_equal(Image.open(tmp_path / "masks" / f"{path.stem}.labels.png"), Image.open(path))
 
 
+def test_masks_of_0_and_255_are_warned_about_by_name_and_read_by_a_label_map(net, scenes, tmp_path):
+    model, _ = net
+    (tmp_path / "masks").mkdir()
+    for path in (scenes / "masks").iterdir():
+        Image.fromarray(np.asarray(Image.open(path)) * np.uint8(255)).save(tmp_path / "masks" / path.name)
+    engine = build_engine(model)
+    found = evaluate(engine, scenes / "images", tmp_path / "masks")
+    assert found.truth.absent == ("foreground",)
+    assert [warning for warning in found.warnings if "foreground" in warning and "255 is ignored on" in warning]
+    mapped = evaluate(engine, scenes / "images", tmp_path / "masks", label_map="255=1")
+    assert (mapped.miou, mapped.warnings) == (100.0, ())
+    assert mapped.truth.ignored == 0
+
+
 def test_a_threshold_moves_the_border_in_every_engine(weights):
     exported = export(weights, model="tests.support.custom_nets:OneProbability", threshold=0.9, **SCALED)
     image = np.zeros((4, 16, 3), np.uint8)
