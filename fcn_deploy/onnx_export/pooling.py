@@ -1,7 +1,7 @@
 """Pooling whose windows depend on the size of the map, written so that torch.export takes it at every size.
 
 torch.export decomposes adaptive pooling to more than one cell for the one size that it traces, and takes the kernel of
-a pooling for a constant. Here the first row and the last of each window are computed from the map's size in the graph.
+a pooling for a constant. Here the graph computes from the map's size which rows and columns belong to which window.
 A mean is then two small matrices, one that averages rows and one that averages columns: 5e-8 of the range from PyTorch.
 A maximum gathers the rows of each window, then its columns, and is exact.
 
@@ -32,29 +32,30 @@ class Windows:
     """The windows of a pooling along one axis.
 
     Attributes:
-        starts: The first element of each window, int64 [windows].
-        stops: The element after the last, likewise.
+        begun: Whether an element is the first of a window or comes after it, bool [windows, size].
+        not_ended: Whether an element is the last of a window or comes before it, likewise.
         longest: No window has more elements.
-        divisors: What the sum over a window is divided by for a mean, int64 [windows].
+        divisors: What the sum over a window is divided by for a mean, int64 [windows]; the number of its elements if
+            None.
     """
 
-    starts: Tensor
-    stops: Tensor
+    begun: Tensor
+    not_ended: Tensor
     longest: Size
-    divisors: Tensor
+    divisors: Tensor | None = None
 
 
 def adaptive_windows(size: Size, cells: Size) -> Windows:
     """Returns the windows of adaptive pooling: they cover the axis, and may overlap by one element.
 
+    Window i is from `floor(i * size / cells)` to before `ceil((i + 1) * size / cells)`, here without a division.
+
     Args:
         size: Elements of the axis, at least 1.
         cells: Windows, at least 1; there may be more of them than elements.
     """
-    cell = torch.arange(cells)
-    starts = torch.div(cell * size, cells, rounding_mode="trunc")
-    stops = torch.div((cell + 1) * size + (cells - 1), cells, rounding_mode="trunc")
-    return Windows(starts, stops, size // cells + 2, stops - starts)
+    window, element = torch.arange(cells).unsqueeze(1), torch.arange(size)
+    return Windows((element + 1) * cells > window * size, element * cells < (window + 1) * size, size // cells + 2)
 
 
 def plain_windows(
@@ -73,10 +74,14 @@ def plain_windows(
     count = (size + 2 * padding - kernel + (stride - 1 if ceil_mode else 0)) // stride + 1
     if ceil_mode:  # no window begins beyond the axis and the padding before it
         count = min(count, (size + padding - 1) // stride + 1)
-    begins = torch.arange(count) * stride - padding
-    starts, stops = begins.clamp(min=0), (begins + kernel).clamp(max=size)
-    divisors = (begins + kernel).clamp(max=size + padding) - begins if counts_padding else stops - starts
-    return Windows(starts, stops, kernel, divisors)
+    begins, element = torch.arange(count) * stride - padding, torch.arange(size)
+    ends = begins + kernel
+    return Windows(
+        element >= begins.unsqueeze(1),
+        element < ends.unsqueeze(1),
+        kernel,
+        ends.clamp(max=size + padding) - begins if counts_padding else None,
+    )
 
 
 def mean(maps: Tensor, rows: Windows | None, columns: Windows | None) -> Tensor:
@@ -88,17 +93,17 @@ def mean(maps: Tensor, rows: Windows | None, columns: Windows | None) -> Tensor:
         columns: Windows of columns; likewise.
     """
     if rows is not None:
-        maps = _averaging(rows, maps.shape[-2], maps.dtype) @ maps
+        maps = _averaging(rows, maps.dtype) @ maps
     if columns is not None:
-        maps = maps @ _averaging(columns, maps.shape[-1], maps.dtype).transpose(0, 1)
+        maps = maps @ _averaging(columns, maps.dtype).transpose(0, 1)
     return maps
 
 
-def _averaging(windows: Windows, size: Size, dtype: torch.dtype) -> Tensor:
+def _averaging(windows: Windows, dtype: torch.dtype) -> Tensor:
     """A matrix [windows, size] whose product with elements is the mean of each window."""
-    element = torch.arange(size)
-    inside = (element >= windows.starts.unsqueeze(1)) & (element < windows.stops.unsqueeze(1))
-    return inside.to(dtype) / windows.divisors.unsqueeze(1).to(dtype)
+    inside = (windows.begun & windows.not_ended).to(dtype)
+    divisors = inside.sum(1) if windows.divisors is None else windows.divisors.to(dtype)
+    return inside / divisors.unsqueeze(1)
 
 
 def maximum(maps: Tensor, rows: Windows | None, columns: Windows | None) -> Tensor:
@@ -111,12 +116,17 @@ def maximum(maps: Tensor, rows: Windows | None, columns: Windows | None) -> Tens
     """
     for axis, windows in ((-2, rows), (-1, columns)):
         if windows is not None:
+            first, last = _count(~windows.begun), _count(windows.not_ended) - 1
             # Every window gets as many elements as the longest: the last of a shorter one several times.
-            elements = windows.starts.unsqueeze(1) + torch.arange(windows.longest)
-            elements = torch.minimum(elements, windows.stops.unsqueeze(1) - 1)
+            elements = torch.minimum(first.unsqueeze(1) + torch.arange(windows.longest), last.unsqueeze(1))
             gathered = maps.index_select(axis, elements.flatten())
             maps = torch.unflatten(gathered, axis, elements.shape).amax(axis)
     return maps
+
+
+def _count(elements: Tensor) -> Tensor:
+    """How many are true in each row, int64; added up in float32, which TensorRT's parser takes and counts exactly."""
+    return elements.to(torch.float32).sum(1).to(torch.int64)
 
 
 class Pooling(TorchFunctionMode):
