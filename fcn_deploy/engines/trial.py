@@ -36,7 +36,8 @@ def try_engine(engine: Engine, shapes: Iterable[ImageShape]) -> None:
     with OnnxRuntimeBackend(engine.data) as backend:
         image, output = backend.inputs[0], backend.outputs[0]
         places = (0, 1, 2) if engine.sidecar.io == "image" else (0, 2, 3)
-        fed = (_fitted(image.shape, shape, places) for shape in shapes)
+        smallest = engine.sidecar.spec.min_size
+        fed = (_fitted(image.shape, shape.at_least(smallest), places) for shape in shapes)
         for shape in dict.fromkeys(fed):
             noise = random.integers(0, 256, shape, np.uint8) if image.dtype == "uint8" else random.normal(size=shape)
             found = backend.infer({image.name: noise.astype(image.dtype)})[output.name].shape
