@@ -190,7 +190,7 @@ def again(missed, tmp_path):
 def test_after_a_missed_gate_another_gate_costs_no_work(missed, again, field, monkeypatch):
     assert "add `resume=True`" in missed[1].fix
     assert not list(missed[0].glob("*.int8.onnx"))
-    for name in ("export", "calibrate", "build_engine", "compare", "_time"):
+    for name in ("export", "calibrate", "build_engine", "compare", "time_engines"):
         monkeypatch.setattr(deploying, name, lambda *a, **k: pytest.fail("the work was done again"))
     listener = _Everything()
     summary = deploy(*field, again, gate="agreement>=10%", resume=True, progress=listener, **QUICK)
