@@ -92,6 +92,7 @@ class TakeLogits(Rewrite):
         resize: How coarse logits are resized; None if they have the size of the image.
     """
 
+    # What a Resize gives is compared with the original's output, resized by numpy.
     tolerance: ClassVar[float | None] = 0.0
 
     def __init__(self, layout: Layout, channels: int, resize: ResizeMode | None = None) -> None:

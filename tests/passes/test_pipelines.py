@@ -18,6 +18,12 @@ def test_an_exported_model_is_only_named():
     assert all(step.keeps_numbers for step in pipelines.after_torch().passes)
 
 
+def test_a_model_of_another_tool_is_converted_before_it_is_named():
+    found = names(pipelines.adopted("nhwc", (1, None, None), "nchw", 5, "bilinear"))
+    steps = ["RaiseOpset", "InlineAndFold", "ToFp32", "ReserveNames", "TakeImage", "TakeLogits"]
+    assert found == [*steps, "InferTypes", "ForgetShapes", "NameLayers", "UniqueNames", "RemoveUnusedNodesPass"]
+
+
 def test_the_integers_of_a_prequantized_model_are_kept():
     steps = (*pipelines.prequantized().passes, *pipelines.onnxruntime_cpu_integers(()).passes)
     assert [type(step).__name__ for step in steps] == ["InlineAndFold", "FoldQuantizedWeights", "ToUint8"]
