@@ -259,10 +259,11 @@ def _chosen_layout(value: ir.Value, wanted: Layout | None, what: str) -> Layout:
         raise UsageError(
             "the model has another layout", got=f'`layout="{wanted}"`', expected=_described(value), fix="leave it out"
         )
-    if wanted is None and len(possible) > 1:
+    if wanted is None and (len(possible) > 1 or not fixed):
         raise InputError(
             f"the shape of the input of {what} does not say which axis is that of the channels",
             got=_described(value),
+            expected="3 of them, [N, 3, H, W] or [N, H, W, 3]",
             fix='add `layout="nchw"` or `layout="nhwc"`',
         )
     return wanted or possible[0]
