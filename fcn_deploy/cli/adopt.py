@@ -13,6 +13,7 @@ from fcn_deploy.cli.options.groups import (
     json_option,
     normalization_options,
     output_option,
+    padding_options,
     threshold_option,
 )
 from fcn_deploy.cli.options.types import PATH, ShapeType
@@ -36,6 +37,7 @@ from fcn_deploy.cli.progress import TerminalProgress
     type=click.Choice(["bilinear", "nearest"]),
     help="Resize coarse logits to the size of the image, in the graph.",
 )
+@padding_options
 @class_options
 @ignore_index_option
 @normalization_options

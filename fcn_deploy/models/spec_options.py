@@ -118,6 +118,7 @@ class AdoptedNet:
         info: Hash of the file, with the layout `ONNX_LAYOUT`.
         num_classes: C, the channels of its logits.
         min_size: The smallest height and width it takes.
+        padding: How images are padded; None for no padding.
         spec: None: such a file says nothing about classes or normalisation.
     """
 
@@ -125,6 +126,7 @@ class AdoptedNet:
     info: CheckpointInfo
     num_classes: int
     min_size: tuple[int, int] = (1, 1)
+    padding: Padding | None = None
     spec: None = None
 
 
@@ -180,7 +182,7 @@ def _named(checkpoint: Checkpoint | CustomNet | AdoptedNet) -> str:
 def _architecture(checkpoint: Checkpoint | CustomNet | AdoptedNet, options: SpecOptions) -> dict[str, Any]:
     published = dict.fromkeys(("stride", "width", "geometry"))
     if isinstance(checkpoint, AdoptedNet):
-        return {**published, "min_size": checkpoint.min_size}
+        return {**published, "min_size": checkpoint.min_size, "padding": checkpoint.padding}
     from fcn_deploy.models.custom import CustomNet  # it imports torch, which an adopted net does not need
 
     if isinstance(checkpoint, CustomNet):

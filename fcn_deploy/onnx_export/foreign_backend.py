@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
+from fcn_deploy.artifacts.geometry import Padding, PadMode
 from fcn_deploy.artifacts.outputs import ResizeMode
 from fcn_deploy.artifacts.shapes import ImageShape, Layout, TensorSpec
 from fcn_deploy.errors import ArtifactError, InputError
-from fcn_deploy.graph.shape_inference import tensor_types
 from fcn_deploy.onnx_export.comparison import SHAPES
 from fcn_deploy.onnx_export.foreign import ForeignImage, ForeignModel
 from fcn_deploy.runtime.backend import Array, Closable
@@ -21,13 +20,14 @@ from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
 _TO_NCHW = (0, 3, 1, 2)
 _TO_NHWC = (0, 2, 3, 1)
-# Sizes of real images, of which nets that take multiples of 32 or 64 take one.
-_TRIED = (ImageShape(1, 360, 480), ImageShape(1, 256, 320), ImageShape(1, 512, 1024))
-_REAL = _TRIED[0]
-# From these sides on the sizes of `SHAPES` are tried until a net takes all of them.
-_LEAST_SIDES = (33, 67, 131, 263)
-# A net that takes the smallest images takes all.
-_FEW = 9
+_PAD_MODES: dict[PadMode, Literal["edge", "constant", "reflect"]] = {
+    "edge": "edge",
+    "zero": "constant",
+    "reflect": "reflect",
+}
+REAL = ImageShape(1, 360, 480)
+# Sizes of real images, of which nets that take only multiples of a number take one.
+_TRIED = (REAL, ImageShape(1, 256, 320), ImageShape(1, 512, 1024), ImageShape(1, 384, 768))
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class ForeignBackend(Closable):
 
     Attributes:
         logits: What the output is.
+        padding: How images are padded before the model sees them; None for no padding.
 
     Raises:
         InputError: ONNX Runtime cannot run it, or what it gives is not logits of the size of its image.
@@ -66,6 +67,7 @@ class ForeignBackend(Closable):
     def __init__(self, model: ForeignModel, layout: Layout | None = None, resize: ResizeMode | None = None) -> None:
         self._what, self._image, self._resize = model.what, model.image, resize
         self._tensor = model.logits
+        self.padding: Padding | None = None
         try:
             self._backend = OnnxRuntimeBackend(model.content, simulate_quantization=True)
         except ArtifactError as error:  # the model is the user's input, not an artifact built for this machine
@@ -92,14 +94,16 @@ class ForeignBackend(Closable):
         """
         image = feeds["image"]
         batch, _, height, width = image.shape
+        if self.padding is not None:
+            image = padded(image, self.padding)
         values = self._run(image)
         if values.ndim == 4 and self.logits.layout == "nhwc":
             values = values.transpose(_TO_NCHW)
         if values.ndim == 4 and self._resize is not None:
-            values = resized(values, (height, width), self._resize)
-        if values.shape != (batch, self.logits.channels, height, width):
-            raise self._misfit(list(values.shape), ImageShape(batch, height, width))
-        return {"logits": values}
+            values = resized(values, image.shape[2:], self._resize)
+        if values.shape != (batch, self.logits.channels, *image.shape[2:]):
+            raise self._misfit(list(values.shape), ImageShape(batch, *image.shape[2:]))
+        return {"logits": np.ascontiguousarray(values[:, :, :height, :width])}
 
     def close(self) -> None:
         """Frees the session."""
@@ -195,7 +199,18 @@ def noise(image: ForeignImage, shape: ImageShape) -> NDArray[np.float32]:
     return random.normal(size=size).astype(np.float32)
 
 
-def resized(logits: NDArray[np.float32], size: tuple[int, int], mode: ResizeMode) -> NDArray[np.float32]:
+def padded(image: NDArray[np.float32], padding: Padding) -> NDArray[np.float32]:
+    """Pads images at the bottom and the right.
+
+    Args:
+        image: float32 [N, 3, H, W].
+        padding: To what, and with what.
+    """
+    rows, columns = (padding.padded(size) - size for size in image.shape[2:])
+    return np.pad(image, ((0, 0), (0, 0), (0, rows), (0, columns)), mode=_PAD_MODES[padding.mode])
+
+
+def resized(logits: NDArray[np.float32], size: Sequence[int], mode: ResizeMode) -> NDArray[np.float32]:
     """Resizes logits as torch's `interpolate` does without aligned corners.
 
     Args:
@@ -217,65 +232,3 @@ def resized(logits: NDArray[np.float32], size: tuple[int, int], mode: ResizeMode
         weight: NDArray[Any] = (centres - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(4)])
         logits = logits.take(low, axis) * (1 - weight) + logits.take((low + 1).clip(max=own - 1), axis) * weight
     return logits
-
-
-def sizes_taken(
-    backend: ForeignBackend, image: ForeignImage, model: ir.Model
-) -> tuple[list[ImageShape], tuple[int, int]]:
-    """Finds out at which sizes a model works.
-
-    Args:
-        backend: Of the model.
-        image: What it takes.
-        model: As adopted. A map without pixels is no error for ONNX Runtime, which then gives any numbers.
-
-    Returns:
-        The shapes to compare at, and the smallest height and width from which on it takes every size; 1 and 1 if they
-        are fixed.
-
-    Raises:
-        InputError: It states that it takes any size, but does not.
-    """
-    _, height, width = image.sizes
-    resizable = height is None or width is None
-    first = None
-    for side in _LEAST_SIDES if resizable else (1,):
-        shapes = list(dict.fromkeys(image.at(each.at_least((side, side))) for each in (*SHAPES[1:], _REAL)))
-        failed = next(((shape, why) for shape in shapes if (why := _misfit(backend, model, shape))), None)
-        if failed is None and not resizable:
-            return shapes, (1, 1)
-        if failed is None:
-            least = _least_side(backend, image, model, side)
-            smallest = image.at(ImageShape(1, least, least))
-            return list(dict.fromkeys((smallest, *shapes))), (smallest.height, smallest.width)
-        first = first or failed
-    assert first is not None
-    raise InputError(
-        "the model does not work at every size, though it says so",
-        got=f"at {first[0]}: {first[1]}",
-        expected="logits as large as the image, at every batch, height and width",
-        fix='adopt it for one size that it takes, such as `shape="1x512x512"`',
-    )
-
-
-def _misfit(backend: ForeignBackend, model: ir.Model, shape: ImageShape) -> str | None:
-    """Returns why images of a shape cannot be taken; None if they can."""
-    why = backend.takes(shape)
-    if why is None:
-        types = tensor_types(model, shape)
-        maps = [types.get(str(value.name)) for node in model.graph for value in node.outputs]
-        empty = any(each is not None and len(each.shape or ()) == 4 and 0 in (each.shape or ()) for each in maps)
-        why = "a map has no pixels" if empty else None
-    return why
-
-
-def _least_side(backend: ForeignBackend, image: ForeignImage, model: ir.Model, works: int) -> int:
-    """Returns the smallest side from which on a model takes every square, and with it a longer side."""
-
-    def fits(side: int) -> bool:
-        shapes = (ImageShape(1, side, side), ImageShape(1, side, 2 * works + 1), ImageShape(1, 2 * works + 1, side))
-        return all(_misfit(backend, model, image.at(shape)) is None for shape in shapes)
-
-    if all(map(fits, range(1, _FEW))):
-        return 1
-    return next((side + 1 for side in range(works - 1, 0, -1) if not fits(side)), 1)

@@ -27,6 +27,7 @@ from typing import Literal
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from fcn_deploy.artifacts.geometry import Padding
 from fcn_deploy.artifacts.outputs import ResizeMode
 from fcn_deploy.artifacts.shapes import Layout
 from fcn_deploy.artifacts.spec import ModelSpec
@@ -40,6 +41,7 @@ from fcn_deploy.passes.infer_types import InferTypes
 from fcn_deploy.passes.inline_and_fold import InlineAndFold
 from fcn_deploy.passes.names import NameDims, NameLayers, ReserveNames, UniqueNames
 from fcn_deploy.passes.opset import RaiseOpset
+from fcn_deploy.passes.pad_to_multiple import PadToMultiple
 from fcn_deploy.passes.rewrite import Lowering
 from fcn_deploy.passes.simulate_fp16 import SimulateFp16
 from fcn_deploy.passes.take_signature import TakeImage, TakeLogits
@@ -71,6 +73,7 @@ def adopted(
     logits: Layout,
     channels: int,
     resize: ResizeMode | None,
+    padding: Padding | None = None,
 ) -> Lowering:
     """Lowers an ONNX model that another tool wrote to an exported model, without its spec.
 
@@ -80,6 +83,7 @@ def adopted(
         logits: Layout of its output.
         channels: C.
         resize: How coarse logits are resized; None if they have the size of the image.
+        padding: How images are padded; None if they are not.
     """
     return Lowering(
         # First, because a later opset may write as inputs what was an attribute, and so makes constants ...
@@ -93,6 +97,8 @@ def adopted(
         TakeImage(image, sizes),
         # After the image, whose size it asks for.
         TakeLogits(logits, channels, resize),
+        # Around all of it: what is resized is what the padded image gives.
+        *([PadToMultiple(padding)] if padding is not None else []),
         # What was stated of the tensors is of another opset and other types, and often of the one size traced.
         InferTypes(),
         ForgetShapes(),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import onnx_ir as ir
 
 from fcn_deploy._version import __version__
+from fcn_deploy.artifacts.geometry import PadMode, SizeDivisor
 from fcn_deploy.artifacts.normalization import Normalization, Preset, Triple
 from fcn_deploy.artifacts.outputs import ResizeMode
 from fcn_deploy.artifacts.shapes import ImageShape, Layout
@@ -21,7 +23,8 @@ from fcn_deploy.graph.model import ExportedModel, serialize
 from fcn_deploy.models.spec_options import AdoptedNet, SpecOptions, make_spec
 from fcn_deploy.onnx_export.comparison import compare_models
 from fcn_deploy.onnx_export.foreign import ForeignModel, read_foreign
-from fcn_deploy.onnx_export.foreign_backend import ForeignBackend, sizes_taken
+from fcn_deploy.onnx_export.foreign_backend import ForeignBackend
+from fcn_deploy.onnx_export.foreign_sizes import padding_needed, sizes_taken
 from fcn_deploy.onnx_export.simplifier import run_onnxsim
 from fcn_deploy.onnx_export.threshold import check_threshold, chosen_threshold, warn_of_probabilities
 from fcn_deploy.passes import pipelines
@@ -29,7 +32,7 @@ from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.quantization.prequantized import is_prequantized
 from fcn_deploy.receptive_field import receptive_field
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-from fcn_deploy.workflows.parameters import channel_order, image_shape, input_file, output_file, triple
+from fcn_deploy.workflows.parameters import channel_order, image_shape, input_file, output_file, padding, triple
 
 if TYPE_CHECKING:
     from fcn_deploy.artifacts.receptive_field import ReceptiveField
@@ -50,6 +53,8 @@ def adopt(
     logits: str | int | None = None,
     layout: Layout | None = None,
     resize_logits: ResizeMode | None = None,
+    size_divisor: SizeDivisor | None = None,
+    pad_mode: PadMode | None = None,
     num_classes: int | None = None,
     class_names: StrPath | None = None,
     ignore_index: int | None = None,
@@ -76,6 +81,9 @@ def adopt(
             before an ArgMax. If None: the only output, or the one called `logits` or `out`.
         layout: `nchw` or `nhwc`, if shapes do not tell: channels first or last.
         resize_logits: Resizes coarse logits to the size of the image, in the graph: `bilinear` or `nearest`.
+        size_divisor: The model works at multiples of this size only; images are padded in the graph. `auto` runs the
+            model to find out, and pads only if it must.
+        pad_mode: How they are padded: `edge` (the default), `zero` or `reflect`.
         num_classes: Checked against the model.
         class_names: A CSV file, one class a line: `name` or `name,red,green,blue`.
         ignore_index: The label that means "not labelled"; 255 if None.
@@ -108,6 +116,7 @@ def adopt(
     progress = progress or Silent()
     file = output_file(output, (".onnx",), reads=(model, class_names))
     fixed = None if shape is None else image_shape(shape)
+    asked = padding(os.fspath(model), size_divisor, pad_mode)
     for name, value, known in (
         ("layout", layout, ("nchw", "nhwc")),
         ("resize_logits", resize_logits, ("bilinear", "nearest")),
@@ -130,15 +139,23 @@ def adopt(
         foreign = read_foreign(content, str(path), image=image, logits=logits, layout=layout, shape=fixed)
     info = CheckpointInfo(sha256_bytes(content), ONNX_LAYOUT)
     del content  # `foreign` has it, if it is still needed
+    if asked is not None and shape is None and foreign.image.fixed is not None:
+        raise UsageError("the model takes one size", got="`size_divisor`", fix="leave it out")
     half = _computes_in_fp16(foreign.model)
     with ForeignBackend(foreign, layout, resize_logits) as reference:
         found = reference.logits
-        net = AdoptedNet(path.stem, info, found.channels)
+        reference.padding = padding_needed(reference, foreign.image, asked)
+        net = AdoptedNet(path.stem, info, found.channels, padding=reference.padding)
         spec = make_spec(net, _with_bytes(options) if foreign.image.dtype == "uint8" else options)
         check_threshold(threshold, spec)
         with progress.working(f"adopting {spec.variant}, {spec.num_classes} classes"):
             lowering = pipelines.adopted(
-                foreign.image.layout, foreign.image.sizes, found.layout, found.channels, resize_logits
+                foreign.image.layout,
+                foreign.image.sizes,
+                found.layout,
+                found.channels,
+                resize_logits,
+                reference.padding,
             )
             graph = lowering(foreign.model).model
             shapes, min_size = sizes_taken(reference, foreign.image, graph)
@@ -183,7 +200,7 @@ def _with_spec(
     spec = replace(
         spec,
         exporter={"fcn_deploy": __version__, "producer": producer, "opset": model.opset_imports[""]},
-        receptive_field=_receptive_field(model, foreign.image.fixed),
+        receptive_field=_receptive_field(model, spec, foreign.image.fixed),
         threshold=chosen_threshold(spec, threshold, model.graph),
     )
     model.metadata_props[METADATA_KEY] = spec.dumps()
@@ -194,10 +211,10 @@ def _with_spec(
         return ExportedModel.parse(run_onnxsim(ir.to_proto(model)).SerializeToString())
 
 
-def _receptive_field(model: ir.Model, fixed: ImageShape | None) -> ReceptiveField | None:
+def _receptive_field(model: ir.Model, spec: ModelSpec, fixed: ImageShape | None) -> ReceptiveField | None:
     """The receptive field; None if it cannot be computed for this graph."""
     try:
-        return receptive_field(model, fixed=fixed)
+        return receptive_field(model, fixed=fixed, divisor=spec.padding.divisor if spec.padding else 1)
     except InputError as error:
         _log.debug("%s", error)
         return None

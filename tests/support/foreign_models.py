@@ -114,6 +114,17 @@ def net(
     return model
 
 
+def concatenating():
+    """A net that works at even sizes only."""
+    proto = net(enlarge=False)
+    none = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "twice")
+    proto.graph.initializer.append(none)
+    proto.graph.node[-1].output[0] = "small"
+    proto.graph.node.append(helper.make_node("Resize", ["small", "", "twice"], ["large"], mode="nearest"))
+    proto.graph.node.append(helper.make_node("Concat", ["large", "stem_relu"], ["output"], axis=1))
+    return proto
+
+
 def saved(model: onnx.ModelProto, path: Path) -> Path:
     """Writes a model, and returns the path."""
     onnx.save(model, path)

@@ -12,6 +12,7 @@ import torch
 from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
+from fcn_deploy.artifacts.geometry import Padding
 from fcn_deploy.errors import GateError, InputError, UsageError
 from fcn_deploy.files import sha256_file
 from fcn_deploy.graph.model import load_exported
@@ -24,7 +25,7 @@ from fcn_deploy.workflows.building import build_engine
 from fcn_deploy.workflows.inspecting import inspect
 from fcn_deploy.workflows.verifying import verify
 from tests.support import custom_nets
-from tests.support.foreign_models import net, saved
+from tests.support.foreign_models import concatenating, net, saved
 
 IMAGENET = {"normalization": "imagenet"}
 # What is adopted, and how.
@@ -181,6 +182,20 @@ def test_a_shape_fixes_the_sizes(tmp_path):
     assert [str(value.shape) for value in (*model.graph.inputs, *model.graph.outputs)] == ["[2,3,20,28]", "[2,5,20,28]"]
 
 
+@pytest.mark.parametrize("divisor", ["auto", 2])
+def test_a_model_for_multiples_is_padded_in_the_graph(tmp_path, photos, divisor):
+    source = saved(concatenating(), tmp_path / "m.onnx")
+    options = {**IMAGENET, "pad_mode": "reflect", "simplify": False}
+    model = adopt(source, size_divisor=divisor, **options, output=tmp_path / "a.onnx")
+    assert model.spec.padding == Padding(2, "reflect")
+    image = photos[0][:31, :45]
+    with Segmenter(tmp_path / "a.onnx") as segmenter, OnnxRuntimeBackend(source.read_bytes()) as original:
+        fed = normalize(image[np.newaxis], segmenter.spec.normalization)
+        padded = np.pad(fed, ((0, 0), (0, 0), (0, 1), (0, 1)), "reflect")
+        expected = original.infer({"input.1": padded})["output"][0, :, :31, :45]
+        np.testing.assert_allclose(segmenter.logits(image), expected, atol=1e-4 * np.ptp(expected))
+
+
 def test_a_normalisation_that_nobody_states_is_assumed_with_a_warning(tmp_path, caplog):
     model = adopt(saved(net(), tmp_path / "m.onnx"), simplify=False)
     assert model.spec.normalization.assumed
@@ -197,6 +212,8 @@ def test_a_normalisation_that_nobody_states_is_assumed_with_a_warning(tmp_path, 
         ({}, {"color": "grb"}, UsageError, "unknown `color`"),
         ({"dtype": "uint8"}, {"mean": (1, 2, 3)}, UsageError, "takes uint8, so it normalises images.*got `mean`"),
         ({"dtype": "uint8"}, IMAGENET, UsageError, "takes uint8, so it normalises images.*got `normalization`"),
+        ({"sizes": (1, 32, 32)}, {"size_divisor": 8}, UsageError, "the model takes one size; got `size_divisor`"),
+        ({}, {"pad_mode": "edge"}, UsageError, "`pad_mode` needs a divisor"),
         ({"end": "ArgMax"}, {}, InputError, "gives labels, not logits"),
     ],
 )

@@ -63,6 +63,19 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 threads_option = click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: the library's]")
 output_option = click.option("-o", "--output", type=PATH, required=True, help="What to write.")
 
+padding_options = stack(
+    click.option(
+        "--size-divisor",
+        type=DivisorType(),
+        help="The net works at multiples of this size only; auto finds out, and pads only if it must.",
+    ),
+    click.option(
+        "--pad-mode",
+        type=click.Choice(["edge", "zero", "reflect"]),
+        help="How images are padded to such multiples, at the bottom and the right.  [default: edge]",
+    ),
+)
+
 model_options = stack(
     click.option(
         "--model",
@@ -70,16 +83,7 @@ model_options = stack(
         help="What makes a custom net: package.module:callable, called without arguments.  [default: the published "
         "FCNs]",
     ),
-    click.option(
-        "--size-divisor",
-        type=DivisorType(),
-        help="The custom net works at multiples of this size only; auto finds out, and pads only if it must.",
-    ),
-    click.option(
-        "--pad-mode",
-        type=click.Choice(["edge", "zero", "reflect"]),
-        help="How images are padded to such multiples, at the bottom and the right.  [default: edge]",
-    ),
+    padding_options,
     click.option(
         "--logits",
         metavar="NAME|INDEX",
