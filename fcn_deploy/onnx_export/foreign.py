@@ -138,6 +138,8 @@ def _check_origin(model: ir.Model, what: str) -> None:
 
 def _chosen_logits(graph: ir.Graph, wanted: str | int | None, what: str) -> ir.Value:
     outputs = list(graph.outputs)
+    if not outputs:
+        raise InputError(f"{what} has no outputs", expected="logits, a score for each class and pixel")
     listed = _listed(outputs)
     if wanted is None:
         named = [value for value in outputs if value.name in _LOGITS]

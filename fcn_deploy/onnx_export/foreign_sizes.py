@@ -53,7 +53,7 @@ def padding_needed(
         raise InputError(
             "the model does not work at every size, nor at multiples of a number",
             got=f"at {image.at(REAL)}: {backend.takes(image.at(REAL))}",
-            fix='adopt it for one size that it takes, such as `shape="1x512x512"`',
+            fix=_one_size(image),
         )
     return Padding(divisor, wanted.mode)
 
@@ -73,6 +73,10 @@ def smallest_divisor(backend: ForeignBackend, image: ForeignImage) -> int | None
         if all(backend.takes(image.at(shape)) is None for shape in shapes):
             return divisor
     return None
+
+
+def _one_size(image: ForeignImage) -> str:
+    return f'adopt it for one size that it takes, such as `shape="{image.at(ImageShape(1, 512, 512))}"`'
 
 
 def _shapes(image: ForeignImage, side: int) -> list[ImageShape]:
@@ -117,7 +121,7 @@ def sizes_taken(
         expected="logits as large as the image, at every batch, height and width",
         fix=f"add `size_divisor={divisor}`, the smallest that works: it pads images in the graph and crops the logits"
         if divisor
-        else 'adopt it for one size that it takes, such as `shape="1x512x512"`',
+        else _one_size(image),
     )
 
 

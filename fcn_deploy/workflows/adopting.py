@@ -141,7 +141,7 @@ def adopt(
     del content  # `foreign` has it, if it is still needed
     if asked is not None and shape is None and foreign.image.fixed is not None:
         raise UsageError("the model takes one size", got="`size_divisor`", fix="leave it out")
-    half = _computes_in_fp16(foreign.model)
+    half, quantized = _computes_in_fp16(foreign.model), is_prequantized(foreign.model)
     with ForeignBackend(foreign, layout, resize_logits) as reference:
         found = reference.logits
         reference.padding = padding_needed(reference, foreign.image, asked)
@@ -160,7 +160,8 @@ def adopt(
             graph = lowering(foreign.model).model
             shapes, min_size = sizes_taken(reference, foreign.image, graph)
         spec = replace(spec, min_size=min_size)
-        adopted = _with_spec(graph, foreign, spec, threshold, simplify, progress)
+        # onnxsim would make floats of weights that are stored as integers.
+        adopted = _with_spec(graph, foreign, spec, threshold, simplify and not quantized, progress)
         adopted = _compared(adopted, reference, shapes, half, progress)
     if file is not None:
         adopted.save(file)
@@ -205,7 +206,7 @@ def _with_spec(
     )
     model.metadata_props[METADATA_KEY] = spec.dumps()
     model.producer_name, model.producer_version = "fcn-deploy", __version__
-    if not simplified or is_prequantized(model):  # onnxsim would make floats of weights that are stored as integers
+    if not simplified:
         return ExportedModel.parse(serialize(model))
     with progress.working("simplifying"):
         return ExportedModel.parse(run_onnxsim(ir.to_proto(model)).SerializeToString())

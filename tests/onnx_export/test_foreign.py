@@ -171,6 +171,13 @@ def test_an_opset_of_the_future_is_refused():
         read(net(opset=24))
 
 
+def test_a_model_without_outputs_is_refused():
+    proto = net()
+    del proto.graph.output[:]
+    with pytest.raises(InputError, match=r"net.onnx has no outputs"):
+        read(proto)
+
+
 def test_what_is_no_onnx_model_is_refused():
     with pytest.raises(InputError, match=re.escape("net.onnx is not an ONNX model")):
         read_foreign(b"weights", "net.onnx")

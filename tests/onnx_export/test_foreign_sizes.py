@@ -61,6 +61,15 @@ def test_a_model_that_says_any_size_and_takes_some_is_refused():
         taken(concatenating())
 
 
+def test_a_batch_that_is_part_of_the_model_is_refused_with_the_shape_that_it_takes():
+    proto = net(sizes=("n", 40, 56))
+    proto.graph.node[-1].output[0] = "large"
+    proto.graph.node.append(helper.make_node("Reshape", ["large", "whole"], ["output"]))
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([1, 5, 40, 56]), "whole"))
+    with pytest.raises(InputError, match=r"got at 3x40x56: .*fix: adopt it for one size.*`shape=\"1x40x56\"`"):
+        taken(proto)
+
+
 def needed(proto, wanted):
     foreign = read_foreign(proto.SerializeToString(), "net.onnx")
     with ForeignBackend(foreign) as backend:

@@ -207,6 +207,7 @@ def test_a_normalisation_that_nobody_states_is_assumed_with_a_warning(tmp_path, 
     [
         ({}, {"num_classes": 7}, InputError, "the model has another number of classes; got 5; expected 7"),
         ({}, {"threshold": 0.5}, UsageError, "`threshold` is for binary nets"),
+        ({}, {"threshold": float("nan")}, UsageError, "`threshold` is not finite"),
         ({}, {"layout": "chw"}, UsageError, "bad `layout`; got 'chw'; expected nchw or nhwc"),
         ({}, {"resize_logits": "cubic"}, UsageError, "bad `resize_logits`"),
         ({}, {"color": "grb"}, UsageError, "unknown `color`"),
