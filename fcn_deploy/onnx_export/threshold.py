@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import numpy as np
 import onnx_ir as ir
@@ -29,8 +30,10 @@ def check_threshold(threshold: float | None, spec: ModelSpec) -> None:
         spec: What the net is.
 
     Raises:
-        UsageError: The net has a channel for each class.
+        UsageError: It is not finite, or the net has a channel for each class.
     """
+    if threshold is not None and not math.isfinite(threshold):
+        raise UsageError("`threshold` is not finite", got=threshold, expected="a number, such as 0 or 0.5")
     if threshold is not None and spec.threshold is None:
         raise UsageError(
             "`threshold` is for binary nets, which have one output channel",
