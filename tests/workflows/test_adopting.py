@@ -104,10 +104,11 @@ def test_the_spec_says_what_the_model_was_and_what_was_stated(adopted):
     assert inspect(file)["spec"]["variant"] == source.stem
 
 
-def test_pytorch_is_no_reference(adopted, photo_folder):
-    source, file = adopted
+def test_pytorch_is_no_reference(adopted, photo_folder, tmp_path):
+    _, file = adopted
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "net.pth")
     with pytest.raises(UsageError, match=r"was an ONNX model, which has no PyTorch net.*name that as `reference`"):
-        verify(file, data=photo_folder, weights=source)
+        verify(file, data=photo_folder, weights=tmp_path / "net.pth")
 
 
 def test_a_model_of_torchs_older_exporter_is_adopted_simplified_and_verified(photo_folder, tmp_path):
