@@ -68,7 +68,7 @@ def ends_in_sigmoid(graph: ir.Graph) -> bool:
 
 
 def warn_of_probabilities(spec: ModelSpec, net: Backend, shape: ImageShape) -> None:
-    """Warns if a binary net seems to give probabilities, though nothing in it says so, and its threshold is 0.
+    """Warns if no value of a binary net is below its threshold of 0, as of probabilities or grey values.
 
     Args:
         spec: What the net is.
@@ -79,10 +79,20 @@ def warn_of_probabilities(spec: ModelSpec, net: Backend, shape: ImageShape) -> N
         return
     image = np.random.default_rng(0).normal(size=(shape.batch, 3, shape.height, shape.width)).astype(np.float32)
     values = net.infer({"image": image})["logits"]
-    if values.min() >= 0 and values.max() <= 1:
+    if values.min() < 0:
+        return
+    if values.max() <= 1:
         _log.warning(
             "every value of the net lies in 0..1 (%.3g to %.3g), so that with the threshold 0 every label is 1. If "
             "they are probabilities, give `threshold=0.5`",
             values.min(),
             values.max(),
+        )
+    else:
+        _log.warning(
+            "no value of the net is negative (%.3g to %.3g), so that with the threshold 0 every label is 1. If they "
+            "are not logits, give the border between background and foreground, such as `threshold=%.3g`",
+            values.min(),
+            values.max(),
+            255 / 2 if 128 < values.max() <= 255 else values.max() / 2,
         )

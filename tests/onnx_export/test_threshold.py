@@ -83,3 +83,11 @@ def test_values_in_0_to_1_with_a_threshold_of_0_are_warned_about(threshold, chai
     with OnnxRuntimeBackend(model(*chain).SerializeToString()) as net, caplog.at_level(logging.WARNING, "fcn_deploy"):
         warn_of_probabilities(spec(threshold), net, ImageShape(1, 8, 8))
     assert ("give `threshold=0.5`" in caplog.text) is warned
+
+
+@pytest.mark.parametrize(("chain", "warned"), [(["Sigmoid", ("Mul", np.float32(255))], True), (["Identity"], False)])
+def test_values_that_are_never_negative_are_warned_about_too(chain, warned, caplog):
+    with OnnxRuntimeBackend(model(*chain).SerializeToString()) as net, caplog.at_level(logging.WARNING, "fcn_deploy"):
+        warn_of_probabilities(spec(0.0), net, ImageShape(1, 8, 8))
+    assert ("no value of the net is negative" in caplog.text) is warned
+    assert ("give the border" in caplog.text) is warned

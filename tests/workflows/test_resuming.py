@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from fcn_deploy.errors import GateError, InputError
+from fcn_deploy.files import only_writer
 from fcn_deploy.workflows import deploying, resuming
 from fcn_deploy.workflows.deploying import deploy
 from fcn_deploy.workflows.fingerprints import code_hash, label_map_input
@@ -248,6 +249,13 @@ def test_after_a_missed_gate_another_gate_costs_no_work(missed, again, field, mo
 
     with Segmenter(again / "fcn8s.int8.onnx") as segmenter:
         assert segmenter.sidecar.gate.criteria == ("agreement>=10%",)
+
+
+def test_two_deployments_do_not_write_into_one_folder(again, field):
+    before = sorted(path.name for path in again.rglob("*"))
+    with only_writer(again), pytest.raises(InputError, match="another process is writing into"):
+        deploy(*field, again, **QUICK)
+    assert sorted(path.name for path in again.rglob("*")) == before
 
 
 def test_other_images_are_observed_anew(again, field, tmp_path, monkeypatch):
