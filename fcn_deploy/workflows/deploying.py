@@ -29,7 +29,7 @@ from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluation.comparison import compare
 from fcn_deploy.evaluation.gates import GateOption, check_gate
 from fcn_deploy.evaluation.latency import BenchmarkConfig
-from fcn_deploy.files import StrPath, as_path, output_folder
+from fcn_deploy.files import StrPath, as_path, only_writer, output_folder
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.options import RuntimeOptions
@@ -171,6 +171,7 @@ def deploy(
 
     Raises:
         InputError: The ground truth does not fit images or net, or labels no pixel; all is read before the export.
+            Or another process deploys into the same folder.
         GateError: A gate was missed; there is no engine in the folder. Its `report` is the summary, which says which.
         FcnDeployError: A step failed; the folder is as it was.
 
@@ -238,7 +239,7 @@ def deploy(
         if options is not None:
             checked.append(check_truth(judged, options, spec))
 
-    with output_folder(folder), Stages(folder, resume=resume, progress=progress) as stages:
+    with output_folder(folder), only_writer(folder), Stages(folder, resume=resume, progress=progress) as stages:
         made_of = net_inputs(checkpoint, net_options)
         net = stages.run(
             "export",

@@ -216,7 +216,14 @@ def evaluate(
     """
     if batch < 1:
         raise UsageError("bad `batch`", got=batch, expected="1 or more")
-    code = NetCode(model, padding(model, size_divisor, pad_mode), outputs(model, logits, resize_logits))
+    code = NetCode(
+        model,
+        padding(model, size_divisor, pad_mode),
+        outputs(model, logits, resize_logits),
+        weights_key,
+        weights_prefix,
+        weights_ignore,
+    )
     runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
     runnables = (engine,) if reference is None else (engine, reference)
     check_runnables(runnables, runtime, code)
