@@ -113,8 +113,9 @@ def traced_threshold(model: nn.Module, spec: ModelSpec) -> float | None:
     """
     if spec.threshold != 0:  # the checkpoint's spec has it, or there is none
         return spec.threshold
-    with _quiet_exporter():
-        exported = _convert(_trace(model, TRACED.at_least(spec.min_size), dynamic=True), ExportConfig())
+    with to_debug_log():
+        program, _ = _trace(model, TRACED.at_least(spec.min_size), ExportConfig())
+        exported = _convert(program, ExportConfig())
     exported = pipelines.after_torch(ROOT if isinstance(model, AdaptedNet) else "")(exported).model
     return chosen_threshold(spec, None, exported.graph)
 
