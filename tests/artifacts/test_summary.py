@@ -16,6 +16,7 @@ from fcn_deploy.files import dumps_json
 GOLDEN = Path(__file__).parent / "golden" / "summary.json"
 # As it wrote it before summaries said what the ground truth is worth.
 BEFORE_IGNORE_INDICES = GOLDEN.with_name("summary_before_ignore_indices.json")
+BEFORE_RESUMED = GOLDEN.with_name("summary_before_resumed.json")
 BEFORE_TRUTH = GOLDEN.with_name("summary_before_truth.json")
 
 SUMMARY = Summary(
@@ -80,6 +81,10 @@ def test_the_golden_file_is_read_with_null_for_what_json_cannot_hold():
     assert replace(int8, parity=SUMMARY.engines[1].parity) == SUMMARY.engines[1]
     assert replace(found, engines=SUMMARY.engines) == SUMMARY
     assert dumps_json(found.to_json()) + "\n" == GOLDEN.read_text()
+
+
+def test_a_summary_from_before_stages_were_taken_over_is_read():
+    assert Summary.from_json(json.loads(BEFORE_RESUMED.read_text())) == Summary.from_json(golden())
 
 
 def test_a_summary_from_before_all_ignored_values_were_stated_is_read():
