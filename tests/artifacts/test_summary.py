@@ -146,7 +146,7 @@ def test_a_summary_of_an_unknown_format_is_an_input_error(version):
         Summary.from_json({**golden(), "format": version})
 
 
-ADDED = {"truth", "normalization", "warnings"}
+ADDED = {"truth", "normalization", "warnings", "resumed"}
 
 
 @pytest.mark.parametrize("key", sorted({*json.loads(GOLDEN.read_text())} - {"format", "passed"} - ADDED))
