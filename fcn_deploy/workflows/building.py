@@ -26,6 +26,7 @@ from fcn_deploy.runtime.options import check_threads
 from fcn_deploy.workflows.backends import Job, choose_backend
 from fcn_deploy.workflows.calibrating import calibrate, load_ranges
 from fcn_deploy.workflows.decisions import SearchOptions, decide_precisions
+from fcn_deploy.workflows.image_sizes import check_image_sizes, check_stated_size
 from fcn_deploy.workflows.models import check_model, exported_model
 from fcn_deploy.workflows.parameters import (
     Size,
@@ -335,6 +336,8 @@ def _build(
     from fcn_deploy.mixed_precision.kernel_tuning import tune_kernels
 
     job, *siblings = jobs
+    check_image_sizes(search.data, model.spec.min_size)
+    check_stated_size(tuned_for, model.spec.min_size, "tune")
     ranges, held_out = source.get(model, search, threads=threads, progress=progress)
     tuned: Tuned | None = None
     if tuned_for is not None:

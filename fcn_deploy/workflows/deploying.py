@@ -38,6 +38,7 @@ from fcn_deploy.workflows.calibrating import calibrate
 from fcn_deploy.workflows.deploy_config import DeployConfig, split_images
 from fcn_deploy.workflows.exporting import export
 from fcn_deploy.workflows.fingerprints import engine_inputs, images_hash, measured_inputs, net_inputs
+from fcn_deploy.workflows.image_sizes import check_image_sizes
 from fcn_deploy.workflows.measured import Measured, engine_summary, summary_warnings, time_engines
 from fcn_deploy.workflows.net_options import NetOptions, Variant
 from fcn_deploy.workflows.parameters import (
@@ -236,6 +237,8 @@ def deploy(
     checked: list[GroundTruth] = []
 
     def check_loaded(spec: ModelSpec) -> None:
+        for images in (observed, judged, decided_on):
+            check_image_sizes(images, spec.min_size)
         if options is not None:
             checked.append(check_truth(judged, options, spec))
 

@@ -26,6 +26,7 @@ from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
 from fcn_deploy.text import printable
+from fcn_deploy.workflows.image_sizes import check_image_sizes
 from fcn_deploy.workflows.parameters import image_folder, outputs, padding
 from fcn_deploy.workflows.references import NetCode, Runnable, check_not_itself, check_runnables, name_of, opened
 from fcn_deploy.workflows.samples import LabelMapping, TruthOptions, samples
@@ -237,6 +238,7 @@ def evaluate(
     check_pairs(images, options)
     with opened(runnables, runtime, code, progress) as segmenters:
         candidate, spec = segmenters[0], segmenters[0].spec
+        check_image_sizes(images, spec.min_size)
         reader = options.reader(spec)
         ignored = reader.ignore_index
         shown = samples(images, options, "evaluating", reader, progress=progress or Silent())
