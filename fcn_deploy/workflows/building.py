@@ -153,7 +153,7 @@ def build_engine(
     search = SearchOptions(
         auto=calib_method == AUTO_METHOD,
         budget=None if accuracy_budget is None else criterion(accuracy_budget, "accuracy_budget"),
-        precision_map=None if precision_map is None else input_file(precision_map),
+        precision_map=None if precision_map is None else as_path(precision_map, "precision_map"),
         data=None if data is None else image_folder(data, recursive=recursive),
         truth=TruthOptions.of(
             labels, ignore_index=ignore_index, label_map=label_map, label_suffix=label_suffix, recursive=recursive
