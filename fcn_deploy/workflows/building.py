@@ -35,7 +35,6 @@ from fcn_deploy.workflows.parameters import (
     image_folder,
     image_shape,
     image_size,
-    input_file,
 )
 from fcn_deploy.workflows.samples import LabelMapping, TruthOptions
 
