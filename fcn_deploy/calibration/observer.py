@@ -15,6 +15,7 @@ from fcn_deploy.calibration.channel_means import MeanBuilder
 from fcn_deploy.calibration.histogram import HistogramBuilder
 from fcn_deploy.errors import ArtifactError, InputError
 from fcn_deploy.graph.model import ExportedModel, serialize
+from fcn_deploy.passes.forget_shapes import ForgetShapes
 from fcn_deploy.quantization.prequantized import check_not_prequantized
 from fcn_deploy.quantization.selection import quantizable_inputs
 from fcn_deploy.quantization.tensors import observed_tensors, ranged_tensor
@@ -134,7 +135,7 @@ def observe(
 
 def _with_outputs(model: ir.Model, names: list[str]) -> bytes:
     """Makes the named tensors outputs of the graph."""
-    graph = model.graph
+    graph = ForgetShapes()(model).model.graph
     for node in graph:
         for value in node.outputs:
             if value.name in names and not value.is_graph_output():

@@ -22,20 +22,22 @@ if TYPE_CHECKING:
 
 # The smallest image, odd sizes, height above width and width above height, several batches.
 SHAPES = tuple(ImageShape(*shape) for shape in ((1, 1, 1), (1, 33, 64), (3, 65, 97), (1, 130, 75), (2, 96, 128)))
+# The size of real images, and one between: maps that are 1x1 in small images are larger in these.
+REAL = (ImageShape(1, 187, 250), ImageShape(1, 360, 480))
 
 
 def comparison_shapes(backend: Backend, min_size: tuple[int, int] = (1, 1)) -> list[ImageShape]:
-    """Returns the shapes to compare a model at: `SHAPES`, with each size that the model fixes replaced by that size.
+    """Returns the shapes to compare a model at: `SHAPES` and `REAL`, with each size that the model fixes in its place.
 
     Args:
         backend: A model whose first input is [N, 3, H, W].
         min_size: The smallest height and width that the net takes.
 
     Returns:
-        Each shape once, in the order of `SHAPES`.
+        Each shape once, in the order of `SHAPES` and `REAL`.
     """
     batch, _, height, width = (size if isinstance(size, int) else None for size in backend.inputs[0].shape)
-    smallest = (shape.at_least(min_size) for shape in SHAPES)
+    smallest = (shape.at_least(min_size) for shape in (*SHAPES, *REAL))
     shapes = (ImageShape(batch or s.batch, height or s.height, width or s.width) for s in smallest)
     return list(dict.fromkeys(shapes))
 
@@ -97,15 +99,31 @@ def require_harmless(guard: Guard, reference: Backend, candidate: Backend) -> No
     if guard.violated_by is not None:
         try:
             # A second image, because the error is a share of a range, and one pixel of a binary net has none.
-            compare_models(reference, candidate, [guard.violated_by, ImageShape(1, 33, 64)], "PyTorch", Silent())
+            compare_models(reference, candidate, [guard.violated_by, guard.met_by], "PyTorch", Silent())
         except (GateError, ArtifactError) as error:
             got = f"{error.what} at {guard.violated_by}: {error.got}"
         else:
             return
+    if guard.numbers:
+        raise made_a_number(guard.numbers)
     raise InputError(
         f"the exported model is right only if {guard.condition}",
         got=got,
         expected="a net that does the same at every size",
-        fix="remove from the net: conditions on the size, sizes converted to int or float, adaptive pooling to more "
-        "than one cell; or export for one size with `shape`",
+        fix="remove from the net: conditions on the size, sizes converted to int or float; or export for one size with "
+        "`shape`",
+    )
+
+
+def made_a_number(numbers: Sequence[str]) -> InputError:
+    """Returns the refusal of a net whose Python code makes numbers of sizes.
+
+    Args:
+        numbers: Where it does, at least one place.
+    """
+    return InputError(
+        "the net makes a number of a size, and torch exports it for the size it is traced at",
+        got="; ".join(numbers),
+        expected="sizes that are computed with +, -, *, // and math.floor alone",
+        fix="divide whole numbers with // in place of int() or float(), or export for one size with `shape`",
     )

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,8 +17,12 @@ from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
 from fcn_deploy.errors import InputError
 from fcn_deploy.models.adapter import ROOT, AdaptedNet
+from fcn_deploy.onnx_export.comparison import made_a_number
 from fcn_deploy.onnx_export.config import ExportConfig
 from fcn_deploy.onnx_export.guards import Guard, find_violated_guards
+from fcn_deploy.onnx_export.messages import to_debug_log
+from fcn_deploy.onnx_export.pooling import Pooling
+from fcn_deploy.onnx_export.sizes import int_keeps_symbols, numbers_noted, place_of_error
 from fcn_deploy.onnx_export.threshold import check_threshold, chosen_threshold
 from fcn_deploy.passes import pipelines
 from fcn_deploy.receptive_field import receptive_field
@@ -32,8 +34,13 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # The shape that a dynamic graph is traced with: more than one image, and odd sizes that neither equal nor divide one
-# another, so that torch.export takes none of them for a constant and no two of them for the same size.
-TRACED = ImageShape(2, 67, 93)
+# another, so that torch.export takes none of them for a constant and no two of them for the same size. Large, because
+# torch takes a map that is 1x1 at this size for one that is 1x1 at every size. Only shapes are traced, no pixels.
+TRACED = ImageShape(2, 1031, 1543)
+# For nets in which a pooled map is 1x1 even so.
+_TRACED_LARGER = ImageShape(2, 4127, 6173)
+# The operators whose outputs are 1x1 because of the size of the image, not because a single value was asked for.
+_WINDOWED = ("aten.conv", "aten.avg_pool", "aten.max_pool")
 _DIMS = {0: "batch", 2: "height", 3: "width"}
 
 
@@ -63,8 +70,11 @@ def export_onnx(
 
     check_threshold(config.threshold, spec)
     traced = config.shape or TRACED.at_least(spec.min_size)
-    with _quiet_exporter():
-        program = _trace(model, traced, dynamic=config.shape is None)
+    with to_debug_log():
+        program, numbers = _trace(model, traced, config)
+        if config.shape is None and _has_one_cell(program):
+            traced = _TRACED_LARGER
+            program, numbers = _trace(model, traced, config)
         exported = _convert(program, config)
     exported = pipelines.after_torch(ROOT if isinstance(model, AdaptedNet) else "")(exported).model
     if exported.opset_imports.get("") != config.opset:
@@ -87,7 +97,8 @@ def export_onnx(
     )
     exported.metadata_props[METADATA_KEY] = spec.dumps()
     exported.producer_name, exported.producer_version = "fcn-deploy", __version__
-    return ir.to_proto(exported), find_violated_guards(program, traced, spec.min_size) if config.shape is None else []
+    guards = [] if config.shape else find_violated_guards(program, traced, spec.min_size, numbers)
+    return ir.to_proto(exported), guards
 
 
 def _receptive_field(model: ir.Model, spec: ModelSpec, fixed: ImageShape | None) -> ReceptiveField | None:
@@ -99,23 +110,69 @@ def _receptive_field(model: ir.Model, spec: ModelSpec, fixed: ImageShape | None)
         return None
 
 
-def _trace(model: nn.Module, shape: ImageShape, dynamic: bool) -> torch.export.ExportedProgram:
+def _trace(model: nn.Module, shape: ImageShape, config: ExportConfig) -> tuple[torch.export.ExportedProgram, list[str]]:
+    """Traces a net; returns also where its code makes a number of a size, which then holds for this size only."""
+    if config.shape is not None:
+        return _traced(model, shape, config), []
+    failure: InputError | None = None
+    with numbers_noted(model) as numbers:
+        try:
+            program = _traced(model, shape, config)
+        except InputError as error:
+            failure = error
+    if numbers:
+        # Only now, because in the code of a net that does not need it, `int` had better be what it is.
+        with numbers_noted(model) as numbers, int_keeps_symbols(model):
+            try:
+                return _traced(model, shape, config), numbers
+            except InputError as error:
+                failure = error
+    if failure is None:
+        return program, numbers
+    if not numbers:
+        raise failure
+    raise made_a_number(numbers) from failure
+
+
+def _traced(model: nn.Module, shape: ImageShape, config: ExportConfig) -> torch.export.ExportedProgram:
     example = torch.zeros(shape.batch, 3, shape.height, shape.width)
-    dims = (dict.fromkeys(_DIMS, torch.export.Dim.DYNAMIC),) if dynamic else None
+    dims = (dict.fromkeys(_DIMS, torch.export.Dim.DYNAMIC),) if config.shape is None else None
     try:
-        with redirect_stdout(sys.stderr):  # the user's code may print
+        with redirect_stdout(sys.stderr), Pooling():  # the user's code may print
             return torch.export.export(model, (example,), dynamic_shapes=dims, strict=False)
-    except InputError:
-        raise
+    except InputError as error:
+        raise _at(error, place_of_error(error, model)) from error
     # What torch.export refuses, and everything that the user's code can raise when sizes are symbols.
     except (Exception, SystemExit) as error:
-        raise InputError(
+        refusal = InputError(
             "torch cannot export this net",
             got=_message(error),
             expected="a net that torch.export takes",
             fix="remove conditions on values or sizes from its Python code"
-            + (", or export for one size with `shape`" if dynamic else ""),
-        ) from error
+            + (", or export for one size with `shape`" if dims else ""),
+        )
+        raise _at(refusal, place_of_error(error, model)) from error
+
+
+def _at(error: InputError, place: str | None) -> InputError:
+    if place is None:
+        return error
+    return InputError(error.what, got=f"{error.got}, at {place}", expected=error.expected, fix=error.fix)
+
+
+def _has_one_cell(program: torch.export.ExportedProgram) -> bool:
+    """Whether a map that varies with the size of the image has one row or one column at the size that was traced."""
+    return any(
+        any(isinstance(size, torch.SymInt) and size.node.hint == 1 for size in after)
+        or (any(name in str(node.target) for name in _WINDOWED) and 1 in after and 1 not in before)
+        for node in program.graph.nodes
+        if (after := _rows_and_columns(node)) and (before := _rows_and_columns(*node.args[:1]))
+    )
+
+
+def _rows_and_columns(node: object = None) -> tuple[int | torch.SymInt, ...]:
+    value = getattr(node, "meta", {}).get("val")
+    return tuple(value.shape[2:]) if isinstance(value, torch.Tensor) and value.ndim == 4 else ()
 
 
 def _convert(program: torch.export.ExportedProgram, config: ExportConfig) -> ir.Model:
@@ -141,17 +198,3 @@ def _message(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).strip().split("\n")]
     guards = [line.removeprefix("- ") for line in lines if "guard" in line and line.startswith("- ")]
     return " ".join(guards or lines[:1]) or type(error).__name__
-
-
-@contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Hides torch's messages about itself, which do not help the user."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")  # "torchvision is not installed"
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)

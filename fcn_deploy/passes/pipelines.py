@@ -30,6 +30,7 @@ from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.passes.channels_last import QuantizeChannelsLast
 from fcn_deploy.passes.early_argmax import EarlyArgmax
 from fcn_deploy.passes.fold_quantized_weights import FoldQuantizedWeights
+from fcn_deploy.passes.forget_shapes import ForgetShapes
 from fcn_deploy.passes.fp16 import QDQ_OPSET, ToFp16
 from fcn_deploy.passes.image_io import ImageInput, LabelOutput
 from fcn_deploy.passes.inline_and_fold import InlineAndFold
@@ -49,9 +50,11 @@ def after_torch(root: str = "") -> Lowering:
         root: The module whose path is left out of names.
     """
     return Lowering(
-        # Nothing but names: whatever comes later, calibration above all, speaks of the tensors in the exported file.
+        # Nothing but names and shapes: whatever comes later, calibration above all, speaks of the exported tensors.
         NameLayers(root),
         NameDims(),
+        # After the names, which go by what torch wrote. Before onnxsim, which would believe the shapes.
+        ForgetShapes(),
     )
 
 
@@ -101,8 +104,9 @@ def onnxruntime_cpu(image_io: ModelSpec | None, winograd: Collection[str] | None
             # other.
             EarlyArgmax(),
         ]
-    # Last. Drop the float weights that were replaced, or the INT8 file is the larger one.
-    steps.append(RemoveUnusedNodesPass())
+    # Last. Drop the float weights that were replaced, or the INT8 file is the larger one; and the shapes: those that an
+    # older version or another tool wrote may be of one size.
+    steps += [RemoveUnusedNodesPass(), ForgetShapes()]
     return Lowering(*steps)
 
 
@@ -134,8 +138,8 @@ def tensorrt(
     if image_io is not None:
         # After FP16: what stands before the net by then would become FP16, and normalisation must stay FP32.
         steps.append(ImageInput(image_io.normalization))
-    # Last. Drop the float constants that were replaced, or the graph holds them twice.
-    steps.append(RemoveUnusedNodesPass())
+    # Last. Drop the float constants that were replaced, or the graph holds them twice; and shapes, as for ONNX Runtime.
+    steps += [RemoveUnusedNodesPass(), ForgetShapes()]
     return Lowering(*steps)
 
 

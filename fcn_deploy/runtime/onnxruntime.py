@@ -36,6 +36,10 @@ except ImportError as error:
 
 _log = logging.getLogger(__name__)
 
+# What it has to say comes with its exceptions; what it writes to stderr, in colours, would only stand there twice.
+_FATAL = 4
+ort.set_default_logger_severity(_FATAL)
+
 _PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # Turns int8 weights that use all 8 bits into uint8, because their products saturate on x86 without VNNI. No engine
 # built for such CPUs has such weights, but a prequantized model may, and it can run as a reference. With VNNI this
@@ -138,6 +142,7 @@ class OnnxRuntimeBackend(Closable):
             with CORES.lend(self._cores):
                 results = session.run(self._output_names, contiguous)
         except Exception as error:  # as many unrelated types as in `_open`
+            _log.debug("ONNX Runtime: %s", error)
             shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in contiguous.items())
             raise ArtifactError(f"ONNX Runtime cannot run the model on {shapes}", got=_first_line(error)) from error
         return dict(zip(self._output_names, results, strict=True))
@@ -169,6 +174,7 @@ def _open(model: StrPath | bytes, what: str, options: Any, providers: list[Any])
         return ort.InferenceSession(source, options, providers=providers)
     except Exception as error:
         # ONNX Runtime raises a dozen unrelated exception types here; each means that it does not run this model.
+        _log.debug("ONNX Runtime: %s", error)
         raise ArtifactError(f"ONNX Runtime {ort.__version__} cannot load {what}", got=_first_line(error)) from error
 
 
@@ -186,7 +192,7 @@ def _first_line(error: Exception) -> str:
 
 def _session_options(threads: int | None, simulate: bool, optimized_path: StrPath | None) -> Any:
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = _FATAL
     if not cpu.has_vnni():
         options.add_session_config_entry(*_PRECISE)
     options.add_session_config_entry(*_NO_IDLING)

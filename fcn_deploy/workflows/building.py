@@ -16,6 +16,7 @@ from fcn_deploy.engines.config import AUTO_METHOD, DEFAULT_METHOD, Base, BuildCo
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.profiles import ImageProfile, pair_shapes
+from fcn_deploy.engines.trial import ORDINARY, trial_shapes, try_engine
 from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluation.gates import Criterion
 from fcn_deploy.files import StrPath, as_path, check_writable
@@ -135,7 +136,7 @@ def build_engine(
         progress: Told of each step.
 
     Raises:
-        ArtifactError: ONNX Runtime cannot load what was built.
+        ArtifactError: ONNX Runtime cannot load what was built, or cannot run it on images of a real size.
         DependencyError: The backend's library is not installed, or the GPU that it needs is missing.
         GateError: Not even the net without INT8 keeps the accuracy budget.
         InputError: A file cannot be read, the builder refuses the model, or the ranges are of another model.
@@ -311,6 +312,14 @@ class _RangesSource:
             images, held_out = images.every_fifth()
         return calibrate(model, images, threads=threads, progress=progress), held_out
 
+    def image_shape(self) -> ImageShape:
+        """Returns the shape of a real image: of the first to calibrate on, if there are any."""
+        if self.calib_data is None:
+            return ORDINARY
+        images = image_folder(self.calib_data, max_images=self.max_images, size=self.size, recursive=self.recursive)
+        height, width = next(iter(images)).shape[:2]
+        return ImageShape(1, height, width)
+
 
 def _build(
     model: ExportedModel,
@@ -340,6 +349,9 @@ def _build(
     if tuned is not None:
         engine = tuned.recorded(engine)
     beside = [each.build(model, ranges, progress) for each in siblings]
+    shapes = trial_shapes(source.image_shape())
+    for made in (engine, *beside):
+        try_engine(made, shapes)
     # Written when all are made: if one fails, the user does not get half of what was asked for.
     engine, *twins = (_written(made, each.output) for made, each in zip((engine, *beside), jobs, strict=True))
     return replace(engine, twin=twins[0]) if twins else engine

@@ -149,10 +149,10 @@ def export(
 def _export_compared(net: Net, config: ExportConfig, simplified: bool, progress: Progress) -> ExportedModel:
     from fcn_deploy.graph.model import ExportedModel
     from fcn_deploy.models.backend import TorchBackend
-    from fcn_deploy.onnx_export.comparison import SHAPES, compare_models, require_harmless
+    from fcn_deploy.onnx_export.comparison import compare_models, comparison_shapes, require_harmless
     from fcn_deploy.onnx_export.simplifier import run_onnxsim
     from fcn_deploy.onnx_export.threshold import warn_of_probabilities
-    from fcn_deploy.onnx_export.tracing import TRACED, export_onnx
+    from fcn_deploy.onnx_export.tracing import export_onnx
     from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
     with progress.working(f"exporting {net.spec.variant}, {net.spec.num_classes} classes"):
@@ -163,14 +163,14 @@ def _export_compared(net: Net, config: ExportConfig, simplified: bool, progress:
     content = proto.SerializeToString()
     del proto  # it holds the weights once more
     with TorchBackend(net.module, net.spec.channels) as reference, OnnxRuntimeBackend(content) as candidate:
-        if guards:  # first the traced size, or a guard would be blamed for what is wrong at every size
-            compare_models(reference, candidate, (TRACED.at_least(net.spec.min_size),), "PyTorch", Silent())
+        if guards:  # first a size that meets all guards, or one would be blamed for what is wrong at every size
+            compare_models(reference, candidate, (guards[0].met_by,), "PyTorch", Silent())
         for guard in progress.track(guards, len(guards), "trying what torch assumed of sizes") if guards else ():
             require_harmless(guard, reference, candidate)
-        shapes = (config.shape,) if config.shape else [shape.at_least(net.spec.min_size) for shape in SHAPES]
+        shapes = [config.shape] if config.shape else comparison_shapes(candidate, net.spec.min_size)
         error = compare_models(reference, candidate, shapes, "PyTorch", progress)
         model = replace(ExportedModel.parse(content), error=error)
-        warn_of_probabilities(model.spec, reference, shapes[-1])
+        warn_of_probabilities(model.spec, reference, config.shape or shapes[1])
     return model
 
 
@@ -192,17 +192,20 @@ def simplify(
     progress = progress or Silent()
     file = output_file(output, _ONNX, reads=(model,))
     check_model(model)
-    import onnx
+    import onnx_ir as ir
 
     from fcn_deploy.graph.model import ExportedModel
     from fcn_deploy.onnx_export.comparison import compare_models, comparison_shapes
     from fcn_deploy.onnx_export.simplifier import run_onnxsim
+    from fcn_deploy.passes.forget_shapes import ForgetShapes
     from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
     original = exported_model(model)
     with progress.working(f"simplifying {original.spec.variant}"):
-        content = run_onnxsim(onnx.load_model_from_string(original.content)).SerializeToString()
-    with OnnxRuntimeBackend(original.content) as reference, OnnxRuntimeBackend(content) as candidate:
+        # An older version may have stated shapes that hold for one size only.
+        plain = ir.to_proto(ForgetShapes()(original.copy()).model)
+        content = run_onnxsim(plain).SerializeToString()
+    with OnnxRuntimeBackend(plain.SerializeToString()) as reference, OnnxRuntimeBackend(content) as candidate:
         error = compare_models(
             reference, candidate, comparison_shapes(reference, original.spec.min_size), "the original", progress
         )

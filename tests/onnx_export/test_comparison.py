@@ -3,7 +3,7 @@ import pytest
 
 from fcn_deploy.artifacts.shapes import ImageShape, TensorSpec
 from fcn_deploy.errors import ArtifactError, GateError, InputError
-from fcn_deploy.onnx_export.comparison import SHAPES, compare_models, comparison_shapes, require_harmless
+from fcn_deploy.onnx_export.comparison import REAL, SHAPES, compare_models, comparison_shapes, require_harmless
 from fcn_deploy.onnx_export.guards import Guard
 from fcn_deploy.progress import Silent
 
@@ -65,7 +65,7 @@ def test_a_difference_at_one_shape_is_a_missed_gate(change, got):
 
 
 def test_a_dynamic_model_is_compared_at_all_shapes():
-    assert comparison_shapes(_Model()) == list(SHAPES)
+    assert comparison_shapes(_Model()) == [*SHAPES, *REAL]
     sizes = [(shape.height, shape.width) for shape in SHAPES]
     assert (1, 1) in sizes
     assert any(height > width for height, width in sizes)
@@ -77,11 +77,12 @@ def test_sizes_that_a_model_fixes_replace_those_of_the_shapes():
     assert comparison_shapes(_Model(shape=(2, 3, 40, 56))) == [ImageShape(2, 40, 56)]
     shapes = comparison_shapes(_Model(shape=("batch", 3, 40, "width")))
     assert {shape.height for shape in shapes} == {40}
-    assert len({shape.width for shape in shapes}) == len(SHAPES)
+    assert len({shape.width for shape in shapes}) == len(SHAPES) + len(REAL)
 
 
 VIOLATION = ImageShape(2, 2, 93)
-GUARD = Guard("(height % 2) != 0", VIOLATION)
+MET = ImageShape(2, 67, 93)
+GUARD = Guard("(height % 2) != 0", VIOLATION, MET)
 
 
 def test_a_guard_is_harmless_if_the_results_are_those_of_pytorch_without_it():
@@ -105,4 +106,4 @@ def test_a_guard_that_matters_is_an_input_error_with_the_condition(change, got):
 
 def test_a_guard_that_cannot_be_evaluated_is_not_harmless():
     with pytest.raises(InputError, match=r"right only if frobnicate\(height\); got a condition that cannot be"):
-        require_harmless(Guard("frobnicate(height)", None), _Model(), _Model())
+        require_harmless(Guard("frobnicate(height)", None, MET), _Model(), _Model())

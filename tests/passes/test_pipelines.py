@@ -13,8 +13,8 @@ def names(lowering):
     return [type(step).__name__ for step in lowering.passes]
 
 
-def test_an_exported_model_is_only_named():
-    assert names(pipelines.after_torch()) == ["NameLayers", "NameDims"]
+def test_an_exported_model_is_only_named_and_states_no_shapes_of_its_own_tensors():
+    assert names(pipelines.after_torch()) == ["NameLayers", "NameDims", "ForgetShapes"]
     assert all(step.keeps_numbers for step in pipelines.after_torch().passes)
 
 
@@ -25,7 +25,7 @@ def test_the_integers_of_a_prequantized_model_are_kept():
 
 
 def test_an_engine_for_a_cpu_takes_tensors_or_images():
-    last = ["RemoveUnusedNodesPass"]
+    last = ["RemoveUnusedNodesPass", "ForgetShapes"]
     assert names(pipelines.onnxruntime_cpu(None)) == [*CPU, *last]
     images = ["ImageInput", "LabelOutput", "EarlyArgmax"]
     assert names(pipelines.onnxruntime_cpu(SPEC)) == [*CPU, *images, *last]
@@ -41,7 +41,7 @@ def test_an_engine_for_a_cpu_takes_tensors_or_images():
     ],
 )
 def test_a_typed_graph_finds_labels_in_fp16_and_normalises_in_fp32(base, quantized, typing):
-    last = ["RemoveUnusedNodesPass"]
+    last = ["RemoveUnusedNodesPass", "ForgetShapes"]
     assert names(pipelines.tensorrt(base, None, quantized=quantized)) == [*typing, *last]
     found = names(pipelines.tensorrt(base, SPEC, quantized=quantized))
     assert found == ["LabelOutput", *typing, "ImageInput", *last]

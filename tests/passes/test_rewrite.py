@@ -14,7 +14,7 @@ from fcn_deploy.passes.rewrite import Declined, Lowering, Rewrite, RewriteResult
 
 HEADINGS = ["What", "Why", "Before -> after", "Source"]
 EXACT = {
-    "EarlyArgmax", "FoldQuantizedWeights", "InlineAndFold", "LabelOutput", "NameDims", "NameLayers",
+    "EarlyArgmax", "FoldQuantizedWeights", "ForgetShapes", "InlineAndFold", "LabelOutput", "NameDims", "NameLayers",
     "QuantizeChannelsLast", "RaiseOpset", "ToUint8",
 }  # fmt: skip
 BOUNDED = {"ImageInput", "RewriteUpsampling", "Winograd"}

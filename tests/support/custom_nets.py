@@ -299,3 +299,98 @@ class ExtraArgument(nn.Module):
 
     def forward(self, x, inference):
         return self.score(x) if inference else x
+
+
+class PooledNet(nn.Module):
+    """A convolution of some stride; what `context` makes of its map is resized and joined with it."""
+
+    def __init__(self, stride: int, joined: int, features: int = 8) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, features, 3, stride, 1)
+        self.mid = nn.Conv2d(features * joined, 16, 1)
+        self.score = nn.Conv2d(16, CLASSES, 1)
+
+    def context(self, y):
+        raise NotImplementedError
+
+    def forward(self, x):
+        y = F.relu(self.stem(x))
+        joined = [F.interpolate(pooled, y.shape[2:], mode="nearest") for pooled in self.context(y)]
+        logits = self.score(F.relu(self.mid(torch.cat([y, *joined], 1))))
+        return F.interpolate(logits, x.shape[2:], mode="bilinear", align_corners=False)
+
+
+class PyramidPooling(PooledNet):
+    """Adaptive pooling in all its forms, after a stride of 8: of small images there is less to pool than cells."""
+
+    def __init__(self) -> None:
+        super().__init__(8, 11)
+        self.pools = nn.ModuleList(nn.AdaptiveAvgPool2d(cells) for cells in (1, 2, (3, 5), (None, 1)))
+        self.maxima = nn.ModuleList(nn.AdaptiveMaxPool2d(cells) for cells in (1, 4, (None, 2)))
+
+    def context(self, y):
+        by_module = [pool(y) for pool in (*self.pools, *self.maxima)]
+        return [
+            *by_module,
+            F.adaptive_avg_pool2d(y, output_size=[6, 6]),
+            F.adaptive_max_pool2d(y, (2, 3)),
+            F.adaptive_avg_pool2d(y, (y.shape[2] // 2 + 1, 2)),
+        ]
+
+
+class WidePools(PooledNet):
+    """Pools with wide kernels and strides, as in DDRNet: a map of small images is 1x1 after them."""
+
+    def __init__(self) -> None:
+        super().__init__(32, 4)
+        self.pools = nn.ModuleList(nn.AvgPool2d(kernel, kernel // 2, kernel // 2) for kernel in (5, 9, 17))
+
+    def context(self, y):
+        return [pool(y) for pool in self.pools]
+
+
+class PoolBySize(PooledNet):
+    """Global pooling by kernels that are the size of the map, as in BiSeNet and STDC."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 4)
+
+    def context(self, y):
+        height, width = y.shape[-2:]
+        return [
+            F.avg_pool2d(y, y.size()[2:]),
+            F.max_pool2d(y, kernel_size=(height, width)),
+            F.avg_pool2d(y, (2, width)),
+        ]
+
+
+class PoolByComputedKernel(PooledNet):
+    """Kernels that are numbers made of the size of the map, as in older PSPNets and ICNet."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 3)
+
+    def context(self, y):
+        kernel = (int(y.shape[2] / 3), int(y.shape[3] / 2))
+        return [F.avg_pool2d(y, kernel, stride=kernel), F.max_pool2d(y, kernel, stride=kernel, ceil_mode=True)]
+
+
+class Rounding(PooledNet):
+    """Makes a number of a size in a way that cannot be traced."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+
+    def context(self, y):
+        return [F.avg_pool2d(y, (max(1, int(float(y.shape[2]) / 3)), 1))]
+
+
+class PoolIndices(PooledNet):
+    """Adaptive max pooling that gives indices too."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+
+    def context(self, y):
+        maxima, indices = F.adaptive_max_pool2d(y, 2, return_indices=True)
+        return [maxima * indices.sign()]
