@@ -103,11 +103,11 @@ def upernet() -> nn.Module:
     return _of_smp("UPerNet", "tu-mobilenetv3_small_100")
 
 
-def smp_segformer() -> nn.Module:
+def segformer_smp() -> nn.Module:
     return _of_smp("Segformer", "mit_b0")
 
 
-def segformer() -> nn.Module:
+def segformer_b0() -> nn.Module:
     from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
     return SegformerForSemanticSegmentation(SegformerConfig(num_labels=CLASSES))  # its defaults are those of B0

@@ -21,7 +21,7 @@ from fcn_deploy.workflows.verifying import verify
 # A multiple of 32, a multiple of nothing, a multiple of 64.
 SIZES = ((96, 128), (131, 195), (192, 256))
 _IMAGES = 3  # of each size
-_BATCHES, _BATCH = 3, 4
+_BATCHES, _BATCH = 2, 4
 _MEAN, _STD = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
 _NAMED = re.compile(r'`(\w+)="?(\w+)"?`')
 
