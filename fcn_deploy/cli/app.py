@@ -9,7 +9,9 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import click
@@ -143,7 +145,7 @@ def run(arguments: Sequence[str]) -> int:
         if _COMPLETE in os.environ:
             return _complete(os.environ[_COMPLETE])
         # Not click's `main`: it takes every broken pipe for that of the output, and ends the process.
-        with cli.make_context(_NAME, list(arguments), obj=settings) as context:
+        with cli.make_context(_NAME, list(arguments), obj=settings) as context, _warnings_logged(logger):
             cli.invoke(context)
     except click.exceptions.Exit as stop:
         return stop.exit_code
@@ -186,6 +188,23 @@ def _complete(instruction: str) -> int:
         expected = "bash_source, zsh_source or fish_source"
         raise UsageError(f"{_COMPLETE} is not understood", got=repr(instruction), expected=expected)
     return shell_complete(cli, {}, _NAME, _COMPLETE, instruction)
+
+
+@contextmanager
+def _warnings_logged(logger: logging.Logger) -> Iterator[None]:
+    """Sends the warnings of libraries to the debug log: they are for those who write code, not for its users."""
+    shown = warnings.showwarning
+
+    def log(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, *arguments: object, **more: object
+    ) -> None:
+        logger.debug("%s: %s (%s:%d)", category.__name__, message, filename, lineno)
+
+    warnings.showwarning = log
+    try:
+        yield
+    finally:
+        warnings.showwarning = shown
 
 
 def _report(message: str, settings: Settings) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import warnings
 
 import click
 import pytest
@@ -205,3 +206,16 @@ def test_a_broken_pipe_of_our_own_is_not_taken_for_that_of_the_output(monkeypatc
     monkeypatch.setattr(cli.get_command(None, "inspect"), "callback", fail)
     assert run(["inspect", "x"]) == 1
     assert capsys.readouterr().err.startswith("unexpected error: BrokenPipeError: ")
+
+
+def test_warnings_of_libraries_go_to_the_debug_log(monkeypatch, capfd):
+    def warn(context):
+        warnings.warn("old way", FutureWarning, stacklevel=1)
+
+    monkeypatch.setattr(cli, "invoke", warn)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert run(["doctor"]) == 0
+        assert "old way" not in capfd.readouterr().err
+        run(["--debug", "doctor"])
+    assert "debug: FutureWarning: old way" in capfd.readouterr().err
