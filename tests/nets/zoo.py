@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +37,8 @@ class Outcome:
         agreement: Share of pixels with the label of PyTorch, of the FP32 engine on images of `SIZES`.
         error: Of its logits, likewise.
         sqnr: Of the logits of the INT8 engine against the exported model, in dB, at each of `SIZES`.
-        int8_layers: Number of its layers in INT8.
-        layers: Number of its layers.
+        int8_convolutions: Number of its convolutions in INT8.
+        convolutions: Number of its convolutions.
     """
 
     named: dict[str, str | int]
@@ -45,8 +46,8 @@ class Outcome:
     agreement: float
     error: float
     sqnr: tuple[float, ...]
-    int8_layers: int
-    layers: int
+    int8_convolutions: int
+    convolutions: int
 
 
 def write_images(folder: Path) -> None:
@@ -100,9 +101,9 @@ def whole_way(weights: Path, maker: str, images: Path) -> Outcome:
         export_error=model.error,
         agreement=checked.agreement,
         error=checked.error,
-        sqnr=tuple(-np.inf if value is None else value for value in sqnr),
-        int8_layers=layers.count("int8"),
-        layers=len(layers),
+        sqnr=tuple(-math.inf if value is None else float(value) for value in sqnr),
+        int8_convolutions=layers.count("int8"),
+        convolutions=len(layers),
     )
 
 
