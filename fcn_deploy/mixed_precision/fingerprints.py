@@ -86,7 +86,9 @@ def cut(model: ir.Model, cuts: Mapping[ir.Value, ir.Value]) -> bytes:
     """
     inputs = []
     for value, source in cuts.items():
-        handed_over = ir.Value(name=input_name(source), type=source.type, shape=value.shape)
+        # Without a shape it would be written as a scalar; the graph that has run has inferred ones.
+        shape = source.shape if value.shape is None else value.shape
+        handed_over = ir.Value(name=input_name(source), type=source.type, shape=shape)
         for use in list(value.uses()):
             use.node.replace_input_with(use.idx, handed_over)
         inputs.append(handed_over)
