@@ -41,7 +41,7 @@ test-oldest: $(INSTALLED) $(OLDEST_INSTALLED)
 
 # Nets of public libraries, with random weights, from export to INT8; it prints the table of docs/models.md.
 test-nets: $(NETS_INSTALLED)
-	$(NETS_VENV)/bin/python -m pytest -n 2 -k "$(NETS)" tests/nets
+	OMP_NUM_THREADS=1 $(NETS_VENV)/bin/python -m pytest -n 2 -k "$(NETS)" tests/nets
 
 bench: $(INSTALLED) $(PEERS_INSTALLED)
 	mkdir -p out

@@ -22,7 +22,7 @@ from fcn_deploy.workflows.verifying import verify
 # A multiple of 32, a multiple of nothing, a multiple of 64.
 SIZES = ((96, 128), (131, 195), (192, 256))
 _IMAGES = 3  # of each size
-_BATCHES, _BATCH = 2, 4
+_CALIBRATION = 4  # of each size
 _MEAN, _STD = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
 _NAMED = re.compile(r'`(\w+)="?(\w+)"?`')
 
@@ -52,9 +52,10 @@ class Outcome:
 
 def write_images(folder: Path) -> None:
     """Writes the images that nets are calibrated on and compared on."""
-    write_scenes(folder / "calibration", range(_BATCHES * _BATCH), SIZES[-1])
     for number, size in enumerate(SIZES):
-        seeds = range(1000 * (number + 1), 1000 * (number + 1) + _IMAGES)
+        first = 1000 * number
+        write_scenes(folder / "calibration", range(first, first + _CALIBRATION), size)
+        seeds = range(first + 500, first + 500 + _IMAGES)
         write_scenes(folder / _name(size), seeds, size)
         write_scenes(folder / "all", seeds, size)
 
@@ -65,11 +66,11 @@ def write_checkpoint(net: nn.Module, path: Path) -> None:
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
-            module.momentum = None  # the mean of all batches
+            module.momentum = None  # the mean of the batches
             module.train()
     with torch.inference_mode():
-        for number in range(_BATCHES):
-            scenes = [make_scene(seed, SIZES[-1]) for seed in range(number * _BATCH, (number + 1) * _BATCH)]
+        for number, size in enumerate((SIZES[0], SIZES[-1])):  # which every net takes
+            scenes = [make_scene(seed, size) for seed in range(4 * number, 4 * number + 4)]
             images = np.stack([(scene.image / 255 - _MEAN) / _STD for scene in scenes]).astype(np.float32)
             net(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous())
     torch.save(net.state_dict(), path)
