@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fcn_deploy.mixed_precision.damage import Sensitivity
     from fcn_deploy.progress import Progress
     from fcn_deploy.runtime import Segmenter
+    from fcn_deploy.workflows.adopting import adopt
     from fcn_deploy.workflows.benchmarking import Benchmark, benchmark
     from fcn_deploy.workflows.building import build_engine
     from fcn_deploy.workflows.calibrating import calibrate, load_ranges
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 # By module, relative to this package: the functions, what they give, and what they are given.
 _PUBLIC_BY_MODULE = {
     "workflows.exporting": ("export", "simplify"),
+    "workflows.adopting": ("adopt",),
     "workflows.calibrating": ("calibrate", "load_ranges"),
     "workflows.building": ("build_engine",),
     "workflows.verifying": ("Verification", "verify"),
@@ -112,6 +114,7 @@ __all__ = [
     "UsageError",
     "Verification",
     "__version__",
+    "adopt",
     "benchmark",
     "build_engine",
     "calibrate",

@@ -235,6 +235,33 @@ def output_folder(path: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keeps others that call this out of a folder while the body runs, even if they are other processes.
+
+    Raises:
+        InputError: Another is writing into it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: nobody is kept out
+        yield
+        return
+    with reading(folder):
+        descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            fix = "wait until it has ended, or name another folder"
+            raise InputError(f"another process is writing into {folder}", fix=fix) from error
+        except OSError:  # file systems of networks may not have locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)  # which unlocks it; so does the end of the process, however it ends
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes `data` to `path` atomically: a temporary file in the same folder, fsync, rename.
 

@@ -4,6 +4,8 @@ import math
 import os
 import re
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -18,6 +20,7 @@ from fcn_deploy.files import (
     is_file,
     is_folder,
     make_folder,
+    only_writer,
     output_folder,
     read_bytes,
     read_json,
@@ -334,3 +337,26 @@ def test_links_are_followed_as_far_as_they_go(tmp_path, old):
     loop.symlink_to("loop")
     assert real_path(link) == real_path(old)
     assert real_path(loop / "x").name == "x"
+
+
+def test_a_folder_has_one_writer_at_a_time(tmp_path):
+    with only_writer(tmp_path):
+        with pytest.raises(InputError, match="another process is writing into"), only_writer(tmp_path):
+            pytest.fail("both write")
+        with only_writer(make(tmp_path / "inside")):
+            pass
+    with only_writer(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == ["inside"]
+
+
+def make(folder):
+    folder.mkdir()
+    return folder
+
+
+def test_a_writer_that_is_killed_keeps_nobody_out(tmp_path):
+    code = "from fcn_deploy.files import only_writer; from pathlib import Path; import os\n"
+    code += f"with only_writer(Path({str(tmp_path)!r})): os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    with only_writer(tmp_path):
+        pass

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from fcn_deploy.artifacts.json import require
 from fcn_deploy.errors import UsageError
+
+# The order of a tensor's axes: batch, channels, height, width; or batch, height, width, channels.
+Layout = Literal["nchw", "nhwc"]
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ from fcn_deploy.errors import InputError
 from fcn_deploy.text import printable
 
 METADATA_KEY = "fcn_deploy.spec"
+# The `layout` of the weights of a net that was adopted: it was an ONNX model already.
+ONNX_LAYOUT = "onnx"
 # The classes of a binary net that does not name them.
 BINARY_CLASSES = ("background", "foreground")
 
@@ -42,7 +44,8 @@ class CheckpointInfo:
 
     Attributes:
         sha256: Of the checkpoint file, in hex.
-        layout: The key layout it was read as, such as `seed`; `own` if the user's code made the net.
+        layout: The key layout it was read as, such as `seed`; `own` if the user's code made the net, `onnx` if the file
+            was an ONNX model that `adopt` took.
     """
 
     sha256: str
@@ -64,16 +67,17 @@ class ModelSpec:
     """Everything about a net that its weights do not say.
 
     Attributes:
-        variant: `fcn32s`, `fcn16s` or `fcn8s`; for a custom net the name of the callable that makes it.
-        stride: Stride of the finest score map: 32, 16 or 8; None for a custom net.
-        width: Channel multiplier of the trunk, 1.0 for VGG16; None for a custom net.
+        variant: `fcn32s`, `fcn16s` or `fcn8s`; for a custom net the name of the callable that makes it, for an adopted
+            one that of its file.
+        stride: Stride of the finest score map: 32, 16 or 8; None for a custom or adopted net, as the next.
+        width: Channel multiplier of the trunk, 1.0 for VGG16.
         num_classes: The number of labels: C, the channels of `logits`; 2 for a binary net, which has one channel.
         classes: One name for each class.
         palette: One RGB colour for each class, 0..255.
         ignore_index: The label that means "not labelled", or None.
         normalization: From pixels in 0..255 to the net's input.
-        geometry: Which published shape the net has; None for a custom net.
-        model: What makes a custom net, `package.module:callable`; None for the published nets.
+        geometry: Which published shape the net has; None for a custom or adopted net.
+        model: What makes a custom net, `package.module:callable`; None for the published nets and for adopted ones.
         padding: For a net that works only at multiples of some size, else None.
         receptive_field: How far tiles of an image have to overlap; None for a net that cannot be run in tiles, or if it
             was not computed.
@@ -108,7 +112,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         require(self.num_classes > 0, "spec num_classes", self.num_classes, "a positive integer")
-        own = self.model is not None
+        own = self.model is not None or self.adopted
         require(min(self.min_size) >= 1, "spec min_size", self.min_size, "height and width, each at least 1")
         require(own or self.outputs is None, "spec outputs", self.outputs, "none: the published nets return logits")
         if self.threshold is not None:
@@ -144,6 +148,11 @@ class ModelSpec:
         colors = self.normalization.color
         stride = "" if self.stride is None else f", stride {self.stride}"
         return printable(f"ModelSpec({self.variant}, {self.num_classes} classes, {colors}{stride})")
+
+    @property
+    def adopted(self) -> bool:
+        """Whether the net was an ONNX model already, so that PyTorch does not have it."""
+        return self.checkpoint is not None and self.checkpoint.layout == ONNX_LAYOUT
 
     @property
     def channels(self) -> int:

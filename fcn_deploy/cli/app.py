@@ -31,6 +31,7 @@ _COMPLETE = "_FCN_DEPLOY_COMPLETE"
 _COMMANDS = {
     "deploy": "deploy",
     "export": "export",
+    "adopt": "adopt",
     "simplify": "simplify",
     "calibrate": "calibrate",
     "sensitivity": "sensitivity",

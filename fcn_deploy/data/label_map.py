@@ -87,6 +87,20 @@ def check_label_map(label_map: str | os.PathLike[str] | Mapping[Side, Side] | No
         list(_pairs(label_map))
 
 
+def read_once(
+    label_map: str | os.PathLike[str] | Mapping[Side, Side] | None,
+) -> str | os.PathLike[str] | Mapping[Side, Side] | None:
+    """Returns a map that can be read again: of a pipe, which cannot, its pairs as text.
+
+    Raises:
+        InputError: The pipe cannot be read, or a line is no pair.
+    """
+    name = os.fspath(label_map) if isinstance(label_map, str | os.PathLike) else ""
+    if "\0" in name or not os.access(name, os.F_OK) or Path(name).is_file():
+        return label_map
+    return ",".join(f"{_text(left)}={_text(right)}" for left, right, _ in _pairs(name))
+
+
 def _pairs(label_map: str | os.PathLike[str] | Mapping[Side, Side]) -> Iterator[tuple[Side, Side, str]]:
     """Yields left side, right side, and where they stand."""
     if isinstance(label_map, Mapping):

@@ -86,7 +86,7 @@ def cut(model: ir.Model, cuts: Mapping[ir.Value, ir.Value]) -> bytes:
     """
     inputs = []
     for value, source in cuts.items():
-        # Without a shape it would be written as a scalar; the graph that has run has inferred ones.
+        # Graphs do not state the shapes of their own tensors; those of the source are inferred.
         shape = source.shape if value.shape is None else value.shape
         handed_over = ir.Value(name=input_name(source), type=source.type, shape=shape)
         for use in list(value.uses()):

@@ -79,8 +79,14 @@ def load_reference(
 
     Raises:
         InputError: The file cannot be read or does not fit the net, or has another number of classes than the spec.
-        UsageError: The engine is of a custom net, and `model` is None.
+        UsageError: The engine is of a custom or adopted net, and `model` is None.
     """
+    if spec.adopted and model is None:
+        raise UsageError(
+            "the engine's net was an ONNX model, which has no PyTorch net to compare with",
+            got=f"the weights {weights}",
+            fix="compare it with the adopted model: name that as `reference`",
+        )
     if spec.model is not None and model is None:
         raise UsageError("PyTorch needs the code that makes the engine's custom net", fix=f'add `model="{spec.model}"`')
     if model is not None:

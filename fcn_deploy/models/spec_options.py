@@ -13,7 +13,7 @@ from fcn_deploy.artifacts.geometry import AT_ONCE, AutoPadding, Geometry, Paddin
 from fcn_deploy.artifacts.normalization import PRESETS, TORCHVISION, Color, Normalization, Preset, Triple
 from fcn_deploy.artifacts.outputs import Outputs
 from fcn_deploy.artifacts.palette import default_palette
-from fcn_deploy.artifacts.spec import BINARY_CLASSES, ModelSpec
+from fcn_deploy.artifacts.spec import BINARY_CLASSES, CheckpointInfo, ModelSpec
 from fcn_deploy.data.classes import read_class_names
 from fcn_deploy.errors import InputError, UsageError
 
@@ -146,7 +146,28 @@ def _shown(values: float | Triple | str) -> str:
     return values.lower() if isinstance(values, str) else ",".join(f"{value:g}" for value in _tuple(values))
 
 
-def make_spec(checkpoint: Checkpoint | CustomNet, options: SpecOptions | None = None) -> ModelSpec:
+@dataclass(frozen=True)
+class AdoptedNet:
+    """What a spec needs to know of a net that is an ONNX model already.
+
+    Attributes:
+        variant: The name of its file, without the suffix.
+        info: Hash of the file, with the layout `ONNX_LAYOUT`.
+        num_classes: C, the channels of its logits.
+        min_size: The smallest height and width it takes.
+        padding: How images are padded; None for no padding.
+        spec: None: such a file says nothing about classes or normalisation.
+    """
+
+    variant: str
+    info: CheckpointInfo
+    num_classes: int
+    min_size: tuple[int, int] = (1, 1)
+    padding: Padding | None = None
+    spec: None = None
+
+
+def make_spec(checkpoint: Checkpoint | CustomNet | AdoptedNet, options: SpecOptions | None = None) -> ModelSpec:
     """Returns the spec of a net.
 
     Each value is taken from the first source that has it: the options, the spec in the checkpoint, the checkpoint's
@@ -159,15 +180,14 @@ def make_spec(checkpoint: Checkpoint | CustomNet, options: SpecOptions | None = 
     Raises:
         InputError: The number of classes or of their names is not that of the net, or the names cannot be read.
     """
-    from fcn_deploy.models.layouts import layout_normalization
-
     options = options or SpecOptions()
     known = checkpoint.spec
     binary = checkpoint.num_classes == 1
     count = 2 if binary else checkpoint.num_classes
     # A binary net has two classes; people who count its channels say one.
     if options.num_classes not in (None, count, checkpoint.num_classes):
-        raise InputError("the checkpoint has another number of classes", got=count, expected=f"{options.num_classes}")
+        what = f"the {_named(checkpoint)} has another number of classes"
+        raise InputError(what, got=count, expected=f"{options.num_classes}")
     if options.class_names is not None:
         classes, palette = read_class_names(options.class_names, count)
     elif known:
@@ -184,9 +204,7 @@ def make_spec(checkpoint: Checkpoint | CustomNet, options: SpecOptions | None = 
         classes=classes,
         palette=palette,
         ignore_index=ignore_index,
-        normalization=_normalization(
-            options, known.normalization if known else layout_normalization(checkpoint.info.layout)
-        ),
+        normalization=_normalization(checkpoint, options),
         checkpoint=checkpoint.info,
         # The threshold of a logit. Only the exported graph says whether the net ends in a sigmoid.
         threshold=(known.threshold if known and known.threshold is not None else 0.0) if binary else None,
@@ -194,11 +212,17 @@ def make_spec(checkpoint: Checkpoint | CustomNet, options: SpecOptions | None = 
     )
 
 
-def _architecture(checkpoint: Checkpoint | CustomNet, options: SpecOptions) -> dict[str, Any]:
-    from fcn_deploy.models.custom import CustomNet
+def _named(checkpoint: Checkpoint | CustomNet | AdoptedNet) -> str:
+    return "model" if isinstance(checkpoint, AdoptedNet) else "checkpoint"
+
+
+def _architecture(checkpoint: Checkpoint | CustomNet | AdoptedNet, options: SpecOptions) -> dict[str, Any]:
+    published = dict.fromkeys(("stride", "width", "geometry"))
+    if isinstance(checkpoint, AdoptedNet):
+        return {**published, "min_size": checkpoint.min_size, "padding": checkpoint.padding}
+    from fcn_deploy.models.custom import CustomNet  # it imports torch, which an adopted net does not need
 
     if isinstance(checkpoint, CustomNet):
-        published = dict.fromkeys(("stride", "width", "geometry"))
         found = {"padding": checkpoint.padding, "outputs": checkpoint.outputs, "min_size": checkpoint.min_size}
         return {**published, "model": checkpoint.name, **found}
     geometry = _geometry(checkpoint, options)
@@ -213,7 +237,16 @@ def _geometry(checkpoint: Checkpoint, options: SpecOptions) -> Geometry:
     return checkpoint.geometry
 
 
-def _normalization(options: SpecOptions, known: Normalization | None) -> Normalization:
+def _known_normalization(checkpoint: Checkpoint | CustomNet | AdoptedNet) -> Normalization | None:
+    if isinstance(checkpoint, AdoptedNet):
+        return None
+    from fcn_deploy.models.layouts import layout_normalization
+
+    return checkpoint.spec.normalization if checkpoint.spec else layout_normalization(checkpoint.info.layout)
+
+
+def _normalization(checkpoint: Checkpoint | CustomNet | AdoptedNet, options: SpecOptions) -> Normalization:
+    known = _known_normalization(checkpoint)
     if options.preset is not None:
         # Values given beside a preset are the same to four digits: the ones that were given count.
         known = PRESETS[options.preset]
@@ -230,8 +263,9 @@ def _normalization(options: SpecOptions, known: Normalization | None) -> Normali
     _warn_if_unusual(normalization)
     if assumed:
         _log.warning(
-            "the checkpoint does not say how its images were normalised; assuming scale %.6g, mean %s, std %s, %s. "
+            "the %s does not say how its images were normalised; assuming scale %.6g, mean %s, std %s, %s. "
             "If the net was trained with other values, give `scale`, `mean`, `std` and `color`",
+            _named(checkpoint),
             normalization.scale,
             _numbers(normalization.mean),
             _numbers(normalization.std),

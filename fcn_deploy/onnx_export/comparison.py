@@ -5,10 +5,11 @@ The reference of an export is the net in PyTorch; that of a simplified model is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.errors import ArtifactError, GateError, InputError
@@ -42,12 +43,22 @@ def comparison_shapes(backend: Backend, min_size: tuple[int, int] = (1, 1)) -> l
     return list(dict.fromkeys(shapes))
 
 
+_LIMIT = DEFAULT_GATES["fp32"].error or 0.0
+_FIX = "export with `simplify=False`, another `opset`, or one fixed `shape`"
+
+
 def compare_models(
-    reference: Backend, candidate: Backend, shapes: Sequence[ImageShape], name: str, progress: Progress
+    reference: Backend,
+    candidate: Backend,
+    shapes: Sequence[ImageShape],
+    name: str,
+    progress: Progress,
+    *,
+    images: Callable[[ImageShape], NDArray[np.float32]] | None = None,
+    limit: float = _LIMIT,
+    fix: str = _FIX,
 ) -> float:
     """Runs a model and its reference on the same input, and checks that the logits are the same.
-
-    The input is normally distributed, with the same seed each time.
 
     Args:
         reference: Takes `image`, float32 [N, 3, H, W]; its first output is compared.
@@ -55,30 +66,36 @@ def compare_models(
         shapes: The shapes of the input, at least one.
         name: What errors and progress call the reference, such as `PyTorch`.
         progress: Told of each shape.
+        images: Makes the input of a shape, float32 [N, 3, H, W]; if None it is normally distributed, with the same
+            seed each time.
+        limit: The largest error; that of the gate for FP32.
+        fix: What the user can do if the results differ.
 
     Returns:
         The error of the output over all shapes; see `ErrorTally`.
 
     Raises:
         ArtifactError: The candidate cannot run at one of the shapes.
-        GateError: The outputs differ in shape, or by more than the gate for FP32 allows.
+        GateError: The outputs differ in shape, or by more than the limit.
     """
     random = np.random.default_rng(0)
+
+    def noise(shape: ImageShape) -> NDArray[np.float32]:
+        return random.normal(size=(shape.batch, 3, shape.height, shape.width)).astype(np.float32)
+
     feeds = (
-        {"image": random.normal(size=(shape.batch, 3, shape.height, shape.width)).astype(np.float32)}
-        for shape in progress.track(shapes, len(shapes), f"comparing with {name}")
+        {"image": (images or noise)(shape)} for shape in progress.track(shapes, len(shapes), f"comparing with {name}")
     )
     try:
         error = compare_backends(reference, candidate, feeds)
     except InputError as mismatch:
         raise GateError(f"the model does not give the results of {name}", got=str(mismatch)) from mismatch
-    limit = DEFAULT_GATES["fp32"].error
-    if limit is not None and not error <= limit:
+    if not error <= limit:
         raise GateError(
             f"the model does not give the results of {name}",
             got=f"an error of {error:.2e} of the logits' range",
             expected=f"at most {limit:.0e}",
-            fix="nothing was written; export with `simplify=False`, another `opset`, or one fixed `shape`",
+            fix=f"nothing was written; {fix}",
         )
     return error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import numpy as np
 import onnx_ir as ir
@@ -15,6 +16,7 @@ from fcn_deploy.runtime.backend import Backend
 
 _log = logging.getLogger(__name__)
 
+_GIVE = "give"
 _PROBABILITY = 0.5
 _TO_PROBABILITY = ("Sigmoid", "HardSigmoid")
 # After these, values that lay in 0..1 still do, and 0.5 still parts them.
@@ -29,8 +31,10 @@ def check_threshold(threshold: float | None, spec: ModelSpec) -> None:
         spec: What the net is.
 
     Raises:
-        UsageError: The net has a channel for each class.
+        UsageError: It is not finite, or the net has a channel for each class.
     """
+    if threshold is not None and not math.isfinite(threshold):
+        raise UsageError("`threshold` is not finite", got=threshold, expected="a number, such as 0 or 0.5")
     if threshold is not None and spec.threshold is None:
         raise UsageError(
             "`threshold` is for binary nets, which have one output channel",
@@ -49,8 +53,17 @@ def chosen_threshold(spec: ModelSpec, stated: float | None, graph: ir.Graph) -> 
 
     Returns:
         What the user says; else 0.5 if the net ends in a sigmoid, and the threshold of `spec`, 0 for a logit, if not.
+
+    Raises:
+        UsageError: The net ends in a sigmoid, and what the user says is no probability.
     """
     if spec.threshold is None or stated is not None:
+        if stated is not None and not 0 <= stated < 1 and ends_in_sigmoid(graph):
+            raise UsageError(
+                "`threshold` gives every pixel one label",
+                got=f"{stated:g} for a net that ends in a sigmoid",
+                expected="a probability between 0 and 1",
+            )
         return stated
     return _PROBABILITY if spec.threshold == 0 and ends_in_sigmoid(graph) else spec.threshold
 
@@ -67,22 +80,35 @@ def ends_in_sigmoid(graph: ir.Graph) -> bool:
     return node is not None and node.op_type in _TO_PROBABILITY
 
 
-def warn_of_probabilities(spec: ModelSpec, net: Backend, shape: ImageShape) -> None:
-    """Warns if a binary net seems to give probabilities, though nothing in it says so, and its threshold is 0.
+def warn_of_probabilities(spec: ModelSpec, net: Backend, shape: ImageShape, *, advice: str = _GIVE) -> None:
+    """Warns if no value of a binary net is below its threshold of 0, as of probabilities or grey values.
 
     Args:
         spec: What the net is.
         net: Takes `image` and gives `logits`.
         shape: Of the images to try, which are noise.
+        advice: What comes before the threshold that would help.
     """
     if spec.threshold != 0:
         return
     image = np.random.default_rng(0).normal(size=(shape.batch, 3, shape.height, shape.width)).astype(np.float32)
     values = net.infer({"image": image})["logits"]
-    if values.min() >= 0 and values.max() <= 1:
+    if values.min() < 0:
+        return
+    if values.max() <= 1:
         _log.warning(
             "every value of the net lies in 0..1 (%.3g to %.3g), so that with the threshold 0 every label is 1. If "
-            "they are probabilities, give `threshold=0.5`",
+            "they are probabilities, %s `threshold=0.5`",
             values.min(),
             values.max(),
+            advice,
+        )
+    else:
+        _log.warning(
+            "no value of the net is negative (%.3g to %.3g), so that with the threshold 0 every label is 1. If they "
+            "are not logits, %s the border between background and foreground, such as `threshold=%.3g`",
+            values.min(),
+            values.max(),
+            advice,
+            255 / 2 if 128 < values.max() <= 255 else values.max() / 2,
         )

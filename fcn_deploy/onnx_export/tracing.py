@@ -101,6 +101,25 @@ def export_onnx(
     return ir.to_proto(exported), guards
 
 
+def traced_threshold(model: nn.Module, spec: ModelSpec) -> float | None:
+    """Returns the threshold of a net as `export_onnx` chooses it; None for one with a channel for each class.
+
+    Args:
+        model: As for `export_onnx`.
+        spec: What the net is.
+
+    Raises:
+        InputError: torch cannot export the net.
+    """
+    if spec.threshold != 0:  # the checkpoint's spec has it, or there is none
+        return spec.threshold
+    with to_debug_log():
+        program, _ = _trace(model, TRACED.at_least(spec.min_size), ExportConfig())
+        exported = _convert(program, ExportConfig())
+    exported = pipelines.after_torch(ROOT if isinstance(model, AdaptedNet) else "")(exported).model
+    return chosen_threshold(spec, None, exported.graph)
+
+
 def _receptive_field(model: ir.Model, spec: ModelSpec, fixed: ImageShape | None) -> ReceptiveField | None:
     """The receptive field; None if it cannot be computed for this graph."""
     try:

@@ -18,6 +18,7 @@ from fcn_deploy.passes.rewrite import Declined, Rewrite, RewriteResult
 # torch.onnx writes the path of the modules a node was traced in, outermost first, then the node's own name.
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _WEIGHT = ".weight"
+_RESERVED = ("image", "logits", "labels")
 
 
 class NameLayers(Rewrite):
@@ -108,6 +109,74 @@ class NameDims(Rewrite):
             if isinstance(wanted, ir.SymbolicDim) and isinstance(found, ir.SymbolicDim) and wanted != found:
                 target[axis] = wanted
                 modified = True
+        return RewriteResult(model, modified)
+
+
+class UniqueNames(Rewrite):
+    """Gives each node a name of its own.
+
+    What:
+        Nodes without a name get that of their output, and of several with one name the later ones a number.
+
+    Why:
+        Ranges, precision maps, sidecars and reports name layers; other tools leave names out.
+
+    Before -> after:
+        Conv "" -> score
+        Conv "score" -> score
+
+    Source:
+        ONNX does not require names: https://onnx.ai/onnx/repo-docs/IR.html, "Nodes".
+    """
+
+    tolerance: ClassVar[float | None] = 0.0
+
+    def call(self, model: ir.Model) -> RewriteResult:
+        """Names the nodes of the outer graph."""
+        taken: set[str] = set()
+        modified = False
+        for node in model.graph:
+            wanted = node.name or f"{node.outputs[0].name}"
+            name = next(wanted + suffix for suffix in _suffixes() if wanted + suffix not in taken)
+            modified |= name != node.name
+            node.name = name
+            taken.add(name)
+        return RewriteResult(model, modified)
+
+
+class ReserveNames(Rewrite):
+    """Renames what has a name that an exported model or an engine gives to something else.
+
+    What:
+        Nodes and tensors called `image`, `logits` or `labels`, or whose names begin with one of these and a slash, get
+        `net/` before their names.
+
+    Why:
+        In a graph that another tool wrote these may be the names of anything, and two nodes of one name are an error.
+
+    Before -> after:
+        data -> Conv (image/Cast) -> labels -> Sigmoid -> prediction
+        data -> Conv (net/image/Cast) -> net/labels -> Sigmoid -> prediction
+
+    Source:
+        CONTRACTS, "Tensors"; `ImageInput` and `LabelOutput`.
+    """
+
+    tolerance: ClassVar[float | None] = 0.0
+
+    def call(self, model: ir.Model) -> RewriteResult:
+        """Renames nodes and tensors, inputs and outputs too."""
+        graph = model.graph
+        tensors = [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+        modified = False
+        for named in (list(graph), tensors):
+            taken = {each.name for each in named}
+            for each in named:
+                if each.name and each.name.partition("/")[0] in _RESERVED:
+                    wanted = f"net/{each.name}"
+                    each.name = next(wanted + suffix for suffix in _suffixes() if wanted + suffix not in taken)
+                    taken.add(each.name)
+                    modified = True
         return RewriteResult(model, modified)
 
 

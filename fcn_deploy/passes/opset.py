@@ -4,27 +4,34 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import onnx
 import onnx_ir as ir
 
 from fcn_deploy.errors import InputError
 from fcn_deploy.passes.rewrite import Declined, Rewrite, RewriteResult
+
+# What onnxscript's converter is given with an older opset it only renumbers.
+_FIRST_OF_ONNXSCRIPT = 18
 
 
 class RaiseOpset(Rewrite):
     """Converts a model to opset `least`, unless it has that or a later one.
 
     What:
-        Runs onnxscript's converter. Tensors keep their names, and the metadata stays.
+        Runs onnxscript's converter, and before it ONNX's own for an opset before 18, which the first does not know.
+        Tensors keep their names, and the metadata stays.
 
     Why:
-        Some types exist from an opset on, such as Q/DQ in FP16 from 19 on.
+        Some types exist from an opset on, such as Q/DQ in FP16 from 19 on. Models that other tools wrote are of old
+        opsets, in which operators have other inputs and meanings.
 
     Before -> after:
         opset_import { version: 18 }
         opset_import { version: 19 }
 
     Source:
-        onnxscript.version_converter; https://onnx.ai/onnx/operators/ lists the versions of each operator.
+        onnxscript.version_converter and onnx.version_converter; https://onnx.ai/onnx/operators/ lists the versions of
+        each operator.
 
     Args:
         least: The oldest opset that will do.
@@ -47,6 +54,8 @@ class RaiseOpset(Rewrite):
         from onnxscript import version_converter  # only few graphs need it
 
         try:
+            if found < _FIRST_OF_ONNXSCRIPT:
+                model.graph = _converted(model, min(self._least, _FIRST_OF_ONNXSCRIPT)).graph
             version_converter.convert_version(model, target_version=self._least)
         except Exception as error:  # it raises whatever the adapter of an operator raises
             message = str(error).strip() or type(error).__name__
@@ -61,3 +70,12 @@ class RaiseOpset(Rewrite):
             got=got,
             fix=f"export it with `opset={self._least}`",
         )
+
+
+def _converted(model: ir.Model, opset: int) -> ir.Model:
+    from onnx import version_converter
+
+    proto: onnx.ModelProto = ir.to_proto(model)
+    # Initialisers may stand outside the inputs from this version of the format on, which the converter needs to know.
+    proto.ir_version = max(proto.ir_version, 4)
+    return ir.from_proto(version_converter.convert_version(proto, opset))

@@ -3,6 +3,7 @@
 Between two lowerings `quantization` changes the graph, a room that `passes` does not know. In full:
 
     exported model                  after_torch
+    adopted model                   adopted
 
     ONNX Runtime on a CPU, FP32     onnxruntime_cpu
     ... INT8                        quantization.onnxruntime (emits Q/DQ), onnxruntime_cpu
@@ -26,6 +27,9 @@ from typing import Literal
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from fcn_deploy.artifacts.geometry import Padding
+from fcn_deploy.artifacts.outputs import ResizeMode
+from fcn_deploy.artifacts.shapes import Layout
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.passes.channels_last import QuantizeChannelsLast
 from fcn_deploy.passes.early_argmax import EarlyArgmax
@@ -33,14 +37,21 @@ from fcn_deploy.passes.fold_quantized_weights import FoldQuantizedWeights
 from fcn_deploy.passes.forget_shapes import ForgetShapes
 from fcn_deploy.passes.fp16 import QDQ_OPSET, ToFp16
 from fcn_deploy.passes.image_io import ImageInput, LabelOutput
+from fcn_deploy.passes.infer_types import InferTypes
 from fcn_deploy.passes.inline_and_fold import InlineAndFold
-from fcn_deploy.passes.names import NameDims, NameLayers
+from fcn_deploy.passes.names import NameDims, NameLayers, ReserveNames, UniqueNames
 from fcn_deploy.passes.opset import RaiseOpset
+from fcn_deploy.passes.pad_to_multiple import PadToMultiple
 from fcn_deploy.passes.rewrite import Lowering
 from fcn_deploy.passes.simulate_fp16 import SimulateFp16
+from fcn_deploy.passes.take_signature import TakeImage, TakeLogits
+from fcn_deploy.passes.to_fp32 import ToFp32
 from fcn_deploy.passes.to_uint8 import ToUint8
 from fcn_deploy.passes.upsampling import RewriteUpsampling
 from fcn_deploy.passes.winograd import Winograd
+
+# Of exported models; see `ExportConfig`.
+LEAST_OPSET, LATEST_OPSET = 18, 23
 
 
 def after_torch(root: str = "") -> Lowering:
@@ -55,6 +66,48 @@ def after_torch(root: str = "") -> Lowering:
         NameDims(),
         # After the names, which go by what torch wrote. Before onnxsim, which would believe the shapes.
         ForgetShapes(),
+    )
+
+
+def adopted(
+    image: Layout,
+    sizes: tuple[int | None, int | None, int | None],
+    logits: Layout,
+    channels: int,
+    resize: ResizeMode | None,
+    padding: Padding | None = None,
+) -> Lowering:
+    """Lowers an ONNX model that another tool wrote to an exported model, without its spec.
+
+    Args:
+        image: Layout of its input.
+        sizes: Batch, height and width of the images; None for any.
+        logits: Layout of its output.
+        channels: C.
+        resize: How coarse logits are resized; None if they have the size of the image.
+        padding: How images are padded; None if they are not.
+    """
+    return Lowering(
+        # First, because a later opset may write as inputs what was an attribute, and so makes constants ...
+        RaiseOpset(LEAST_OPSET),
+        # ... that this makes initialisers. Converters of opsets do not go into functions, which the reader has inlined.
+        InlineAndFold(),
+        # Before the input and the output, which become float32 as well.
+        ToFp32(),
+        # Before names are given; what has them now is something else.
+        ReserveNames(),
+        TakeImage(image, sizes),
+        # After the image, whose size it asks for.
+        TakeLogits(logits, channels, resize),
+        # Around all of it: what is resized is what the padded image gives.
+        *([PadToMultiple(padding)] if padding is not None else []),
+        # What was stated of the tensors is of another opset and other types, and often of the one size traced.
+        InferTypes(),
+        ForgetShapes(),
+        # torch's own names if its exporter wrote the model; for all others, names at least.
+        NameLayers(),
+        UniqueNames(),
+        RemoveUnusedNodesPass(),
     )
 
 

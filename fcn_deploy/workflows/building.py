@@ -26,6 +26,7 @@ from fcn_deploy.runtime.options import check_threads
 from fcn_deploy.workflows.backends import Job, choose_backend
 from fcn_deploy.workflows.calibrating import calibrate, load_ranges
 from fcn_deploy.workflows.decisions import SearchOptions, decide_precisions
+from fcn_deploy.workflows.image_sizes import check_image_sizes, check_stated_size
 from fcn_deploy.workflows.models import check_model, exported_model
 from fcn_deploy.workflows.parameters import (
     Size,
@@ -152,7 +153,7 @@ def build_engine(
     search = SearchOptions(
         auto=calib_method == AUTO_METHOD,
         budget=None if accuracy_budget is None else criterion(accuracy_budget, "accuracy_budget"),
-        precision_map=None if precision_map is None else input_file(precision_map),
+        precision_map=None if precision_map is None else as_path(precision_map, "precision_map"),
         data=None if data is None else image_folder(data, recursive=recursive),
         truth=TruthOptions.of(
             labels, ignore_index=ignore_index, label_map=label_map, label_suffix=label_suffix, recursive=recursive
@@ -335,6 +336,8 @@ def _build(
     from fcn_deploy.mixed_precision.kernel_tuning import tune_kernels
 
     job, *siblings = jobs
+    check_image_sizes(search.data, model.spec.min_size)
+    check_stated_size(tuned_for, model.spec.min_size, "tune")
     ranges, held_out = source.get(model, search, threads=threads, progress=progress)
     tuned: Tuned | None = None
     if tuned_for is not None:

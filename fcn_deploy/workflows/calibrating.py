@@ -14,6 +14,7 @@ from fcn_deploy.errors import UsageError
 from fcn_deploy.files import StrPath
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime.options import check_threads
+from fcn_deploy.workflows.image_sizes import check_image_sizes, check_stated_size
 from fcn_deploy.workflows.models import check_model, exported_model
 from fcn_deploy.workflows.parameters import Size, check_max_images, image_folder, image_size, input_file, output_file
 
@@ -71,13 +72,15 @@ def calibrate(
         if size is None:
             raise UsageError("random calibration needs a size", expected="`calib_size`")
         count = max_images or _RANDOM_IMAGES
-        total, images, what = count, _noise(size, count), "calibrating on noise"
+        folder, total, images, what = None, count, _noise(size, count), "calibrating on noise"
     else:
         folder = image_folder(calib_data, max_images=max_images, size=size, recursive=recursive)
         total, images, what, size = len(folder), iter(folder), "calibrating", folder.size
     from fcn_deploy.calibration.observer import observe  # after all that can be wrong at once: it takes a second
 
     net = exported_model(model)
+    check_image_sizes(folder, net.spec.min_size)
+    check_stated_size(size, net.spec.min_size, "calib_size")
     shown = progress.track(images, total, what)
     ranges = observe(net, shown, size=size, random=random_calibration, threads=threads)
     if file is not None:

@@ -29,7 +29,7 @@ from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluation.comparison import compare
 from fcn_deploy.evaluation.gates import GateOption, check_gate
 from fcn_deploy.evaluation.latency import BenchmarkConfig
-from fcn_deploy.files import StrPath, as_path, output_folder
+from fcn_deploy.files import StrPath, as_path, only_writer, output_folder
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.options import RuntimeOptions
@@ -38,6 +38,7 @@ from fcn_deploy.workflows.calibrating import calibrate
 from fcn_deploy.workflows.deploy_config import DeployConfig, split_images
 from fcn_deploy.workflows.exporting import export
 from fcn_deploy.workflows.fingerprints import engine_inputs, images_hash, measured_inputs, net_inputs
+from fcn_deploy.workflows.image_sizes import check_image_sizes
 from fcn_deploy.workflows.measured import Measured, engine_summary, summary_warnings, time_engines
 from fcn_deploy.workflows.net_options import NetOptions, Variant
 from fcn_deploy.workflows.parameters import (
@@ -171,6 +172,7 @@ def deploy(
 
     Raises:
         InputError: The ground truth does not fit images or net, or labels no pixel; all is read before the export.
+            Or another process deploys into the same folder.
         GateError: A gate was missed; there is no engine in the folder. Its `report` is the summary, which says which.
         FcnDeployError: A step failed; the folder is as it was.
 
@@ -235,10 +237,12 @@ def deploy(
     checked: list[GroundTruth] = []
 
     def check_loaded(spec: ModelSpec) -> None:
+        for images in (observed, judged, decided_on):
+            check_image_sizes(images, spec.min_size)
         if options is not None:
             checked.append(check_truth(judged, options, spec))
 
-    with output_folder(folder), Stages(folder, resume=resume, progress=progress) as stages:
+    with output_folder(folder), only_writer(folder), Stages(folder, resume=resume, progress=progress) as stages:
         made_of = net_inputs(checkpoint, net_options)
         net = stages.run(
             "export",

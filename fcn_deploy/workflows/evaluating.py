@@ -26,6 +26,7 @@ from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
 from fcn_deploy.text import printable
+from fcn_deploy.workflows.image_sizes import check_image_sizes
 from fcn_deploy.workflows.parameters import image_folder, outputs, padding
 from fcn_deploy.workflows.references import NetCode, Runnable, check_not_itself, check_runnables, name_of, opened
 from fcn_deploy.workflows.samples import LabelMapping, TruthOptions, samples
@@ -216,7 +217,14 @@ def evaluate(
     """
     if batch < 1:
         raise UsageError("bad `batch`", got=batch, expected="1 or more")
-    code = NetCode(model, padding(model, size_divisor, pad_mode), outputs(model, logits, resize_logits))
+    code = NetCode(
+        model,
+        padding(model, size_divisor, pad_mode),
+        outputs(model, logits, resize_logits),
+        weights_key,
+        weights_prefix,
+        weights_ignore,
+    )
     runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
     runnables = (engine,) if reference is None else (engine, reference)
     check_runnables(runnables, runtime, code)
@@ -230,6 +238,7 @@ def evaluate(
     check_pairs(images, options)
     with opened(runnables, runtime, code, progress) as segmenters:
         candidate, spec = segmenters[0], segmenters[0].spec
+        check_image_sizes(images, spec.min_size)
         reader = options.reader(spec)
         ignored = reader.ignore_index
         shown = samples(images, options, "evaluating", reader, progress=progress or Silent())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,14 @@ from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.engines.config import RequestedPrecision
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.evaluation.latency import BenchmarkConfig
-from fcn_deploy.files import sha256_bytes, sha256_file
+from fcn_deploy.files import reading, sha256_bytes, sha256_file
 from fcn_deploy.runtime.cpu import has_vnni
 from fcn_deploy.workflows.deploy_config import DeployConfig
 from fcn_deploy.workflows.net_options import NetOptions
 from fcn_deploy.workflows.samples import LabelMapping, TruthOptions
+
+# Folders of installed packages, whose code changes with their versions.
+_INSTALLED = {"site-packages", "dist-packages"}
 
 
 def net_inputs(weights: Path, options: NetOptions) -> dict[str, Any]:
@@ -90,7 +95,7 @@ def measured_inputs(
     inputs |= {"kind of CPU": conditions.cpu, "number of cores": conditions.cores, "threads": conditions.threads}
     inputs |= {"warmup": timing.warmup, "duration": timing.duration, "iterations": timing.iterations}
     if truth is not None:
-        inputs |= {"labels": _hash(truth.files(judged)), "label_map": _label_map(truth.label_map)}
+        inputs |= {"labels": _hash(truth.files(judged)), "label_map": label_map_input(truth.label_map)}
         inputs["ignore_index"] = truth.ignore_index
     return inputs
 
@@ -98,30 +103,67 @@ def measured_inputs(
 def code_hash(model: str) -> str | None:
     """Returns the hash of the Python files that make a custom net; None if they are not found.
 
-    Those of the package that `model` names; of a module that is in no package, also those beside it, which it may
-    import. Nothing is run.
+    Those of the package that `model` names; of a module that is in no package, also those beside it; and those that
+    they import, unless they are installed. Nothing is run.
 
     Args:
         model: `package.module:callable`; the current folder is searched first.
     """
-    top = model.partition(":")[0].partition(".")[0]
+    waiting, known = [model.partition(":")[0].partition(".")[0]], set[str]()
+    files: set[Path] = set()
+    while waiting:
+        top = waiting.pop()
+        if top in known or top in sys.stdlib_module_names:
+            continue
+        known.add(top)
+        code, installed = _code(top)
+        if not installed:
+            waiting += [name for path in code - files for name in _imported(path)]
+        if not installed or len(known) == 1:
+            files |= code
+    return _hash(sorted(files)) if files else None
+
+
+def _code(top: str) -> tuple[set[Path], bool]:
+    """Returns the Python files of a package, or of a module and those beside it, and whether they are installed."""
     found = PathFinder.find_spec(top, [str(Path.cwd()), *filter(None, sys.path)])
     if found is None:
-        return None
+        return set(), False
     folders = [Path(folder) for folder in found.submodule_search_locations or ()]
     files = [path for folder in folders for path in folder.rglob("*.py")]
     if not folders and found.origin is not None:
-        files = list(Path(found.origin).parent.glob("*.py"))
-    return _hash(sorted(path for path in files if path.is_file()))
+        folders = [Path(found.origin).parent]
+        files = list(folders[0].glob("*.py"))
+    installed = any(_INSTALLED & {*folder.parts} for folder in folders)
+    return {path for path in files if path.is_file()}, installed
 
 
-def _label_map(label_map: LabelMapping | None) -> Any:
+def _imported(path: Path) -> Iterator[str]:
+    """Yields the names at the top of what a Python file imports; none if it cannot be read as Python."""
+    with reading(path):
+        content = path.read_bytes()
+    try:
+        with warnings.catch_warnings():  # of the user's code, which is not run
+            warnings.simplefilter("ignore")
+            tree = ast.parse(content)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            yield node.module.partition(".")[0]
+
+
+def label_map_input(label_map: LabelMapping | None) -> Any:
+    """Returns what the meaning of ground truth depends on: the pairs of a map, or the hash of its file."""
     if isinstance(label_map, Mapping):
         return [[str(left), str(right)] for left, right in label_map.items()]
     if label_map is None:
         return None
     path = Path(label_map)
-    return _content(path) if path.exists() else os.fspath(label_map)
+    # Not Path.exists: pairs may be longer than a name can be.
+    return _content(path) if os.access(path, os.F_OK) else os.fspath(label_map)
 
 
 def _content(path: Path) -> str:

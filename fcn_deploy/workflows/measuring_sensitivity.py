@@ -15,6 +15,7 @@ from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.reporting.plots import FORMATS, sensitivity_plot
 from fcn_deploy.runtime.options import check_threads
 from fcn_deploy.workflows.calibrating import load_ranges
+from fcn_deploy.workflows.image_sizes import check_image_sizes
 from fcn_deploy.workflows.models import check_model, exported_model
 from fcn_deploy.workflows.parameters import check_distinct, image_folder, output_file
 
@@ -84,6 +85,7 @@ def sensitivity(
     from fcn_deploy.mixed_precision.damage import measure_sensitivity
 
     net = exported_model(model)
+    check_image_sizes(folder, net.spec.min_size)
     images = list(folder)
     candidates = Candidates(net, observed, config, backend, base or "fp16")
     found = measure_sensitivity(candidates, images, threads=threads, progress=progress or Silent())

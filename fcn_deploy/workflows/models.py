@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from fcn_deploy.errors import UsageError
@@ -33,9 +34,15 @@ def exported_model(model: StrPath | ExportedModel, spec_from: StrPath | Exported
 
     Raises:
         InputError: A file cannot be read, or is not an exported model.
-        UsageError: `spec_from` for a model that is loaded, or that has another spec of its own.
+        UsageError: It is neither, or `spec_from` is for a model that is loaded, or that has another spec of its own.
     """
     if not isinstance(model, str | os.PathLike):
+        # A model exists only after its module was imported, which takes a second.
+        module = sys.modules.get("fcn_deploy.graph.model")
+        known: bool = module is not None and isinstance(model, module.ExportedModel)
+        if not known:
+            expected = "a file, or what `export` or `load_exported` gave"
+            raise UsageError("bad `model`", got=repr(model)[:80], expected=expected)
         if spec_from is not None:
             raise UsageError("a model that is loaded has its spec", got="`spec_from`", fix="leave it out")
         return model

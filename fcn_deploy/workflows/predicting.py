@@ -13,7 +13,7 @@ from fcn_deploy.data.folders import find_images
 from fcn_deploy.data.images import read_image
 from fcn_deploy.errors import FcnDeployError, InputError, UsageError
 from fcn_deploy.evaluation.parity import run
-from fcn_deploy.files import StrPath, as_path, output_folder, real_path, write_bytes
+from fcn_deploy.files import StrPath, as_path, make_folder, output_folder, real_path, write_bytes
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.reporting.pictures import KINDS, encode_png
 from fcn_deploy.runtime.backend import Provider
@@ -188,7 +188,7 @@ def predict(
                 fail(path, error)
                 continue
             try:
-                targets[path][0].parent.mkdir(parents=True, exist_ok=True)
+                make_folder(targets[path][0].parent)
                 for kind, target in zip(kinds, targets[path], strict=True):
                     write_bytes(target, encode_png(KINDS[kind](image, labels, segmenter.spec)))
                     written.append(target)

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeAlias, Union
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
     from fcn_deploy.graph.model import ExportedModel
+    from fcn_deploy.models.load import Net
     from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
 # Before the path of a checkpoint that is to run in PyTorch.
@@ -278,11 +279,29 @@ def _open_checkpoint(weights: Path, options: RuntimeOptions, code: NetCode, comp
     part = WeightsOptions.of(code.weights_key, code.weights_prefix, code.weights_ignore)
     if compared is None:
         net = load_net(weights, SpecOptions(model=code.model, padding=code.padding, outputs=code.outputs), part=part)
+        spec = _with_threshold(net)
     else:
         _check_same_net(code, compared.spec)
         net = load_reference(weights, compared.spec, code.model, compared.fixed_shape, part)
-    backend = TorchBackend(net.module, net.spec.channels, threads=options.threads)
-    return _segmenter(backend, net.spec, options)
+        spec = net.spec
+    backend = TorchBackend(net.module, spec.channels, threads=options.threads)
+    return _segmenter(backend, spec, options)
+
+
+def _with_threshold(net: Net) -> ModelSpec:
+    """Returns the spec of a net that is not exported, with the threshold that `export` would give it."""
+    spec = net.spec
+    if spec.threshold is None:
+        return spec
+    from fcn_deploy.models.backend import TorchBackend
+    from fcn_deploy.onnx_export.threshold import warn_of_probabilities
+    from fcn_deploy.onnx_export.tracing import TRACED, traced_threshold
+
+    spec = replace(spec, threshold=traced_threshold(net.module, spec))
+    advice = "export it with `threshold`, and name the model instead: it takes"
+    with TorchBackend(net.module, spec.channels) as backend:
+        warn_of_probabilities(spec, backend, TRACED.at_least(spec.min_size), advice=advice)
+    return spec
 
 
 def _check_same_net(code: NetCode, spec: ModelSpec) -> None:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.data.folders import ImageFolder
-from fcn_deploy.data.label_map import Side, check_label_map, read_label_map
+from fcn_deploy.data.label_map import Side, check_label_map, read_label_map, read_once
 from fcn_deploy.data.labels import TruthReader
 from fcn_deploy.data.pairing import find_labels
 from fcn_deploy.errors import UsageError
@@ -67,6 +67,7 @@ class TruthOptions:
                 if value is not None:
                     raise UsageError(f"`{name}` needs labels", got=f"`{name}` alone", expected="`labels` with it")
             return None
+        label_map = read_once(label_map)
         check_label_map(label_map)
         return cls(as_path(labels), ignore_indices(ignore_index), label_map, label_suffix or "", recursive)
 

@@ -21,6 +21,7 @@ from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
 from fcn_deploy.text import printable
+from fcn_deploy.workflows.image_sizes import check_image_sizes
 from fcn_deploy.workflows.parameters import gate_options, image_folder, outputs, padding
 from fcn_deploy.workflows.references import (
     PYTORCH,
@@ -200,6 +201,7 @@ def verify(
     _criteria(options, precision, [sidecar.io for sidecar in (stated, other) if sidecar])
     images = image_folder(data, max_images=max_images, recursive=recursive)
     with opened((engine, against), runtime, code, progress) as (candidate, compared):
+        check_image_sizes(images, candidate.spec.min_size)
         criteria = _criteria(options, precision, (candidate.io, compared.io))
         found = compare(compared, [candidate], samples(images, None, "verifying", progress=progress or Silent()), None)
         calibration = stated.source.calibration if stated else None

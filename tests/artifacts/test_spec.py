@@ -90,6 +90,15 @@ def test_a_threshold_is_for_two_classes():
         ModelSpec("net", None, None, 3, tuple("abc"), default_palette(3), model="n:N", geometry=None, threshold=0.0)
 
 
+def test_an_adopted_net_needs_neither_code_nor_a_published_geometry():
+    info = CheckpointInfo("ab" * 32, "onnx")
+    spec = ModelSpec("net", None, None, 2, tuple("ab"), default_palette(2), geometry=None, checkpoint=info)
+    assert spec.adopted
+    assert ModelSpec.loads(spec.dumps()) == spec
+    with pytest.raises(InputError, match="spec stride"):
+        replace(spec, checkpoint=replace(info, layout="seed"))
+
+
 def test_a_file_that_requires_what_this_version_does_not_know_is_refused():
     data = {**binary_spec(threshold=0.0).to_json(), "requires": ["threshold", "mirrored"]}
     with pytest.raises(

@@ -16,6 +16,7 @@ from fcn_deploy.files import dumps_json
 GOLDEN = Path(__file__).parent / "golden" / "summary.json"
 # As it wrote it before summaries said what the ground truth is worth.
 BEFORE_IGNORE_INDICES = GOLDEN.with_name("summary_before_ignore_indices.json")
+BEFORE_RESUMED = GOLDEN.with_name("summary_before_resumed.json")
 BEFORE_TRUTH = GOLDEN.with_name("summary_before_truth.json")
 
 SUMMARY = Summary(
@@ -82,6 +83,10 @@ def test_the_golden_file_is_read_with_null_for_what_json_cannot_hold():
     assert dumps_json(found.to_json()) + "\n" == GOLDEN.read_text()
 
 
+def test_a_summary_from_before_stages_were_taken_over_is_read():
+    assert Summary.from_json(json.loads(BEFORE_RESUMED.read_text())) == Summary.from_json(golden())
+
+
 def test_a_summary_from_before_all_ignored_values_were_stated_is_read():
     found = Summary.from_json(json.loads(BEFORE_IGNORE_INDICES.read_text()))
     assert found.truth.ignore_indices == ()
@@ -141,7 +146,7 @@ def test_a_summary_of_an_unknown_format_is_an_input_error(version):
         Summary.from_json({**golden(), "format": version})
 
 
-ADDED = {"truth", "normalization", "warnings"}
+ADDED = {"truth", "normalization", "warnings", "resumed"}
 
 
 @pytest.mark.parametrize("key", sorted({*json.loads(GOLDEN.read_text())} - {"format", "passed"} - ADDED))

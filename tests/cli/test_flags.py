@@ -30,7 +30,7 @@ def test_a_parameter_becomes_the_flag_of_the_command_line(parameter, flag):
 
 
 def test_what_is_no_option_stays_as_it_is():
-    for text in ("no `image` here", "`spec=spec`", "plain", "a ` alone"):
+    for text in ("no `picture` here", "`spec=spec`", "plain", "a ` alone"):
         assert with_flags(text) == text
 
 

@@ -215,6 +215,15 @@ def test_what_cannot_be_skipped_stops(predict, photo_folder, tmp_path, monkeypat
     assert "stopped with 0 of 10 images done: cannot write" in predict(photo_folder, *skip, code=6).err
 
 
+def test_a_file_in_place_of_a_sub_folder_of_the_output_is_named(predict, photo_folder, tmp_path):
+    (tmp_path / "images" / "sub").mkdir(parents=True)
+    Image.open(photo_folder / "photo_00.png").save(tmp_path / "images" / "sub" / "photo.png")
+    (tmp_path / "sub").write_text("mine")
+    said = predict(tmp_path / "images", "--recursive", "--on-error", "skip", "-o", tmp_path, code=6)
+    assert f"cannot make the folder {tmp_path / 'sub'}" in said.err
+    assert (tmp_path / "sub").read_text() == "mine"
+
+
 def test_a_run_without_bad_files_is_complete(predict, photo_folder, tmp_path):
     said = predict(photo_folder / "photo_03.png", "--on-error", "skip", "-o", tmp_path / "out", "--json")
     assert json.loads(said.out)["failed"] == []

@@ -1,8 +1,9 @@
 import json
+import os
 
 import pytest
 
-from fcn_deploy.data.label_map import read_label_map
+from fcn_deploy.data.label_map import read_label_map, read_once
 from fcn_deploy.errors import InputError, UsageError
 
 CLASSES = ("sky", "road", "void car")
@@ -108,3 +109,20 @@ def test_a_bad_file_is_an_input_error(tmp_path, content, message):
 def test_the_cells_of_a_csv_file_may_have_quotes(tmp_path):
     (tmp_path / "map.csv").write_text('"255","road"\n"7","ignore"\n')
     assert read_label_map(tmp_path / "map.csv", CLASSES) == {255: 1, 7: None}
+
+
+def test_a_pipe_can_be_read_again_once_it_has_been_read():
+    read, write = os.pipe()
+    os.write(write, b"255=1\n# the border\n7=ignore\n")
+    os.close(write)
+    pairs = read_once(f"/dev/fd/{read}")
+    os.close(read)
+    assert read_label_map(pairs, ("a", "b")) == read_label_map(pairs, ("a", "b")) == {255: 1, 7: None}
+
+
+def test_what_can_be_read_again_stays_what_it_is(tmp_path):
+    (tmp_path / "map.txt").write_text("255=1")
+    for given in (None, {255: 1}, "255=1", "", "\0", "cityscapes-trainid", tmp_path / "map.txt", "1=1," * 200):
+        assert read_once(given) is given
+    with pytest.raises(InputError, match="cannot read"):
+        read_once(tmp_path)

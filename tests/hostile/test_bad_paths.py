@@ -44,11 +44,11 @@ READ = {
     "sensitivity data": "sensitivity {model} --ranges {ranges} --data BAD",
     "inspect": "inspect BAD",
     "export": "export --weights BAD -o {out}.onnx",
-    "export classes": "export --weights {photo} --class-names BAD -o {out}.onnx",
+    "export classes": "export --weights {checkpoint} --class-names BAD -o {out}.onnx",
     "deploy": "deploy --weights BAD --calib-data {photos} -o {out}",
-    "deploy images": "deploy --weights {photo} --calib-data BAD -o {out}",
-    "deploy data": "deploy --weights {photo} --calib-data {photos} --data BAD -o {out}",
-    "deploy classes": "deploy --weights {photo} --calib-data {photos} --class-names BAD -o {out}",
+    "deploy images": "deploy --weights {checkpoint} --calib-data BAD -o {out}",
+    "deploy data": "deploy --weights {checkpoint} --calib-data {photos} --data BAD -o {out}",
+    "deploy classes": "deploy --weights {checkpoint} --calib-data {photos} --class-names BAD -o {out}",
 }
 WRITE = {
     "simplify": ("simplify {model} -o BAD", ".onnx"),
@@ -58,7 +58,7 @@ WRITE = {
     "build-engine cache": ("build-engine {model} --backend tensorrt -o {out}.engine --timing-cache BAD", ".cache"),
     "sensitivity": ("sensitivity {model} --ranges {ranges} --data {photos} -o BAD", ".json"),
     "sensitivity plot": ("sensitivity {model} --ranges {ranges} --data {photos} --plot BAD", ".svg"),
-    "export": ("export --weights {photo} -o BAD", ".onnx"),
+    "export": ("export --weights {checkpoint} -o BAD", ".onnx"),
 }
 WRITE_FOLDER = {
     "predict": "predict {engine} {photo} -o BAD",

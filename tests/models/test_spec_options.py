@@ -6,9 +6,10 @@ import torch
 
 from fcn_deploy.artifacts.normalization import TORCHVISION, Normalization
 from fcn_deploy.artifacts.palette import default_palette
+from fcn_deploy.artifacts.spec import CheckpointInfo
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.models import read_checkpoint
-from fcn_deploy.models.spec_options import SpecOptions, make_spec
+from fcn_deploy.models.spec_options import AdoptedNet, SpecOptions, make_spec
 
 
 @pytest.fixture
@@ -143,3 +144,13 @@ def test_a_binary_net_needs_two_names(make_net, tmp_path):
     (tmp_path / "names.csv").write_text("road\n")
     with pytest.raises(InputError, match="got 1 names; expected 2"):
         make_spec(read_checkpoint(tmp_path / "net.pth"), SpecOptions(class_names=tmp_path / "names.csv"))
+
+
+def test_the_net_of_an_onnx_file_has_what_the_user_states_and_its_smallest_size(caplog):
+    net = AdoptedNet("unet", CheckpointInfo("ab" * 32, "onnx"), 1, (8, 8))
+    spec = make_spec(net, SpecOptions(preset="zero-one"))
+    assert (spec.variant, spec.classes, spec.threshold) == ("unet", ("background", "foreground"), 0)
+    assert (spec.min_size, spec.normalization.mean, spec.adopted) == ((8, 8), (0, 0, 0), True)
+    assert not caplog.records
+    with pytest.raises(InputError, match="the model has another number of classes"):
+        make_spec(net, SpecOptions(num_classes=5))

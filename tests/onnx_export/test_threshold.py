@@ -11,6 +11,7 @@ from fcn_deploy.artifacts.palette import default_palette
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.errors import UsageError
+from fcn_deploy.onnx_export.config import ExportConfig
 from fcn_deploy.onnx_export.threshold import check_threshold, chosen_threshold, warn_of_probabilities
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
@@ -83,3 +84,25 @@ def test_values_in_0_to_1_with_a_threshold_of_0_are_warned_about(threshold, chai
     with OnnxRuntimeBackend(model(*chain).SerializeToString()) as net, caplog.at_level(logging.WARNING, "fcn_deploy"):
         warn_of_probabilities(spec(threshold), net, ImageShape(1, 8, 8))
     assert ("give `threshold=0.5`" in caplog.text) is warned
+
+
+@pytest.mark.parametrize(("chain", "warned"), [(["Sigmoid", ("Mul", np.float32(255))], True), (["Identity"], False)])
+def test_values_that_are_never_negative_are_warned_about_too(chain, warned, caplog):
+    with OnnxRuntimeBackend(model(*chain).SerializeToString()) as net, caplog.at_level(logging.WARNING, "fcn_deploy"):
+        warn_of_probabilities(spec(0.0), net, ImageShape(1, 8, 8))
+    assert ("no value of the net is negative" in caplog.text) is warned
+    assert ("give the border" in caplog.text) is warned
+
+
+@pytest.mark.parametrize("stated", [-0.5, 1, 1.5])
+def test_a_threshold_that_no_probability_reaches_is_refused(stated):
+    graph = ir.from_proto(model("Sigmoid")).graph
+    with pytest.raises(UsageError, match=r"gives every pixel one label; got .* for a net that ends in a sigmoid"):
+        chosen_threshold(spec(0.0), stated, graph)
+    assert chosen_threshold(spec(0.0), stated, ir.from_proto(model("Identity")).graph) == stated
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf"), 1e39, True, "0.5"])
+def test_what_is_no_finite_float32_is_no_threshold(threshold):
+    with pytest.raises(UsageError, match="bad `threshold`"):
+        ExportConfig(threshold=threshold)

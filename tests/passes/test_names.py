@@ -5,7 +5,7 @@ import onnx_ir as ir
 import pytest
 
 from fcn_deploy.graph.model import parse
-from fcn_deploy.passes.names import NameDims, NameLayers
+from fcn_deploy.passes.names import NameDims, NameLayers, ReserveNames, UniqueNames
 from fcn_deploy.passes.rewrite import Declined
 
 SCOPES = "pkg.torch.onnx.name_scopes"
@@ -114,3 +114,24 @@ def test_the_path_of_the_whole_net_goes_without_saying():
 def test_a_number_never_makes_a_name_that_is_taken():
     model = NameLayers()(_model(["head_1"], ["head"], ["head"])).model
     assert _names(model) == ["head_1", "head", "head_2"]
+
+
+def test_nodes_without_a_name_or_with_that_of_another_get_one_of_their_own():
+    model = _model([], [], [])
+    for node, name in zip(model.graph, ("", "same", "same"), strict=True):
+        node.name = name
+    assert UniqueNames()(model).modified
+    assert _names(model) == ["node_0", "same", "same_1"]
+    assert not UniqueNames()(model).modified
+
+
+def test_names_that_others_use_get_a_prefix():
+    model = _model([], [])
+    first, second = model.graph
+    first.name, second.name = "image/Cast", "images"
+    first.outputs[0].name = "labels"
+    assert ReserveNames()(model).modified
+    assert _names(model) == ["net/image/Cast", "images"]
+    assert [str(node.outputs[0].name) for node in model.graph] == ["net/labels", "node_1"]
+    assert model.graph.inputs[0].name == "net/image"
+    assert not ReserveNames()(model).modified

@@ -2,6 +2,7 @@
 
 import pytest
 
+from fcn_deploy.artifacts.geometry import Padding
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.passes import pipelines
 
@@ -16,6 +17,15 @@ def names(lowering):
 def test_an_exported_model_is_only_named_and_states_no_shapes_of_its_own_tensors():
     assert names(pipelines.after_torch()) == ["NameLayers", "NameDims", "ForgetShapes"]
     assert all(step.keeps_numbers for step in pipelines.after_torch().passes)
+
+
+def test_a_model_of_another_tool_is_converted_before_it_is_named():
+    found = names(pipelines.adopted("nhwc", (1, None, None), "nchw", 5, "bilinear"))
+    steps = ["RaiseOpset", "InlineAndFold", "ToFp32", "ReserveNames", "TakeImage", "TakeLogits"]
+    last = ["InferTypes", "ForgetShapes", "NameLayers", "UniqueNames", "RemoveUnusedNodesPass"]
+    assert found == [*steps, *last]
+    found = names(pipelines.adopted("nhwc", (1, None, None), "nchw", 5, "bilinear", Padding(8)))
+    assert found == [*steps, "PadToMultiple", *last]
 
 
 def test_the_integers_of_a_prequantized_model_are_kept():

@@ -14,11 +14,12 @@ from fcn_deploy.passes.rewrite import Declined, Lowering, Rewrite, RewriteResult
 
 HEADINGS = ["What", "Why", "Before -> after", "Source"]
 EXACT = {
-    "EarlyArgmax", "FoldQuantizedWeights", "ForgetShapes", "InlineAndFold", "LabelOutput", "NameDims", "NameLayers",
-    "QuantizeChannelsLast", "RaiseOpset", "ToUint8",
+    "EarlyArgmax", "FoldQuantizedWeights", "ForgetShapes", "InferTypes", "InlineAndFold", "LabelOutput", "NameDims",
+    "NameLayers", "PadToMultiple", "QuantizeChannelsLast", "RaiseOpset", "ReserveNames", "TakeImage", "TakeLogits",
+    "ToUint8", "UniqueNames",
 }  # fmt: skip
 BOUNDED = {"ImageInput", "RewriteUpsampling", "Winograd"}
-OTHER_PRECISION = {"SimulateFp16", "ToFp16"}
+OTHER_PRECISION = {"SimulateFp16", "ToFp16", "ToFp32"}
 
 
 def rewrites():

@@ -1,6 +1,7 @@
 """Nets of one output channel go the whole way as binary nets, with two classes in every measure."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from fcn_deploy.workflows.deploying import deploy
 from fcn_deploy.workflows.evaluating import evaluate
 from fcn_deploy.workflows.exporting import export
 from fcn_deploy.workflows.predicting import predict
-from fcn_deploy.workflows.references import opened
+from fcn_deploy.workflows.references import NetCode, opened
 from fcn_deploy.workflows.verifying import verify
 from tests.support import custom_nets
 
@@ -69,6 +70,21 @@ def test_engines_of_a_binary_net_find_both_classes(net, scenes, backend, precisi
     assert found.miou == 100.0
     assert found.truth.absent == ()
     assert found.accuracy.iou == {"background": 100.0, "foreground": 100.0}
+
+
+@pytest.mark.parametrize("kind", THRESHOLDS, ids=lambda kind: kind.__name__)
+def test_a_checkpoint_alone_has_the_threshold_that_its_export_would_have(kind, weights, scenes):
+    code = NetCode(f"tests.support.custom_nets:{kind.__name__}")
+    with opened([f"pytorch:{weights}"], code=code) as (segmenter,):
+        assert segmenter.spec.threshold == THRESHOLDS[kind]
+
+
+def test_a_checkpoint_alone_whose_threshold_is_not_known_is_warned_about(weights, caplog):
+    code = NetCode("tests.support.custom_nets:OneClamped")
+    with caplog.at_level(logging.WARNING, "fcn_deploy"), opened([f"pytorch:{weights}"], code=code) as (segmenter,):
+        assert segmenter.spec.threshold == 0
+    assert "every value of the net lies in 0..1" in caplog.text
+    assert "export it with `threshold`" in caplog.text
 
 
 def test_deploy_measures_a_binary_net_by_two_classes(weights, scenes, tmp_path):

@@ -256,14 +256,14 @@ def test_all_truth_is_read_before_anything_is_exported(weights, scenes, classes,
 
 
 def test_an_int8_engine_that_is_slower_than_fp32_is_said(weights, scenes, classes, tmp_path, monkeypatch):
-    real = deploying._time
+    real = deploying.time_engines
 
     def slow(contestants, *arguments):
         timings = real(contestants, *arguments)
         timings["int8"].latencies[:] = 2 * timings["fp32"].latencies
         return timings
 
-    monkeypatch.setattr(deploying, "_time", slow)
+    monkeypatch.setattr(deploying, "time_engines", slow)
     summary = deployed(weights, scenes, classes, tmp_path / "out", "labels", iterations=5)
     assert "RedOrBlue.int8.onnx takes 2.00x the time of FP32 on this machine: it is slower" in summary.warnings
 

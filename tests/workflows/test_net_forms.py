@@ -1,6 +1,7 @@
 """Nets that return several tensors or coarse logits, or take no small images: export, engines, PyTorch as reference."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from PIL import Image
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.workflows.building import build_engine
+from fcn_deploy.workflows.deploying import deploy
+from fcn_deploy.workflows.evaluating import evaluate
 from fcn_deploy.workflows.exporting import export
 from fcn_deploy.workflows.predicting import predict
 from fcn_deploy.workflows.references import NetCode, opened
@@ -74,6 +77,26 @@ def test_an_image_below_the_smallest_size_is_refused(net, tmp_path):
             assert segmenter(np.zeros((4, 4, 3), np.uint8)).shape == (4, 4)
     with pytest.raises(InputError, match="smaller than the net takes"):
         predict(engine, tmp_path / "small.png", tmp_path / "out")
+    small = r"small\.png is smaller than the net takes; got 3x5; expected at least 4x4"
+    with pytest.raises(InputError, match=small):
+        verify(engine, data=tmp_path, weights=weights, model=name)
+    with pytest.raises(InputError, match=small):
+        evaluate(engine, tmp_path, labels_of(tmp_path))
+    for index in range(5):
+        shutil.copy(tmp_path / "small.png", tmp_path / f"small{index}.png")
+    before = {*tmp_path.iterdir()}
+    with pytest.raises(InputError, match="is smaller than the net takes"):
+        deploy(weights, tmp_path, tmp_path / "deployed", model=name, int8=True)
+    assert {*tmp_path.iterdir()} == before
+
+
+def labels_of(folder):
+    """A folder of ground truth beside another, all of class 0."""
+    labels = folder.parent / f"{folder.name}_labels"
+    labels.mkdir()
+    for path in folder.glob("*.png"):
+        Image.fromarray(np.zeros((3, 5), np.uint8)).save(labels / path.name)
+    return labels
 
 
 def test_an_export_is_right_at_its_smallest_size_and_above(net):

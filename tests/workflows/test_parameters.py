@@ -1,7 +1,9 @@
 """Python and the command line are the same thing: every option is a parameter, with the same name and default."""
 
+import ast
 import inspect
 import os
+import textwrap
 from pathlib import Path
 
 import click
@@ -52,6 +54,14 @@ def options_of(command):
 def test_every_option_is_a_parameter_and_every_parameter_an_option(command):
     parameters = inspect.signature(getattr(fcn_deploy, FUNCTIONS[command])).parameters
     assert set(options_of(command)) == set(parameters) - OF_PYTHON
+
+
+@pytest.mark.parametrize("command", FUNCTIONS)
+def test_no_parameter_is_taken_and_then_forgotten(command):
+    function = getattr(fcn_deploy, FUNCTIONS[command])
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    assert set(inspect.signature(function).parameters) <= read
 
 
 def optional(command):

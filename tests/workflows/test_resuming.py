@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from fcn_deploy.errors import GateError, InputError
+from fcn_deploy.files import only_writer
 from fcn_deploy.workflows import deploying, resuming
 from fcn_deploy.workflows.deploying import deploy
-from fcn_deploy.workflows.fingerprints import code_hash
+from fcn_deploy.workflows.fingerprints import code_hash, label_map_input
 from fcn_deploy.workflows.resuming import FOLDER, Kind, Stages
 
 TEXT = Kind(
@@ -158,6 +159,47 @@ def test_the_code_of_a_net_counts_and_is_not_run(tmp_path, monkeypatch):
     assert third != code_hash("my_package.nets:make")
 
 
+def test_code_that_a_package_imports_from_elsewhere_counts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package" / "__init__.py").write_text("import os, no_such_module\nfrom my_blocks import Block")
+    (tmp_path / "my_package" / "broken.py").write_text("this is no Python")
+    (tmp_path / "my_blocks.py").write_text("from more.parts import Part")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "parts.py").write_text("Part = 1")
+    hashes = [code_hash("my_package.nets:make")]
+    (tmp_path / "more" / "parts.py").write_text("Part = 2")
+    hashes.append(code_hash("my_package.nets:make"))
+    (tmp_path / "my_blocks.py").write_text("Block = 1")
+    hashes.append(code_hash("my_package.nets:make"))
+    assert len(set(hashes)) == 3
+
+
+def test_of_installed_code_only_what_makes_the_net_counts(tmp_path, monkeypatch):
+    installed = tmp_path / "site-packages"
+    for package, code in (("their_nets", "import their_parts"), ("their_parts", "")):
+        (installed / package).mkdir(parents=True)
+        (installed / package / "__init__.py").write_text(code)
+    monkeypatch.syspath_prepend(installed)
+    before = code_hash("their_nets:make")
+    (installed / "their_parts" / "__init__.py").write_text("changed = True")
+    assert code_hash("their_nets:make") == before
+    (installed / "their_nets" / "__init__.py").write_text("changed = True")
+    assert code_hash("their_nets:make") != before
+
+
+def test_a_label_map_longer_than_a_name_can_be_is_an_input(tmp_path):
+    (tmp_path / "map.txt").write_text("255=1")
+    pairs = ",".join(f"{value}=ignore" for value in range(3, 100))
+    given = (pairs, "255=1", {255: 1}, tmp_path / "map.txt", str(tmp_path / "map.txt"), None)
+    *found, of_path, of_text, nothing = map(label_map_input, given)
+    assert found == [pairs, "255=1", [["255", "1"]]]
+    assert of_path == of_text
+    assert nothing is None
+    (tmp_path / "map.txt").write_text("255=0")
+    assert label_map_input(tmp_path / "map.txt") != of_path
+
+
 QUICK = {"int8": True, "warmup": 0, "duration": 0, "iterations": 5}
 TOO_MUCH = "agreement>=100%"
 
@@ -190,7 +232,7 @@ def again(missed, tmp_path):
 def test_after_a_missed_gate_another_gate_costs_no_work(missed, again, field, monkeypatch):
     assert "add `resume=True`" in missed[1].fix
     assert not list(missed[0].glob("*.int8.onnx"))
-    for name in ("export", "calibrate", "build_engine", "compare", "_time"):
+    for name in ("export", "calibrate", "build_engine", "compare", "time_engines"):
         monkeypatch.setattr(deploying, name, lambda *a, **k: pytest.fail("the work was done again"))
     listener = _Everything()
     summary = deploy(*field, again, gate="agreement>=10%", resume=True, progress=listener, **QUICK)
@@ -207,6 +249,13 @@ def test_after_a_missed_gate_another_gate_costs_no_work(missed, again, field, mo
 
     with Segmenter(again / "fcn8s.int8.onnx") as segmenter:
         assert segmenter.sidecar.gate.criteria == ("agreement>=10%",)
+
+
+def test_two_deployments_do_not_write_into_one_folder(again, field):
+    before = sorted(path.name for path in again.rglob("*"))
+    with only_writer(again), pytest.raises(InputError, match="another process is writing into"):
+        deploy(*field, again, **QUICK)
+    assert sorted(path.name for path in again.rglob("*")) == before
 
 
 def test_other_images_are_observed_anew(again, field, tmp_path, monkeypatch):

@@ -63,6 +63,19 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 threads_option = click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: the library's]")
 output_option = click.option("-o", "--output", type=PATH, required=True, help="What to write.")
 
+padding_options = stack(
+    click.option(
+        "--size-divisor",
+        type=DivisorType(),
+        help="The net works at multiples of this size only; auto finds out, and pads only if it must.",
+    ),
+    click.option(
+        "--pad-mode",
+        type=click.Choice(["edge", "zero", "reflect"]),
+        help="How images are padded to such multiples, at the bottom and the right.  [default: edge]",
+    ),
+)
+
 model_options = stack(
     click.option(
         "--model",
@@ -70,16 +83,7 @@ model_options = stack(
         help="What makes a custom net: package.module:callable, called without arguments.  [default: the published "
         "FCNs]",
     ),
-    click.option(
-        "--size-divisor",
-        type=DivisorType(),
-        help="The custom net works at multiples of this size only; auto finds out, and pads only if it must.",
-    ),
-    click.option(
-        "--pad-mode",
-        type=click.Choice(["edge", "zero", "reflect"]),
-        help="How images are padded to such multiples, at the bottom and the right.  [default: edge]",
-    ),
+    padding_options,
     click.option(
         "--logits",
         metavar="NAME|INDEX",
@@ -131,11 +135,14 @@ ignore_indices_option = click.option(
     help="Labels that do not count; the first is the one that the model keeps.  [default: 255]",
 )
 
-spec_options = stack(
-    click.option("--num-classes", type=click.IntRange(1), help="Checked against the checkpoint."),
+class_options = stack(
+    click.option("--num-classes", type=click.IntRange(1), help="Checked against the net."),
     click.option(
         "--class-names", type=PATH, metavar="FILE", help="One class a line: name, or name,red,green,blue (CSV)."
     ),
+)
+
+normalization_options = stack(
     click.option(
         "--normalization",
         type=click.Choice(["imagenet", "caffe", "zero-one", "minus-one-one"]),
@@ -146,6 +153,22 @@ spec_options = stack(
     click.option("--std", type=TripleType(), help="Standard deviation per channel, after --scale."),
     click.option("--scale", type=float, help="Factor for pixels 0..255, such as 0.00392157 or 1."),
     click.option(
+        "--color",
+        type=click.Choice(["rgb", "bgr"]),
+        help="The net's channel order.  [default: that of a checkpoint's layout, else rgb]",
+    ),
+)
+
+threshold_option = click.option(
+    "--threshold",
+    type=float,
+    help="Of a binary net, which has one output channel: label 1 above it.  [default: 0, or 0.5 after a sigmoid]",
+)
+
+spec_options = stack(
+    class_options,
+    normalization_options,
+    click.option(
         "--at-once", is_flag=True, help="The skips are scaled by 0.01 and 0.0001, as in FCN-8s trained at once."
     ),
     click.option(
@@ -153,16 +176,7 @@ spec_options = stack(
         type=click.Choice([0, 100]),
         help="0: a net of pytorch-fcn's layout without the paper's padding of 100.  [default: the layout's]",
     ),
-    click.option(
-        "--color",
-        type=click.Choice(["rgb", "bgr"]),
-        help="The net's channel order.  [default: the layout's, else rgb]",
-    ),
-    click.option(
-        "--threshold",
-        type=float,
-        help="Of a binary net, which has one output channel: label 1 above it.  [default: 0, or 0.5 after a sigmoid]",
-    ),
+    threshold_option,
 )
 
 method_option = click.option(
