@@ -11,10 +11,14 @@ OLDEST := .venv-oldest
 OLDEST_INSTALLED := $(OLDEST)/.installed
 OLDEST_EXPORTED := $(CURDIR)/$(OLDEST)/exported
 OLDEST_TESTS := tests/runtime tests/artifacts tests/data tests/reporting tests/cli/test_app.py
+NETS_VENV := .venv-nets
+NETS_INSTALLED := $(NETS_VENV)/.installed
+# Which public nets: a pytest expression such as `pspnet or segformer`; all of them if empty.
+NETS ?=
 # Arguments for tools/bench_peers.py: a model of yours, shapes, threads.
 BENCH ?=
 
-.PHONY: demo test test-slow test-oldest bench lint format clean
+.PHONY: demo test test-slow test-oldest test-nets bench lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/fcn-deploy deploy --demo -o demo-out
@@ -35,6 +39,10 @@ test-oldest: $(INSTALLED) $(OLDEST_INSTALLED)
 		tests/runtime/test_segmenter.py::test_an_exported_model_runs_by_its_own_metadata
 	FCN_DEPLOY_TEST_EXPORTED=$(OLDEST_EXPORTED) $(OLDEST)/bin/python -m pytest -m "not slow and not gpu" $(OLDEST_TESTS)
 
+# Nets of public libraries, with random weights, from export to INT8; it prints the table of docs/models.md.
+test-nets: $(NETS_INSTALLED)
+	OMP_NUM_THREADS=1 $(NETS_VENV)/bin/python -m pytest -n 2 -k "$(NETS)" tests/nets
+
 bench: $(INSTALLED) $(PEERS_INSTALLED)
 	mkdir -p out
 	$(BIN)/python tools/bench_peers.py --peers $(PEERS)/bin/python -o out/peers.json --plot out/peers.svg $(BENCH)
@@ -50,7 +58,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(PEERS) demo-out dist
+	rm -rf $(VENV) $(OLDEST) $(PEERS) $(NETS_VENV) demo-out dist
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -68,4 +76,12 @@ $(OLDEST_INSTALLED): pyproject.toml tools/oldest.txt
 $(PEERS_INSTALLED): tools/peers.txt
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --requirement tools/peers.txt
+	touch $@
+
+# It sees what is in $(VENV) too, so that only the libraries of the nets are installed.
+$(NETS_INSTALLED): $(INSTALLED) tests/nets/requirements.txt
+	test -x $(NETS_VENV)/bin/python || $(BIN)/python -m venv $(NETS_VENV)
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+		> "$$($(NETS_VENV)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/host.pth"
+	$(NETS_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --requirement tests/nets/requirements.txt
 	touch $@

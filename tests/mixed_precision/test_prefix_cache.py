@@ -113,3 +113,22 @@ def test_variants_give_what_they_give_when_they_run_alone(candidates, feeds, var
         for result in results:
             wanted = alone[result.variant].infer(feeds[result.image])["logits"]
             np.testing.assert_allclose(result.logits, wanted, rtol=0, atol=2e-5 * np.ptp(wanted))
+
+
+def test_sizes_that_the_net_has_computed_are_handed_over_with_their_shape():
+    def resized(factor):
+        content = f"""<ir_version: 9, opset_import: ["" : 18]>
+            net (float[batch, 3, height, width] image) => (float[batch, 3, height, width] logits)
+            <float factor = {{{factor}}}> {{
+                pooled = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(image)
+                scaled = Mul(pooled, factor)
+                images = Shape<end = 2>(pooled)
+                size = Shape<start = 2>(image)
+                sizes = Concat<axis = 0>(images, size)
+                logits = Resize<mode = "nearest">(scaled, , , sizes)
+            }}"""
+        return onnx.parser.parse_model(content).SerializeToString()
+
+    feed = {"image": np.ones((1, 3, 6, 8), np.float32)}
+    results = list(run_variants(resized(1), {"doubled": lambda: resized(2)}, [feed]))
+    assert [result.logits.mean() for result in results] == [1, 2]
