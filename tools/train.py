@@ -23,8 +23,9 @@ from torch.utils.data import DataLoader
 
 from fcn_deploy.artifacts.normalization import Normalization
 from fcn_deploy.artifacts.spec import ModelSpec
-from fcn_deploy.cli.console import TerminalProgress, print_table
+from fcn_deploy.cli.console import print_table
 from fcn_deploy.cli.options.types import PATH, SizeType
+from fcn_deploy.cli.progress import TerminalProgress
 from fcn_deploy.data.classes import read_class_names
 from fcn_deploy.errors import FcnDeployError, UsageError
 from fcn_deploy.evaluation.accuracy import Matrix, confusion_matrix, mean_iou, pixel_accuracy
