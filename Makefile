@@ -39,7 +39,7 @@ test-oldest: $(INSTALLED) $(OLDEST_INSTALLED)
 		tests/runtime/test_segmenter.py::test_an_exported_model_runs_by_its_own_metadata
 	FCN_DEPLOY_TEST_EXPORTED=$(OLDEST_EXPORTED) $(OLDEST)/bin/python -m pytest -m "not slow and not gpu" $(OLDEST_TESTS)
 
-# Nets of public libraries, with random weights, from export to INT8; it prints the table of docs/models.md.
+# Nets of public libraries, with random weights, from export to INT8; it prints a table of what was found.
 test-nets: $(NETS_INSTALLED)
 	OMP_NUM_THREADS=1 $(NETS_VENV)/bin/python -m pytest -n 2 -k "$(NETS)" tests/nets
 

@@ -1,4 +1,4 @@
-"""After the tests of public nets: the table of docs/models.md, from what was found."""
+"""After the tests of public nets: a table of what was found."""
 
 from __future__ import annotations
 
