@@ -9,7 +9,6 @@ import numpy as np
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.errors import ArtifactError
-from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
 # For engines of which no image is known.
 ORDINARY = ImageShape(1, 360, 480)
@@ -30,6 +29,9 @@ def try_engine(engine: Engine, shapes: Iterable[ImageShape]) -> None:
     Raises:
         ArtifactError: It cannot run, or its output is not as large as the image.
     """
+    # Imported here: what is wrong with a command is said before the library is loaded.
+    from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+
     if engine.sidecar.backend != OnnxRuntimeBackend.name:
         return
     random = np.random.default_rng(0)
