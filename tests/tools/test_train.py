@@ -212,7 +212,7 @@ def _missing_folder(data, folder):
         (_nothing_labelled, 6, "nothing is labelled"),
         (_few_images, 6, "too few images to hold one out; got 1"),
         (_the_same_images, 6, "held-out images are also trained on; got scene_00.png and 14 more"),
-        (_damaged_weights, 6, "start.pth cannot be read as weights"),
+        (_damaged_weights, 6, "start.pth is no checkpoint"),
         (_missing_folder, 6, "no folder"),
         (("-o", "net.pth"), 2, "suffix does not fit"),
         (("--val-images", "somewhere"), 2, "held-out images go with their labels"),
