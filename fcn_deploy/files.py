@@ -65,7 +65,7 @@ def real_path(path: Path) -> Path:
 
 
 def is_file(path: Path) -> bool:
-    """Returns whether a path is a file, or leads to one; a pipe or a device is none.
+    """Returns whether a path is a regular file, or a link to one; a pipe or a device is not a regular file.
 
     Raises:
         InputError: That cannot be found out: the name is too long, a link leads to itself, a folder of it is a file,

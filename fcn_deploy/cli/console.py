@@ -18,7 +18,7 @@ def say(text: object, *, err: bool = False) -> None:
 
 def put(text: str, *, err: bool = False) -> None:
     """Prints text as it is."""
-    # Not click's own choice of the stream: it looks behind the one that keeps lines apart from a bar that is drawn.
+    # Named, because click would choose the real stream, and not the one that keeps lines apart from a drawn bar.
     stream = sys.stderr if err else sys.stdout
     if stream is not None:
         click.echo(text, file=stream)

@@ -73,7 +73,7 @@ def check_tensorrt(
         it loads the engine.
 
     Raises:
-        DependencyError: The library is not installed, or needs a GPU and there is none.
+        DependencyError: The library is not installed, or this machine lacks the GPU that it needs.
         UsageError: This flavor cannot do what is asked for.
     """
     _check_options(flavor, config, options)

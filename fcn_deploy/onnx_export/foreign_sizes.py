@@ -34,7 +34,7 @@ def padding_needed(
         wanted: What the user says: a padding, one that is to be found, or none.
 
     Returns:
-        The padding that was stated, or the one that was found; None if there is none, or none is needed.
+        The padding that was stated or found; None if images are not padded.
 
     Raises:
         InputError: No power of two helps.

@@ -111,7 +111,7 @@ def traced_threshold(model: nn.Module, spec: ModelSpec) -> float | None:
     Raises:
         InputError: torch cannot export the net.
     """
-    if spec.threshold != 0:  # the checkpoint's spec has it, or there is none
+    if spec.threshold != 0:  # the checkpoint states it, or the net is not binary
         return spec.threshold
     with to_debug_log():
         program, _ = _trace(model, TRACED.at_least(spec.min_size), ExportConfig())

@@ -67,7 +67,7 @@ class SearchOptions:
         """Checks that the precision map is one.
 
         Raises:
-            InputError: It cannot be read, or is none.
+            InputError: The file cannot be read, or is not a precision map.
         """
         if self.precision_map is not None and input_file(self.precision_map).is_file():  # a pipe is read once
             layers_of_map(self.precision_map)

@@ -258,7 +258,7 @@ def padding(
     """Returns how images are padded for a custom net; None if they are not.
 
     Raises:
-        UsageError: There is a divisor without a custom net, a mode without a divisor, or a divisor that is none.
+        UsageError: There is a divisor without a custom net, a mode without a divisor, or a divisor below 2.
     """
     if pad_mode is not None and size_divisor is None:
         raise UsageError("`pad_mode` needs a divisor", got="`pad_mode` alone", expected="`size_divisor` with it")

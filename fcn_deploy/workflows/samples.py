@@ -131,7 +131,7 @@ def samples(
     *,
     progress: Progress | None = None,
 ) -> Iterator[Sample]:
-    """Yields images with their ground truth, or with None if there is none.
+    """Yields images with their ground truth; with None if no labels were given.
 
     Args:
         images: The images.

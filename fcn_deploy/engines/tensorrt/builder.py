@@ -69,7 +69,7 @@ def build_tensorrt(
         The engine, with the precision that the library's inspector finds in it; without a driver that is `unknown`.
 
     Raises:
-        DependencyError: The library is not installed, or needs a GPU and there is none.
+        DependencyError: The library is not installed, or this machine lacks the GPU that it needs.
         InputError: The library refuses the graph or cannot build it, the ranges belong to another model, or a file
             cannot be read or written.
         KeyboardInterrupt: Ctrl-C; the build is stopped.
