@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,14 @@ COLLECTED = pytest.StashKey[set[Path]]()
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> None:
     """Keeps which files pytest collects, before any is deselected."""
     parent.config.stash.setdefault(COLLECTED, set()).add(module_path)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escapes what a test with odd names has logged: pytest-xdist ends the run at a report that is not UTF-8."""
+    report = yield
+    report.sections = [(name, said.encode(errors="backslashreplace").decode()) for name, said in report.sections]
+    return report
 
 
 @pytest.fixture(scope="session")
