@@ -124,7 +124,7 @@ def wide_cases(draw):
     void = meant == IGNORED
     if form == "any map":
         # Values, ignored values and classes may all be the same numbers: the map is read first.
-        values = random.choice(40, 2 * classes + 3, replace=False)
+        values = random.choice(60, 2 * classes + 3, replace=False)
         meanings = [*range(classes), *random.integers(0, classes, classes)]
         for value, label in zip(values, meanings, strict=False):
             stated[int(value)] = int(label)
