@@ -15,9 +15,10 @@ from fcn_deploy.graph.ops import DEQUANTIZE, QDQ, QUANTIZE, SELECTING, WEIGHTED
 _MOVING = SELECTING | {"Concat"}
 # TensorRT has no tensors of these types.
 _NO_TYPES = (ir.DataType.UINT16, ir.DataType.INT16, ir.DataType.UINT32, ir.DataType.UINT64, ir.DataType.STRING)
-# The operators of ONNX that a quantiser may write and that TensorRT's parser does not import:
-# https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md
-_NO_OPERATORS = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
+# The operators of ONNX that a quantiser may write, and those for pooling with indices, that TensorRT's parser does not
+# import: https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md
+_NO_QUANTIZERS = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear")
+_NO_INDICES = "enlarge maps by interpolation or transposed convolution in place of unpooling, or build for onnxruntime"
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,16 @@ def _computed(graph: ir.Graph) -> set[ir.Value]:
 
 
 def _check_operator(node: ir.Node, computed: set[ir.Value]) -> Iterator[Finding]:
-    if node.op_type in _NO_OPERATORS or (node.op_type.startswith("QLinear") and node.domain == "com.microsoft"):
-        yield _finding(
-            node,
-            node.outputs[0],
-            f"TensorRT has no operator {node.op_type}",
-            "quantise with QuantizeLinear and DequantizeLinear around float operators",
-        )
+    unknown = f"TensorRT has no operator {node.op_type}"
+    if node.op_type in _NO_QUANTIZERS or (node.op_type.startswith("QLinear") and node.domain == "com.microsoft"):
+        fix = "quantise with QuantizeLinear and DequantizeLinear around float operators"
+        yield _finding(node, node.outputs[0], unknown, fix)
+    elif node.op_type == "MaxUnpool":
+        yield _finding(node, node.outputs[0], unknown, _NO_INDICES)
+    elif node.op_type == "MaxPool":
+        for indices in node.outputs[1:]:
+            if indices.uses() or indices.is_graph_output():
+                yield _finding(node, indices, "TensorRT's MaxPool gives no indices", _NO_INDICES)
 
 
 def _check_integers(node: ir.Node, computed: set[ir.Value]) -> Iterator[Finding]:

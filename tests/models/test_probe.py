@@ -18,7 +18,7 @@ def _net(kind, padding=None):
     return AdaptedNet(custom_nets.trained(kind()), padding).eval()
 
 
-@pytest.mark.parametrize("kind", [custom_nets.ResNetFCN, custom_nets.Depthwise])
+@pytest.mark.parametrize("kind", [custom_nets.ResNetFCN, custom_nets.Depthwise, custom_nets.HidesModules])
 def test_a_fully_convolutional_net_passes_and_its_classes_are_counted(kind):
     assert probe(_net(kind)).channels == custom_nets.CLASSES
 

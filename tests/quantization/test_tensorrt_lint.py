@@ -31,6 +31,8 @@ QUANTIZE = node("QuantizeLinear", "image scale zero", "q")
 DEQUANTIZE = node("DequantizeLinear", "q scale zero", "d")
 STORED = node("DequantizeLinear", "integers scales zeros", "w", axis=0)
 CONV = node("Conv", "d w", "logits")
+DYNAMIC = [node("DequantizeLinear", "q s z", "d"), node("Conv", "d weights", "logits")]
+POOL = helper.make_node("MaxPool", ["image"], ["p", "indices"], "p_node", kernel_shape=[2, 2], strides=[2, 2])
 
 
 def model(nodes, *, source=FLOAT, result=FLOAT, output="logits", inner=(), **constants):
@@ -136,7 +138,26 @@ REFUSED = {
         {},
         ("QLinearConv c_node", "c", "no operator QLinearConv", "around float operators"),
     ),
+    "scales from each image": (
+        [helper.make_node("DynamicQuantizeLinear", ["image"], ["q", "s", "z"], "q_node"), *DYNAMIC],
+        {},
+        ("DynamicQuantizeLinear q_node", "q", "no operator DynamicQuantizeLinear", "around float operators"),
+    ),
+    "max pooling with indices": (
+        [POOL, node("Cast", "indices", "logits", to=FLOAT)],
+        {},
+        ("MaxPool p_node", "indices", "gives no indices", "interpolation or transposed convolution"),
+    ),
+    "unpooling": (
+        [POOL, node("MaxUnpool", "p indices", "logits", kernel_shape=[2, 2])],
+        {},
+        ("MaxUnpool logits_node", "logits", "no operator MaxUnpool", "build for onnxruntime"),
+    ),
 }
+
+
+def test_a_max_pool_whose_indices_nobody_reads_has_no_findings():
+    assert lint(parse_unchecked(model([POOL, node("Conv", "p weights", "logits")]))) == ()
 
 
 @pytest.mark.parametrize("case", REFUSED)

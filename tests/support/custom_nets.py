@@ -193,7 +193,7 @@ def gives_a_string() -> str:
 def trained(net: nn.Module) -> nn.Module:
     """Gives a net random weights and statistics with which every layer shows in the output."""
     torch.manual_seed(0)
-    for module in net.modules():
+    for module in nn.Module.modules(net):  # a net may hide its own
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.3)
@@ -394,3 +394,29 @@ class PoolIndices(PooledNet):
     def context(self, y):
         maxima, indices = F.adaptive_max_pool2d(y, 2, return_indices=True)
         return [maxima * indices.sign()]
+
+
+class Unpooling(nn.Module):
+    """Enlarges a map to where its maxima were, as SegNet does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 5, 3, padding=1)
+        self.pool, self.unpool = nn.MaxPool2d(2, 2, return_indices=True), nn.MaxUnpool2d(2, 2)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        features = self.first(image).relu()
+        pooled, indices = self.pool(features)
+        return self.last(self.unpool(pooled, indices, output_size=features.shape))
+
+
+class HidesModules(nn.Module):
+    """Keeps a list under the name of a method of nn.Module, as ESPNet does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 5, 1)
+        self.modules = [self.first, self.last]  # type: ignore[assignment]
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.modules[1](self.modules[0](image).relu())

@@ -23,7 +23,10 @@ NETS = {
     custom_nets.Heads: {"logits": 0},
     custom_nets.Coarse: {"resize_logits": "nearest"},
     custom_nets.PaddedSkip: {"size_divisor": "auto"},
+    custom_nets.HidesModules: {},
+    custom_nets.Unpooling: {},
 }
+SMALLEST = {"PaddedSkip": [4, 4], "Unpooling": [2, 2]}
 
 
 @pytest.fixture(scope="module", params=NETS, ids=lambda kind: kind.__name__)
@@ -60,8 +63,8 @@ def test_the_spec_says_what_the_reference_needs(net):
         "Heads": {"logits": "0", "resize": None},
         "Coarse": {"logits": None, "resize": "nearest"},
     }.get(kind)
-    assert spec.get("min_size") == {"PaddedSkip": [4, 4]}.get(kind)
-    assert spec.get("requires") == {"PaddedSkip": ["min_size"]}.get(kind)
+    assert spec.get("min_size") == SMALLEST.get(kind)
+    assert spec.get("requires") == (["min_size"] if kind in SMALLEST else None)
     assert "padding" not in spec
 
 
@@ -101,7 +104,8 @@ def labels_of(folder):
 
 def test_an_export_is_right_at_its_smallest_size_and_above(net):
     name, weights, engine = net
-    sides = range(4, 12) if "PaddedSkip" in name else range(1, 8)
+    smallest, _ = SMALLEST.get(name.partition(":")[2], [1, 1])
+    sides = range(smallest, smallest + 8)
     random = np.random.default_rng(0)
     with Segmenter(engine) as segmenter, opened([engine, f"pytorch:{weights}"], code=NetCode(name)) as (_, reference):
         for side in sides:

@@ -88,6 +88,11 @@ def test_inputs_and_outputs_are_those_of_the_contract_in_every_precision(net, pr
         onnx.checker.check_model(onnx.load_model_from_string(graph.data), full_check=True)
 
 
+def test_unpooling_is_refused_before_a_builder_runs(own_net):
+    with pytest.raises(InputError, match=r"would refuse the graph.*MaxPool gives no indices.*build for onnxruntime"):
+        make(own_net("Unpooling"), "fp16")
+
+
 def test_every_layer_says_its_precision(net):
     layers = make(net("fcn8s"), "int8").precision.layers
     kept = {name for name, precision in layers.items() if precision == "fp16"}
