@@ -315,7 +315,7 @@ class PooledNet(nn.Module):
 
     def forward(self, x):
         y = F.relu(self.stem(x))
-        joined = [F.interpolate(pooled, y.shape[2:], mode="nearest") for pooled in self.context(y)]
+        joined = [F.interpolate(pooled, y.shape[2:], mode="bilinear") for pooled in self.context(y)]
         logits = self.score(F.relu(self.mid(torch.cat([y, *joined], 1))))
         return F.interpolate(logits, x.shape[2:], mode="bilinear", align_corners=False)
 
