@@ -36,8 +36,9 @@ def relative_error(reference: NDArray[np.floating[Any]], candidate: NDArray[np.f
     if reference.shape != candidate.shape:
         raise InputError("results differ in shape", got=list(candidate.shape), expected=list(reference.shape))
     with np.errstate(invalid="ignore"):  # inf - inf is NaN, which the last line turns into inf
-        difference = float(np.abs(reference.astype(np.float64) - candidate).max())
-        error = difference / max(float(np.ptp(reference)), _SMALLEST_RANGE)
+        difference = reference.astype(np.float64)  # large: what follows makes no copies
+        difference -= candidate
+        error = float(np.abs(difference, out=difference).max()) / max(float(np.ptp(reference)), _SMALLEST_RANGE)
     return error if math.isfinite(error) else math.inf
 
 

@@ -1,4 +1,4 @@
-"""Weights that an ONNX model keeps in other files: they are embedded when the model is read.
+"""Weights that an ONNX model keeps in other files: they are embedded when the model is read, and written for a while.
 
 A hash of the model's file alone would not notice that such a file was swapped, and the content of the model alone does
 not say which folder the names of these files are relative to.
@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
 from fcn_deploy.errors import InputError
-from fcn_deploy.files import read_bytes
+from fcn_deploy.files import read_bytes, reading, writing
+from fcn_deploy.graph.size_limit import check_weights_size
 
-# The size up to which protobuf writes a message, with room for what is not weights.
-_LARGEST = 2**31 - 2**24
 # In every reference to another file: a model without it has none, and need not be parsed to see that.
 _KEY = b"location"
 _SHOWN = 8
@@ -35,6 +35,8 @@ def read_with_weights(path: Path) -> bytes:
         InputError: A file cannot be read, leaves the folder, or the model would be larger than 2 GB; or it has sparse
             weights, in this file or another, which nothing here reads.
     """
+    with reading(path):
+        _check_size(path.stat().st_size, path)
     content = read_bytes(path)
     if _KEY not in content:
         return content
@@ -46,6 +48,8 @@ def read_with_weights(path: Path) -> bytes:
     require_dense(model, str(path))  # of sparse ones, what reads them next would search the working directory
     if not external:
         return content
+    _check_size(len(content) + sum(map(_stated_length, external)), path)
+    size = len(content)
     for tensor in external:
         try:
             load_external_data_for_tensor(tensor, str(path.parent))
@@ -57,10 +61,33 @@ def read_with_weights(path: Path) -> bytes:
             ) from error
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
-    size = sum(len(tensor.raw_data) for tensor in external) + len(content)
-    if size > _LARGEST:
-        raise InputError(f"{path} is too large", got=f"{size / 1e9:.1f} GB with its weights", expected="less than 2 GB")
+        size += len(tensor.raw_data)
+        _check_size(size, path)  # again, because the lengths may be left out
     return bytes(model.SerializeToString())
+
+
+def _check_size(size: int, path: Path) -> None:
+    check_weights_size(size, str(path), "use a smaller net, such as one of fewer channels")
+
+
+def _stated_length(tensor: onnx.TensorProto) -> int:
+    """How many bytes of another file a tensor says to be; 0 if it does not say."""
+    stated = [entry.value for entry in tensor.external_data if entry.key == "length"]
+    return sum(int(length) for length in stated if length.isdecimal())
+
+
+def write_with_external_weights(model: ir.Model, path: Path) -> None:
+    """Writes an ONNX file and beside it, in a file of their own, its weights, without a copy of them in memory.
+
+    Args:
+        model: Any model; it is not changed.
+        path: The file to write.
+
+    Raises:
+        InputError: A file cannot be written.
+    """
+    with writing(path):
+        ir.save(model, path, external_data=f"{path.name}.weights")
 
 
 def require_dense(model: onnx.ModelProto, what: str) -> None:

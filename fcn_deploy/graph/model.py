@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx
@@ -14,6 +15,9 @@ from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.files import as_path, sha256_bytes, write_bytes
 from fcn_deploy.graph.external_data import read_with_weights, require_dense, tensors_of
+from fcn_deploy.graph.size_limit import check_weights_size
+
+_SMALLER = "use a smaller net, such as one of fewer channels"
 
 
 def parse(data: bytes, what: str = "the model") -> ir.Model:
@@ -29,7 +33,7 @@ def parse(data: bytes, what: str = "the model") -> ir.Model:
     try:
         proto = onnx.load_model_from_string(data)
         _require_weights(proto, what)
-        onnx.checker.check_model(proto)
+        onnx.checker.check_model(data)  # of `proto` it would make content once more
         model = ir.from_proto(proto)
     except InputError:
         raise
@@ -50,9 +54,30 @@ def _require_weights(proto: onnx.ModelProto, what: str) -> None:
         )
 
 
-def serialize(model: ir.Model) -> bytes:
-    """Returns the content of the ONNX file of a model."""
+def serialize(model: ir.Model, what: str = "the model", fix: str = _SMALLER) -> bytes:
+    """Returns the content of the ONNX file of a model.
+
+    Args:
+        model: Any model.
+        what: What to call it in an error.
+        fix: What the user can do if it is too large.
+
+    Raises:
+        InputError: Its weights are too large for one file.
+    """
+    check_weights_size(sum(tensor.nbytes for tensor in _weights(model)), what, fix)
     return bytes(ir.to_proto(model).SerializeToString())
+
+
+def _weights(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    """The constants of a model: those of its graph, and those in attributes of nodes."""
+    for value in model.graph.initializers.values():
+        if value.const_value is not None:
+            yield value.const_value
+    for node in model.graph.all_nodes():
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                yield attribute.as_tensor()
 
 
 def exported_spec(model: ir.Model, what: str = "the model", stated: ModelSpec | None = None) -> ModelSpec:

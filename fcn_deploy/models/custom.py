@@ -7,6 +7,7 @@ import importlib
 import inspect
 import os
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,7 @@ def load_custom(
     shape: ImageShape | None = None,
     part: WeightsOptions | None = None,
     outputs: Outputs | None = None,
+    check: Callable[[nn.Module], None] | None = None,
 ) -> CustomNet:
     """Makes a net, loads its weights, and checks that it can be deployed.
 
@@ -79,6 +81,7 @@ def load_custom(
         shape: The one shape it has to work at; None for every shape.
         part: Which part of the file holds the weights.
         outputs: What is taken from what the net returns; None for the logits as they are.
+        check: Called with the net before its weights are read. What it raises ends the loading.
 
     Raises:
         InputError: The callable cannot be imported or returns no module, the weights do not fit, or the net is not
@@ -87,6 +90,8 @@ def load_custom(
     """
     weights = as_path(weights)
     net = make_net(name)
+    if check is not None:
+        check(net)
     spec = load_strictly(net, weights, name, part)
     with redirect_stdout(sys.stderr):
         if isinstance(padding, AutoPadding):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
@@ -36,6 +37,7 @@ def load_net(
     variant: str | None = None,
     shape: ImageShape | None = None,
     part: WeightsOptions | None = None,
+    check: Callable[[nn.Module], None] | None = None,
 ) -> Net:
     """Loads a published net; or a custom net, if `options.model` says what makes it.
 
@@ -45,6 +47,8 @@ def load_net(
         variant: `fcn32s`, `fcn16s` or `fcn8s`: what the checkpoint of a published net must be; None for any.
         shape: The one shape that a custom net has to work at; None for every shape.
         part: Which part of the file holds the weights.
+        check: Called with the net before long work begins: with a custom one before its weights are read. What it
+            raises ends the loading.
 
     Raises:
         InputError: The file cannot be read or does not fit the net, or the custom net cannot be deployed.
@@ -54,9 +58,12 @@ def load_net(
     if options.model is None:
         checkpoint = read_checkpoint(weights, variant, options.input_padding, part)
         spec = make_spec(checkpoint, options)
-        return Net(load_model(checkpoint, spec.geometry), spec)
+        module = load_model(checkpoint, spec.geometry)
+        if check is not None:
+            check(module)
+        return Net(module, spec)
     check_variant(variant, options.model)
-    custom = load_custom(options.model, weights, options.padding, shape, part, options.outputs)
+    custom = load_custom(options.model, weights, options.padding, shape, part, options.outputs, check)
     return Net(custom.module, make_spec(custom, options))
 
 

@@ -292,6 +292,7 @@ def finite_float32(key: str, tensor: Tensor, path: Path) -> Tensor:
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise InputError(f"{path}: {key} claims more values than it holds", got=f"{list(tensor.shape)}")
     weights = tensor.float()
-    if not torch.isfinite(weights).all():
+    # Of the smallest and the largest, which are NaN if a value is, because isfinite makes a copy of all.
+    if weights.numel() and not torch.isfinite(torch.stack(torch.aminmax(weights))).all():
         raise InputError(f"{path}: {key} has values that are not finite", expected="finite weights")
     return weights

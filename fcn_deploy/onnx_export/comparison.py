@@ -43,6 +43,12 @@ def comparison_shapes(backend: Backend, min_size: tuple[int, int] = (1, 1)) -> l
     return list(dict.fromkeys(shapes))
 
 
+def noise(shape: ImageShape) -> NDArray[np.float32]:
+    """Returns normally distributed images, float32 [N, 3, H, W]: for each shape the same ones every time."""
+    random = np.random.default_rng(0)
+    return random.normal(size=(shape.batch, 3, shape.height, shape.width)).astype(np.float32)
+
+
 _LIMIT = DEFAULT_GATES["fp32"].error or 0.0
 _FIX = "export with `simplify=False`, another `opset`, or one fixed `shape`"
 
@@ -66,8 +72,7 @@ def compare_models(
         shapes: The shapes of the input, at least one.
         name: What errors and progress call the reference, such as `PyTorch`.
         progress: Told of each shape.
-        images: Makes the input of a shape, float32 [N, 3, H, W]; if None it is normally distributed, with the same
-            seed each time.
+        images: Makes the input of a shape, float32 [N, 3, H, W]; `noise` if None.
         limit: The largest error; that of the gate for FP32.
         fix: What the user can do if the results differ.
 
@@ -78,11 +83,6 @@ def compare_models(
         ArtifactError: The candidate cannot run at one of the shapes.
         GateError: The outputs differ in shape, or by more than the limit.
     """
-    random = np.random.default_rng(0)
-
-    def noise(shape: ImageShape) -> NDArray[np.float32]:
-        return random.normal(size=(shape.batch, 3, shape.height, shape.width)).astype(np.float32)
-
     feeds = (
         {"image": (images or noise)(shape)} for shape in progress.track(shapes, len(shapes), f"comparing with {name}")
     )
@@ -98,6 +98,12 @@ def compare_models(
             fix=f"nothing was written; {fix}",
         )
     return error
+
+
+def shapes_of(guards: Sequence[Guard]) -> list[ImageShape]:
+    """Returns the shapes of the images that `require_harmless` runs for some guards, each once."""
+    tried = (shape for guard in guards for shape in (guard.met_by, guard.violated_by))
+    return list(dict.fromkeys(shape for shape in tried if shape is not None))
 
 
 def require_harmless(guard: Guard, reference: Backend, candidate: Backend) -> None:

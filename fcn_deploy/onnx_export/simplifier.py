@@ -10,16 +10,18 @@ import tempfile
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 
 from fcn_deploy.errors import DependencyError, InputError
+from fcn_deploy.files import writing
+from fcn_deploy.graph.external_data import read_with_weights, write_with_external_weights
 from fcn_deploy.installation import install_command
 
+_PROGRAM = Path(__file__).with_name("onnxsim_process.py")
 
-def run_onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Returns the model with constants folded and redundant nodes removed, by onnxsim.
 
-    onnxsim runs as a subprocess, because it can crash the interpreter. Metadata, inputs and outputs stay the same. The
-    caller compares the results with those of the original; see `comparison.compare_models`.
+def simplified(model: ir.Model) -> bytes:
+    """Returns the content of the ONNX file of a model that `simplify_file` has simplified.
 
     Args:
         model: An exported model; it is not changed.
@@ -28,29 +30,47 @@ def run_onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
         DependencyError: onnxsim is not installed.
         InputError: onnxsim failed, or changed the inputs or outputs.
     """
+    with tempfile.TemporaryDirectory(prefix="fcn-deploy-") as folder:
+        source, target = Path(folder, "model.onnx"), Path(folder, "simplified.onnx")
+        write_with_external_weights(model, source)
+        simplify_file(source, target)
+        return read_with_weights(target)
+
+
+def simplify_file(source: Path, target: Path) -> None:
+    """Writes a model with constants folded and redundant nodes removed, by onnxsim.
+
+    onnxsim runs as a subprocess, because it can crash the interpreter. Metadata, inputs and outputs stay the same. The
+    caller compares the results with those of the original; see `comparison.compare_models`.
+
+    Args:
+        source: An exported model. Its weights may be in other files beside it.
+        target: The file to write. Large weights go to another beside it, so this process never has them in memory.
+
+    Raises:
+        DependencyError: onnxsim is not installed.
+        InputError: onnxsim failed, or changed the inputs or outputs; or the file cannot be written.
+    """
     if importlib.util.find_spec("onnxsim") is None:
         raise DependencyError(
             "onnxsim is not installed", fix=f"{install_command('host')}, or export with `simplify=False`"
         )
-    with tempfile.TemporaryDirectory(prefix="fcn-deploy-") as folder:
-        source, target = Path(folder, "model.onnx"), Path(folder, "simplified.onnx")
-        onnx.save(model, source)
-        # 0 turns off onnxsim's own comparison, which runs at one size only; the caller compares at several.
-        command = [sys.executable, "-m", "onnxsim", str(source), str(target), "0"]
-        # onnxsim imports ONNX Runtime, which would write a device id under the home folder.
-        environment = {"ORT_DISABLE_TELEMETRY": "1", **os.environ}
-        result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-        if result.returncode != 0 or not target.is_file():
-            raise InputError(
-                "onnxsim cannot simplify the model",
-                got=f"exit status {result.returncode}: {_last_line(result.stderr or result.stdout)}",
-                fix="export with `simplify=False`",
-            )
-        simplified = onnx.load(target)
-    del simplified.metadata_props[:]
-    simplified.metadata_props.extend(model.metadata_props)
-    _check_signature(model, simplified)
-    return simplified
+    command = [sys.executable, str(_PROGRAM), str(source), str(target)]
+    # onnxsim imports ONNX Runtime, which would write a device id under the home folder.
+    environment = {"ORT_DISABLE_TELEMETRY": "1", **os.environ}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if result.returncode != 0 or not target.is_file():
+        raise InputError(
+            "onnxsim cannot simplify the model",
+            got=f"exit status {result.returncode}: {_last_line(result.stderr or result.stdout)}",
+            fix="export with `simplify=False`",
+        )
+    before, after = (onnx.load(file, load_external_data=False) for file in (source, target))
+    _check_signature(before, after)
+    del after.metadata_props[:]
+    after.metadata_props.extend(before.metadata_props)
+    with writing(target):
+        target.write_bytes(after.SerializeToString())
 
 
 def _last_line(text: str) -> str:

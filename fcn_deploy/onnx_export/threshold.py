@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import math
 
-import numpy as np
 import onnx_ir as ir
 
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.errors import UsageError
 from fcn_deploy.graph.ops import SELECTING
+from fcn_deploy.onnx_export.comparison import noise
 from fcn_deploy.runtime.backend import Backend
 
 _log = logging.getLogger(__name__)
@@ -86,13 +86,12 @@ def warn_of_probabilities(spec: ModelSpec, net: Backend, shape: ImageShape, *, a
     Args:
         spec: What the net is.
         net: Takes `image` and gives `logits`.
-        shape: Of the images to try, which are noise.
+        shape: Of the images to try, which are those of `comparison.noise`.
         advice: What comes before the threshold that would help.
     """
     if spec.threshold != 0:
         return
-    image = np.random.default_rng(0).normal(size=(shape.batch, 3, shape.height, shape.width)).astype(np.float32)
-    values = net.infer({"image": image})["logits"]
+    values = net.infer({"image": noise(shape)})["logits"]
     if values.min() < 0:
         return
     if values.max() <= 1:

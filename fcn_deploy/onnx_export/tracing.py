@@ -28,7 +28,6 @@ from fcn_deploy.passes import pipelines
 from fcn_deploy.receptive_field import receptive_field
 
 if TYPE_CHECKING:
-    import onnx
     import onnx_ir as ir
 
 _log = logging.getLogger(__name__)
@@ -44,9 +43,7 @@ _WINDOWED = ("aten.conv", "aten.avg_pool", "aten.max_pool")
 _DIMS = {0: "batch", 2: "height", 3: "width"}
 
 
-def export_onnx(
-    model: nn.Module, spec: ModelSpec, config: ExportConfig | None = None
-) -> tuple[onnx.ModelProto, list[Guard]]:
+def export_onnx(model: nn.Module, spec: ModelSpec, config: ExportConfig | None = None) -> tuple[ir.Model, list[Guard]]:
     """Exports a net to ONNX.
 
     Args:
@@ -57,8 +54,8 @@ def export_onnx(
 
     Returns:
         A model with the input `image`, float32 [N, 3, H, W], and the output `logits`, float32 [N, C, H, W], whose nodes
-        are named after the net's modules; and the guards that some image violates, which the caller has to try (see
-        `comparison.require_harmless`).
+        are named after the net's modules and whose weights are those of the net, not a copy; and the guards that some
+        image violates, which the caller has to try (see `comparison.require_harmless`).
 
     Raises:
         DependencyError: This version of torch does not give access to its guards.
@@ -66,8 +63,6 @@ def export_onnx(
         UsageError: A threshold for a net with a channel for each class.
     """
     config = config or ExportConfig()
-    import onnx_ir as ir
-
     check_threshold(config.threshold, spec)
     traced = config.shape or TRACED.at_least(spec.min_size)
     with to_debug_log():
@@ -98,7 +93,19 @@ def export_onnx(
     exported.metadata_props[METADATA_KEY] = spec.dumps()
     exported.producer_name, exported.producer_version = "fcn-deploy", __version__
     guards = [] if config.shape else find_violated_guards(program, traced, spec.min_size, numbers)
-    return ir.to_proto(exported), guards
+    return exported, guards
+
+
+def release_weights(model: ir.Model) -> None:
+    """Takes the weights out of an exported model that has been written and is of no further use.
+
+    onnxscript's rewriter keeps the last graph that it has seen, and that would keep the weights of the net.
+
+    Args:
+        model: As `export_onnx` returns it.
+    """
+    for value in model.graph.initializers.values():
+        value.const_value = None
 
 
 def traced_threshold(model: nn.Module, spec: ModelSpec) -> float | None:

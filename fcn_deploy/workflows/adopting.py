@@ -25,7 +25,7 @@ from fcn_deploy.onnx_export.comparison import compare_models
 from fcn_deploy.onnx_export.foreign import ForeignModel, read_foreign
 from fcn_deploy.onnx_export.foreign_backend import ForeignBackend
 from fcn_deploy.onnx_export.foreign_sizes import padding_needed, sizes_taken
-from fcn_deploy.onnx_export.simplifier import run_onnxsim
+from fcn_deploy.onnx_export.simplifier import simplified
 from fcn_deploy.onnx_export.threshold import check_threshold, chosen_threshold, warn_of_probabilities
 from fcn_deploy.passes import pipelines
 from fcn_deploy.progress import Progress, Silent
@@ -194,7 +194,7 @@ def _with_spec(
     foreign: ForeignModel,
     spec: ModelSpec,
     threshold: float | None,
-    simplified: bool,
+    simplify: bool,
     progress: Progress,
 ) -> ExportedModel:
     producer = f"{foreign.model.producer_name or 'unknown'} {foreign.model.producer_version or ''}".strip()
@@ -206,10 +206,10 @@ def _with_spec(
     )
     model.metadata_props[METADATA_KEY] = spec.dumps()
     model.producer_name, model.producer_version = "fcn-deploy", __version__
-    if not simplified:
+    if not simplify:
         return ExportedModel.parse(serialize(model))
     with progress.working("simplifying"):
-        return ExportedModel.parse(run_onnxsim(ir.to_proto(model)).SerializeToString())
+        return ExportedModel.parse(simplified(model))
 
 
 def _receptive_field(model: ir.Model, spec: ModelSpec, fixed: ImageShape | None) -> ReceptiveField | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fcn_deploy.artifacts.geometry import PadMode, SizeDivisor
@@ -21,6 +24,8 @@ from fcn_deploy.workflows.parameters import image_shape, output_file, weights_fi
 if TYPE_CHECKING:
     from fcn_deploy.graph.model import ExportedModel
     from fcn_deploy.models.load import Net
+    from fcn_deploy.onnx_export.guards import Guard
+    from fcn_deploy.onnx_export.recording import RecordedBackend
 
 _ONNX = (".onnx",)
 
@@ -135,43 +140,89 @@ def export(
     # Imported here: a machine that builds engines from an exported model need not have torch.
     with progress.working("loading PyTorch"):
         from fcn_deploy.models.load import load_net
+        from fcn_deploy.models.size import check_size
 
     with progress.working(f"reading {checkpoint.name}"):
-        net = load_net(checkpoint, options.spec, variant=variant, shape=config.shape, part=options.part)
+        net = load_net(
+            checkpoint, options.spec, variant=variant, shape=config.shape, part=options.part, check=check_size
+        )
     if on_loaded is not None:
         on_loaded(net.spec)
-    exported = _export_compared(net, config, simplify, progress)
+    with tempfile.TemporaryDirectory(prefix="fcn-deploy-") as folder:
+        traced = _traced(net, config, Path(folder), progress)
+        # The weights are in a file now. No two of PyTorch, onnxsim and ONNX Runtime hold them at the same time.
+        del net
+        gc.collect()  # the graphs of torch, which also hold them, refer to themselves
+        exported = _compared(traced, simplify, progress)
     if file is not None:
         exported.save(file)
     return exported
 
 
-def _export_compared(net: Net, config: ExportConfig, simplified: bool, progress: Progress) -> ExportedModel:
-    from fcn_deploy.graph.model import ExportedModel
+@dataclass(frozen=True, eq=False)
+class _Traced:
+    """A net as torch exported it, in files: the net itself may leave the memory.
+
+    Attributes:
+        file: The ONNX model, not simplified.
+        spec: What the net is, as the model's metadata say.
+        reference: What PyTorch gives for the images that the model is compared on.
+        guards: What torch assumed of sizes.
+        shapes: Of the images that any net is compared on.
+    """
+
+    file: Path
+    spec: ModelSpec
+    reference: RecordedBackend
+    guards: list[Guard]
+    shapes: list[ImageShape]
+
+
+def _traced(net: Net, config: ExportConfig, folder: Path, progress: Progress) -> _Traced:
+    """Exports a net to a file, and runs it in PyTorch on all images that the file is compared on."""
+    from fcn_deploy.artifacts.spec import METADATA_KEY
+    from fcn_deploy.graph.external_data import write_with_external_weights
     from fcn_deploy.models.backend import TorchBackend
-    from fcn_deploy.onnx_export.comparison import compare_models, comparison_shapes, require_harmless
-    from fcn_deploy.onnx_export.simplifier import run_onnxsim
+    from fcn_deploy.onnx_export.comparison import comparison_shapes, noise, shapes_of
+    from fcn_deploy.onnx_export.recording import record
+    from fcn_deploy.onnx_export.tracing import export_onnx, release_weights
+
+    file = folder / "traced.onnx"
+    with progress.working(f"exporting {net.spec.variant}, {net.spec.num_classes} classes"):
+        model, guards = export_onnx(net.module, net.spec, config)
+        write_with_external_weights(model, file)
+        release_weights(model)
+    spec = ModelSpec.loads(model.metadata_props[METADATA_KEY])
+    with TorchBackend(net.module, spec.channels) as pytorch:
+        shapes = [config.shape] if config.shape else comparison_shapes(pytorch, spec.min_size)
+        all_shapes = list(dict.fromkeys([*shapes_of(guards), *shapes]))
+        images = (noise(shape) for shape in progress.track(all_shapes, len(all_shapes), "running PyTorch"))
+        reference = record(pytorch, images, folder)
+    return _Traced(file, spec, reference, guards, shapes)
+
+
+def _compared(traced: _Traced, simplified: bool, progress: Progress) -> ExportedModel:
+    """Simplifies what torch exported, and compares the file that comes of it with PyTorch."""
+    from fcn_deploy.graph.external_data import read_with_weights
+    from fcn_deploy.graph.model import ExportedModel
+    from fcn_deploy.onnx_export.comparison import compare_models, require_harmless
+    from fcn_deploy.onnx_export.simplifier import simplify_file
     from fcn_deploy.onnx_export.threshold import warn_of_probabilities
-    from fcn_deploy.onnx_export.tracing import export_onnx
     from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
-    with progress.working(f"exporting {net.spec.variant}, {net.spec.num_classes} classes"):
-        proto, guards = export_onnx(net.module, net.spec, config)
+    file, guards, reference = traced.file, traced.guards, traced.reference
     if simplified:
+        file = file.with_name("simplified.onnx")
         with progress.working("simplifying"):
-            proto = run_onnxsim(proto)
-    content = proto.SerializeToString()
-    del proto  # it holds the weights once more
-    with TorchBackend(net.module, net.spec.channels) as reference, OnnxRuntimeBackend(content) as candidate:
+            simplify_file(traced.file, file)
+    with OnnxRuntimeBackend(file) as candidate:
         if guards:  # first a size that meets all guards, or one would be blamed for what is wrong at every size
             compare_models(reference, candidate, (guards[0].met_by,), "PyTorch", Silent())
         for guard in progress.track(guards, len(guards), "trying what torch assumed of sizes") if guards else ():
             require_harmless(guard, reference, candidate)
-        shapes = [config.shape] if config.shape else comparison_shapes(candidate, net.spec.min_size)
-        error = compare_models(reference, candidate, shapes, "PyTorch", progress)
-        model = replace(ExportedModel.parse(content), error=error)
-        warn_of_probabilities(model.spec, reference, config.shape or shapes[1])
-    return model
+        error = compare_models(reference, candidate, traced.shapes, "PyTorch", progress)
+    warn_of_probabilities(traced.spec, reference, traced.shapes[min(1, len(traced.shapes) - 1)])
+    return replace(ExportedModel.parse(read_with_weights(file)), error=error)
 
 
 def simplify(
@@ -192,24 +243,22 @@ def simplify(
     progress = progress or Silent()
     file = output_file(output, _ONNX, reads=(model,))
     check_model(model)
-    import onnx_ir as ir
-
-    from fcn_deploy.graph.model import ExportedModel
+    from fcn_deploy.graph.model import ExportedModel, serialize
     from fcn_deploy.onnx_export.comparison import compare_models, comparison_shapes
-    from fcn_deploy.onnx_export.simplifier import run_onnxsim
+    from fcn_deploy.onnx_export.simplifier import simplified
     from fcn_deploy.passes.forget_shapes import ForgetShapes
     from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
     original = exported_model(model)
     with progress.working(f"simplifying {original.spec.variant}"):
         # An older version may have stated shapes that hold for one size only.
-        plain = ir.to_proto(ForgetShapes()(original.copy()).model)
-        content = run_onnxsim(plain).SerializeToString()
-    with OnnxRuntimeBackend(plain.SerializeToString()) as reference, OnnxRuntimeBackend(content) as candidate:
+        plain = ForgetShapes()(original.copy()).model
+        content = simplified(plain)
+    with OnnxRuntimeBackend(serialize(plain)) as reference, OnnxRuntimeBackend(content) as candidate:
         error = compare_models(
             reference, candidate, comparison_shapes(reference, original.spec.min_size), "the original", progress
         )
-    simplified = replace(ExportedModel.parse(content), error=error)
+    exported = replace(ExportedModel.parse(content), error=error)
     if file is not None:
-        simplified.save(file)
-    return simplified
+        exported.save(file)
+    return exported

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from fcn_deploy.files import sha256_file
@@ -46,10 +47,10 @@ def test_a_net_that_exports_wrongly_is_a_failed_gate_and_no_file(call, checkpoin
     real = export.export_onnx
 
     def broken(model, spec, config):
-        proto, assumptions = real(model, spec, config)
-        bias = next(value for value in proto.graph.initializer if value.name == "upscore32.bias")
-        bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 0.1, bias.name))
-        return proto, assumptions
+        exported, guards = real(model, spec, config)
+        bias = exported.graph.initializers["upscore32.bias"]
+        bias.const_value = ir.tensor(bias.const_value.numpy() + 0.1, name=bias.name)
+        return exported, guards
 
     monkeypatch.setattr(export, "export_onnx", broken)
     output = tmp_path / "net.onnx"

@@ -18,7 +18,7 @@ from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.errors import InputError, UsageError
-from fcn_deploy.graph.model import parse
+from fcn_deploy.graph.model import parse, serialize
 from fcn_deploy.graph.shape_inference import DEFAULT_SHAPE, image_shape, tensor_types
 from fcn_deploy.models import FCN
 from fcn_deploy.onnx_export.tracing import export_onnx
@@ -86,7 +86,7 @@ def models(exported, ranges_file):
         if kind == "own":
             return _own()
         if kind == "paper":
-            return export_onnx(FCN(8, 5, 0.01, PAPER).eval(), SPEC)[0].SerializeToString()
+            return serialize(export_onnx(FCN(8, 5, 0.01, PAPER).eval(), SPEC)[0])
         if kind == "int8":
             return build(exported("fcn8s"), BuildConfig("int8"), ranges_file("fcn8s")).data
         return exported(kind).read_bytes()

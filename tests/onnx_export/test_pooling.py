@@ -1,5 +1,6 @@
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from hypothesis import given, settings
@@ -89,7 +90,7 @@ def exports():
     def exported(kind):
         if kind not in made:
             net = AdaptedNet(custom_nets.trained(kind())).eval()
-            proto, _ = export_onnx(net, SPEC)
+            proto = ir.to_proto(export_onnx(net, SPEC)[0])
             made[kind] = net, proto, OnnxRuntimeBackend(proto.SerializeToString())
         return made[kind]
 
@@ -167,5 +168,5 @@ def test_for_a_fixed_shape_cells_that_divide_the_map_are_pooled_by_a_kernel():
             return [F.adaptive_avg_pool2d(y, 2)]
 
     net = AdaptedNet(custom_nets.trained(Halves(2, 2))).eval()
-    proto, _ = export_onnx(net, SPEC, ExportConfig(shape=ImageShape(1, 40, 48)))
-    assert "AveragePool" in [node.op_type for node in proto.graph.node]
+    model, _ = export_onnx(net, SPEC, ExportConfig(shape=ImageShape(1, 40, 48)))
+    assert "AveragePool" in [node.op_type for node in model.graph]

@@ -14,7 +14,7 @@ from fcn_deploy.artifacts.receptive_field import ReceptiveField
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.errors import InputError
-from fcn_deploy.graph.model import parse
+from fcn_deploy.graph.model import parse, serialize
 from fcn_deploy.models import FCN
 from fcn_deploy.models.adapter import AdaptedNet
 from fcn_deploy.onnx_export.config import ExportConfig
@@ -164,9 +164,8 @@ def spec(padding=None, model=None):
 
 def exported(net, padding=None, shape=None):
     wrapped = AdaptedNet(custom_nets.trained(net), padding).eval()
-    proto, _ = export_onnx(wrapped, spec(padding, model=True), ExportConfig(shape=shape))
-    data = proto.SerializeToString()
-    return data, ModelSpec.loads({entry.key: entry.value for entry in proto.metadata_props}["fcn_deploy.spec"])
+    model, _ = export_onnx(wrapped, spec(padding, model=True), ExportConfig(shape=shape))
+    return serialize(model), ModelSpec.loads(model.metadata_props["fcn_deploy.spec"])
 
 
 # By hand, from the strides and kernels of VGG16 with a 1x1 fc6: element i of pool5 reads pixels 32i - 90 to 32i + 121.
@@ -175,8 +174,8 @@ def exported(net, padding=None, shape=None):
 @pytest.mark.parametrize(("stride", "geometry", "reach"), [(32, Geometry(), 137), (8, PAPER, 245)])
 def test_the_receptive_field_of_the_published_nets_is_the_one_found_by_hand(stride, geometry, reach):
     net = FCN(stride, custom_nets.CLASSES, 0.0625, geometry).eval()
-    proto, _ = export_onnx(net, spec())
-    field = receptive_field(parse(proto.SerializeToString()))
+    model, _ = export_onnx(net, spec())
+    field = receptive_field(parse(serialize(model)))
     assert max(field.top, field.bottom, field.left, field.right) == reach
     assert (field.alignment, field.any_size) == (32, True)
 

@@ -246,7 +246,7 @@ def test_all_truth_is_read_before_anything_is_exported(weights, scenes, classes,
         Image.new("L", (9, 9)).save(folder / "5.png")
     if labels == "values":
         Image.new("L", (36, 24), 7).save(folder / "5.png")
-    monkeypatch.setattr(exporting, "_export_compared", lambda *a, **k: pytest.fail("the export began"))
+    monkeypatch.setattr(exporting, "_traced", lambda *a, **k: pytest.fail("the export began"))
     message = {"ignored": "labels no pixel", "sizes": r"5\.png is not of the size", "values": r"5\.png holds a value"}
     images = scenes / "images"
     with pytest.raises(InputError, match=message[labels]) as caught:
