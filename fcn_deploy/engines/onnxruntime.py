@@ -56,7 +56,7 @@ def build_onnxruntime(model: ExportedModel, config: BuildConfig, ranges: Ranges 
     check_onnxruntime(config)
     config = replace(config, target_cpu=resolve_target(config.target_cpu))
     graph_model, precision = _lower(model, config, ranges)
-    data = serialize(graph_model)
+    data = _content(graph_model)
     if precision.method == PREQUANTIZED:
         precision = _achieved_by_prequantized(graph_model, data, precision)
     else:
@@ -95,7 +95,14 @@ def onnxruntime_graph(
     check_onnxruntime(config)
     config = replace(config, target_cpu=resolve_target(config.target_cpu))
     graph_model, precision = _lower(model, config, ranges)
-    return serialize(graph_model), precision
+    return _content(graph_model), precision
+
+
+def _content(model: ir.Model) -> bytes:
+    fix = None
+    if winograd_layers(model.graph):
+        fix = "build it with `winograd=False`: Winograd's algorithm takes four times the weights of a layer"
+    return serialize(model, "the engine", fix)
 
 
 def resolve_target(target: TargetCpu, detect: Callable[[], bool | None] = has_vnni) -> TargetCpu:

@@ -70,7 +70,7 @@ def simulation_graph(graph: TypedGraph) -> bytes:
     """
     model = pipelines.simulation()(parse(graph.data)).model
     model.metadata_props[ENGINE_KEY] = f"{graph.precision.requested}{SIMULATED}"
-    return serialize(model)
+    return serialize(model, "the engine")
 
 
 def open_simulation(graph: TypedGraph, *, threads: int | None = None) -> Backend:

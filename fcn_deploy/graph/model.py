@@ -54,18 +54,18 @@ def _require_weights(proto: onnx.ModelProto, what: str) -> None:
         )
 
 
-def serialize(model: ir.Model, what: str = "the model", fix: str = _SMALLER) -> bytes:
+def serialize(model: ir.Model, what: str = "the model", fix: str | None = None) -> bytes:
     """Returns the content of the ONNX file of a model.
 
     Args:
         model: Any model.
         what: What to call it in an error.
-        fix: What the user can do if it is too large.
+        fix: What the user can do if it is too large; None for a smaller net.
 
     Raises:
         InputError: Its weights are too large for one file.
     """
-    check_weights_size(sum(tensor.nbytes for tensor in _weights(model)), what, fix)
+    check_weights_size(sum(tensor.nbytes for tensor in _weights(model)), what, fix or _SMALLER)
     return bytes(ir.to_proto(model).SerializeToString())
 
 

@@ -1,4 +1,4 @@
-"""Whether the weights of a net fit into an ONNX file."""
+"""How large the weights of a net are, and whether they fit into an ONNX file."""
 
 from __future__ import annotations
 
@@ -8,15 +8,23 @@ from torch.nn.parameter import is_lazy
 from fcn_deploy.graph.size_limit import check_weights_size
 
 
+def weights_size(net: nn.Module) -> int:
+    """Returns the size of a net's parameters and buffers, in bytes.
+
+    Args:
+        net: Any net, on any device, also without memory for its weights.
+    """
+    weights = (tensor for tensor in (*net.parameters(), *net.buffers()) if not is_lazy(tensor))
+    return sum(tensor.numel() * tensor.element_size() for tensor in weights)
+
+
 def check_size(net: nn.Module) -> None:
     """Checks that a net's parameters and buffers fit into an ONNX file.
 
     Args:
-        net: Any net, on any device, also without memory for its weights.
+        net: As for `weights_size`.
 
     Raises:
         InputError: They do not fit.
     """
-    weights = (tensor for tensor in (*net.parameters(), *net.buffers()) if not is_lazy(tensor))
-    size = sum(tensor.numel() * tensor.element_size() for tensor in weights)
-    check_weights_size(size, "the net", "deploy a smaller net, such as one of fewer channels")
+    check_weights_size(weights_size(net), "the net", "deploy a smaller net, such as one of fewer channels")

@@ -99,7 +99,7 @@ def find_violated_guards(
 def _violated(condition: str, met_by: ImageShape, min_size: tuple[int, int], numbers: tuple[str, ...]) -> Guard | None:
     """The guard with the smallest image that violates it; None if every image tried meets it."""
     for shape in _candidates(condition, met_by):
-        if shape.at_least(min_size) != shape:
+        if shape.height < min_size[0] or shape.width < min_size[1]:
             continue
         holds = _holds(condition, shape)
         if holds is None:

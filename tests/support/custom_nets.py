@@ -420,3 +420,9 @@ class HidesModules(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.modules[1](self.modules[0](image).relu())
+
+
+def huge() -> nn.Module:
+    """A net with 2.4 GB of weights, which take no memory."""
+    with torch.device("meta"):
+        return nn.Sequential(nn.Conv2d(3, 20_000, 1), nn.Conv2d(20_000, 30_000, 1))

@@ -95,7 +95,8 @@ def typed_graph(
         precision = replace(precision, bias_corrected=corrected, weight_rounding=scheme.rounding)
     if audit is not None:
         precision = replace(precision, audited=audit.audited, kept_fp32=(*audit.tensors, *audit.weights))
-    return TypedGraph(serialize(graph_model), precision, (*config.warnings(ranges), *_notes(audit)))
+    content = serialize(graph_model, "the engine's graph")
+    return TypedGraph(content, precision, (*config.warnings(ranges), *_notes(audit)))
 
 
 def _checked_base(config: BuildConfig, base: Base) -> Base:
