@@ -236,6 +236,22 @@ def output_folder(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Makes a folder for the files of the body, where the system keeps temporary files, and removes it after.
+
+    Raises:
+        InputError: It cannot be made.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="fcn-deploy-")
+    except OSError as error:
+        fix = "set the environment variable TMPDIR to a folder with room for three times the weights"
+        raise InputError("cannot make a folder for temporary files", got=_reason(error), fix=fix) from error
+    with folder as name:
+        yield Path(name)
+
+
+@contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
     """Keeps others that call this out of a folder while the body runs, even if they are other processes.
 

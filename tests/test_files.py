@@ -6,6 +6,7 @@ import re
 import stat
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -28,6 +29,7 @@ from fcn_deploy.files import (
     real_path,
     sha256_bytes,
     sha256_file,
+    temporary_folder,
     write_bytes,
     write_json,
 )
@@ -242,6 +244,25 @@ def test_folders_made_for_work_that_succeeded_stay(tmp_path):
     with output_folder(tmp_path / "a" / "b"):
         pass
     assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_a_temporary_folder_is_gone_after_the_work_even_if_that_failed():
+    def work(made):
+        with temporary_folder() as folder:
+            made.append(folder)
+            (folder / "file").write_text("x")
+            raise KeyboardInterrupt
+
+    folders = []
+    with pytest.raises(KeyboardInterrupt):
+        work(folders)
+    assert not folders[0].exists()
+
+
+def test_no_place_for_temporary_files_is_an_input_error_that_says_what_to_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(InputError, match=r"cannot make a folder for temporary files.*TMPDIR"), temporary_folder():
+        pytest.fail("the work began")
 
 
 def test_an_output_folder_in_the_place_of_a_file_is_an_input_error(old):

@@ -1,4 +1,4 @@
-"""How large the weights of a net are, and whether they fit into an ONNX file."""
+"""How large the weights of a net are, whether they fit into an ONNX file, and how their memory is given back."""
 
 from __future__ import annotations
 
@@ -28,3 +28,15 @@ def check_size(net: nn.Module) -> None:
         InputError: They do not fit.
     """
     check_weights_size(weights_size(net), "the net", "deploy a smaller net, such as one of fewer channels")
+
+
+def empty_net(net: nn.Module) -> None:
+    """Gives back the memory of the weights of a net that is of no further use.
+
+    To drop the net would not do: what torch.export and onnxscript keep for themselves holds its tensors.
+
+    Args:
+        net: It cannot run any more.
+    """
+    for tensor in (*net.parameters(), *net.buffers()):
+        tensor.data = tensor.data.new_empty(0)

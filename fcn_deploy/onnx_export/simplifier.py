@@ -6,14 +6,13 @@ import importlib.util
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
 from fcn_deploy.errors import DependencyError, InputError
-from fcn_deploy.files import writing
+from fcn_deploy.files import temporary_folder, writing
 from fcn_deploy.graph.external_data import read_with_weights, write_with_external_weights
 from fcn_deploy.installation import install_command
 
@@ -30,8 +29,8 @@ def simplified(model: ir.Model) -> bytes:
         DependencyError: onnxsim is not installed.
         InputError: onnxsim failed, or changed the inputs or outputs.
     """
-    with tempfile.TemporaryDirectory(prefix="fcn-deploy-") as folder:
-        source, target = Path(folder, "model.onnx"), Path(folder, "simplified.onnx")
+    with temporary_folder() as folder:
+        source, target = folder / "model.onnx", folder / "simplified.onnx"
         write_with_external_weights(model, source)
         simplify_file(source, target)
         return read_with_weights(target)

@@ -96,10 +96,10 @@ def export_onnx(model: nn.Module, spec: ModelSpec, config: ExportConfig | None =
     return exported, guards
 
 
-def release_weights(model: ir.Model) -> None:
+def empty_model(model: ir.Model) -> None:
     """Takes the weights out of an exported model that has been written and is of no further use.
 
-    onnxscript's rewriter keeps the last graph that it has seen, and that would keep the weights of the net.
+    To drop the model would not do: onnxscript's rewriter keeps the last graph that it has seen.
 
     Args:
         model: As `export_onnx` returns it.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +12,7 @@ from fcn_deploy.artifacts.normalization import Preset, Triple
 from fcn_deploy.artifacts.outputs import ResizeMode
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import ModelSpec
-from fcn_deploy.files import StrPath
+from fcn_deploy.files import StrPath, temporary_folder
 from fcn_deploy.onnx_export.config import ExportConfig
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.workflows.models import check_model, exported_model
@@ -151,11 +149,9 @@ def export(
         )
     if on_loaded is not None:
         on_loaded(net.spec)
-    with tempfile.TemporaryDirectory(prefix="fcn-deploy-") as folder:
-        traced = _traced(net, config, Path(folder), progress)
-        # The weights are in a file now. No two of PyTorch, onnxsim and ONNX Runtime hold them at the same time.
-        del net
-        gc.collect()  # the graphs of torch, which also hold them, refer to themselves
+    with temporary_folder() as folder:
+        # Of PyTorch, onnxsim and ONNX Runtime no two hold the weights at the same time.
+        traced = _traced(net, config, folder, progress)
         exported = _compared(traced, simplify, progress)
     if file is not None:
         exported.save(file)
@@ -182,20 +178,23 @@ class _Traced:
 
 
 def _traced(net: Net, config: ExportConfig, folder: Path, progress: Progress) -> _Traced:
-    """Exports a net to a file, and runs it in PyTorch on all images that the file is compared on."""
+    """Exports a net to a file, and runs it in PyTorch on all images that the file is compared on.
+
+    The net itself is of no further use: its weights are given back.
+    """
     from fcn_deploy.artifacts.spec import METADATA_KEY
     from fcn_deploy.graph.external_data import write_with_external_weights
     from fcn_deploy.models.backend import TorchBackend
-    from fcn_deploy.models.size import weights_size
+    from fcn_deploy.models.size import empty_net, weights_size
     from fcn_deploy.onnx_export.comparison import comparison_shapes, noise, shapes_of
     from fcn_deploy.onnx_export.recording import record
-    from fcn_deploy.onnx_export.tracing import export_onnx, release_weights
+    from fcn_deploy.onnx_export.tracing import empty_model, export_onnx
 
     file = folder / "traced.onnx"
     with progress.working(f"exporting {net.spec.variant}, {net.spec.num_classes} classes"):
         model, guards = export_onnx(net.module, net.spec, config)
         write_with_external_weights(model, file)
-        release_weights(model)
+        empty_model(model)
     spec = ModelSpec.loads(model.metadata_props[METADATA_KEY])
     threads = 1 if weights_size(net.module) < _SMALL else None
     with TorchBackend(net.module, spec.channels, threads=threads) as pytorch:
@@ -203,6 +202,7 @@ def _traced(net: Net, config: ExportConfig, folder: Path, progress: Progress) ->
         all_shapes = list(dict.fromkeys([*shapes_of(guards), *shapes]))
         images = (noise(shape) for shape in progress.track(all_shapes, len(all_shapes), "running PyTorch"))
         reference = record(pytorch, images, folder)
+    empty_net(net.module)
     return _Traced(file, spec, reference, guards, shapes)
 
 
@@ -226,7 +226,7 @@ def _compared(traced: _Traced, simplified: bool, progress: Progress) -> Exported
         for guard in progress.track(guards, len(guards), "trying what torch assumed of sizes") if guards else ():
             require_harmless(guard, reference, candidate)
         error = compare_models(reference, candidate, traced.shapes, "PyTorch", progress)
-    warn_of_probabilities(traced.spec, reference, traced.shapes[min(1, len(traced.shapes) - 1)])
+    warn_of_probabilities(traced.spec, reference, traced.shapes[:2][-1])
     return replace(ExportedModel.parse(read_with_weights(file)), error=error)
 
 
