@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from fcn_deploy.graph.size_limit import check_weights_size
@@ -14,8 +14,13 @@ def weights_size(net: nn.Module) -> int:
     Args:
         net: Any net, on any device, also without memory for its weights.
     """
-    weights = (tensor for tensor in (*net.parameters(), *net.buffers()) if not is_lazy(tensor))
+    weights = (tensor for tensor in _tensors(net) if not is_lazy(tensor))
     return sum(tensor.numel() * tensor.element_size() for tensor in weights)
+
+
+def _tensors(net: nn.Module) -> list[Tensor]:
+    # A net may have attributes of these names.
+    return [*nn.Module.parameters(net), *nn.Module.buffers(net)]
 
 
 def check_size(net: nn.Module) -> None:
@@ -38,5 +43,5 @@ def empty_net(net: nn.Module) -> None:
     Args:
         net: It cannot run any more.
     """
-    for tensor in (*net.parameters(), *net.buffers()):
+    for tensor in _tensors(net):
         tensor.data = tensor.data.new_empty(0)
