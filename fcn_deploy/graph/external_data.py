@@ -20,6 +20,7 @@ from fcn_deploy.graph.size_limit import check_weights_size
 # In every reference to another file: a model without it has none, and need not be parsed to see that.
 _KEY = b"location"
 _SHOWN = 8
+_DIGITS = 20  # of a length; a longer number is no length, and onnx says so
 
 
 def read_with_weights(path: Path) -> bytes:
@@ -61,7 +62,7 @@ def read_with_weights(path: Path) -> bytes:
             ) from error
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
-        size += len(tensor.raw_data)
+        size += tensor.ByteSize()
         _check_size(size, path)  # again, because the lengths may be left out
     return bytes(model.SerializeToString())
 
@@ -73,7 +74,7 @@ def _check_size(size: int, path: Path) -> None:
 def _stated_length(tensor: onnx.TensorProto) -> int:
     """How many bytes of another file a tensor says to be; 0 if it does not say."""
     stated = [entry.value for entry in tensor.external_data if entry.key == "length"]
-    return sum(int(length) for length in stated if length.isdecimal())
+    return sum(int(length) for length in stated if length.isdecimal() and len(length) < _DIGITS)
 
 
 def write_with_external_weights(model: ir.Model, path: Path) -> None:

@@ -44,4 +44,5 @@ def empty_net(net: nn.Module) -> None:
         net: It cannot run any more.
     """
     for tensor in _tensors(net):
-        tensor.data = tensor.data.new_empty(0)
+        if type(tensor.data) is Tensor:  # the memory of others is not theirs to give back
+            tensor.data = tensor.data.new_empty(0)

@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ def main(source: str, target: str) -> None:
         source: The file. Weights may be in other files beside it.
         target: The file to write; large weights go to another beside it.
     """
-    with suppress(ValueError):  # the modules beside this one are not for everybody to import
-        sys.path.remove(str(Path(__file__).parent))
+    if not getattr(sys.flags, "safe_path", False):  # from Python 3.11 on
+        del sys.path[0]  # the folder of this file, whose modules would hide others of the same name
     # Without a comparison of its own, which is at one size only; who started this process compares at several.
     simplified, _ = _onnxsim_simplify()(source, 0)
 

@@ -60,6 +60,15 @@ def test_a_file_of_more_than_2_gb_is_refused_before_it_is_read(tmp_path, monkeyp
         load_exported(tmp_path / "net.onnx")
 
 
+def test_a_length_that_is_no_number_of_bytes_is_an_input_error(tmp_path):
+    model = _sized(4000)
+    model.graph.initializer[0].external_data[1].value = "9" * 5000
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    (tmp_path / "net.weights").write_bytes(bytes(4000))
+    with pytest.raises(InputError, match="cannot read the weights"):
+        read_with_weights(tmp_path / "net.onnx")
+
+
 def test_weights_whose_length_is_not_stated_are_refused_too(tmp_path, limit):
     (tmp_path / "net.onnx").write_bytes(_sized(4000, stated=False).SerializeToString())
     (tmp_path / "net.weights").write_bytes(bytes(4000))
