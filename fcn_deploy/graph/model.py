@@ -76,7 +76,7 @@ def _weights(model: ir.Model) -> Iterator[ir.TensorProtocol]:
             yield value.const_value
     for node in model.graph.all_nodes():
         for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+            if attribute.type == ir.AttributeType.TENSOR:
                 yield attribute.as_tensor()
 
 

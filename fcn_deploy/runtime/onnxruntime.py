@@ -75,6 +75,7 @@ class OnnxRuntimeBackend(Closable):
         simulate_quantization: Computes Q/DQ graphs in float instead of fusing them into integer kernels.
         optimized_path: Where to write the graph that ONNX Runtime has optimised.
         profile_prefix: How the path of the profile begins, which `end_profiling` returns. Nothing is profiled if None.
+        what: What errors call the model; if None, its file's name, or `the model`.
 
     Attributes:
         inputs: The graph's inputs.
@@ -100,8 +101,9 @@ class OnnxRuntimeBackend(Closable):
         simulate_quantization: bool = False,
         optimized_path: StrPath | None = None,
         profile_prefix: StrPath | None = None,
+        what: str | None = None,
     ) -> None:
-        what = "the model" if isinstance(model, bytes) else str(model)
+        what = what or ("the model" if isinstance(model, bytes) else str(model))
         RuntimeOptions(threads=threads, provider=provider, device=device).check_taken([(what, "onnx")])
         options = _session_options(threads, simulate_quantization, optimized_path)
         if profile_prefix is not None:

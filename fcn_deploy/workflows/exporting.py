@@ -220,7 +220,7 @@ def _compared(traced: _Traced, simplified: bool, progress: Progress) -> Exported
         file = file.with_name("simplified.onnx")
         with progress.working("simplifying"):
             simplify_file(traced.file, file)
-    with OnnxRuntimeBackend(file) as candidate:
+    with OnnxRuntimeBackend(file, what="the model") as candidate:
         if guards:  # first a size that meets all guards, or one would be blamed for what is wrong at every size
             compare_models(reference, candidate, (guards[0].met_by,), "PyTorch", Silent())
         for guard in progress.track(guards, len(guards), "trying what torch assumed of sizes") if guards else ():

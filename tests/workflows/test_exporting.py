@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fcn_deploy.artifacts.shapes import ImageShape
-from fcn_deploy.errors import GateError
+from fcn_deploy.errors import ArtifactError, GateError
 from fcn_deploy.models import load
 from fcn_deploy.onnx_export import comparison
 from fcn_deploy.workflows import exporting
@@ -60,6 +60,16 @@ def test_every_shape_is_compared_with_what_pytorch_gave_for_the_same_image(shape
     assert 0 < export(checkpoint_file("fcn32s"), simplify=False, shape=shape).error <= 1e-5
     shapes = [ImageShape(1, 40, 56)] if shape else [*comparison.SHAPES, *comparison.REAL]
     assert {(one.batch, 3, one.height, one.width) for one in shapes} <= set(compared)
+
+
+def test_a_model_that_onnx_runtime_cannot_load_is_not_called_by_the_name_of_a_temporary_file(
+    checkpoint_file, tmp_path, monkeypatch
+):
+    from fcn_deploy.onnx_export import simplifier
+
+    monkeypatch.setattr(simplifier, "simplify_file", lambda source, target: target.write_bytes(b"no model"))
+    with pytest.raises(ArtifactError, match="cannot load the model; got"):
+        export(checkpoint_file("fcn8s"), output=tmp_path / "net.onnx")
 
 
 def test_a_simplified_model_that_gives_other_results_than_pytorch_is_refused(checkpoint_file, tmp_path, monkeypatch):
