@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -35,14 +38,24 @@ def check_size(net: nn.Module) -> None:
     check_weights_size(weights_size(net), "the net", "deploy a smaller net, such as one of fewer channels")
 
 
-def empty_net(net: nn.Module) -> None:
-    """Gives back the memory of the weights of a net that is of no further use.
+class Weights:
+    """The weights of a net that is soon of no further use.
 
-    To drop the net would not do: what torch.export and onnxscript keep for themselves holds its tensors.
+    To drop the net does not give back their memory: what torch.export and onnxscript keep for themselves holds them.
 
     Args:
-        net: It cannot run any more.
+        net: It is not kept.
     """
-    for tensor in _tensors(net):
-        if type(tensor.data) is Tensor:  # the memory of others is not theirs to give back
-            tensor.data = tensor.data.new_empty(0)
+
+    def __init__(self, net: nn.Module) -> None:
+        self._modules = [weakref.ref(module) for module in nn.Module.modules(net)]
+        self._tensors = _tensors(net)
+
+    def release(self) -> None:
+        """Gives back the memory, unless somebody else keeps the net, such as user's code that makes it only once."""
+        gc.collect()  # modules refer to one another
+        if any(module() is not None for module in self._modules):
+            return
+        for tensor in self._tensors:
+            if type(tensor.data) is Tensor:  # the memory of others is not theirs to give back
+                tensor.data = tensor.data.new_empty(0)

@@ -141,7 +141,7 @@ def export(
     # Imported here: a machine that builds engines from an exported model need not have torch.
     with progress.working("loading PyTorch"):
         from fcn_deploy.models.load import load_net
-        from fcn_deploy.models.size import check_size
+        from fcn_deploy.models.size import Weights, check_size
 
     with progress.working(f"reading {checkpoint.name}"):
         net = load_net(
@@ -151,7 +151,10 @@ def export(
         on_loaded(net.spec)
     with temporary_folder() as folder:
         # Of PyTorch, onnxsim and ONNX Runtime no two hold the weights at the same time.
+        kept = Weights(net.module)
         traced = _traced(net, config, folder, progress)
+        del net
+        kept.release()
         exported = _compared(traced, simplify, progress)
     if file is not None:
         exported.save(file)
@@ -178,14 +181,11 @@ class _Traced:
 
 
 def _traced(net: Net, config: ExportConfig, folder: Path, progress: Progress) -> _Traced:
-    """Exports a net to a file, and runs it in PyTorch on all images that the file is compared on.
-
-    The net itself is of no further use: its weights are given back.
-    """
+    """Exports a net to a file, and runs it in PyTorch on all images that the file is compared on."""
     from fcn_deploy.artifacts.spec import METADATA_KEY
     from fcn_deploy.graph.external_data import write_with_external_weights
     from fcn_deploy.models.backend import TorchBackend
-    from fcn_deploy.models.size import empty_net, weights_size
+    from fcn_deploy.models.size import weights_size
     from fcn_deploy.onnx_export.comparison import comparison_shapes, noise, shapes_of
     from fcn_deploy.onnx_export.recording import record
     from fcn_deploy.onnx_export.tracing import empty_model, export_onnx
@@ -202,7 +202,6 @@ def _traced(net: Net, config: ExportConfig, folder: Path, progress: Progress) ->
         all_shapes = list(dict.fromkeys([*shapes_of(guards), *shapes]))
         images = (noise(shape) for shape in progress.track(all_shapes, len(all_shapes), "running PyTorch"))
         reference = record(pytorch, images, folder)
-    empty_net(net.module)
     return _Traced(file, spec, reference, guards, shapes)
 
 

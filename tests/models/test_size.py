@@ -6,7 +6,7 @@ import fcn_deploy as fd
 from fcn_deploy.errors import InputError
 from fcn_deploy.graph import size_limit
 from fcn_deploy.models import FCN
-from fcn_deploy.models.size import check_size, empty_net, weights_size
+from fcn_deploy.models.size import Weights, check_size, weights_size
 from fcn_deploy.workflows import exporting
 
 HUGE = "tests.support.custom_nets:huge"
@@ -46,8 +46,13 @@ def test_a_published_net_is_refused_before_it_is_traced(checkpoint_file, monkeyp
         fd.export(checkpoint_file("fcn8s"), on_loaded=lambda _: pytest.fail("other checks came first"))
 
 
-def test_a_net_that_is_emptied_keeps_no_memory_for_its_weights_even_if_others_hold_them():
+@pytest.mark.parametrize("kept", ["nothing", "the net", "a layer"])
+def test_weights_are_given_back_even_if_others_hold_them_but_not_if_somebody_keeps_a_part_of_the_net(kept):
     net = nn.Sequential(nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5))
     held = [*net.parameters(), *net.buffers()]
-    empty_net(net)
-    assert weights_size(net) == sum(tensor.untyped_storage().nbytes() for tensor in held) == 0
+    weights = Weights(net)
+    keeper = {"nothing": None, "the net": net, "a layer": net[0]}[kept]
+    del net
+    weights.release()
+    given_back = sum(tensor.untyped_storage().nbytes() for tensor in held) == 0
+    assert given_back == (keeper is None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import torch
@@ -180,6 +181,12 @@ class Needy(nn.Module):
 
 ready = Depthwise()
 number = 3
+
+
+@functools.cache
+def the_same() -> nn.Module:
+    """Makes a net once, and returns it every time."""
+    return Depthwise()
 
 
 def fails() -> nn.Module:

@@ -43,6 +43,12 @@ def test_the_weights_have_left_the_memory_when_the_export_is_simplified_and_comp
     assert alive == [0]
 
 
+def test_a_net_that_its_maker_makes_only_once_can_be_exported_again(tmp_path):
+    torch.save(custom_nets.trained(custom_nets.Depthwise()).state_dict(), tmp_path / "net.pth")
+    first, second = (export(tmp_path / "net.pth", model="tests.support.custom_nets:the_same") for _ in range(2))
+    assert first.sha256 == second.sha256
+
+
 @pytest.mark.parametrize("shape", [None, "1x40x56"])
 def test_every_shape_is_compared_with_what_pytorch_gave_for_the_same_image(shape, checkpoint_file, monkeypatch):
     compared = []
