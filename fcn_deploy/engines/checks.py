@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fcn_deploy.engines.config import BuildConfig, refused_winograd
 from fcn_deploy.engines.tensorrt.config import TensorRTConfig
-from fcn_deploy.errors import UsageError
+from fcn_deploy.errors import PrecisionError, UsageError
 from fcn_deploy.runtime.tensorrt.driver import Gpu, find_gpus
 from fcn_deploy.runtime.tensorrt.flavor import Flavor
 
@@ -33,6 +33,24 @@ def check_onnxruntime(config: BuildConfig, options: TensorRTConfig | None = None
         )
     if options is not None:
         options.require_defaults(ONNXRUNTIME)
+
+
+def require_int8_layers(layers: Sequence[str]) -> None:
+    """Checks that an INT8 engine has INT8 layers.
+
+    Args:
+        layers: Names of its INT8 layers.
+
+    Raises:
+        PrecisionError: It has none.
+    """
+    if not layers:
+        raise PrecisionError(
+            "no layer of this net would run in INT8",
+            got="layers that read the image, give the scores or cannot be quantised, and no others",
+            expected="a convolution between those",
+            fix='build with `precision="fp32"`, or name INT8 layers with `precision_map`',
+        )
 
 
 def check_simulation(config: BuildConfig, options: TensorRTConfig | None = None) -> None:

@@ -15,7 +15,7 @@ from fcn_deploy.artifacts.precision import PREQUANTIZED, Precision
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import ENGINE_KEY
 from fcn_deploy.artifacts.spec import METADATA_KEY
-from fcn_deploy.engines.checks import check_onnxruntime
+from fcn_deploy.engines.checks import check_onnxruntime, require_int8_layers
 from fcn_deploy.engines.config import BuildConfig, TargetCpu
 from fcn_deploy.engines.engine import BuildRecord, Engine, make_engine
 from fcn_deploy.engines.logits_size import check_logits_size
@@ -27,7 +27,7 @@ from fcn_deploy.passes.winograd import winograd_layers
 from fcn_deploy.quantization.methods import choose
 from fcn_deploy.quantization.onnxruntime import OrtScheme, emit_onnxruntime
 from fcn_deploy.quantization.prequantized import saturating_weights
-from fcn_deploy.quantization.selection import int8_layers
+from fcn_deploy.quantization.selection import int8_layers, transposed_layers
 from fcn_deploy.runtime.cpu import has_vnni
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
@@ -49,7 +49,7 @@ def build_onnxruntime(model: ExportedModel, config: BuildConfig, ranges: Ranges 
     Raises:
         ArtifactError: ONNX Runtime cannot load what was built.
         InputError: The ranges belong to another model, or the layers of the configuration are not the model's.
-        PrecisionError: ONNX Runtime would run an INT8 layer in float; of a prequantized model, all of them.
+        PrecisionError: No layer is INT8, or ONNX Runtime would run one in float; of a prequantized model, all of them.
         UsageError: FP16, which ONNX Runtime's CPU has no kernels for; INT8 without ranges; ranges for a prequantized
             model, or another precision than INT8.
     """
@@ -149,12 +149,17 @@ def _layers(model: ir.Model) -> list[str]:
 
 
 def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges) -> Precision:
-    layers = int8_layers(model.graph, config.int8_layers)
+    layers = int8_layers(model.graph, config.int8_layers, transposed=True)
+    require_int8_layers(layers)
     precisions = {name: "int8" if name in layers else "fp32" for name in _layers(model)}
     means = config.bias_means(ranges)
     rounding = config.weight_rounding or "correlated"
     scheme = OrtScheme(127 if config.target_cpu == "vnni" else 64, rounding)
-    emit_onnxruntime(model, choose(ranges.histograms, config.method, symmetric=False), layers, scheme, means)
+    # Their inputs have no means in the ranges of earlier versions, and correcting biases changes next to nothing.
+    subpixels = [name for name in transposed_layers(model.graph) if name in layers]
+    pipelines.before_onnxruntime_integers(subpixels)(model)
+    chosen = choose(ranges.histograms, config.method, symmetric=False)
+    emit_onnxruntime(model, chosen, layers, scheme, means, subpixels)
     return Precision("int8", "fp32", config.method, precisions, bias_corrected=bool(means), weight_rounding=rounding)
 
 

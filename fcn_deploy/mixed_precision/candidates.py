@@ -51,13 +51,16 @@ class Candidates:
         if self.target not in TARGETS:
             raise UsageError("unknown target", got=repr(self.target), expected=" or ".join(TARGETS))
         self.ranges.require_model(self.model.sha256)
-        layers = tuple(quantizable_layers(self.model.graph))
+        transposed = self.target == "onnxruntime"
+        layers = tuple(quantizable_layers(self.model.graph, transposed=transposed))
         if not layers:
             raise InputError(
                 "the net has no layer that can be quantised", expected="convolutions with constant weights"
             )
         object.__setattr__(self, "layers", layers)
-        object.__setattr__(self, "start", tuple(int8_layers(self.model.graph, self.config.int8_layers)))
+        object.__setattr__(
+            self, "start", tuple(int8_layers(self.model.graph, self.config.int8_layers, transposed=transposed))
+        )
 
     def make(self, int8: Collection[str]) -> bytes:
         """Makes a candidate.

@@ -131,7 +131,7 @@ def _choices(
     }
     quantized: tuple[str, ...] = ()
     if config.precision == "int8":
-        quantized = tuple(int8_layers(model.graph, config.int8_layers))
+        quantized = tuple(int8_layers(model.graph, config.int8_layers, transposed=True))
         graphs["int8"] = onnxruntime_graph(model, replace(config, io="image", winograd=()), ranges)[0]
     times = timer(graphs, {*every, *quantized})
     faster = tuple(name for name in every if _faster(times, name, "winograd", "direct"))

@@ -32,7 +32,7 @@ def read_precision_map(path: str | os.PathLike[str], model: ExportedModel) -> tu
     from fcn_deploy.quantization.selection import quantizable_layers  # a map is read before onnx is imported
 
     layers = layers_of_map(path)
-    known = quantizable_layers(model.graph)
+    known = quantizable_layers(model.graph, transposed=True)
     nodes = {node.name for node in model.graph}
     missing = [name for name in known if name not in layers]
     strange = [name for name in layers if name not in nodes]

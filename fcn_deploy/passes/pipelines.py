@@ -6,7 +6,7 @@ Between two lowerings `quantization` changes the graph, a room that `passes` doe
     adopted model                   adopted
 
     ONNX Runtime on a CPU, FP32     onnxruntime_cpu
-    ... INT8                        quantization.onnxruntime (emits Q/DQ), onnxruntime_cpu
+    ... INT8                        before_onnxruntime_integers, quantization.onnxruntime (emits Q/DQ), onnxruntime_cpu
     ... a prequantized model        prequantized, onnxruntime_cpu_integers, onnxruntime_cpu
 
     TensorRT, FP32                  tensorrt
@@ -44,6 +44,7 @@ from fcn_deploy.passes.opset import RaiseOpset
 from fcn_deploy.passes.pad_to_multiple import PadToMultiple
 from fcn_deploy.passes.rewrite import Lowering
 from fcn_deploy.passes.simulate_fp16 import SimulateFp16
+from fcn_deploy.passes.subpixel import ConvolveSubpixels
 from fcn_deploy.passes.take_signature import TakeImage, TakeLogits
 from fcn_deploy.passes.to_fp32 import ToFp32
 from fcn_deploy.passes.to_uint8 import ToUint8
@@ -130,6 +131,18 @@ def onnxruntime_cpu_integers(weights: Collection[str]) -> Lowering:
     return Lowering(
         # After `prequantized`, which stores the weights as integers; which of them saturate is known only then.
         ToUint8(weights),
+    )
+
+
+def before_onnxruntime_integers(transposed: Collection[str]) -> Lowering:
+    """Lowers an exported model to the layers that ONNX Runtime has integer kernels for.
+
+    Args:
+        transposed: Names of the transposed convolutions that become INT8.
+    """
+    return Lowering(
+        # Before Q/DQ, which is for convolutions; tensors that calibration saw keep their names.
+        ConvolveSubpixels(transposed),
     )
 
 

@@ -18,11 +18,12 @@ from fcn_deploy.errors import InputError
 from fcn_deploy.graph.edit import constant_of
 from fcn_deploy.graph.ops import DEQUANTIZE, QUANTIZE
 from fcn_deploy.quantization.bias import Means, bias_of, input_mean, mean_output, mean_shift, set_bias
+from fcn_deploy.quantization.integer_part import integer_part
 from fcn_deploy.quantization.params import AsymmetricUint8, QuantParams, SymmetricInt8
 from fcn_deploy.quantization.qdq import add_dequantized, add_pair, quantized_weights, range_of
 from fcn_deploy.quantization.rounding import Rounding, check_rounding
 from fcn_deploy.quantization.selection import chosen_convolutions
-from fcn_deploy.quantization.tensors import activation, data_input, is_rectifier, passed_on_from
+from fcn_deploy.quantization.tensors import activation, data_input, passed_on_from, ranged_tensor
 
 # Half of what 32 bits hold: the other half is for the products that the bias is added to, at most 255 * 127 a tap. In a
 # channel of nearly zero weights, `correlated` rounding may add up to 255 a tap more; that is clipped.
@@ -70,6 +71,7 @@ def emit_onnxruntime(
     layers: Collection[str],
     scheme: OrtScheme | None = None,
     means: Means | None = None,
+    uncorrected: Collection[str] = (),
 ) -> ir.Model:
     """Quantises layers in place.
 
@@ -80,6 +82,7 @@ def emit_onnxruntime(
         scheme: Integer types and limits.
         means: By tensor name, the mean of each channel of what the layers read, float64 [C]: biases are corrected by
             them (see `fcn_deploy.quantization.bias`; padding is ignored). None or empty: biases stay what they are.
+        uncorrected: Names of the layers whose biases stay what they are even so.
 
     Returns:
         The model.
@@ -91,30 +94,16 @@ def emit_onnxruntime(
     scheme = scheme or OrtScheme()
     graph = model.graph
     convs = chosen_convolutions(graph, layers)
-    integer = _integer_tensors(graph, convs)
-    params = {value: scheme.activations.of_range(range_of(value, ranges)) for value in integer}
+    part = integer_part(graph, convs, lambda value: scheme.activations.of_range(_range_of(value, ranges)))
     # Activations last: everything else looks at the tensors that nodes read before Q/DQ comes between.
-    in_integers = _integer_nodes(graph, set(convs), set(integer))
     for conv in convs:
-        _quantize_weights_and_bias(graph, conv, params[data_input(conv)].scale, scheme, means)
-    for value in integer:
-        _quantize_activation(graph, value, params[value], in_integers)
+        known = None if conv.name in uncorrected else means
+        _quantize_weights_and_bias(graph, conv, part.params[data_input(conv)].scale, scheme, known)
+    for value, params in part.params.items():
+        _quantize_activation(graph, value, params, part.nodes)
     for node in [node for node in graph if node.op_type == "Conv" and node not in convs]:
         _keep_float(graph, node)
     return model
-
-
-def _integer_tensors(graph: ir.Graph, convs: list[ir.Node]) -> list[ir.Value]:
-    """Returns the tensors that exist as integers, in graph order: what quantised convolutions read and write.
-
-    A max-pool between two such tensors runs on integers as well, so its input is one of them.
-    """
-    wanted = {data_input(conv) for conv in convs} | {activation(conv) for conv in convs}
-    for node in reversed(graph):
-        if node.op_type == "MaxPool" and node.outputs[0] in wanted:
-            wanted.add(data_input(node))
-    ordered = [*graph.inputs, *(node.outputs[0] for node in graph)]
-    return [value for value in ordered if value in wanted]
 
 
 def _quantize_weights_and_bias(
@@ -138,7 +127,9 @@ def _quantize_weights_and_bias(
         set_bias(conv, add_dequantized(graph, conv, f"{name}.bias", bias_integers, bias_params))
 
 
-def _quantize_activation(graph: ir.Graph, value: ir.Value, params: QuantParams, in_integers: set[ir.Node]) -> None:
+def _quantize_activation(
+    graph: ir.Graph, value: ir.Value, params: QuantParams, in_integers: Collection[ir.Node]
+) -> None:
     uses = list(value.uses())
     producer = value.producer()
     dequantized = add_pair(graph, value, params)
@@ -169,18 +160,10 @@ def _keep_float(graph: ir.Graph, conv: ir.Node) -> None:
     conv.replace_input_with(0, copy.outputs[0])
 
 
-def _integer_nodes(graph: ir.Graph, convs: set[ir.Node], integer: set[ir.Value]) -> set[ir.Node]:
-    """Returns the nodes that ONNX Runtime runs on integers: quantised convolutions, and what runs with them."""
-    found: set[ir.Node] = set()
-    for node in graph:
-        if is_rectifier(node):
-            runs = node.inputs[0] is not None and node.inputs[0].producer() in found
-        elif node.op_type == "MaxPool":
-            runs = node.outputs[0] in integer
-        elif node.op_type == "Add":  # of a residual block; a constant is not in `integer`
-            runs = activation(node) in integer and all(value in integer for value in node.inputs)
-        else:
-            runs = node in convs
-        if runs:
-            found.add(node)
-    return found
+def _range_of(value: ir.Value, ranges: Mapping[str, Range]) -> Range:
+    """The range of a tensor; of subpixels that calibration did not see, that of what they are in their places."""
+    if ranged_tensor(value, ranges) is None:
+        readers = [use.node for use in value.uses()]
+        if len(readers) == 1 and readers[0].op_type in ("DepthToSpace", "Slice"):
+            return _range_of(readers[0].outputs[0], ranges)
+    return range_of(value, ranges)

@@ -22,9 +22,8 @@ def data_input(node: ir.Node) -> ir.Value:
 def activation(node: ir.Node) -> ir.Value:
     """Returns the output of the ReLU or ReLU6 after a layer, if nothing else reads the layer; else its own output."""
     output = node.outputs[0]
-    readers = [use.node for use in output.uses()]
-    if len(readers) == 1 and is_rectifier(readers[0]) and not output.is_graph_output():
-        return readers[0].outputs[0]
+    while len(readers := list(output.uses())) == 1 and is_rectifier(readers[0].node) and not output.is_graph_output():
+        output = readers[0].node.outputs[0]  # more than one, if the net rectifies twice
     return output
 
 

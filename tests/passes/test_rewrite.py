@@ -18,7 +18,7 @@ EXACT = {
     "NameLayers", "PadToMultiple", "QuantizeChannelsLast", "RaiseOpset", "ReserveNames", "TakeImage", "TakeLogits",
     "ToUint8", "UniqueNames",
 }  # fmt: skip
-BOUNDED = {"ImageInput", "RewriteUpsampling", "Winograd"}
+BOUNDED = {"ConvolveSubpixels", "ImageInput", "RewriteUpsampling", "Winograd"}
 OTHER_PRECISION = {"SimulateFp16", "ToFp16", "ToFp32"}
 
 

@@ -10,6 +10,7 @@ from fcn_deploy.artifacts.precision import Precision
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import ENGINE_KEY
 from fcn_deploy.artifacts.spec import METADATA_KEY
+from fcn_deploy.engines.checks import require_int8_layers
 from fcn_deploy.engines.config import Base, BuildConfig, require_base
 from fcn_deploy.engines.logits_size import check_logits_size
 from fcn_deploy.engines.prequantized import check_scales, prequantized_precision
@@ -60,7 +61,7 @@ def typed_graph(
     Raises:
         InputError: A layer to quantise is not in the model, the ranges belong to another model, the graph cannot be
             made FP16, or TensorRT would refuse it.
-        PrecisionError: The model is prequantized, and none of its layers is INT8.
+        PrecisionError: INT8 was asked for, and no layer is INT8.
         UsageError: INT8 without ranges, FP16 on a base of FP32, or an unknown base; for a prequantized model ranges,
             layers to quantise, another precision, or a base of FP16 that would round its scales.
     """
@@ -108,6 +109,7 @@ def _checked_base(config: BuildConfig, base: Base) -> Base:
 
 def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, scheme: TensorRtScheme) -> None:
     layers = int8_layers(model.graph, config.int8_layers)
+    require_int8_layers(layers)
     means = config.bias_means(ranges)
     emit_tensorrt(model, choose(ranges.histograms, config.method, symmetric=True), layers, scheme, means)
 
