@@ -76,7 +76,7 @@ def _move_after(graph: ir.Graph, rectifier: ir.Node, conv: ir.Node) -> None:
     assert placed is not None
     name = rectified.name
     rectified.replace_all_uses_with(placed, replace_graph_outputs=True)
-    placed.name, rectified.name = name, f"{conv.name}/{rectifier.op_type}"
+    placed.name, rectified.name = name, f"{conv.outputs[0].name}/{rectifier.op_type}"
     graph.remove(rectifier)
     convolved = conv.outputs[0]
     readers = list(convolved.uses())

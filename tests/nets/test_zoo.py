@@ -33,13 +33,23 @@ NETS = {
 LEAST_SQNR = 2
 
 
+LARGE = ("pan",)
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
+    """The folder of images of some sizes."""
     from tests.nets import zoo
 
-    folder = tmp_path_factory.mktemp("scenes")
-    zoo.write_images(folder)
-    return folder
+    made = {}
+
+    def of(sizes):
+        if sizes not in made:
+            made[sizes] = tmp_path_factory.mktemp("scenes")
+            zoo.write_images(made[sizes], sizes)
+        return made[sizes]
+
+    return of
 
 
 def _missing(library):
@@ -63,9 +73,10 @@ def test_a_public_net_goes_the_whole_way_with_at_most_the_option_that_the_tool_n
 
     torch.manual_seed(0)
     weights = tmp_path / f"{name}.pth"
-    zoo.write_checkpoint(getattr(makers, name)(), weights)
+    sizes = zoo.LARGE if name in LARGE else zoo.SIZES
+    zoo.write_checkpoint(getattr(makers, name)(), weights, sizes)
     capfd.readouterr()
-    outcome = zoo.whole_way(weights, f"tests.nets.makers:{name}", images)
+    outcome = zoo.whole_way(weights, f"tests.nets.makers:{name}", images(sizes), sizes)
     record_property("outcome", {"library": library, **asdict(outcome)})
     assert outcome.named == needed
     assert outcome.export_error <= 1e-4

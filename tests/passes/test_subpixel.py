@@ -35,7 +35,8 @@ def run(data, image):
     return ort.InferenceSession(data, providers=["CPUExecutionProvider"]).run(None, {"image": image})[0]
 
 
-RELU = [helper.make_node("Relu", ["up_out"], ["rectified"], "relu")]
+# Named as an export names it, after the layer.
+RELU = [helper.make_node("Relu", ["up_out"], ["up/Relu"], "up/Relu")]
 RELU6 = [helper.make_node("Clip", ["up_out", "lowest", "highest"], ["rectified"], "relu6")]
 
 
@@ -77,14 +78,14 @@ def test_a_rectifier_becomes_part_of_the_convolution_and_what_it_made_keeps_its_
     graph = ConvolveSubpixels(["up"])(parse(data)).model.graph
     assert [node.op_type for node in graph] == ["Conv", after[0].op_type, "DepthToSpace"]
     assert next(iter(graph)).name == "up"
-    assert graph.outputs[0].name == "rectified"
+    assert graph.outputs[0].name == after[0].output[0]
     assert graph.outputs[0].producer().op_type == "DepthToSpace"
     names = [value.name for node in graph for value in node.outputs]
     assert len(set(names)) == len(names)
 
 
 def test_a_rectifier_that_is_not_the_only_reader_stays():
-    after = [*RELU, helper.make_node("Add", ["up_out", "rectified"], ["sum"], "add")]
+    after = [*RELU, helper.make_node("Add", ["up_out", "up/Relu"], ["sum"], "add")]
     graph = ConvolveSubpixels(["up"])(
         parse(model_of(*weights_and_bias(0, 4, 3, (2, 2)), after, strides=[2, 2]))
     ).model.graph
