@@ -42,6 +42,7 @@ from fcn_deploy.passes.inline_and_fold import InlineAndFold
 from fcn_deploy.passes.names import NameDims, NameLayers, ReserveNames, UniqueNames
 from fcn_deploy.passes.opset import RaiseOpset
 from fcn_deploy.passes.pad_to_multiple import PadToMultiple
+from fcn_deploy.passes.prelu import RewritePRelu
 from fcn_deploy.passes.rewrite import Lowering
 from fcn_deploy.passes.simulate_fp16 import SimulateFp16
 from fcn_deploy.passes.subpixel import ConvolveSubpixels
@@ -141,8 +142,9 @@ def before_onnxruntime_integers(transposed: Collection[str]) -> Lowering:
         transposed: Names of the transposed convolutions that become INT8.
     """
     return Lowering(
-        # Before Q/DQ, which is for convolutions; tensors that calibration saw keep their names.
+        # Before Q/DQ, which is for convolutions and LeakyRelu; tensors that calibration saw keep their names.
         ConvolveSubpixels(transposed),
+        RewritePRelu(),
     )
 
 
@@ -155,6 +157,8 @@ def onnxruntime_cpu(image_io: ModelSpec | None, winograd: Collection[str] | None
         winograd: Names of the layers for Winograd's algorithm; those with enough channels if None.
     """
     steps: list[ir.passes.PassBase] = [
+        # Anywhere: nothing else here looks at activations.
+        RewritePRelu(),
         # After quantisation, which goes by layers. Before Winograd, which also takes 3x3 convolutions that this writes.
         RewriteUpsampling(),
         # Before the next, whose gain is in maps stored in blocks of channels: those of a layer replaced here are not.
