@@ -18,7 +18,7 @@ NETS = {
     "unet": ("segmentation_models_pytorch", {}),
     "fpn": ("segmentation_models_pytorch", {"size_divisor": 32}),
     "pspnet": ("segmentation_models_pytorch", {"size_divisor": 8}),
-    "pan": ("segmentation_models_pytorch", {"size_divisor": 32}),
+    "pan": ("segmentation_models_pytorch", {"size_divisor": 128}),
     "deeplabv3plus": ("segmentation_models_pytorch", {"size_divisor": 16}),
     "linknet": ("segmentation_models_pytorch", {"size_divisor": 32}),
     "manet": ("segmentation_models_pytorch", {"size_divisor": 32}),
