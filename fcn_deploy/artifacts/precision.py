@@ -43,7 +43,7 @@ class Precision:
     """What was asked of the builder and what the engine does.
 
     Attributes:
-        requested: `fp32`, `fp16` or `int8`.
+        requested: `fp32`, `fp16`, `bf16` or `int8`.
         base: What the layers that are not quantised run in.
         method: How ranges were chosen; `given` if the model already had its scales, None if nothing was quantised.
         layers: Precision asked for each quantisable layer.
@@ -76,8 +76,8 @@ class Precision:
     weight_rounding: str | None = None
 
     def __post_init__(self) -> None:
-        if self.requested not in ("fp32", "fp16", "int8"):
-            raise InputError("sidecar precision", got=repr(self.requested), expected="fp32, fp16 or int8")
+        if self.requested not in ("fp32", "fp16", "bf16", "int8"):
+            raise InputError("sidecar precision", got=repr(self.requested), expected="fp32, fp16, bf16 or int8")
         if not isinstance(self.layers, Mapping) or not all(isinstance(each, str) for each in self.layers.values()):
             raise InputError("sidecar precision of layers", got=repr(self.layers), expected="a precision by layer")
         if not isinstance(self.kept_fp32, tuple) or not all(isinstance(name, str) for name in self.kept_fp32):

@@ -22,10 +22,17 @@ Io = Literal["image", "tensor"]
 # which runs without a sidecar, does not have the key.
 ENGINE_KEY = "fcn_deploy.engine"
 
+# An engine for OpenVINO has this key as well: what it computes in where it is not quantised, `fp32` or `bf16`.
+OPENVINO_KEY = "fcn_deploy.openvino"
+
 # A simulation computes on a CPU what an engine for another machine would give. The value of ENGINE_KEY ends in
 # SIMULATED, and the `target` of its sidecar has the key SIMULATES.
 SIMULATED = "-simulated"
 SIMULATES = "simulates"
+
+# The backends that an earlier version does not know: it would take an engine of theirs for one of ONNX Runtime. Their
+# sidecars name them under `requires`.
+_REQUIRED = ("openvino",)
 
 # Keys that stand in a sidecar only if there is something to say.
 _OPTIONAL = ("winograd", "tuning")
@@ -71,7 +78,7 @@ class Sidecar:
 
     Attributes:
         engine: The file it belongs to.
-        backend: `onnxruntime`, `tensorrt` or `tensorrt-rtx`.
+        backend: `onnxruntime`, `openvino`, `tensorrt` or `tensorrt-rtx`.
         library: Version of the library that built the engine.
         io: `image` (uint8 images to labels) or `tensor` (float image to logits).
         precision: What was asked for and what was achieved.
@@ -104,16 +111,19 @@ class Sidecar:
     def to_json(self) -> dict[str, Any]:
         """Returns the sidecar as JSON data, with its format number and without optional keys that say nothing."""
         fields = {**asdict(self), "precision": self.precision.to_json(), "spec": self.spec.to_json()}
-        return {"format": FORMAT, **{key: value for key, value in fields.items() if value or key not in _OPTIONAL}}
+        said = {key: value for key, value in fields.items() if value or key not in _OPTIONAL}
+        requires = {"requires": [self.backend]} if self.backend in _REQUIRED else {}
+        return {"format": FORMAT, **said, **requires}
 
     @classmethod
     def from_json(cls, data: object) -> Sidecar:
         """Reads what `to_json` wrote.
 
         Raises:
+            ArtifactError: It requires something that this version does not know.
             InputError: The format is unknown, a key is missing, or a value is bad.
         """
-        fields = check_format(data, "the sidecar")
+        fields = check_format(data, "the sidecar", _REQUIRED)
         try:
             return cls(
                 engine=EngineFile(**known_fields(EngineFile, fields["engine"])),

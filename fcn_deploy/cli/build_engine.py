@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @click.argument("model", type=PATH)
 @click.option("--fp32", "precision", flag_value="fp32", multiple=True, help="All layers in FP32 (the default).")
 @click.option("--fp16", "precision", flag_value="fp16", multiple=True, help="TensorRT only; audited with --ranges.")
+@click.option("--bf16", "precision", flag_value="bf16", multiple=True, help="openvino only; needs no calibration.")
 @click.option(
     "--int8", "precision", flag_value="int8", multiple=True, help="Needs --calib-data, --ranges, or Q/DQ in MODEL."
 )
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     "--weight-rounding",
     type=click.Choice(["nearest", "correlated"]),
     help="INT8: to the nearest integer, or correlated, so that errors cancel if the input is smooth.  [default: "
-    "correlated for onnxruntime, nearest for TensorRT, whose weights are finer]",
+    "correlated for onnxruntime and openvino, nearest for TensorRT, whose weights are finer]",
 )
 @click.option(
     "--no-winograd",
@@ -72,11 +73,12 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--backend",
-    type=click.Choice(["auto", "onnxruntime", "tensorrt", "tensorrt-rtx", "simulation"]),
+    type=click.Choice(["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "simulation"]),
     default="auto",
     show_default=True,
     help="auto: onnxruntime for .onnx; for .engine or .plan tensorrt if it is installed and there is a GPU, else "
-    "tensorrt-rtx. simulation: an .onnx that computes on a CPU what TensorRT's graph gives, for verify and evaluate.",
+    "tensorrt-rtx. openvino: an .onnx for Intel's library. simulation: an .onnx that computes on a CPU what TensorRT's "
+    "graph gives, for verify and evaluate.",
 )
 @io_option
 @target_cpu_option
@@ -92,7 +94,7 @@ def command(precision: tuple[str, ...], as_json: bool, **options: Any) -> None:
 
     A prequantized MODEL, with Q/DQ from training or another tool, is built with --int8 as it is, with its own scales.
 
-    Options from --min-shape to --log are for TensorRT engines.
+    Options from --min-shape to --log are for TensorRT engines, but for --base.
     """
     from fcn_deploy.errors import UsageError
     from fcn_deploy.workflows.building import build_engine
@@ -115,7 +117,11 @@ def _describe(output: Path, sidecar: Sidecar) -> str:
     precision = sidecar.precision
     achieved = precision.achieved_layers or {}
     counts = Counter(achieved.get(name) or asked for name, asked in precision.layers.items())
-    layers = ", ".join(f"{counts[kind]} in {kind.upper()}" for kind in ("int8", "fp16", "fp32"))
+    layers = ", ".join(
+        f"{counts[kind]} in {kind.upper()}"
+        for kind in ("int8", "fp16", "bf16", "fp32")
+        if counts[kind] or kind != "bf16"
+    )
     return (
         f"wrote {output}, {sidecar.engine.bytes / 1e6:.1f} MB: of {counts.total()} layers {layers}; "
         "not verified yet: fcn-deploy verify"

@@ -44,6 +44,13 @@ if TYPE_CHECKING:
 @calibration_options
 @method_option
 @io_option
+@click.option(
+    "--backend",
+    type=click.Choice(["onnxruntime", "openvino"]),
+    default="onnxruntime",
+    show_default=True,
+    help="What the engines are for; they are measured here.",
+)
 @target_cpu_option
 @click.option(
     "--data",

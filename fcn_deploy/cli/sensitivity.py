@@ -26,10 +26,10 @@ from fcn_deploy.cli.progress import TerminalProgress
 @recursive_option
 @click.option(
     "--backend",
-    type=click.Choice(["onnxruntime", "tensorrt"]),
+    type=click.Choice(["onnxruntime", "openvino", "tensorrt"]),
     default="onnxruntime",
     show_default=True,
-    help="Whose graph is examined; TensorRT's is simulated, and what it saves is in MACs instead of time.",
+    help="Whose graph is examined; the other two are simulated, and what they save is in MACs instead of time.",
 )
 @click.option(
     "--base", type=click.Choice(["fp16", "fp32"]), help="TensorRT: precision of what is not INT8.  [default: fp16]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from fcn_deploy.files import check_file, read_bytes, read_json, sha256_bytes, sh
 from fcn_deploy.graph.header import check_onnx_file
 from fcn_deploy.models.weights_file import check_weights_file
 from fcn_deploy.runtime.backend import PLAN_SUFFIXES
+from fcn_deploy.runtime.openvino.library import NAME as OPENVINO
 
 if TYPE_CHECKING:
     from fcn_deploy.graph.layers import Layer
@@ -69,6 +70,7 @@ def _onnx(path: Path, shape: ImageShape | None) -> dict[str, Any]:
     sidecar = load_sidecar(path) if find_sidecar(path) is not None else None
     if sidecar is not None:
         _check_precisions(path, layers, sidecar)
+        layers = _as_run(layers, sidecar)
     return {
         "kind": _kind(model.metadata_props.get(ENGINE_KEY)),
         "bytes": len(data),
@@ -111,6 +113,8 @@ def _check_precisions(path: Path, layers: Sequence[Layer], sidecar: Sidecar) -> 
     if SIMULATES in sidecar.target:
         return  # its sidecar states the precisions of the engine that it simulates
     asked = sidecar.precision.layers
+    if sidecar.backend == OPENVINO:  # whose graph is float32 where it computes in BF16, which the metadata ask for
+        asked = {name: "fp32" if precision == "bf16" else precision for name, precision in asked.items()}
     wrong = [layer for layer in layers if asked.get(layer.name, layer.precision) != layer.precision]
     if wrong:
         raise ArtifactError(
@@ -119,6 +123,12 @@ def _check_precisions(path: Path, layers: Sequence[Layer], sidecar: Sidecar) -> 
             expected=", ".join(f"{layer.name} in {asked[layer.name]}" for layer in wrong),
             fix="build the engine again",
         )
+
+
+def _as_run(layers: Sequence[Layer], sidecar: Sidecar) -> tuple[Layer, ...]:
+    """Returns the layers with what they run in: in OpenVINO a float32 layer may run in BF16."""
+    found = (sidecar.precision.achieved_layers or {}) if sidecar.backend == OPENVINO else {}
+    return tuple(replace(layer, precision=found.get(layer.name) or layer.precision) for layer in layers)
 
 
 def _json(path: Path) -> dict[str, Any]:

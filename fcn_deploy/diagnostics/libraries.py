@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 
-from fcn_deploy.diagnostics.machine import Machine, Nvidia
+from fcn_deploy.diagnostics.machine import Cpu, Machine, Nvidia
 from fcn_deploy.errors import DependencyError
 from fcn_deploy.installation import install_command
 from fcn_deploy.runtime.tensorrt.flavor import FLAVORS, Flavor
@@ -114,9 +114,10 @@ def find_libraries(machine: Machine, packages: Packages = _PACKAGES) -> tuple[Li
     onnxruntime = _onnxruntime(packages, machine.nvidia, lacking)
     if not onnxruntime.loaded:  # every build needs it: calibration runs in it
         lacking = [*lacking, _ONNX_RUNTIMES[0]]
+    openvino = _openvino(packages, machine.cpu, lacking)
     unable = [library.name for library in cuda if library.problem]
     flavors = (_flavor(packages, flavor, machine.nvidia, lacking, unable) for flavor in FLAVORS.values())
-    return onnxruntime, *flavors, *cuda, *host
+    return onnxruntime, openvino, *flavors, *cuda, *host
 
 
 def _load(packages: Packages, module: str) -> ModuleType | str:
@@ -194,6 +195,16 @@ def _onnxruntime(packages: Packages, nvidia: Nvidia, lacking: Sequence[str]) -> 
             fix=f"pip uninstall onnxruntime, then {install_command('gpu')}",
         )
     return _without_host(library, lacking)
+
+
+def _openvino(packages: Packages, cpu: Cpu, lacking: Sequence[str]) -> Library:
+    """Describes OpenVINO, which is not loaded: that takes half a second."""
+    role, install = "builds and runs engines", install_command("openvino")
+    if not packages.found("openvino"):
+        return Library("openvino", None, False, False, role, ".onnx", problem="not installed", fix=install)
+    precisions = ("fp32", "int8") if cpu.bf16 is False else ("fp32", "bf16", "int8")
+    library = Library("openvino", packages.version("openvino"), True, False, role, ".onnx")
+    return _without_host(replace(library, builds=precisions, runs=(("cpu", precisions),)), lacking)
 
 
 def _without_host(library: Library, lacking: Sequence[str]) -> Library:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fcn_deploy.errors import DependencyError
 from fcn_deploy.runtime.cores import CORES
-from fcn_deploy.runtime.cpu import has_vnni
+from fcn_deploy.runtime.cpu import has_bf16, has_vnni
 from fcn_deploy.runtime.tensorrt.driver import Gpu, find_gpus
 
 
@@ -22,11 +22,13 @@ class Cpu:
         name: As the system calls it.
         cores: Number of cores that this process may use.
         vnni: Whether 8-bit products are summed without saturation; None if the system does not say.
+        bf16: Whether it multiplies in bfloat16; None if the system does not say.
     """
 
     name: str
     cores: int
     vnni: bool | None
+    bf16: bool | None = None
 
     @property
     def int8(self) -> str:
@@ -82,6 +84,7 @@ class System:
         nvidia: File that names the version of NVIDIA's driver.
         gpus: Asks the driver for its GPUs; raises DependencyError without a driver.
         vnni: Returns whether the processor has VNNI, or None.
+        bf16: Returns whether it has instructions for bfloat16, or None.
     """
 
     cpuinfo: Path = Path("/proc/cpuinfo")
@@ -89,6 +92,7 @@ class System:
     nvidia: Path = Path("/proc/driver/nvidia/version")
     gpus: Callable[[], tuple[Gpu, ...]] = find_gpus
     vnni: Callable[[], bool | None] = has_vnni
+    bf16: Callable[[], bool | None] = has_bf16
 
 
 _SYSTEM = System()
@@ -107,7 +111,7 @@ def this_machine(system: System = _SYSTEM) -> Machine:
 
 def this_cpu(system: System = _SYSTEM) -> Cpu:
     """Describes the processor, without asking for GPUs."""
-    return Cpu(_cpu_name(system), CORES.count, system.vnni())
+    return Cpu(_cpu_name(system), CORES.count, system.vnni(), system.bf16())
 
 
 def _text(path: Path) -> str:

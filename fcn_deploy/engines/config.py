@@ -14,11 +14,13 @@ from fcn_deploy.quantization.rounding import Rounding, check_rounding
 if TYPE_CHECKING:
     from fcn_deploy.quantization.bias import Means  # needs onnx_ir, and options are checked without it
 
-RequestedPrecision = Literal["fp32", "fp16", "int8"]
+RequestedPrecision = Literal["fp32", "fp16", "bf16", "int8"]
 TargetCpu = Literal["generic", "vnni", "native"]
 
 # What an engine computes in where it is not quantised.
 Base = Literal["fp16", "fp32"]
+# What users may ask for as the base of an INT8 engine: bf16 is OpenVINO's.
+RequestedBase = Literal["fp16", "fp32", "bf16"]
 
 # Measured to agree best, with uint8 as with int8: docs/quantization.md.
 DEFAULT_METHOD = "mse"
@@ -33,7 +35,7 @@ class BuildConfig:
     """What to build.
 
     Attributes:
-        precision: `fp32`, `fp16` or `int8`.
+        precision: `fp32`, `fp16`, `bf16` or `int8`.
         io: `image` (uint8 images to labels) or `tensor` (float image to logits).
         method: INT8: how ranges are chosen, a key of `quantization.methods.METHODS`.
         target_cpu: The CPU that will run it: `generic` is right on every CPU, `vnni` uses all 8 bits of a weight and
@@ -42,7 +44,7 @@ class BuildConfig:
             `quantization.selection.float_by_default` keeps float.
         bias_correction: INT8: whether biases make up for the rounding of the weights; see `quantization.bias`.
         weight_rounding: INT8: how weights are rounded, `nearest` or `correlated`; see `quantization.rounding`. None
-            takes what measured best: `correlated` for ONNX Runtime, `nearest` for TensorRT.
+            takes what measured best: `correlated` for ONNX Runtime and OpenVINO, `nearest` for TensorRT.
         winograd: ONNX Runtime: names of the layers that `passes.winograd` rewrites, if they are float. That takes more
             memory, and up to a second more to load. None takes the layers with many channels.
 
@@ -68,8 +70,8 @@ class BuildConfig:
             check_rounding(self.weight_rounding)
         if self.precision != "int8":
             self._refuse_options_of_int8()
-        if self.precision == "fp16" and self.winograd is not None:
-            raise refused_winograd(self.winograd, '`precision="fp16"`')
+        if self.precision in ("fp16", "bf16") and self.winograd is not None:
+            raise refused_winograd(self.winograd, f'`precision="{self.precision}"`')
 
     def _refuse_options_of_int8(self) -> None:
         asked = f'`precision="{self.precision}"`'
@@ -84,7 +86,7 @@ class BuildConfig:
         if self.weight_rounding is not None:
             raise UsageError("weights are rounded in INT8", got=f"`weight_rounding` with {asked}", fix=add)
 
-    def as_float(self, precision: Base) -> BuildConfig:
+    def as_float(self, precision: RequestedBase) -> BuildConfig:
         """Returns the same request in another precision: the options of INT8 go back to their defaults."""
         winograd = self.winograd if precision == "fp32" else None
         return BuildConfig(precision, self.io, target_cpu=self.target_cpu, winograd=winograd)
@@ -101,13 +103,22 @@ class BuildConfig:
         return (*([OBSERVED_ON_NOISE] if ranges.data.random else []), *([_NO_MEANS] if missing else []))
 
 
+def default_target(backend: str, precision: RequestedPrecision) -> TargetCpu:
+    """Returns the CPU that an engine is built for if the user names none: any, but for INT8 on OpenVINO one with VNNI.
+
+    OpenVINO is for recent CPUs of servers and desktops, which have it.
+    """
+    return "vnni" if (backend, precision) == ("openvino", "int8") else "generic"
+
+
 def require_base(base: str) -> None:
-    """Checks the name of a base precision.
+    """Checks the name of a base precision of TensorRT.
 
     Raises:
         UsageError: It is unknown.
     """
-    _require_known("base precision", base, get_args(Base))
+    fix = "`backend` openvino has it" if base == "bf16" else None
+    _require_known("base precision", base, get_args(Base), fix)
 
 
 def refused_winograd(layers: tuple[str, ...], where: str) -> UsageError:
@@ -116,6 +127,6 @@ def refused_winograd(layers: tuple[str, ...], where: str) -> UsageError:
     return UsageError("nothing is multiplied by Winograd's algorithm", got=f"{option} for {where}", fix="leave it out")
 
 
-def _require_known(what: str, value: str, choices: tuple[str, ...]) -> None:
+def _require_known(what: str, value: str, choices: tuple[str, ...], fix: str | None = None) -> None:
     if value not in choices:
-        raise UsageError(f"unknown {what}", got=repr(value), expected=" or ".join(choices))
+        raise UsageError(f"unknown {what}", got=repr(value), expected=" or ".join(choices), fix=fix)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from fcn_deploy.engines.config import BuildConfig, TargetCpu
 from fcn_deploy.engines.engine import BuildRecord, Engine, make_engine
 from fcn_deploy.engines.logits_size import check_logits_size
 from fcn_deploy.engines.prequantized import achieved_by_onnxruntime, check_scales, prequantized_precision
-from fcn_deploy.errors import InputError, PrecisionError, UsageError
+from fcn_deploy.engines.target_cpu import resolve_target
+from fcn_deploy.errors import InputError, PrecisionError
 from fcn_deploy.graph.model import ExportedModel, serialize
 from fcn_deploy.passes import pipelines
 from fcn_deploy.passes.winograd import winograd_layers
@@ -28,7 +29,6 @@ from fcn_deploy.quantization.methods import choose
 from fcn_deploy.quantization.onnxruntime import OrtScheme, emit_onnxruntime
 from fcn_deploy.quantization.prequantized import saturating_weights
 from fcn_deploy.quantization.selection import int8_layers, transposed_layers
-from fcn_deploy.runtime.cpu import has_vnni
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
 _log = logging.getLogger(__name__)
@@ -103,27 +103,6 @@ def _content(model: ir.Model) -> bytes:
     if winograd_layers(model.graph):
         fix = "build it with `winograd=False`: Winograd's algorithm takes four times the weights of a layer"
     return serialize(model, "the engine", fix)
-
-
-def resolve_target(target: TargetCpu, detect: Callable[[], bool | None] = has_vnni) -> TargetCpu:
-    """Returns the CPU to build for: `native` becomes what this machine's CPU is, `generic` or `vnni`.
-
-    Args:
-        target: What was asked for.
-        detect: Returns whether this machine's CPU has VNNI; None if the system does not tell.
-
-    Raises:
-        UsageError: `native` on a system that does not tell.
-    """
-    if target != "native":
-        return target
-    vnni = detect()
-    if vnni is None:
-        raise UsageError(
-            "this system does not tell what its CPU has", got='`target_cpu="native"`', expected="generic or vnni"
-        )
-    _log.info("target CPU: this machine's, %s", "vnni" if vnni else "generic: it has no VNNI")
-    return "vnni" if vnni else "generic"
 
 
 def _lower(model: ExportedModel, config: BuildConfig, ranges: Ranges | None) -> tuple[ir.Model, Precision]:

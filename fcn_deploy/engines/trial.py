@@ -7,8 +7,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.engines.checks import ONNXRUNTIME, OPENVINO
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.errors import ArtifactError
+from fcn_deploy.runtime.backend import Backend
 
 # For engines of which no image is known.
 ORDINARY = ImageShape(1, 360, 480)
@@ -20,7 +22,7 @@ def trial_shapes(images: ImageShape) -> tuple[ImageShape, ImageShape]:
 
 
 def try_engine(engine: Engine, shapes: Iterable[ImageShape]) -> None:
-    """Runs an engine of ONNX Runtime on noise; engines of other libraries run on the machines they are built for.
+    """Runs an engine on noise, if its library runs on this CPU; plans run on the machines they are built for.
 
     Args:
         engine: A new one.
@@ -29,13 +31,11 @@ def try_engine(engine: Engine, shapes: Iterable[ImageShape]) -> None:
     Raises:
         ArtifactError: It cannot run, or its output is not as large as the image.
     """
-    # Imported here: what is wrong with a command is said before the library is loaded.
-    from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-
-    if engine.sidecar.backend != OnnxRuntimeBackend.name:
+    opened = _opened(engine)
+    if opened is None:
         return
     random = np.random.default_rng(0)
-    with OnnxRuntimeBackend(engine.data) as backend:
+    with opened as backend:
         image, output = backend.inputs[0], backend.outputs[0]
         places = (0, 1, 2) if engine.sidecar.io == "image" else (0, 2, 3)
         smallest = engine.sidecar.spec.min_size
@@ -49,6 +49,20 @@ def try_engine(engine: Engine, shapes: Iterable[ImageShape]) -> None:
                     "the engine does not give an output of the size of its image",
                     got=f"{output.name} {list(found)} for {image.name} {list(shape)}",
                 )
+
+
+def _opened(engine: Engine) -> Backend | None:
+    """Opens an engine with the library that its sidecar names; None for a plan."""
+    # Imported here: what is wrong with a command is said before the library is loaded.
+    if engine.sidecar.backend == ONNXRUNTIME:
+        from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+
+        return OnnxRuntimeBackend(engine.data)
+    if engine.sidecar.backend == OPENVINO:
+        from fcn_deploy.runtime.openvino.backend import OpenVinoBackend
+
+        return OpenVinoBackend(engine.data)
+    return None
 
 
 def _fitted(own: tuple[int | str, ...], images: ImageShape, places: tuple[int, ...]) -> tuple[int, ...]:

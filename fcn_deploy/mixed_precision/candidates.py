@@ -9,13 +9,14 @@ from typing import Literal, get_args
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.engines.config import Base, BuildConfig
 from fcn_deploy.engines.onnxruntime import onnxruntime_graph
+from fcn_deploy.engines.openvino import openvino_simulation
 from fcn_deploy.engines.simulation import simulation_graph
 from fcn_deploy.engines.tensorrt.typed_graph import typed_graph
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.quantization.selection import int8_layers, quantizable_layers
 
-Target = Literal["onnxruntime", "tensorrt"]
+Target = Literal["onnxruntime", "openvino", "tensorrt"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 
 
@@ -28,7 +29,7 @@ class Candidates:
         ranges: What calibration saw.
         config: How to quantise: method, target CPU, bias correction, rounding, and as `int8_layers` the layers to start
             from. Its precision, input and output, and Winograd layers are ignored.
-        target: `onnxruntime`; or `tensorrt`, whose graphs are simulated in float.
+        target: `onnxruntime`; or `openvino` or `tensorrt`, whose graphs are simulated in float.
         base: What a graph for TensorRT computes in where it is not quantised.
         layers: Every layer that can be quantised, in graph order.
         start: The layers that are INT8 in the first candidate, in graph order.
@@ -78,6 +79,8 @@ class Candidates:
             # Without Winograd's algorithm: layers are compared one by one, so each has to be one node.
             config = replace(self._config("fp32", int8), winograd=())
             return onnxruntime_graph(self.model, config, self.ranges if int8 else None)[0]
+        if self.target == "openvino":
+            return openvino_simulation(self.model, self._config("fp32", int8), self.ranges if int8 else None)
         return simulation_graph(typed_graph(self.model, self._config(self.base, int8), self.ranges, self.base))
 
     def _config(self, floats: Base, int8: Collection[str]) -> BuildConfig:

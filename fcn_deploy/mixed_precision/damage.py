@@ -73,7 +73,7 @@ class Sensitivity:
     """What INT8 costs in each layer of a net.
 
     Attributes:
-        target: What the graphs were made for: `onnxruntime` or `tensorrt`.
+        target: What the graphs were made for: `onnxruntime`, `openvino` or `tensorrt`.
         method: How ranges were chosen.
         images: How many images it was measured on.
         shape: [height, width] of the first image, for which `macs` and times are.

@@ -12,15 +12,15 @@ from fcn_deploy.files import as_path, read_json
 if TYPE_CHECKING:
     from fcn_deploy.graph.model import ExportedModel
 
-_PRECISIONS = ("int8", "fp16", "fp32")
+_PRECISIONS = ("int8", "fp16", "bf16", "fp32")
 
 
 def read_precision_map(path: str | os.PathLike[str], model: ExportedModel) -> tuple[str, ...]:
     """Returns the layers that a precision map runs in INT8.
 
     Args:
-        path: A sidecar, whose `precision.layers` is the map; or a JSON file whose `layers` holds `int8`, `fp16` or
-            `fp32` by the name of the layer. Both `fp16` and `fp32` mean float, in the base of the engine.
+        path: A sidecar, whose `precision.layers` is the map; or a JSON file whose `layers` holds `int8`, `fp16`,
+            `bf16` or `fp32` by the name of the layer. All but `int8` mean float, in the base of the engine.
         model: The model that it is for.
 
     Returns:

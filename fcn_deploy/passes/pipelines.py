@@ -9,6 +9,10 @@ Between two lowerings `quantization` changes the graph, a room that `passes` doe
     ... INT8                        before_onnxruntime_integers, quantization.onnxruntime (emits Q/DQ), onnxruntime_cpu
     ... a prequantized model        prequantized, onnxruntime_cpu_integers, onnxruntime_cpu
 
+    OpenVINO, FP32 or BF16          openvino
+    ... INT8                        quantization.openvino (emits Q/DQ), openvino
+    ... a prequantized model        prequantized, openvino
+
     TensorRT, FP32                  tensorrt
     ... FP16                        quantization.fp16_range (what stays FP32), tensorrt
     ... INT8                        quantization.tensorrt (emits Q/DQ), quantization.fp16_range, tensorrt
@@ -42,6 +46,7 @@ from fcn_deploy.passes.inline_and_fold import InlineAndFold
 from fcn_deploy.passes.names import NameDims, NameLayers, ReserveNames, UniqueNames
 from fcn_deploy.passes.opset import RaiseOpset
 from fcn_deploy.passes.pad_to_multiple import PadToMultiple
+from fcn_deploy.passes.padded_pools import PaddedPools
 from fcn_deploy.passes.prelu import RewritePRelu
 from fcn_deploy.passes.rewrite import Lowering
 from fcn_deploy.passes.simulate_fp16 import SimulateFp16
@@ -176,6 +181,25 @@ def onnxruntime_cpu(image_io: ModelSpec | None, winograd: Collection[str] | None
         ]
     # Last. Drop the float weights that were replaced, or the INT8 file is the larger one; and the shapes: those that an
     # older version or another tool wrote may be of one size.
+    steps += [RemoveUnusedNodesPass(), ForgetShapes()]
+    return Lowering(*steps)
+
+
+def openvino(image_io: ModelSpec | None) -> Lowering:
+    """Lowers an exported model, in float or with Q/DQ, to an engine for OpenVINO.
+
+    It fuses and lays out the graph by itself. What helps ONNX Runtime hides from it what it looks for:
+    docs/openvino.md has the figures.
+
+    Args:
+        image_io: What the net is, for an engine that takes uint8 images and gives labels; None for one that takes
+            float32 `image` and gives `logits`.
+    """
+    # Anywhere: nothing else here looks at max-pools.
+    steps: list[ir.passes.PassBase] = [PaddedPools()]
+    if image_io is not None:
+        steps += [ImageInput(image_io.normalization), LabelOutput(image_io.threshold, channels_last=True)]
+    # Last, as for ONNX Runtime.
     steps += [RemoveUnusedNodesPass(), ForgetShapes()]
     return Lowering(*steps)
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.ranges import Range
 from fcn_deploy.errors import InputError
-from fcn_deploy.graph.edit import add_constant, insert_after
+from fcn_deploy.graph.edit import add_constant, constant_of, insert_after
 from fcn_deploy.graph.ops import DEQUANTIZE, QUANTIZE
-from fcn_deploy.quantization.params import QuantParams
+from fcn_deploy.quantization.bias import Means, bias_of, input_mean, mean_shift, set_bias
+from fcn_deploy.quantization.params import QuantParams, SymmetricInt8
 from fcn_deploy.quantization.rounding import Rounding, round_weights
 from fcn_deploy.quantization.tensors import ranged_tensor
 
@@ -56,6 +57,30 @@ def add_pair(graph: ir.Graph, value: ir.Value, params: QuantParams) -> ir.Value:
         node.outputs[0].shape = value.shape
     insert_after(graph, value, [quantize, dequantize])
     return dequantize.outputs[0]
+
+
+def quantize_weights(
+    graph: ir.Graph, conv: ir.Node, integers: SymmetricInt8, rounding: Rounding, means: Means | None
+) -> None:
+    """Quantises the weights of a convolution for a target that takes biases in float.
+
+    Args:
+        graph: Holds the convolution.
+        conv: It still reads the tensor that calibration saw.
+        integers: Of the weights, one scale per output channel.
+        rounding: `nearest` or `correlated`.
+        means: By which its bias is corrected; None or empty: it stays what it is.
+    """
+    weights = constant_of(conv.inputs[1])
+    assert weights is not None
+    params = integers.of_weights(weights)
+    rounded = quantized_weights(conv, weights, params, rounding)
+    conv.replace_input_with(1, add_dequantized(graph, conv, f"{conv.name}.weight", rounded, params))
+    shift = mean_shift(weights, rounded, params.scale, input_mean(conv, weights, means))
+    if shift.any():
+        bias = bias_of(conv)
+        corrected = (0 if bias is None else bias) - shift
+        set_bias(conv, add_constant(graph, f"{conv.name}.bias/corrected", corrected.astype(np.float32)))
 
 
 def quantized_weights(

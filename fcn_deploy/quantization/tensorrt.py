@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from fcn_deploy.artifacts.ranges import Range
-from fcn_deploy.graph.edit import add_constant, constant_of
-from fcn_deploy.quantization.bias import Means, bias_of, input_mean, mean_shift, set_bias
+from fcn_deploy.graph.edit import constant_of
+from fcn_deploy.quantization.bias import Means
 from fcn_deploy.quantization.params import SymmetricInt8
-from fcn_deploy.quantization.qdq import add_dequantized, add_pair, quantized_weights, range_of
+from fcn_deploy.quantization.qdq import add_pair, quantize_weights, range_of
 from fcn_deploy.quantization.rounding import Rounding, check_rounding
 from fcn_deploy.quantization.selection import chosen_convolutions
 from fcn_deploy.quantization.tensors import activation, data_input, passed_on_from
@@ -83,7 +82,7 @@ def emit_tensorrt(
         assert value is not None
         readers.setdefault(value, []).append((node, index))
     for conv in convs:
-        _quantize_weights(graph, conv, scheme, means)
+        quantize_weights(graph, conv, scheme.integers, scheme.rounding, means)
     for value, uses in readers.items():
         dequantized = add_pair(graph, value, scheme.integers.of_range(range_of(value, ranges)))
         for node, index in uses:
@@ -116,16 +115,3 @@ def _residual_inputs(graph: ir.Graph, convs: set[ir.Node]) -> list[tuple[ir.Node
 def _fuses(value: ir.Value, convs: set[ir.Node]) -> bool:
     """Whether a sum can become part of the node that makes `value`: a quantised convolution with no other reader."""
     return value.producer() in convs and len(list(value.uses())) == 1 and not value.is_graph_output()
-
-
-def _quantize_weights(graph: ir.Graph, conv: ir.Node, scheme: TensorRtScheme, means: Means | None) -> None:
-    weights = constant_of(conv.inputs[1])
-    assert weights is not None
-    params = scheme.integers.of_weights(weights)
-    integers = quantized_weights(conv, weights, params, scheme.rounding)
-    conv.replace_input_with(1, add_dequantized(graph, conv, f"{conv.name}.weight", integers, params))
-    shift = mean_shift(weights, integers, params.scale, input_mean(conv, weights, means))
-    if shift.any():
-        bias = bias_of(conv)
-        corrected = (0 if bias is None else bias) - shift
-        set_bias(conv, add_constant(graph, f"{conv.name}.bias/corrected", corrected.astype(np.float32)))

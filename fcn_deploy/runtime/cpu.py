@@ -11,6 +11,9 @@ _CPUINFO = Path("/proc/cpuinfo")
 # Without them, ONNX Runtime's x86 kernels add pairs of products in 16 bits, which saturates with full 8-bit weights.
 _WIDE_DOT_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "asimddp"})
 
+# Products of bfloat16 that are summed in float32: AVX-512 BF16 and AMX on x86, the bfloat16 extension on Arm.
+_BF16_PRODUCTS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+
 
 @functools.cache
 def cpu_features(cpuinfo: Path = _CPUINFO) -> frozenset[str] | None:
@@ -36,3 +39,13 @@ def has_vnni(cpuinfo: Path = _CPUINFO) -> bool | None:
     """
     features = cpu_features(cpuinfo)
     return None if features is None else bool(features & _WIDE_DOT_PRODUCTS)
+
+
+def has_bf16(cpuinfo: Path = _CPUINFO) -> bool | None:
+    """Returns whether the CPU multiplies in bfloat16; None if the system does not say.
+
+    Args:
+        cpuinfo: Where Linux lists the features of the CPU.
+    """
+    features = cpu_features(cpuinfo)
+    return None if features is None else bool(features & _BF16_PRODUCTS)

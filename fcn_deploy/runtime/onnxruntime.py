@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fcn_deploy.artifacts.shapes import TensorSpec
-from fcn_deploy.artifacts.sidecar import ENGINE_KEY, SIMULATED
+from fcn_deploy.artifacts.sidecar import ENGINE_KEY, OPENVINO_KEY, SIMULATED
 from fcn_deploy.errors import ArtifactError, DependencyError
 from fcn_deploy.files import StrPath
 from fcn_deploy.installation import install_command
@@ -120,8 +120,15 @@ class OnnxRuntimeBackend(Closable):
                 got=f"a session on {session.get_providers()[0]}",
                 fix="check that the driver, CUDA and cuDNN are those that onnxruntime-gpu needs",
             )
-        kind = session.get_modelmeta().custom_metadata_map.get(ENGINE_KEY, "")
-        if kind.endswith(SIMULATED) and not simulate_quantization:
+        metadata = session.get_modelmeta().custom_metadata_map
+        if OPENVINO_KEY in metadata:
+            raise ArtifactError(
+                f"{what} was built for another library",
+                got="an engine for OpenVINO",
+                expected="an engine for ONNX Runtime, or an exported model",
+                fix='keep its sidecar beside it, which names the library; or build it with `backend="onnxruntime"`',
+            )
+        if metadata.get(ENGINE_KEY, "").endswith(SIMULATED) and not simulate_quantization:
             # Only a loaded model says that it is a simulation. With fused Q/DQ it would be another net: load it again.
             options.add_session_config_entry(*_SIMULATION)
             session = _open(model, what, options, providers)

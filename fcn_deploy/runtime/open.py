@@ -1,13 +1,18 @@
-"""Opens an engine with the library that its suffix stands for."""
+"""Opens an engine with the library that it was built for."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.artifacts.sidecar import load_sidecar
+from fcn_deploy.errors import FcnDeployError, InputError, UsageError
 from fcn_deploy.files import StrPath, as_path, check_file
 from fcn_deploy.runtime.backend import Backend
 from fcn_deploy.runtime.options import Kind, RuntimeOptions, kind_of
+
+if TYPE_CHECKING:
+    from fcn_deploy.runtime.openvino.backend import OpenVinoBackend
 
 _DEFAULTS = RuntimeOptions()
 
@@ -20,7 +25,7 @@ def check_engine_path(path: Path) -> Kind:
     """
     check_file(path, pipe=False)
     kind = kind_of(path)
-    if kind == "onnx" and path.suffix != ".onnx":
+    if kind != "plan" and path.suffix != ".onnx":
         raise InputError(
             f"{path} is neither an engine nor an exported model",
             expected="a name that ends in .onnx, .engine or .plan",
@@ -30,10 +35,11 @@ def check_engine_path(path: Path) -> Kind:
 
 
 def open_backend(engine: StrPath, options: RuntimeOptions = _DEFAULTS, *, flavor: str | None = None) -> Backend:
-    """Opens an engine with the library that its suffix stands for.
+    """Opens an engine with the library that it was built for.
 
     Args:
-        engine: An `.onnx` file, or a plan: `.engine` or `.plan`.
+        engine: An `.onnx` file, which runs in OpenVINO if its sidecar says so and else in ONNX Runtime; or a plan:
+            `.engine` or `.plan`.
         options: How it runs. An option that this kind of file does not take is refused, and so is `tile`: a backend
             runs whole arrays, and only a Segmenter cuts images into tiles.
         flavor: The TensorRT library that runs a plan; if None, the one that its sidecar names. Refused for ONNX.
@@ -58,6 +64,22 @@ def open_backend(engine: StrPath, options: RuntimeOptions = _DEFAULTS, *, flavor
         return TensorRTBackend(path, device=options.device, flavor=flavor, allow_host_code=options.allow_host_code)
     if flavor is not None:
         raise UsageError("`flavor` is for TensorRT plans", got=str(path), fix="leave it out")
+    if kind == "openvino":
+        from fcn_deploy.runtime.openvino.backend import OpenVinoBackend
+
+        backend = OpenVinoBackend(path, threads=options.threads, device_name=options.device_name)
+        _check_precisions(path, backend)
+        return backend
     from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(path, threads=options.threads, provider=options.provider or "cpu", device=options.device)
+
+
+def _check_precisions(path: Path, backend: OpenVinoBackend) -> None:
+    from fcn_deploy.runtime.openvino.precisions import check_precisions
+
+    try:
+        check_precisions(backend.executed(), load_sidecar(path), path)
+    except FcnDeployError:
+        backend.close()
+        raise

@@ -7,26 +7,31 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from fcn_deploy.errors import UsageError
-from fcn_deploy.files import StrPath
+from fcn_deploy.artifacts.sidecar import find_sidecar
+from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.files import StrPath, as_path, read_json
 from fcn_deploy.runtime.backend import PLAN_SUFFIXES, Provider
+from fcn_deploy.runtime.openvino import library as openvino
 from fcn_deploy.runtime.tiling import Size, check_tile
 
-# An ONNX engine or exported model; a plan of a TensorRT library; a checkpoint that PyTorch runs on the CPU.
-Kind = Literal["onnx", "plan", "checkpoint"]
+# An exported model, or an engine for ONNX Runtime; an engine for OpenVINO; a plan of a TensorRT library; a checkpoint
+# that PyTorch runs on the CPU.
+Kind = Literal["onnx", "openvino", "plan", "checkpoint"]
 # Channel order of images.
 ImageColor = Literal["rgb", "bgr"]
 
 _TAKEN: dict[Kind, tuple[str, ...]] = {
     "onnx": ("threads", "provider", "tile", "color"),
+    "openvino": ("threads", "device_name", "tile", "color"),
     "plan": ("device", "allow_host_code", "tile", "color"),
     "checkpoint": ("threads", "tile", "color"),
 }
 
 _TAKERS = {
     "threads": "ONNX engines and models, and for checkpoints",
-    "provider": "ONNX engines and models",
+    "provider": "engines of ONNX Runtime and exported models",
     "device": 'TensorRT plans, and for ONNX with `provider="cuda"`',
+    "device_name": "engines of OpenVINO",
     "allow_host_code": "TensorRT plans",
     "tile": "engines, models and checkpoints",
     "color": "engines, models and checkpoints",
@@ -47,6 +52,7 @@ class RuntimeOptions:
             image is run as a whole.
         color: Channel order of the images that are passed in: `rgb`, or `bgr` for frames of OpenCV. It says nothing
             about the net, whose order the spec has.
+        device_name: What OpenVINO runs on, `CPU`, `GPU` or `NPU`; the CPU if None. There is no fallback.
 
     Raises:
         UsageError: A value is out of its range.
@@ -58,6 +64,7 @@ class RuntimeOptions:
     allow_host_code: bool = False
     tile: Size | None = None
     color: ImageColor = "rgb"
+    device_name: str | None = None
 
     def __post_init__(self) -> None:
         check_threads(self.threads)
@@ -65,6 +72,7 @@ class RuntimeOptions:
             raise UsageError("unknown provider", got=repr(self.provider), expected=" or ".join(get_args(Provider)))
         if self.device is not None and not (isinstance(self.device, int) and self.device >= 0):
             raise UsageError("bad `device`", got=self.device, expected="the index of a GPU, 0 or more")
+        openvino.check_device_name(self.device_name)
         if self.tile is not None:
             check_tile(self.tile)
         if self.color not in get_args(ImageColor):
@@ -107,8 +115,24 @@ class RuntimeOptions:
 
 
 def kind_of(engine: StrPath) -> Kind:
-    """Returns the kind of an engine or model by the suffix of its name: `plan`, or `onnx` for every other."""
-    return "plan" if Path(engine).suffix in PLAN_SUFFIXES else "onnx"
+    """Returns the kind of an engine or model: `plan` by the suffix of its name, `openvino` by its sidecar, else `onnx`.
+
+    Raises:
+        InputError: The folder of the engine may not be searched.
+    """
+    path = as_path(engine)
+    if path.suffix in PLAN_SUFFIXES:
+        return "plan"
+    sidecar = find_sidecar(path)
+    return "openvino" if sidecar is not None and _backend_of(sidecar) == openvino.NAME else "onnx"
+
+
+def _backend_of(sidecar: Path) -> object:
+    try:
+        data = read_json(sidecar)
+    except InputError:
+        return None  # what is wrong with it is said when it is loaded
+    return data.get("backend") if isinstance(data, dict) else None
 
 
 def check_threads(threads: int | None) -> None:

@@ -16,12 +16,12 @@ from fcn_deploy.artifacts.sidecar import ENGINE_KEY, Io, Sidecar, find_sidecar, 
 from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
 from fcn_deploy.errors import ArtifactError, ClosedError, FcnDeployError, InputError, UsageError, WrongIoError
 from fcn_deploy.files import StrPath, as_path, check_file
-from fcn_deploy.runtime import cpu
 from fcn_deploy.runtime.backend import Array, Backend, Closable, Provider
 from fcn_deploy.runtime.image import check_images, check_size, normalize
 from fcn_deploy.runtime.labels import labels_of
 from fcn_deploy.runtime.open import open_backend
 from fcn_deploy.runtime.options import ImageColor, RuntimeOptions, kind_of
+from fcn_deploy.runtime.requirements import check_cpu, require_vnni
 from fcn_deploy.runtime.tiling import Size, Tiling
 from fcn_deploy.text import printable
 
@@ -43,8 +43,9 @@ class Segmenter(Closable):
         engine: A file made by `build-engine`, with its sidecar next to it; an exported ONNX model; or a Backend, which
             the segmenter closes.
         threads: CPU threads of one inference of an ONNX engine; the library's default if None.
-        provider: `cpu` or `cuda`, for ONNX engines; the CPU if None.
+        provider: `cpu` or `cuda`, for engines of ONNX Runtime; the CPU if None.
         device: Index of the GPU; 0 if None.
+        device_name: `CPU`, `GPU` or `NPU`, for engines of OpenVINO; the CPU if None.
         spec: The net's spec, for an engine without a sidecar. It takes precedence over the spec of a sidecar.
         allow_host_code: Lets a TensorRT plan run code on the host.
         tile: Height and width of the tiles that larger images are run in, so that memory does not grow with the image.
@@ -72,12 +73,13 @@ class Segmenter(Closable):
         threads: int | None = None,
         provider: Provider | None = None,
         device: int | None = None,
+        device_name: str | None = None,
         spec: ModelSpec | None = None,
         allow_host_code: bool = False,
         tile: Size | None = None,
         color: ImageColor = "rgb",
     ) -> None:
-        options = RuntimeOptions(threads, provider, device, allow_host_code, tile, color)
+        options = RuntimeOptions(threads, provider, device, allow_host_code, tile, color, device_name)
         path, sidecar = None, None
         if isinstance(engine, str | os.PathLike):
             path = as_path(engine)
@@ -91,7 +93,7 @@ class Segmenter(Closable):
         self._backend: Backend | None = backend
         try:
             if backend.metadata.get(ENGINE_KEY) == "int8-vnni":
-                _require_vnni(path)
+                require_vnni(path)
             self.sidecar = sidecar
             self.backend = backend.name
             self.io = _io(backend)
@@ -242,19 +244,8 @@ def _checked_sidecar(engine: Path, spec: ModelSpec | None) -> Sidecar | None:
     if find_sidecar(engine) is None and (spec is not None or kind_of(engine) != "plan"):
         return None  # a model may have its spec in its metadata; a plan has no metadata
     sidecar = load_sidecar(engine)
-    if "int8" in sidecar.precision.layers.values() and sidecar.target.get("cpu") == "vnni":
-        _require_vnni(engine)
+    check_cpu(sidecar, engine)
     return sidecar
-
-
-def _require_vnni(engine: Path | None) -> None:
-    vnni = cpu.has_vnni()
-    if not vnni:
-        raise ArtifactError(
-            f"{engine or 'the engine'} was built for CPUs with VNNI, whose 8-bit products do not saturate",
-            got="a CPU without VNNI" if vnni is False else "a system that does not say what its CPU has",
-            fix='build it with `target_cpu="generic"`, or run it on a CPU with VNNI',
-        )
 
 
 def _io(backend: Backend) -> Io:

@@ -8,8 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcn_deploy.artifacts.ranges import Ranges
-from fcn_deploy.engines.checks import ONNXRUNTIME, SIMULATION, check_onnxruntime, check_simulation, check_tensorrt
-from fcn_deploy.engines.config import BuildConfig
+from fcn_deploy.engines.checks import (
+    ONNXRUNTIME,
+    OPENVINO,
+    SIMULATION,
+    check_onnxruntime,
+    check_openvino,
+    check_simulation,
+    check_tensorrt,
+)
+from fcn_deploy.engines.config import BuildConfig, RequestedBase
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.errors import DependencyError, UsageError
@@ -25,6 +33,8 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 _ONNX = (".onnx",)
+# The backends whose engines are ONNX files.
+_OF_ONNX = (ONNXRUNTIME, OPENVINO, SIMULATION)
 _PLANS = (".engine", ".plan")
 
 
@@ -33,9 +43,10 @@ class Job:
     """One engine to build, and where its files go.
 
     Attributes:
-        backend: `onnxruntime`, a TensorRT flavor, or `simulation`.
+        backend: `onnxruntime`, `openvino`, a TensorRT flavor, or `simulation`.
         config: What to build.
         tensorrt: The options of TensorRT's builders.
+        base: OpenVINO: what an INT8 engine computes in where it is not quantised; None for its default.
         output: The file of the engine; None if it is not written.
         log: Where to write what a TensorRT library says; None for nowhere.
     """
@@ -43,6 +54,7 @@ class Job:
     backend: str
     config: BuildConfig
     tensorrt: TensorRTConfig
+    base: RequestedBase | None = None
     output: Path | None = None
     log: Path | None = None
 
@@ -59,13 +71,15 @@ class Job:
             InputError: The log cannot be written.
             UsageError: The backend cannot do what is asked for.
         """
-        if self.log is not None and self.backend in (ONNXRUNTIME, SIMULATION):
+        if self.log is not None and self.backend in _OF_ONNX:
             got = f"`log` for {self.backend}"
             raise UsageError("a log is for TensorRT's builders", got=got, fix="leave it out")
         if self.log is not None:
             check_writable(self.log)
         if self.is_onnxruntime:
             check_onnxruntime(self.config, self.tensorrt)
+        elif self.backend == OPENVINO:
+            check_openvino(self.config, self.base, self.tensorrt)
         elif self.backend == SIMULATION:
             check_simulation(self.config, self.tensorrt)
         else:
@@ -79,6 +93,11 @@ class Job:
                 from fcn_deploy.engines.onnxruntime import build_onnxruntime
 
                 return build_onnxruntime(model, self.config, ranges)
+        if self.backend == OPENVINO:
+            with progress.working(f"building {self.config.precision}, {self.backend}"):
+                from fcn_deploy.engines.openvino import build_openvino
+
+                return build_openvino(model, self.config, ranges, self.base)
         if self.backend == SIMULATION:
             with progress.working(f"building {self.config.precision}, {self.backend}"):
                 from fcn_deploy.engines.simulation import build_simulation
@@ -119,15 +138,13 @@ def choose_backend(
         DependencyError: No backend that `auto` may take for this suffix can build on this machine.
         UsageError: The suffix does not fit the backend, or the backend is unknown.
     """
-    if requested not in (AUTO, ONNXRUNTIME, SIMULATION, *FLAVORS):
-        expected = ", ".join((AUTO, ONNXRUNTIME, SIMULATION, *(flavor.name for flavor in BUILDERS)))
+    if requested not in (AUTO, *_OF_ONNX, *FLAVORS):
+        expected = ", ".join((AUTO, *_OF_ONNX, *(flavor.name for flavor in BUILDERS)))
         raise UsageError("unknown `backend`", got=repr(requested), expected=expected)
-    of_onnx = requested in (ONNXRUNTIME, SIMULATION, AUTO)
-    of_plans = requested not in (ONNXRUNTIME, SIMULATION)
+    of_onnx = requested in (*_OF_ONNX, AUTO)
+    of_plans = requested not in _OF_ONNX
     if output is not None:
         check_suffix(output, *(_ONNX if of_onnx else ()), *(_PLANS if of_plans else ()))
-    if requested in (ONNXRUNTIME, SIMULATION):
-        return requested
     if requested != AUTO:
         return requested
     if output is None or output.suffix in _ONNX:

@@ -100,6 +100,7 @@ def benchmark(
     threads: int | None = None,
     provider: Provider | None = None,
     device: int | None = None,
+    device_name: str | None = None,
     allow_host_code: bool = False,
     progress: Progress | None = None,
 ) -> Benchmark:
@@ -124,6 +125,7 @@ def benchmark(
         threads: CPU threads; the library's default if None.
         provider: What ONNX Runtime runs on: `cpu` (the default) or `cuda`.
         device: Index of the GPU.
+        device_name: What OpenVINO runs on: `CPU`, `GPU` or `NPU`; the CPU if None.
         allow_host_code: Lets TensorRT plans run code on the host.
         progress: Told the share of the rounds that is done.
 
@@ -148,7 +150,9 @@ def benchmark(
         weights_prefix,
         weights_ignore,
     )
-    runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
+    runtime = RuntimeOptions(
+        threads=threads, provider=provider, device=device, device_name=device_name, allow_host_code=allow_host_code
+    )
     check_runnables(contestants, runtime, code)
     conditions = timing_conditions(threads)
     warnings = timing_warnings(conditions)

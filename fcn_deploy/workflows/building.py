@@ -12,7 +12,16 @@ from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.sidecar import Io, sidecar_path
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.diagnostics.machine import this_machine
-from fcn_deploy.engines.config import AUTO_METHOD, DEFAULT_METHOD, Base, BuildConfig, RequestedPrecision, TargetCpu
+from fcn_deploy.engines.checks import OPENVINO
+from fcn_deploy.engines.config import (
+    AUTO_METHOD,
+    DEFAULT_METHOD,
+    BuildConfig,
+    RequestedBase,
+    RequestedPrecision,
+    TargetCpu,
+    default_target,
+)
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.profiles import ImageProfile, pair_shapes
@@ -42,7 +51,7 @@ if TYPE_CHECKING:
     from fcn_deploy.graph.model import ExportedModel
     from fcn_deploy.mixed_precision.kernel_tuning import Tuned
 
-BackendName = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx", "simulation"]
+BackendName = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "simulation"]
 Shapes = Sequence[str | ImageShape] | str | ImageShape
 
 
@@ -62,7 +71,7 @@ def build_engine(
     spec_from: StrPath | ExportedModel | None = None,
     backend: BackendName = "auto",
     io: Io = "image",
-    target_cpu: TargetCpu = "generic",
+    target_cpu: TargetCpu | None = None,
     accuracy_budget: str | Criterion | None = None,
     precision_map: StrPath | None = None,
     data: StrPath | ImageFolder | None = None,
@@ -74,7 +83,7 @@ def build_engine(
     min_shape: Shapes = (),
     opt_shape: Shapes = (),
     max_shape: Shapes = (),
-    base: Base = "fp16",
+    base: RequestedBase | None = None,
     workspace: int | None = None,
     builder_optimization_level: int | None = None,
     timing_cache: StrPath | None = None,
@@ -93,7 +102,8 @@ def build_engine(
 
     Args:
         model: An exported ONNX file, or one that is loaded.
-        precision: `fp32`, `fp16` (TensorRT only) or `int8`, which needs `calib_data`, `ranges`, or Q/DQ in the model.
+        precision: `fp32`, `fp16` (TensorRT only), `bf16` (OpenVINO only) or `int8`, which needs `calib_data`, `ranges`,
+            or Q/DQ in the model.
         calib_data: Folder of images to calibrate on first.
         ranges: What `calibrate` found for this model.
         calib_method: How INT8 ranges are chosen: `minmax`, `percentile`, `entropy`, `mse` (the default), or `auto`,
@@ -106,10 +116,11 @@ def build_engine(
         tune: ONNX Runtime: `HxW` or (height, width) of images; chooses by measured time, on this machine, which layers
             use Winograd's algorithm and, for INT8, which are INT8.
         spec_from: The exported model from which another tool made `model`, if that tool left out the spec.
-        backend: `onnxruntime`, `tensorrt`, `tensorrt-rtx` or `simulation`; `auto` goes by the suffix of `output`.
+        backend: `onnxruntime`, `openvino`, `tensorrt`, `tensorrt-rtx` or `simulation`; `auto` goes by the suffix of
+            `output`, and takes `onnxruntime` for `.onnx`.
         io: `image`: uint8 images in, labels out. `tensor`: float image in, logits out.
         target_cpu: Where the engine will run. `generic` is right everywhere; `vnni` keeps all 8 bits of the weights;
-            `native` asks this machine.
+            `native` asks this machine. `generic` if None; `vnni` for INT8 on OpenVINO.
         accuracy_budget: `agreement>=99%` or `miou_drop<=0.3`: layers become float until it is kept.
         precision_map: The sidecar of an engine with the same INT8 layers.
         data: Images for a budget and for `calib_method="auto"`; every fifth calibration image is held out if None.
@@ -122,7 +133,8 @@ def build_engine(
         min_shape: TensorRT: smallest images; the n-th `min_shape`, `opt_shape` and `max_shape` make a profile.
         opt_shape: TensorRT: images that the engine is tuned for; without the other two also the only ones it takes.
         max_shape: TensorRT: largest images.
-        base: TensorRT: what an INT8 engine runs in where it is not quantised, `fp16` or `fp32`.
+        base: What an INT8 engine runs in where it is not quantised: `fp16` or `fp32` on TensorRT, `fp16` if None;
+            `fp32` or `bf16` on OpenVINO, `fp32` if None.
         workspace: TensorRT: MiB of GPU memory that a layer may use.
         builder_optimization_level: TensorRT: 0 builds fastest, 5 searches longest.
         timing_cache: TensorRT: a file, read if it exists and written after the build.
@@ -172,18 +184,20 @@ def build_engine(
     if search_needs_images:
         expected = '`data`, of images that were not observed, beside `accuracy_budget` or `calib_method="auto"`'
         raise UsageError("no images to decide on", got="`ranges`", expected=expected)
+    file = None if output is None else as_path(output, "output")
+    taken = choose_backend(backend, file, progress)
     config = BuildConfig(
         precision=precision,
         io=io,
         method=DEFAULT_METHOD if calib_method in (None, AUTO_METHOD) else str(calib_method),
-        target_cpu=target_cpu,
+        target_cpu=target_cpu or default_target(taken, precision),
         bias_correction=bias_correction,
         weight_rounding=weight_rounding,
         winograd=None if winograd else (),
     )
     tensorrt = TensorRTConfig(
         profiles=_profiles(min_shape, opt_shape, max_shape),
-        base=base,
+        base="fp16" if base is None or taken == OPENVINO else base,  # type: ignore[arg-type]  # checked when made
         workspace=workspace,
         builder_optimization_level=builder_optimization_level,
         timing_cache=None if timing_cache is None else as_path(timing_cache, "timing cache"),
@@ -193,9 +207,8 @@ def build_engine(
         if isinstance(compute_capability, str)
         else tuple(compute_capability),
     )
-    file = None if output is None else as_path(output, "output")
     said = None if log is None else as_path(log, "log")
-    job = Job(choose_backend(backend, file, progress), config, tensorrt, file, said)
+    job = Job(taken, config, tensorrt, base, file, said)
     if not job.is_onnxruntime and not winograd:
         got = f"`winograd=False` for {job.backend}"
         raise UsageError("Winograd's algorithm is for ONNX Runtime", got=got, fix="leave it out")

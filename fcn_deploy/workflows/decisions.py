@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.data.folders import ImageFolder
+from fcn_deploy.engines.checks import ONNXRUNTIME, OPENVINO
 from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluation.gates import Criterion
 from fcn_deploy.mixed_precision.precision_map import layers_of_map, read_precision_map
@@ -120,7 +121,8 @@ def decide_precisions(
     if options.truth is not None:
         reader = options.truth.reader(model.spec)
         check_truth(images, options.truth, model.spec)
-    target: Target = "onnxruntime" if job.is_onnxruntime else "tensorrt"
+    targets: dict[str, Target] = {ONNXRUNTIME: "onnxruntime", OPENVINO: "openvino"}
+    target = targets.get(job.backend, "tensorrt")
     return decide(
         Candidates(model, ranges, config, target, job.tensorrt.base),
         samples(images, options.truth, "reading images", reader),

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Literal
 
 from fcn_deploy.artifacts.sidecar import Io
 from fcn_deploy.data.folders import ImageFolder
-from fcn_deploy.engines.config import AUTO_METHOD, DEFAULT_METHOD, BuildConfig, RequestedPrecision, TargetCpu
+from fcn_deploy.engines.checks import OPENVINO, check_onnxruntime, check_openvino
+from fcn_deploy.engines.config import (
+    AUTO_METHOD,
+    DEFAULT_METHOD,
+    BuildConfig,
+    RequestedPrecision,
+    TargetCpu,
+    default_target,
+)
 from fcn_deploy.errors import ArtifactError, UsageError
 from fcn_deploy.evaluation.gates import Criterion, GateOption, gates_by_precision
 from fcn_deploy.runtime.cpu import has_vnni
 
 _log = logging.getLogger(__name__)
 _FEW_JUDGED = 20
+
+# The backends whose engines run on this machine's CPU, and so can be measured here.
+CpuBackend = Literal["onnxruntime", "openvino"]
 
 
 @dataclass(frozen=True)
@@ -24,25 +36,31 @@ class DeployConfig:
         int8: Whether INT8 is built beside FP32.
         calib_method: How INT8 ranges are chosen, or None.
         io: Of the engines.
-        target_cpu: Of the engines.
+        target_cpu: Of the engines; None for the default of the backend.
         has_labels: Whether there is ground truth.
         gates: As the user asked for them.
+        backend: What runs them.
     """
 
     int8: bool
     calib_method: str | None
     io: Io
-    target_cpu: TargetCpu
+    target_cpu: TargetCpu | None
     has_labels: bool
     gates: tuple[GateOption, ...]
+    backend: CpuBackend = "onnxruntime"
 
     def __post_init__(self) -> None:
         if self.calib_method is not None and not self.int8:
             raise UsageError("calibration is for INT8", got="`calib_method`", fix="add `int8=True`, or leave it out")
         for precision in self.precisions:
-            self.build_config(precision)
+            config = self.build_config(precision)
+            if self.backend == OPENVINO:
+                check_openvino(config, None)
+            else:
+                check_onnxruntime(config)
         _ = self.criteria
-        if self.int8 and self.target_cpu == "vnni" and not has_vnni():
+        if self.int8 and self.build_config("int8").target_cpu == "vnni" and not has_vnni():
             raise ArtifactError(
                 "an INT8 engine for CPUs with VNNI cannot be verified on this one",
                 fix='deploy with `target_cpu="generic"`, or build the engine and verify it where it will run',
@@ -71,7 +89,7 @@ class DeployConfig:
     def build_config(self, precision: RequestedPrecision) -> BuildConfig:
         """Returns the options of the builder."""
         method = DEFAULT_METHOD if self.calib_method in (None, AUTO_METHOD) else str(self.calib_method)
-        return BuildConfig(precision, self.io, method, self.target_cpu)
+        return BuildConfig(precision, self.io, method, self.target_cpu or default_target(self.backend, precision))
 
 
 def split_images(

@@ -23,7 +23,7 @@ from fcn_deploy.artifacts.summary import Summary
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.demo.inputs import DemoInputs
 from fcn_deploy.diagnostics.conditions import timing_conditions
-from fcn_deploy.engines.config import DEFAULT_METHOD, BuildConfig, RequestedPrecision, TargetCpu
+from fcn_deploy.engines.config import DEFAULT_METHOD, RequestedPrecision, TargetCpu
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluation.comparison import compare
@@ -35,7 +35,7 @@ from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.options import RuntimeOptions
 from fcn_deploy.workflows.building import build_engine
 from fcn_deploy.workflows.calibrating import calibrate
-from fcn_deploy.workflows.deploy_config import DeployConfig, split_images
+from fcn_deploy.workflows.deploy_config import CpuBackend, DeployConfig, split_images
 from fcn_deploy.workflows.exporting import export
 from fcn_deploy.workflows.fingerprints import engine_inputs, images_hash, measured_inputs, net_inputs
 from fcn_deploy.workflows.image_sizes import check_image_sizes
@@ -97,7 +97,8 @@ def deploy(
     max_images: int | None = None,
     calib_method: str | None = None,
     io: Io = "image",
-    target_cpu: TargetCpu = "generic",
+    backend: CpuBackend = "onnxruntime",
+    target_cpu: TargetCpu | None = None,
     data: StrPath | ImageFolder | None = None,
     labels: StrPath | None = None,
     label_map: LabelMapping | None = None,
@@ -148,7 +149,8 @@ def deploy(
         max_images: At most so many calibration images, evenly spread over the folder.
         calib_method: How INT8 ranges are chosen; `auto` tries all on every fifth image that would be observed.
         io: `image`: uint8 images in, labels out. `tensor`: float image in, logits out.
-        target_cpu: Where the engines will run: `generic`, `vnni` or `native`.
+        backend: What the engines are for: `onnxruntime` or `openvino`.
+        target_cpu: Where the engines will run: `generic`, `vnni` or `native`; as for `build_engine` if None.
         data: Folder of images to verify on; every fifth calibration image is held out if None.
         labels: Folder of their ground truth.
         label_map: What values of the ground truth mean, if they are not the net's labels: `255=1,7=ignore`, with
@@ -183,7 +185,8 @@ def deploy(
     """
     progress, folder, conditions = progress or Silent(), as_path(output, "output"), timing_conditions(threads)
     int8 = int8 or demo
-    config = DeployConfig(int8, calib_method, io, target_cpu, labels is not None or demo, tuple(gate_options(gate)))
+    gates, has_labels = tuple(gate_options(gate)), labels is not None or demo
+    config = DeployConfig(int8, calib_method, io, target_cpu, has_labels, gates, backend)
     timing = BenchmarkConfig(warmup, duration, iterations, percentiles(percentile))
     runtime = RuntimeOptions(threads=threads)
     size = image_size(calib_size, "calib_size")
@@ -326,7 +329,9 @@ def _build(
     progress: Progress,
 ) -> Engine:
     if precision == "fp32":
-        return build_engine(model, io=config.io, target_cpu=config.target_cpu, backend="onnxruntime", progress=progress)
+        return build_engine(
+            model, io=config.io, target_cpu=config.target_cpu, backend=config.backend, progress=progress
+        )
     return build_engine(
         model,
         precision=precision,
@@ -335,7 +340,7 @@ def _build(
         data=decided_on,
         io=config.io,
         target_cpu=config.target_cpu,
-        backend="onnxruntime",
+        backend=config.backend,
         threads=threads if decided_on is not None else None,
         progress=progress,
     )
@@ -354,8 +359,8 @@ def _suspects(
     from fcn_deploy.mixed_precision.candidates import Candidates
     from fcn_deploy.mixed_precision.damage import measure_sensitivity
 
-    method = engine.sidecar.precision.method or DEFAULT_METHOD
-    candidates = Candidates(model, ranges, BuildConfig("int8", "tensor", method, config.target_cpu))
+    build = replace(config.build_config("int8"), io="tensor", method=engine.sidecar.precision.method or DEFAULT_METHOD)
+    candidates = Candidates(model, ranges, build, config.backend)
     images = list(itertools.islice(judged, _SUSPECTED_ON))
     found = measure_sensitivity(candidates, images, threads=threads, progress=progress)
     worst = found.by_damage()[:_SUSPECTS]

@@ -173,6 +173,7 @@ def evaluate(
     threads: int | None = None,
     provider: Provider | None = None,
     device: int | None = None,
+    device_name: str | None = None,
     allow_host_code: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -201,6 +202,7 @@ def evaluate(
         threads: CPU threads; the library's default if None.
         provider: What ONNX Runtime runs on: `cpu` (the default) or `cuda`.
         device: Index of the GPU.
+        device_name: What OpenVINO runs on: `CPU`, `GPU` or `NPU`; the CPU if None.
         allow_host_code: Lets a TensorRT plan run code on the host.
         progress: Told of each image.
 
@@ -225,7 +227,9 @@ def evaluate(
         weights_prefix,
         weights_ignore,
     )
-    runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
+    runtime = RuntimeOptions(
+        threads=threads, provider=provider, device=device, device_name=device_name, allow_host_code=allow_host_code
+    )
     runnables = (engine,) if reference is None else (engine, reference)
     check_runnables(runnables, runtime, code)
     if reference is not None:

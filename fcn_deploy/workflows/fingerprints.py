@@ -62,6 +62,7 @@ def engine_inputs(
         InputError: An image cannot be read.
     """
     inputs = {"exported model": model, "io": config.io, "target_cpu": config.target_cpu, "kind of CPU": has_vnni()}
+    inputs["backend"] = config.backend
     if precision != "int8":
         return inputs
     seen = {"set of ranges": None if ranges is None else ranges.sha256}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.data.folders import ImageFolder
-from fcn_deploy.engines.config import DEFAULT_METHOD, Base, BuildConfig, TargetCpu
+from fcn_deploy.engines.config import DEFAULT_METHOD, Base, BuildConfig, TargetCpu, default_target
 from fcn_deploy.errors import UsageError
 from fcn_deploy.files import StrPath, write_bytes, write_json
 from fcn_deploy.progress import Progress, Silent
@@ -33,10 +33,10 @@ def sensitivity(
     data: StrPath | ImageFolder,
     max_images: int = 8,
     recursive: bool = False,
-    backend: Literal["onnxruntime", "tensorrt"] = "onnxruntime",
+    backend: Literal["onnxruntime", "openvino", "tensorrt"] = "onnxruntime",
     base: Base | None = None,
     calib_method: str | None = None,
-    target_cpu: TargetCpu = "generic",
+    target_cpu: TargetCpu | None = None,
     plot: StrPath | None = None,
     output: StrPath | None = None,
     threads: int | None = None,
@@ -52,7 +52,8 @@ def sensitivity(
         data: Folder of images that calibration has not observed.
         max_images: At most so many, evenly spread over the folder.
         recursive: Whether sub-folders of the folder are searched too.
-        backend: Whose graph is examined; TensorRT's is simulated, and what it saves is in MACs instead of time.
+        backend: Whose graph is examined; those of OpenVINO and TensorRT are simulated, and what they save is in MACs
+            instead of time.
         base: TensorRT: precision of what is not INT8; `fp16` if None.
         calib_method: How ranges are chosen; `mse` if None.
         target_cpu: As for `build_engine`.
@@ -67,15 +68,17 @@ def sensitivity(
     """
     if base is not None and backend != "tensorrt":
         raise UsageError("a base precision is TensorRT's", got=f'`base="{base}"`', fix="leave it out")
-    if target_cpu != "generic" and backend != "onnxruntime":
-        raise UsageError("a target CPU is ONNX Runtime's", got=f'`target_cpu="{target_cpu}"`', fix="leave it out")
+    if target_cpu not in (None, "generic") and backend == "tensorrt":
+        got = f'`target_cpu="{target_cpu}"`'
+        raise UsageError("a target CPU is for an engine that runs on one", got=got, fix="leave it out")
     drawing = output_file(plot, FORMATS, reads=(model, ranges))
     written = output_file(output, (), reads=(model, ranges))
     if drawing is not None and written is not None:
         check_distinct(drawing, written)
     check_threads(threads)
     check_model(model)
-    config = BuildConfig("int8", "tensor", calib_method or DEFAULT_METHOD, target_cpu)
+    target = target_cpu or default_target(backend, "int8")
+    config = BuildConfig("int8", "tensor", calib_method or DEFAULT_METHOD, target)
     observed = ranges if isinstance(ranges, Ranges) else load_ranges(ranges)
     if observed.data.random:
         _log.warning("the ranges were observed on noise, not on images")

@@ -100,6 +100,7 @@ def predict(
     threads: int | None = None,
     provider: Provider | None = None,
     device: int | None = None,
+    device_name: str | None = None,
     allow_host_code: bool = False,
     progress: Progress | None = None,
 ) -> Predictions:
@@ -133,6 +134,7 @@ def predict(
         threads: CPU threads; the library's default if None.
         provider: What ONNX Runtime runs on: `cpu` (the default) or `cuda`.
         device: Index of the GPU.
+        device_name: What OpenVINO runs on: `CPU`, `GPU` or `NPU`; the CPU if None.
         allow_host_code: Lets a TensorRT plan run code on the host.
         progress: Told of each image.
 
@@ -172,7 +174,12 @@ def predict(
         weights_ignore,
     )
     runtime = RuntimeOptions(
-        threads=threads, provider=provider, device=device, allow_host_code=allow_host_code, tile=size
+        threads=threads,
+        provider=provider,
+        device=device,
+        device_name=device_name,
+        allow_host_code=allow_host_code,
+        tile=size,
     )
     check_runnables((engine,), runtime, code)
     written = []

@@ -16,7 +16,7 @@ from fcn_deploy.artifacts.geometry import AutoPadding, Padding
 from fcn_deploy.artifacts.outputs import Outputs
 from fcn_deploy.artifacts.sidecar import Sidecar, find_sidecar, load_sidecar
 from fcn_deploy.artifacts.spec import ModelSpec
-from fcn_deploy.engines.checks import ONNXRUNTIME
+from fcn_deploy.engines.checks import ONNXRUNTIME, OPENVINO
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.errors import UsageError
 from fcn_deploy.files import StrPath, as_path, is_file, real_path, sha256_bytes, sha256_file
@@ -35,9 +35,12 @@ if TYPE_CHECKING:
     from fcn_deploy.graph.model import ExportedModel
     from fcn_deploy.models.load import Net
     from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+    from fcn_deploy.runtime.openvino.backend import OpenVinoBackend
 
 # Before the path of a checkpoint that is to run in PyTorch.
 PYTORCH = "pytorch:"
+
+_KINDS: dict[str, Kind] = {ONNXRUNTIME: "onnx", OPENVINO: "openvino"}
 
 Runnable: TypeAlias = Union[StrPath, Engine, "ExportedModel"]
 
@@ -134,7 +137,7 @@ def _check_runnable(runnable: Runnable) -> Sidecar | None:
     path = as_path(runnable)
     # As when it is opened, the sidecar comes first: it may say that the file is another.
     sidecar = load_sidecar(path) if is_file(path) and find_sidecar(path) else None
-    if check_engine_path(path) == "onnx":
+    if check_engine_path(path) != "plan":
         check_onnx_file(path)
     return sidecar
 
@@ -227,7 +230,7 @@ def _kind(runnable: Runnable) -> Kind:
     if is_checkpoint(runnable):
         return "checkpoint"
     if isinstance(runnable, Engine):
-        return "onnx" if runnable.sidecar.backend == ONNXRUNTIME else "plan"
+        return _KINDS.get(runnable.sidecar.backend, "plan")
     return "onnx" if _is_exported(runnable) else kind_of(runnable)
 
 
@@ -242,8 +245,10 @@ def _open(runnable: Runnable, options: RuntimeOptions, code: NetCode, first: Seg
 
 
 def _open_engine(engine: Engine, options: RuntimeOptions) -> Segmenter:
-    if _kind(engine) == "onnx":
-        segmenter = _segmenter(_backend(engine.data, options), engine.sidecar.spec, options)
+    kind = _kind(engine)
+    if kind != "plan":
+        backend = _openvino(engine.data, options) if kind == "openvino" else _backend(engine.data, options)
+        segmenter = _segmenter(backend, engine.sidecar.spec, options)
         segmenter.sidecar = engine.sidecar
         return segmenter
     # A plan is opened as on the device, from a file whose sidecar is checked first.
@@ -267,6 +272,12 @@ def _backend(content: bytes, options: RuntimeOptions) -> OnnxRuntimeBackend:
 
     provider = options.provider or "cpu"
     return OnnxRuntimeBackend(content, threads=options.threads, provider=provider, device=options.device)
+
+
+def _openvino(content: bytes, options: RuntimeOptions) -> OpenVinoBackend:
+    from fcn_deploy.runtime.openvino.backend import OpenVinoBackend
+
+    return OpenVinoBackend(content, threads=options.threads, device_name=options.device_name)
 
 
 def _open_checkpoint(weights: Path, options: RuntimeOptions, code: NetCode, compared: Segmenter | None) -> Segmenter:

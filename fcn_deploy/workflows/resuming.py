@@ -34,7 +34,7 @@ FOLDER = ".fcn-deploy"
 _FORMAT = 1
 _RECORD = "stage.json"
 # What the results depend on beside this package and the inputs.
-_LIBRARIES = ("numpy", "onnx", "onnx_ir", "onnxruntime", "onnxruntime-gpu", "onnxsim", "pillow", "torch")
+_LIBRARIES = ("numpy", "onnx", "onnx_ir", "onnxruntime", "onnxruntime-gpu", "onnxsim", "openvino", "pillow", "torch")
 
 T = TypeVar("T")
 

@@ -137,6 +137,7 @@ def verify(
     threads: int | None = None,
     provider: Provider | None = None,
     device: int | None = None,
+    device_name: str | None = None,
     allow_host_code: bool = False,
     progress: Progress | None = None,
 ) -> Verification:
@@ -162,6 +163,7 @@ def verify(
         threads: CPU threads; the library's default if None.
         provider: What ONNX Runtime runs on: `cpu` (the default) or `cuda`.
         device: Index of the GPU.
+        device_name: What OpenVINO runs on: `CPU`, `GPU` or `NPU`; the CPU if None.
         allow_host_code: Lets a TensorRT plan run code on the host.
         progress: Told of each image.
 
@@ -193,7 +195,9 @@ def verify(
         weights_prefix,
         weights_ignore,
     )
-    runtime = RuntimeOptions(threads=threads, provider=provider, device=device, allow_host_code=allow_host_code)
+    runtime = RuntimeOptions(
+        threads=threads, provider=provider, device=device, device_name=device_name, allow_host_code=allow_host_code
+    )
     options = gate_options(gate)
     stated, other = check_runnables((engine, against), runtime, code)
     check_not_itself(engine, against)

@@ -320,3 +320,16 @@ def test_a_bad_tuning_is_an_input_error(key, value):
 def test_bad_names_of_layers_are_an_input_error(value):
     with pytest.raises(InputError, match="sidecar winograd"):
         Sidecar.from_json(json.loads(json.dumps({**SIDECAR.to_json(), "winograd": value})))
+
+
+def test_an_engine_for_openvino_requires_a_reader_that_knows_it():
+    """A version before OpenVINO would take its engine, an ONNX file, for one of ONNX Runtime."""
+    sidecar = replace(
+        SIDECAR, backend="openvino", precision=Precision("int8", "bf16", "mse", {"conv1": "bf16"}, "int8")
+    )
+    data = sidecar.to_json()
+    assert data["requires"] == ["openvino"]
+    assert Sidecar.from_json(json.loads(json.dumps(data))) == sidecar
+    assert "requires" not in SIDECAR.to_json()
+    with pytest.raises(ArtifactError, match="misunderstand the sidecar; got it requires 'later'"):
+        Sidecar.from_json({**data, "requires": ["openvino", "later"]})

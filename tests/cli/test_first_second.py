@@ -14,7 +14,7 @@ import io, json, sys
 from contextlib import redirect_stderr, redirect_stdout
 from fcn_deploy.cli.app import run
 
-HEAVY = ("torch", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "safetensors")
+HEAVY = ("torch", "onnx", "onnx_ir", "onnxruntime", "openvino", "onnxscript", "safetensors")
 found = []
 for line in json.load(sys.stdin):
     said = io.StringIO()
@@ -141,6 +141,16 @@ MISTAKES = {
         ("build-engine net.onnx -o none/e.onnx", 6, "no folder none"),
         (BUILD + "--int8 --fp32", 2, "more than one precision"),
         (BUILD + "--fp16", 2, "do not compute in FP16"),
+        (BUILD + "--bf16", 2, "onnxruntime builds no engines in BF16"),
+        (BUILD + "--bf16 --backend simulation", 2, "simulation builds no engines in BF16"),
+        (BUILD + "--backend openvino --fp16", 2, "do not compute in FP16"),
+        (BUILD + "--backend openvino --base bf16", 2, "only INT8 has another precision as its base"),
+        (BUILD + "--backend openvino --int8 --calib-data images --base fp16", 2, "got --base fp16 for openvino"),
+        (BUILD + "--backend openvino --tune 24x32", 2, "tuning is for ONNX Runtime"),
+        (BUILD + "--backend openvino --no-winograd", 2, "Winograd's algorithm is for ONNX Runtime"),
+        (BUILD + "--backend openvino --workspace 5", 2, "options of TensorRT's builders for openvino"),
+        (BUILD + "--backend openvino --log out/l", 2, "a log is for TensorRT"),
+        ("build-engine net.onnx -o out/e.engine --backend openvino", 2, "a name that ends in .onnx"),
         (BUILD + "--int8 --calib-data images --ranges bad.json", 2, "got both"),
         (BUILD + "--int8 --calib-data nothing", 6, "nothing has no images"),
         (BUILD + "--int8 --ranges none.json", 6, "none.json; got no such file"),
@@ -176,6 +186,8 @@ MISTAKES = {
         (VERIFY + "--allow-host-code", 2, "--allow-host-code is for TensorRT plans"),
         (VERIFY + "--model nets:net", 2, "no pytorch:CHECKPOINT"),
         (VERIFY + "--provider cpu --device 1", 2, "--device is for TensorRT plans"),
+        (VERIFY + "--device-name GPU", 2, "--device-name is for engines of OpenVINO"),
+        (VERIFY + "--device-name AUTO", 2, "unknown --device-name; got 'AUTO'"),
     ],
     "evaluate": [
         ("evaluate none.onnx --data images --labels labels", 6, "cannot read none.onnx"),

@@ -65,10 +65,14 @@ def test_what_is_named_twice_is_opened_once(seen):
     ("names", "options", "words"),
     [
         (["a.onnx"], {"device": 0}, "`device` is for TensorRT plans"),
-        (["a.engine"], {"provider": "cuda"}, "`provider` is for ONNX engines and models; got a.engine"),
+        (["a.engine"], {"provider": "cuda"}, "`provider` is for engines of ONNX Runtime and exported models; got a.e"),
         (["a.engine", "b.plan"], {"threads": 2}, "`threads` is for ONNX engines and models"),
         (["a.onnx"], {"allow_host_code": True}, "`allow_host_code` is for TensorRT plans; got a.onnx"),
-        (["pytorch:w.pth"], {"provider": "cpu"}, "`provider` is for ONNX engines and models; got pytorch:w.pth"),
+        (
+            ["pytorch:w.pth"],
+            {"provider": "cpu"},
+            "`provider` is for engines of ONNX Runtime and exported models; got py",
+        ),
         (["pytorch:w.pth"], {"device": 0}, "`device` is for TensorRT plans"),
     ],
 )

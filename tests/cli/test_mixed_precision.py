@@ -38,7 +38,7 @@ def test_tensorrt_graphs_are_simulated(call, arguments, tmp_path, suffix):
     ("options", "message"),
     [
         (("--base", "fp32"), "a base precision is TensorRT's"),
-        (("--backend", "tensorrt", "--target-cpu", "vnni"), "a target CPU is ONNX Runtime's"),
+        (("--backend", "tensorrt", "--target-cpu", "vnni"), "a target CPU is for an engine that runs on one"),
         (("--plot", "x.txt"), "suffix does not fit"),
         (("--plot", "same.svg", "-o", "same.svg"), "would replace an input"),
     ],

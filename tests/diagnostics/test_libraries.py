@@ -51,6 +51,23 @@ def onnxruntime(*providers, packages=("onnxruntime",)):
     )
 
 
+@pytest.mark.parametrize(
+    ("bf16", "precisions"), [(True, "fp32 bf16 int8"), (None, "fp32 bf16 int8"), (False, "fp32 int8")]
+)
+def test_openvino_runs_bf16_if_the_cpu_may_have_it_and_is_not_loaded(bf16, precisions):
+    here = replace(machine(), cpu=Cpu("A CPU", 4, True, bf16))
+    installed = replace(
+        PACKAGES,
+        found=lambda module: module == "openvino" or PACKAGES.found(module),
+        version=lambda package: "2026.4.1" if package == "openvino" else PACKAGES.version(package),
+    )
+    library = by_name(here, installed)["openvino"]
+    assert (library.version, library.loaded, library.engines) == ("2026.4.1", False, ".onnx")
+    assert (" ".join(library.builds), dict(library.runs)) == (precisions, {"cpu": library.builds})
+    missing = by_name(here, without("openvino"))["openvino"]
+    assert (missing.installed, missing.problem, missing.fix) == (False, "not installed", install_command("openvino"))
+
+
 @pytest.fixture
 def nvidia_libraries(monkeypatch):
     """Makes up NVIDIA's libraries, each with the version it states, by module."""

@@ -14,7 +14,8 @@ from fcn_deploy.engines import onnxruntime as module
 from fcn_deploy.engines.checks import check_onnxruntime
 from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.engines.engine import load_engine
-from fcn_deploy.engines.onnxruntime import build_onnxruntime, resolve_target
+from fcn_deploy.engines.onnxruntime import build_onnxruntime
+from fcn_deploy.engines.target_cpu import resolve_target
 from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.errors import ArtifactError, InputError, PrecisionError, UsageError
 from fcn_deploy.files import sha256_file

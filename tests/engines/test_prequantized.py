@@ -14,6 +14,7 @@ from fcn_deploy.engines import onnxruntime as module
 from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.engines.logits_size import check_logits_size
 from fcn_deploy.engines.onnxruntime import build_onnxruntime
+from fcn_deploy.engines.openvino import build_openvino
 from fcn_deploy.engines.prequantized import prequantized_precision
 from fcn_deploy.engines.simulation import build_simulation, open_simulation
 from fcn_deploy.engines.tensorrt.typed_graph import typed_graph
@@ -25,6 +26,7 @@ from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.cpu import has_vnni
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from tests.support import quantized_nets, rtx
+from tests.support.openvino import needs_bf16, needs_openvino
 
 # Targets whose engines run on this machine.
 RUNNING_TARGETS = [
@@ -355,3 +357,56 @@ def test_layers_of_one_name_are_refused(prequantized):
             node.name = "conv"
     with pytest.raises(InputError, match="layers cannot be told apart; got several called conv"):
         prequantized_precision(model, "fp32")
+
+
+@needs_openvino
+def test_openvino_runs_the_q_dq_of_another_tool(prequantized, photos, tmp_path):
+    model = prequantized("full")
+    engine = build_openvino(model, BuildConfig("int8", target_cpu="vnni"))
+    precision = engine.sidecar.precision
+    assert (precision.method, precision.base) == ("given", "fp32")
+    assert precision.achieved_layers["conv4_2"] == "int8"
+    assert scales(engine.data) == scales(model.content)
+    engine.save(tmp_path / "net.onnx")
+    reference = OnnxRuntimeBackend(model.content, simulate_quantization=True)
+    with Segmenter(tmp_path / "net.onnx", threads=1) as ours, Segmenter(reference) as theirs:
+        assert np.mean([(ours(photo) == theirs(photo)).mean() for photo in photos]) > 0.95
+
+
+@needs_openvino
+@needs_bf16
+def test_what_another_tool_left_float_may_be_bf16_in_openvino(prequantized):
+    precision = build_openvino(
+        prequantized("tensorrt"), BuildConfig("int8", target_cpu="vnni"), base="bf16"
+    ).sidecar.precision
+    assert precision.base == "bf16"
+    assert set(precision.layers.values()) == {"int8", "bf16"}
+
+
+@needs_openvino
+@pytest.mark.parametrize("scheme", ["defaults", "tensorrt-all"])
+def test_openvino_runs_every_scheme_right_and_says_what_is_int8(prequantized, photos, tmp_path, scheme):
+    model = prequantized(scheme)
+    engine = build_openvino(model, BuildConfig("int8", target_cpu="vnni"))
+    assert engine.sidecar.precision.achieved_layers["conv4_2"] == "int8"
+    engine.save(tmp_path / "net.onnx")
+    reference = OnnxRuntimeBackend(model.content, simulate_quantization=True)
+    with Segmenter(tmp_path / "net.onnx", threads=1) as ours, Segmenter(reference) as theirs:
+        assert np.mean([(ours(photo) == theirs(photo)).mean() for photo in photos]) > 0.95
+
+
+@needs_openvino
+def test_weights_in_uint8_are_float_in_openvino_which_is_exit_4(prequantized):
+    with pytest.raises(
+        PrecisionError, match=r"runs no layer of the graph in INT8.*weights to int8, not uint8"
+    ) as caught:
+        build_openvino(prequantized("unsigned"), BuildConfig("int8", target_cpu="vnni"))
+    assert caught.value.exit_code == 4
+
+
+@needs_openvino
+def test_weights_that_saturate_without_vnni_are_refused_for_a_generic_cpu(prequantized):
+    with pytest.raises(InputError, match=r"would saturate on CPUs without VNNI; got conv1_1.*`target_cpu=.vnni.`"):
+        build_openvino(prequantized("full"), BuildConfig("int8"))
+    with pytest.raises(UsageError, match="INT8 already"):
+        build_openvino(prequantized("full"), BuildConfig("fp32"))

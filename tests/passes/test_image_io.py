@@ -65,6 +65,18 @@ def test_labels_are_the_argmax_of_the_logits(exported, size):
     np.testing.assert_array_equal(backend.infer({"image": images})["labels"], logits.argmax(1))
 
 
+def test_labels_along_the_last_axis_are_the_same_and_of_equal_logits_the_first(exported):
+    data = exported("fcn8s").read_bytes()
+    image = np.random.default_rng(0).normal(size=(2, 3, 33, 47)).astype(np.float32)
+    found = [
+        OnnxRuntimeBackend(serialize(LabelOutput(channels_last=last)(parse(data)).model)).infer({"image": image})
+        for last in (False, True)
+    ]
+    np.testing.assert_array_equal(found[0]["labels"], found[1]["labels"])
+    equal = OnnxRuntimeBackend(serialize(LabelOutput(channels_last=True)(parse(_identity(3))).model))
+    assert not equal.infer({"image": np.ones((1, 3, 4, 5), np.float32)})["labels"].any()
+
+
 @pytest.mark.parametrize(("classes", "dtype"), [(256, "uint8"), (257, "int32")])
 def test_labels_past_256_classes_are_int32(classes, dtype):
     result = LabelOutput()(parse(_identity(classes)))

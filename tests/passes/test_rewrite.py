@@ -13,7 +13,7 @@ from fcn_deploy.errors import InputError
 from fcn_deploy.passes.rewrite import Declined, Lowering, Rewrite, RewriteResult
 
 HEADINGS = ["What", "Why", "Before -> after", "Source"]
-EXACT = {
+EXACT = {"PaddedPools", 
     "EarlyArgmax", "FoldQuantizedWeights", "ForgetShapes", "InferTypes", "InlineAndFold", "LabelOutput", "NameDims",
     "NameLayers", "PadToMultiple", "QuantizeChannelsLast", "RaiseOpset", "ReserveNames", "RewritePRelu", "TakeImage",
     "TakeLogits", "ToUint8", "UniqueNames",

@@ -9,8 +9,11 @@ from textwrap import dedent
 import numpy as np
 import pytest
 
+from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.installation import install_command
 from fcn_deploy.runtime import Segmenter
+from tests.support.building import build
+from tests.support.openvino import needs_openvino
 
 # Refuses modules as a machine does that lacks them.
 BLOCK = """
@@ -98,6 +101,21 @@ def test_an_edge_device_labels_an_image_without_any_library_of_the_host(engine, 
         np.testing.assert_array_equal(labels, segmenter(photos[0]))
     assert found == io
     assert set(modules) == {"fcn_deploy", "numpy", "onnxruntime"}
+
+
+@needs_openvino
+def test_an_edge_device_needs_numpy_and_openvino_for_its_engines(exported, photos, tmp_path):
+    np.save(tmp_path / "photo.npy", photos[0])
+    path = tmp_path / "net.onnx"
+    build(exported("fcn8s"), BuildConfig("fp32"), backend="openvino").save(path)
+    blocked = f"{HOST_ONLY} onnxruntime openvino_telemetry"
+    labels, found, modules = python(BLOCK + IMPORTED + LABEL, blocked, path, tmp_path / "photo.npy")
+    with Segmenter(path, threads=1) as segmenter:
+        np.testing.assert_array_equal(labels, segmenter(photos[0]))
+    assert found == "image"
+    hidden = "\nimport json, sys\nsys.modules['openvino_telemetry'] = None\nimport numpy, openvino\n"
+    base = python(IMPORTED + hidden + "print(json.dumps(imported()))")
+    assert set(modules) - set(base) == {"fcn_deploy"}
 
 
 def test_the_runtime_adds_only_itself_to_what_numpy_and_onnxruntime_load(engine, photos, tmp_path):

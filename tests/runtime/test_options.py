@@ -72,7 +72,11 @@ def test_an_option_that_one_of_several_files_takes_is_accepted():
     ("options", "kinds", "words"),
     [
         ({"threads": 2}, {"a.engine": "plan"}, "`threads` is for ONNX engines and models, and for checkpoints; got a"),
-        ({"provider": "cpu"}, {"w.pth": "checkpoint"}, "`provider` is for ONNX engines and models; got w.pth"),
+        (
+            {"provider": "cpu"},
+            {"w.pth": "checkpoint"},
+            "`provider` is for engines of ONNX Runtime and exported models; got w",
+        ),
         (
             {"device": 0},
             {"a.onnx": "onnx", "b.onnx": "onnx"},

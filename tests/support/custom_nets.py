@@ -78,6 +78,25 @@ class Depthwise(nn.Module):
         return y[:, :, : x.shape[2], : x.shape[3]]
 
 
+class Signed(nn.Module):
+    """PReLU and a residual sum, so that activations have both signs; dilation, groups and a transposed convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 3, 2, 1)
+        self.acts = nn.ModuleList(nn.PReLU(16) for _ in range(3))
+        self.wide = nn.Conv2d(16, 16, 3, padding=2, dilation=2)
+        self.grouped = nn.Conv2d(16, 16, 3, padding=1, groups=4)
+        self.up = nn.ConvTranspose2d(16, 8, 4, 2, 1)
+        self.score = nn.Conv2d(8, 4, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = self.acts[0](self.first(image))
+        x = x + self.acts[1](self.wide(x))
+        x = self.up(self.acts[2](self.grouped(x)))
+        return self.score(x)[..., : image.shape[2], : image.shape[3]]
+
+
 class UNet(nn.Module):
     """Works only at multiples of 8: maps that were halved three times are joined with maps that are doubled."""
 

@@ -52,9 +52,8 @@ io_option = click.option(
 target_cpu_option = click.option(
     "--target-cpu",
     type=click.Choice(["generic", "vnni", "native"]),
-    default="generic",
-    show_default=True,
-    help="Where the engine will run. generic is right everywhere; vnni keeps all 8 bits of the weights.",
+    help="Where the engine will run. generic is right everywhere; vnni keeps all 8 bits of the weights.  [default: "
+    "generic; vnni for INT8 on openvino]",
 )
 variant_option = click.option(
     "--variant", type=click.Choice(["fcn32s", "fcn16s", "fcn8s"]), help="What the checkpoint must be."
@@ -103,6 +102,9 @@ gpu_options = stack(
     ),
     click.option(
         "--device", type=click.IntRange(0), help="Index of the GPU, for plans and --provider cuda.  [default: 0]"
+    ),
+    click.option(
+        "--device-name", metavar="NAME", help="What OpenVINO runs on: CPU, GPU or NPU; never another.  [default: CPU]"
     ),
     click.option(
         "--allow-host-code", is_flag=True, help="Run the code that plans built with --version-compatible bring."
@@ -249,10 +251,9 @@ tensorrt_options = stack(
     ),
     click.option(
         "--base",
-        type=click.Choice(["fp16", "fp32"]),
-        default="fp16",
-        show_default=True,
-        help="TensorRT: precision of what is not INT8 in an INT8 engine.",
+        type=click.Choice(["fp16", "fp32", "bf16"]),
+        help="Precision of what is not INT8 in an INT8 engine: fp16 or fp32 on TensorRT, fp32 or bf16 on openvino.  "
+        "[default: fp16 on TensorRT, fp32 on openvino]",
     ),
     click.option(
         "--workspace", type=click.IntRange(1, 2**24), metavar="MIB", help="GPU memory a layer may use.  [default: all]"

@@ -294,7 +294,9 @@ def test_options_of_onnx_are_refused_for_plans_and_the_reverse(world, plan, tiny
         ({"provider": "cpu"}, "provider"),
         ({"provider": "cuda"}, "provider"),
     ):
-        with pytest.raises(UsageError, match=f"`{name}` is for ONNX engines and models.* got .*net.engine"):
+        with pytest.raises(
+            UsageError, match=f"`{name}` is for .*(ONNX engines|engines of ONNX Runtime).* got .*net.engine"
+        ):
             open_backend(plan(), RuntimeOptions(**options))
     with pytest.raises(UsageError, match="`flavor` is for TensorRT plans"):
         open_backend(tiny_net(np.eye(3)), flavor="tensorrt")

@@ -1,0 +1,195 @@
+"""Engines for OpenVINO: plain ONNX files, in float or with Q/DQ that its CPU kernels run in INT8."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from fcn_deploy.artifacts.precision import PREQUANTIZED, Precision
+from fcn_deploy.artifacts.ranges import Ranges
+from fcn_deploy.artifacts.sidecar import ENGINE_KEY, OPENVINO_KEY, SIMULATED
+from fcn_deploy.artifacts.spec import METADATA_KEY
+from fcn_deploy.engines.checks import check_openvino, require_int8_layers
+from fcn_deploy.engines.config import BuildConfig, RequestedBase
+from fcn_deploy.engines.engine import BuildRecord, Engine, make_engine
+from fcn_deploy.engines.logits_size import check_logits_size
+from fcn_deploy.engines.prequantized import check_scales, prequantized_precision, require_int8
+from fcn_deploy.engines.target_cpu import resolve_target
+from fcn_deploy.errors import InputError, PrecisionError
+from fcn_deploy.graph.model import ExportedModel, serialize
+from fcn_deploy.passes import pipelines
+from fcn_deploy.quantization.methods import choose
+from fcn_deploy.quantization.openvino import OpenVinoScheme, emit_openvino
+from fcn_deploy.quantization.prequantized import saturating_weights
+from fcn_deploy.quantization.selection import int8_layers
+from fcn_deploy.runtime.openvino import library
+from fcn_deploy.runtime.openvino.backend import OpenVinoBackend
+from fcn_deploy.runtime.openvino.precisions import layer_precisions, listed
+
+_log = logging.getLogger(__name__)
+
+
+def build_openvino(
+    model: ExportedModel, config: BuildConfig, ranges: Ranges | None = None, base: RequestedBase | None = None
+) -> Engine:
+    """Builds an engine for OpenVINO's CPU device.
+
+    Args:
+        model: As `export` writes it, or prequantized.
+        config: Precision, input and output, target CPU.
+        ranges: What calibration saw, for INT8 of a model without Q/DQ; other builds ignore them.
+        base: What an INT8 engine computes in where it is not quantised, `fp32` or `bf16`; `fp32` if None.
+
+    Returns:
+        The engine. OpenVINO has compiled it, and the sidecar says what each layer runs in.
+
+    Raises:
+        ArtifactError: OpenVINO cannot compile what was built.
+        DependencyError: OpenVINO is not installed, or BF16 is asked for and this CPU does not have it.
+        InputError: The ranges belong to another model, or the layers of the configuration are not the model's.
+        PrecisionError: A layer that was to be INT8 runs in float; or no layer is, or runs in the precision asked for.
+        UsageError: The backend cannot do what is asked for; INT8 without ranges; ranges for a prequantized model, or
+            another precision than INT8.
+    """
+    check_openvino(config, base)
+    config = replace(config, target_cpu=resolve_target(config.target_cpu))
+    graph_model, precision = _lower(model, config, ranges, base or "fp32")
+    graph_model.metadata_props[OPENVINO_KEY] = precision.base
+    data = serialize(graph_model, "the engine")
+    precision = achieved_precision(data, precision)
+    used = ranges if config.precision == "int8" else None
+    for warning in config.warnings(used):
+        _log.warning(warning)
+    needs = {"cpu_features": ["bf16"]} if precision.base == "bf16" else {}
+    record = BuildRecord(
+        backend=library.NAME,
+        library=library.version(),
+        precision=precision,
+        target={"cpu": config.target_cpu, "gpu": [], **needs},
+    )
+    return make_engine(data, model, used, config.io, record)
+
+
+def openvino_simulation(model: ExportedModel, config: BuildConfig, ranges: Ranges | None = None) -> bytes:
+    """Makes the graph of an engine for OpenVINO for ONNX Runtime, which computes its Q/DQ in float.
+
+    Args:
+        model: As `export` writes it.
+        config: What the engine would be.
+        ranges: What calibration saw, for INT8.
+
+    Returns:
+        The content of an ONNX file.
+
+    Raises:
+        InputError: The ranges belong to another model, or the layers of the configuration are not the model's.
+        UsageError: INT8 without ranges.
+    """
+    config = replace(config, target_cpu=resolve_target(config.target_cpu))
+    graph_model, _ = _lower(model, config, ranges, "fp32")
+    graph_model.metadata_props[ENGINE_KEY] += SIMULATED
+    return serialize(graph_model, "the engine")
+
+
+def achieved_precision(data: bytes, precision: Precision) -> Precision:
+    """Compiles an engine, and finds what its layers run in.
+
+    Args:
+        data: The content of its ONNX file.
+        precision: What was asked for.
+
+    Returns:
+        The precision with what was achieved, layer by layer.
+
+    Raises:
+        ArtifactError: OpenVINO cannot compile it.
+        PrecisionError: A layer that was to be INT8 runs in float, if the model is not prequantized; or no layer runs in
+            the precision asked for.
+    """
+    with OpenVinoBackend(data) as backend:
+        nodes = backend.executed()
+    found = layer_precisions(nodes, precision.layers)
+    missed = {name: kind for name, kind in found.items() if kind != precision.layers[name]}
+    known = replace(precision, achieved="mixed" if missed else precision.requested, achieved_layers=found)
+    fix = "build for onnxruntime, or ask for another precision"
+    if precision.method == PREQUANTIZED:
+        require_int8(
+            known, f"OpenVINO {library.version()}", f"let the tool quantise weights to int8, not uint8; or {fix}"
+        )
+    elif precision.requested == "int8":
+        _require_all_int8(known, missed, fix)
+    elif precision.layers and precision.requested not in found.values():
+        raise PrecisionError(
+            f"OpenVINO {library.version()} runs no layer in {precision.requested.upper()}",
+            got=listed(found),
+            fix=fix,
+        )
+    if missed:
+        # That a transposed convolution of a BF16 engine stays float is known; that INT8 was in vain is not.
+        level = logging.WARNING if any(precision.layers[name] == "int8" for name in missed) else logging.INFO
+        _log.log(level, "OpenVINO runs these layers in another precision than was asked for: %s", listed(missed))
+    return known
+
+
+def _require_all_int8(precision: Precision, missed: dict[str, str | None], fix: str) -> None:
+    in_float = {name: kind for name, kind in missed.items() if precision.layers[name] == "int8"}
+    if in_float:
+        raise PrecisionError(
+            f"OpenVINO {library.version()} does not run every INT8 layer in INT8",
+            got=listed(in_float),
+            expected=listed(dict.fromkeys(in_float, "int8")),
+            fix=fix,
+        )
+
+
+def _lower(
+    model: ExportedModel, config: BuildConfig, ranges: Ranges | None, base: RequestedBase
+) -> tuple[ir.Model, Precision]:
+    graph_model, spec = model.copy(), model.spec
+    floats = "bf16" if config.precision == "bf16" else base
+    precision = Precision(config.precision, floats, layers=dict.fromkeys(_layers(graph_model), floats))
+    if check_scales(graph_model, config, ranges):
+        check_logits_size(model)
+        graph_model = pipelines.prequantized()(graph_model).model
+        precision = prequantized_precision(graph_model, floats)
+        in_base = {name: floats if kind == "fp32" else kind for name, kind in precision.layers.items()}
+        precision = replace(precision, layers=in_base)
+        _refuse_saturation(graph_model, config)
+    elif config.precision == "int8" and ranges is not None:
+        ranges.require_model(model.sha256)
+        precision = _quantize(graph_model, config, ranges, floats)
+    graph_model = pipelines.openvino(spec if config.io == "image" else None)(graph_model).model
+    graph_model.metadata_props[ENGINE_KEY] = f"{config.precision}-{config.target_cpu}"
+    graph_model.metadata_props.setdefault(METADATA_KEY, spec.dumps())
+    return graph_model, precision
+
+
+def _refuse_saturation(model: ir.Model, config: BuildConfig) -> None:
+    """Refuses weights that would saturate on the target; OpenVINO has no kernels that would take them as uint8."""
+    saturating = saturating_weights(model.graph) if config.target_cpu == "generic" else {}
+    if saturating:
+        raise InputError(
+            "weights would saturate on CPUs without VNNI",
+            got=", ".join(saturating),
+            expected="weights in -64..64",
+            fix='quantise with reduce_range=True, or build with `target_cpu="vnni"`',
+        )
+
+
+def _layers(model: ir.Model) -> list[str]:
+    return [str(node.name) for node in model.graph if node.op_type in ("Conv", "ConvTranspose")]
+
+
+def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, base: str) -> Precision:
+    layers = int8_layers(model.graph, config.int8_layers)
+    require_int8_layers(layers)
+    precisions = {name: "int8" if name in layers else base for name in _layers(model)}
+    means = config.bias_means(ranges)
+    limit = 127 if config.target_cpu == "vnni" else 64
+    rounding = config.weight_rounding or "correlated"
+    emit_openvino(
+        model, choose(ranges.histograms, config.method, symmetric=False), layers, OpenVinoScheme(limit, rounding), means
+    )
+    return Precision("int8", base, config.method, precisions, bias_corrected=bool(means), weight_rounding=rounding)

@@ -1,0 +1,132 @@
+"""Emission for OpenVINO: puts Q/DQ pairs into a graph, as its low precision transformations look for them.
+
+Activations are asymmetric uint8 per tensor, weights symmetric int8 per output channel, biases float. OpenVINO reads a
+pair as FakeQuantize, moves the dequantisation past what computes on integers as well as on floats, and fuses the rest
+into the convolutions
+(https://docs.openvino.ai/2025/documentation/openvino-extensibility/openvino-plugin-library/advanced-guides/low-precision-transformations.html).
+A pair stands where a quantised convolution reads, and before the max-pools on the way there, and nowhere else: the
+output of one that a float layer reads needs no rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from fcn_deploy.artifacts.ranges import Range
+from fcn_deploy.errors import InputError
+from fcn_deploy.quantization.bias import Means
+from fcn_deploy.quantization.params import AsymmetricUint8, SymmetricInt8
+from fcn_deploy.quantization.qdq import add_pair, quantize_weights, range_of
+from fcn_deploy.quantization.rounding import Rounding, check_rounding
+from fcn_deploy.quantization.selection import chosen_convolutions
+from fcn_deploy.quantization.tensors import data_input, is_rectifier
+
+
+@dataclass(frozen=True)
+class OpenVinoScheme:
+    """How to quantise for OpenVINO on a CPU.
+
+    Attributes:
+        weight_limit: Weights become integers in -limit..limit: 127, or 64, which is right on every x86 CPU. Those
+            without VNNI add two products of a uint8 and an int8 in 16 bits.
+        rounding: How weights are rounded: `nearest` or `correlated`; see `fcn_deploy.quantization.rounding`.
+
+    Raises:
+        InputError: The limit is neither 64 nor 127.
+        UsageError: The rounding is unknown.
+    """
+
+    weight_limit: int = 127
+    rounding: Rounding = "correlated"
+
+    def __post_init__(self) -> None:
+        if self.weight_limit not in (64, 127):
+            raise InputError("bad weight limit", got=self.weight_limit, expected="64 or 127")
+        check_rounding(self.rounding)
+
+    @property
+    def activations(self) -> AsymmetricUint8:
+        """The integers of activations."""
+        return AsymmetricUint8()
+
+    @property
+    def weights(self) -> SymmetricInt8:
+        """The integers of weights."""
+        return SymmetricInt8(self.weight_limit)
+
+
+def emit_openvino(
+    model: ir.Model,
+    ranges: Mapping[str, Range],
+    layers: Collection[str],
+    scheme: OpenVinoScheme | None = None,
+    means: Means | None = None,
+) -> ir.Model:
+    """Quantises layers in place.
+
+    Args:
+        model: As exported and simplified, with float32 `image` and `logits`.
+        ranges: By tensor name, for the inputs of the layers.
+        layers: Names of the layers to quantise, from `quantizable_layers`.
+        scheme: Integer types and limits.
+        means: By tensor name, the mean of each channel of what the layers read, float64 [C]: biases are corrected by
+            them (see `fcn_deploy.quantization.bias`; padding is ignored). None or empty: biases stay what they are.
+
+    Returns:
+        The model.
+
+    Raises:
+        InputError: A layer is not in the graph or cannot be quantised; a tensor has no range; or `means` does not hold
+            a tensor that a layer reads.
+    """
+    scheme = scheme or OpenVinoScheme()
+    graph = model.graph
+    convs = chosen_convolutions(graph, layers)
+    for conv in convs:
+        quantize_weights(graph, conv, scheme.weights, scheme.rounding, means)
+    pools = {pool for conv in convs for pool in _pools_before(conv)}
+    on_integers = {*convs, *pools}
+    read = {data_input(node) for node in on_integers}
+    params = {value: scheme.activations.of_range(range_of(value, ranges)) for value in read}
+    made = _made_by_integers(graph, set(convs), pools)
+    for value in _in_order(graph, read):
+        uses = list(value.uses())
+        dequantized = add_pair(graph, value, params[value])
+        for use in uses:
+            # What an integer kernel makes exists as integers only. What a float kernel makes stays float for the float
+            # kernels that read it.
+            if value in made or use.node in on_integers:
+                use.node.replace_input_with(use.idx, dequantized)
+    return model
+
+
+def _pools_before(conv: ir.Node) -> Iterator[ir.Node]:
+    """Yields the max-pools that a convolution reads by way of no other node: rounded before, they run on integers."""
+    producer = data_input(conv).producer()
+    while producer is not None and producer.op_type == "MaxPool":
+        yield producer
+        producer = data_input(producer).producer()
+
+
+def _in_order(graph: ir.Graph, values: Collection[ir.Value]) -> list[ir.Value]:
+    ordered = [*graph.inputs, *(node.outputs[0] for node in graph)]
+    return [value for value in ordered if value in values]
+
+
+def _made_by_integers(graph: ir.Graph, convs: set[ir.Node], pools: set[ir.Node]) -> set[ir.Value]:
+    """Returns what integer kernels make: quantised convolutions, sums and rectifiers fused into them, and pools.
+
+    Args:
+        graph: With no pairs yet between its layers.
+        convs: The quantised convolutions.
+        pools: The max-pools that run on integers.
+    """
+    found: set[ir.Value] = set()
+    for node in graph:
+        fused = is_rectifier(node) or node.op_type == "Add"
+        if node in convs or node in pools or (fused and any(value in found for value in node.inputs)):
+            found.update(node.outputs)
+    return found

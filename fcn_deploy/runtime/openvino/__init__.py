@@ -1,0 +1,1 @@
+"""OpenVINO: the library, and a Backend that runs ONNX files in it."""

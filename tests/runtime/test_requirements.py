@@ -1,0 +1,52 @@
+"""What an engine needs of the CPU is checked by its sidecar, before a library sees it."""
+
+import pytest
+
+from fcn_deploy.artifacts.precision import Precision
+from fcn_deploy.artifacts.sidecar import EngineFile, Sidecar, Source
+from fcn_deploy.errors import ArtifactError
+from fcn_deploy.runtime import cpu
+from fcn_deploy.runtime.requirements import check_cpu
+
+
+@pytest.fixture
+def needing(make_spec):
+    def make(requested="int8", base="fp32", target="generic"):
+        layers = {"conv1": base, "conv2": requested}
+        return Sidecar(
+            EngineFile("net.onnx", "0", 1),
+            "openvino",
+            "2026.4.1",
+            "image",
+            Precision(requested, base, layers=layers),
+            make_spec(),
+            Source("0"),
+            {"cpu": target, "gpu": []},
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("answer", [True, None])
+@pytest.mark.parametrize(("requested", "base"), [("bf16", "bf16"), ("int8", "bf16"), ("fp32", "fp32")])
+def test_a_cpu_that_has_bf16_or_does_not_say_may_try(needing, monkeypatch, answer, requested, base):
+    monkeypatch.setattr(cpu, "has_bf16", lambda: answer)
+    check_cpu(needing(requested, base), "net.onnx")
+
+
+@pytest.mark.parametrize(("requested", "base"), [("bf16", "bf16"), ("int8", "bf16")])
+def test_an_engine_in_bf16_is_refused_on_a_cpu_without_it(needing, monkeypatch, requested, base):
+    monkeypatch.setattr(cpu, "has_bf16", lambda: False)
+    with pytest.raises(ArtifactError, match=r"net\.onnx computes in BF16; got a CPU without BF16") as caught:
+        check_cpu(needing(requested, base), "net.onnx")
+    assert caught.value.exit_code == 5
+    check_cpu(needing("int8", "fp32"), "net.onnx")
+    check_cpu(needing("fp32", "fp32"), "net.onnx")
+
+
+def test_full_8_bits_need_vnni(needing, vnni):
+    vnni(False)
+    with pytest.raises(ArtifactError, match="built for CPUs with VNNI"):
+        check_cpu(needing(target="vnni"), "net.onnx")
+    check_cpu(needing("fp32", target="vnni"), "net.onnx")
+    check_cpu(needing(), "net.onnx")
