@@ -40,16 +40,17 @@ def check_onnxruntime(config: BuildConfig, options: TensorRTConfig | None = None
         options.require_defaults(ONNXRUNTIME)
 
 
-def require_int8_layers(layers: Sequence[str]) -> None:
-    """Checks that an INT8 engine has INT8 layers.
+def require_int8_layers(layers: Sequence[str], config: BuildConfig) -> None:
+    """Checks that an INT8 engine has INT8 layers, unless a map or a budget decided that it has none.
 
     Args:
         layers: Names of its INT8 layers.
+        config: What is built.
 
     Raises:
         PrecisionError: It has none.
     """
-    if not layers:
+    if not layers and config.int8_layers is None:
         raise PrecisionError(
             "no layer of this net would run in INT8",
             got="layers that read the image, give the scores or cannot be quantised, and no others",

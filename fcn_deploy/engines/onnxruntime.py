@@ -129,7 +129,7 @@ def _layers(model: ir.Model) -> list[str]:
 
 def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges) -> Precision:
     layers = int8_layers(model.graph, config.int8_layers, transposed=True)
-    require_int8_layers(layers)
+    require_int8_layers(layers, config)
     precisions = {name: "int8" if name in layers else "fp32" for name in _layers(model)}
     means = config.bias_means(ranges)
     rounding = config.weight_rounding or "correlated"

@@ -184,7 +184,7 @@ def _layers(model: ir.Model) -> list[str]:
 
 def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, base: str) -> Precision:
     layers = int8_layers(model.graph, config.int8_layers)
-    require_int8_layers(layers)
+    require_int8_layers(layers, config)
     precisions = {name: "int8" if name in layers else base for name in _layers(model)}
     means = config.bias_means(ranges)
     limit = 127 if config.target_cpu == "vnni" else 64

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 
 from fcn_deploy.artifacts.gate import Gate
@@ -23,6 +24,9 @@ from fcn_deploy.graph import model as graph_model
 from fcn_deploy.graph.model import load_exported
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+from fcn_deploy.workflows.building import build_engine
+from fcn_deploy.workflows.exporting import export
+from tests.support import custom_nets
 
 
 @pytest.fixture
@@ -161,6 +165,14 @@ def test_a_layer_that_would_run_in_float_is_a_precision_error(model, ranges, mon
     with pytest.raises(PrecisionError, match="13 layers in INT8") as caught:
         build_onnxruntime(model(), BuildConfig("int8"), ranges())
     assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "simulation"])
+def test_int8_is_refused_for_a_net_in_which_no_layer_would_be_int8(tmp_path, photo_folder, backend):
+    torch.save(custom_nets.trained(custom_nets.HidesModules()).state_dict(), tmp_path / "net.pth")
+    net = export(tmp_path / "net.pth", model="tests.support.custom_nets:HidesModules", normalization="zero-one")
+    with pytest.raises(PrecisionError, match=r"no layer of this net would run in INT8.*`precision=\"fp32\"`"):
+        build_engine(net, precision="int8", calib_data=photo_folder, backend=backend)
 
 
 def test_calibration_on_noise_is_recorded_and_warned_of(model, photos, tmp_path, caplog):

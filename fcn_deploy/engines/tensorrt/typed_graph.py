@@ -109,7 +109,7 @@ def _checked_base(config: BuildConfig, base: Base) -> Base:
 
 def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, scheme: TensorRtScheme) -> None:
     layers = int8_layers(model.graph, config.int8_layers)
-    require_int8_layers(layers)
+    require_int8_layers(layers, config)
     means = config.bias_means(ranges)
     emit_tensorrt(model, choose(ranges.histograms, config.method, symmetric=True), layers, scheme, means)
 
