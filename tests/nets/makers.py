@@ -108,12 +108,14 @@ def segformer_smp() -> nn.Module:
 
 
 def segformer_b0() -> nn.Module:
+    _torchvision()  # which transformers imports if it is there
     from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
     return SegformerForSemanticSegmentation(SegformerConfig(num_labels=CLASSES))  # its defaults are those of B0
 
 
 def mobilevit_deeplabv3() -> nn.Module:
+    _torchvision()
     from transformers import MobileViTConfig, MobileViTForSemanticSegmentation
 
     # MobileViT-XXS, the smallest of the paper's.
@@ -122,6 +124,7 @@ def mobilevit_deeplabv3() -> nn.Module:
 
 
 def monai_unet() -> nn.Module:
+    _torchvision()  # as transformers does
     from monai.networks.nets import UNet
 
     return UNet(
