@@ -16,20 +16,23 @@ from numpy.typing import NDArray
 from fcn_deploy.artifacts.ranges import Range
 from fcn_deploy.errors import InputError
 from fcn_deploy.graph.edit import constant_of
-from fcn_deploy.graph.ops import DEQUANTIZE, QUANTIZE
+from fcn_deploy.graph.ops import DEQUANTIZE, QUANTIZE, SELECTING
 from fcn_deploy.quantization.bias import Means, bias_of, input_mean, mean_output, mean_shift, set_bias
 from fcn_deploy.quantization.integer_part import integer_part
 from fcn_deploy.quantization.params import AsymmetricUint8, QuantParams, SymmetricInt8
 from fcn_deploy.quantization.qdq import add_dequantized, add_pair, quantized_weights, range_of
 from fcn_deploy.quantization.rounding import Rounding, check_rounding
 from fcn_deploy.quantization.selection import chosen_convolutions
-from fcn_deploy.quantization.tensors import activation, data_input, passed_on_from, ranged_tensor
+from fcn_deploy.quantization.tensors import data_input, is_rectifier, passed_on_from, ranged_tensor
 
 # Half of what 32 bits hold: the other half is for the products that the bias is added to, at most 255 * 127 a tap. In a
 # channel of nearly zero weights, `correlated` rounding may add up to 255 a tap more; that is clipped.
 _BIAS_LIMIT = 2**30
 # The smallest positive float32.
 _LEAST_BIAS_SCALE = 2.0**-149
+
+# What ONNX Runtime quantises the weights of by itself: `_keep_float`.
+_QUANTIZED_UNASKED = ("Conv", "ConvTranspose", "Gemm")
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def emit_onnxruntime(
         _quantize_weights_and_bias(graph, conv, part.params[data_input(conv)].scale, scheme, known)
     for value, params in part.params.items():
         _quantize_activation(graph, value, params, part.nodes)
-    for node in [node for node in graph if node.op_type == "Conv" and node not in convs]:
+    for node in [node for node in graph if node.op_type in _QUANTIZED_UNASKED and node not in convs]:
         _keep_float(graph, node)
     return model
 
@@ -140,24 +143,33 @@ def _quantize_activation(
             use.node.replace_input_with(use.idx, dequantized)
 
 
-def _keep_float(graph: ir.Graph, conv: ir.Node) -> None:
-    """Keeps a convolution float that reads a dequantised tensor and whose output is quantised again.
+def _keep_float(graph: ir.Graph, layer: ir.Node) -> None:
+    """Keeps a layer float that reads a dequantised tensor and whose output is quantised again.
 
-    ONNX Runtime quantises the weights of a float convolution between a DequantizeLinear and a QuantizeLinear by itself,
-    to 8 bits per tensor. Nobody asked for that, and it is wrong on CPUs without VNNI. A Max of one tensor in between
+    ONNX Runtime quantises the weights of a float layer between a DequantizeLinear and a QuantizeLinear by itself, to 8
+    bits per tensor. Nobody asked for that, and it is wrong on CPUs without VNNI. A Max of one tensor in between
     prevents it: its output is that tensor, and no optimiser removes it, as one would remove an Identity.
     """
-    value = data_input(conv)
+    value = data_input(layer)
     # Also through a max-pool, for example: ONNX Runtime runs it on integers and dequantises after it.
     makers = [source.producer() for source in passed_on_from(value)]
-    readers = [use.node.op_type for use in activation(conv).uses()]
-    if QUANTIZE not in readers or not any(node and node.op_type == DEQUANTIZE for node in makers):
+    if not _is_quantized(layer.outputs[0]) or not any(node and node.op_type == DEQUANTIZE for node in makers):
         return
-    copy = ir.node("Max", [value], name=f"{conv.name}/float")
+    copy = ir.node("Max", [value], name=f"{layer.name}/float")
     copy.outputs[0].name = copy.name
     copy.outputs[0].type, copy.outputs[0].shape = value.type, value.shape
-    graph.insert_before(conv, copy)
-    conv.replace_input_with(0, copy.outputs[0])
+    graph.insert_before(layer, copy)
+    layer.replace_input_with(0, copy.outputs[0])
+
+
+def _is_quantized(value: ir.Value) -> bool:
+    """Whether a QuantizeLinear reads a tensor, at once or after what ONNX Runtime would do on integers instead."""
+    readers = [use.node for use in value.uses()]
+    return any(
+        node.op_type == QUANTIZE
+        or ((is_rectifier(node) or node.op_type in SELECTING) and _is_quantized(node.outputs[0]))
+        for node in readers
+    )
 
 
 def _range_of(value: ir.Value, ranges: Mapping[str, Range]) -> Range:

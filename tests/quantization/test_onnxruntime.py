@@ -283,3 +283,47 @@ def test_layers_of_the_same_name_are_refused():
         node.name = "conv"
     with pytest.raises(InputError, match="layers cannot be told apart"):
         emit_onnxruntime(model, {}, {"conv"})
+
+
+PASSED_ON = {
+    "nothing": [],
+    "a rectifier": [make_node("Relu", "f", "m")],
+    "two rectifiers": [make_node("Relu", "f", "g"), make_node("Clip", "g zero two", "m")],
+    "a pool": [make_node("MaxPool", "f", "m", kernel_shape=[2, 2])],
+    "a rectifier and a pool": [make_node("Relu", "f", "g"), make_node("MaxPool", "g", "m", kernel_shape=[2, 2])],
+    "a crop": [make_node("Slice", "f one all axis", "m")],
+    "a transposition": [make_node("Transpose", "f", "m", perm=[0, 1, 3, 2])],
+}
+
+
+@pytest.mark.parametrize("case", PASSED_ON)
+@pytest.mark.parametrize("operator", ["Conv", "ConvTranspose"])
+def test_onnxruntime_does_not_quantise_a_float_layer_by_itself(operator, case):
+    after = PASSED_ON[case]
+    model = model_of(
+        [
+            make_node("Conv", "image w0", "c0"),
+            make_node("Conv", "c0 w1", "c1"),
+            make_node(operator, "c1 w2", "f"),
+            *after,
+            make_node("Conv", f"{'m' if after else 'f'} w3", "c3"),
+            make_node("Conv", "c3 w4", "logits"),
+        ],
+        **{f"w{index}": weights(index) for index in (0, 1, 3, 4)},
+        # By one scale for all, its small weights would be rounded to 0.
+        w2=weights(2) * np.array([100, 0.1, 0.1, 0.1], np.float32).reshape(1, 4, 1, 1),
+        zero=np.float32(0),
+        two=np.float32(2),
+        one=np.array([1]),
+        all=np.array([2**31]),
+        axis=np.array([2]),
+    )
+    names = ("image", "c0", "c1", "f", "g", "m", "c3")
+    ranges = {name: Range(0.0 if name == "m" and "rectifier" in case else -9.0, 9.0) for name in names}
+    data = serialize(emit_onnxruntime(model, ranges, ["c1", "c3"], OrtScheme(64, "nearest")))
+    image = np.random.default_rng(0).normal(size=(2, 4, 8, 8)).astype(np.float32)
+    integers, simulated = (
+        session.run(None, {"image": image})[0]
+        for session in (_session(data), _session(data, session__disable_quant_qdq="1"))
+    )
+    np.testing.assert_allclose(integers, simulated, atol=1e-5)
