@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
 
-from fcn_deploy.graph.edit import NodeWriter, constant_of, replace_node
+from fcn_deploy.graph.edit import NodeWriter, replace_node
+from fcn_deploy.graph.rectifiers import sole_rectifier
 from fcn_deploy.graph.transposed import Transposed, phases_of, read_transposed, reason_against, reason_against_subpixels
 from fcn_deploy.passes.rewrite import Declined, Rewrite, RewriteResult
 
@@ -53,25 +54,24 @@ class ConvolveSubpixels(Rewrite):
             if reason is not None:
                 declined.append(Declined(reason, node.name))
                 continue
-            output = node.outputs[0]
-            readers = [use.node for use in output.uses()]
-            rectifier = readers[0] if len(readers) == 1 and not output.is_graph_output() else None
-            conv = convolve(model.graph, node, read_transposed(node))
-            if rectifier is not None and _is_rectifier(rectifier):
-                _move_after(model.graph, rectifier, conv)
+            rectifiers = list(_following(node.outputs[0]))
+            last = convolve(model.graph, node, read_transposed(node))
+            for rectifier in rectifiers:
+                _move_after(model.graph, rectifier, last)
+                last = rectifier
             modified = True
         return RewriteResult(model, modified, tuple(declined))
 
 
-def _is_rectifier(node: ir.Node) -> bool:
-    """Whether a node rectifies each value by constants."""
-    return node.op_type == "Relu" or (
-        node.op_type == "Clip" and all(value is None or constant_of(value) is not None for value in node.inputs[1:])
-    )
+def _following(value: ir.Value) -> Iterator[ir.Node]:
+    """Yields the rectifiers between a tensor and what else reads it."""
+    while (rectifier := sole_rectifier(value)) is not None:
+        yield rectifier
+        value = rectifier.outputs[0]
 
 
 def _move_after(graph: ir.Graph, rectifier: ir.Node, conv: ir.Node) -> None:
-    """Puts a rectifier right after a convolution; what it read keeps its place and gets the name of what it made."""
+    """Puts a rectifier right after a convolution, or one after it; what it read gets the name of what it made."""
     placed, rectified = rectifier.inputs[0], rectifier.outputs[0]
     assert placed is not None
     name = rectified.name

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from fcn_deploy.graph.edit import constant_of, optional_input
+from fcn_deploy.graph.rectifiers import is_rectifier
 from fcn_deploy.quantization.params import QuantParams
-from fcn_deploy.quantization.tensors import activation, data_input, is_rectifier
+from fcn_deploy.quantization.tensors import activation, data_input
 
 # Kernels with a scale of their own for each tensor.
 _COMPUTING = frozenset({"Add", "Mul", "Concat", "LeakyRelu", "AveragePool", "GlobalAveragePool"})

@@ -23,7 +23,7 @@ from fcn_deploy.quantization.params import AsymmetricUint8, QuantParams, Symmetr
 from fcn_deploy.quantization.qdq import add_dequantized, add_pair, quantized_weights, range_of
 from fcn_deploy.quantization.rounding import Rounding, check_rounding
 from fcn_deploy.quantization.selection import chosen_convolutions
-from fcn_deploy.quantization.tensors import data_input, is_rectifier, passed_on_from, ranged_tensor
+from fcn_deploy.quantization.tensors import data_input, passed_on_from, ranged_tensor
 
 # Half of what 32 bits hold: the other half is for the products that the bias is added to, at most 255 * 127 a tap. In a
 # channel of nearly zero weights, `correlated` rounding may add up to 255 a tap more; that is clipped.
@@ -166,8 +166,7 @@ def _is_quantized(value: ir.Value) -> bool:
     """Whether a QuantizeLinear reads a tensor, at once or after what ONNX Runtime would do on integers instead."""
     readers = [use.node for use in value.uses()]
     return any(
-        node.op_type == QUANTIZE
-        or ((is_rectifier(node) or node.op_type in SELECTING) and _is_quantized(node.outputs[0]))
+        node.op_type == QUANTIZE or (node.op_type in SELECTING | {"Relu", "Clip"} and _is_quantized(node.outputs[0]))
         for node in readers
     )
 

@@ -17,12 +17,13 @@ import onnx_ir as ir
 
 from fcn_deploy.artifacts.ranges import Range
 from fcn_deploy.errors import InputError
+from fcn_deploy.graph.rectifiers import is_rectifier
 from fcn_deploy.quantization.bias import Means
 from fcn_deploy.quantization.params import AsymmetricUint8, SymmetricInt8
 from fcn_deploy.quantization.qdq import add_pair, quantize_weights, range_of
 from fcn_deploy.quantization.rounding import Rounding, check_rounding
 from fcn_deploy.quantization.selection import chosen_convolutions
-from fcn_deploy.quantization.tensors import data_input, is_rectifier
+from fcn_deploy.quantization.tensors import data_input
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from fcn_deploy.graph.edit import constant_of, optional_input
 from fcn_deploy.graph.ops import SELECTING
+from fcn_deploy.graph.rectifiers import sole_rectifier
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
@@ -22,17 +23,9 @@ def data_input(node: ir.Node) -> ir.Value:
 def activation(node: ir.Node) -> ir.Value:
     """Returns the output of the ReLU or ReLU6 after a layer, if nothing else reads the layer; else its own output."""
     output = node.outputs[0]
-    while len(readers := list(output.uses())) == 1 and is_rectifier(readers[0].node) and not output.is_graph_output():
-        output = readers[0].node.outputs[0]  # more than one, if the net rectifies twice
+    while (rectifier := sole_rectifier(output)) is not None:  # more than one, if the net rectifies twice
+        output = rectifier.outputs[0]
     return output
-
-
-def is_rectifier(node: ir.Node) -> bool:
-    """Returns whether a node is a ReLU, or a Clip from 0 to a constant, such as ReLU6."""
-    if node.op_type != "Clip":
-        return node.op_type == "Relu"
-    lowest, highest = (constant_of(optional_input(node, index)) for index in (1, 2))
-    return lowest is not None and highest is not None and lowest == 0
 
 
 def observed_tensors(graph: ir.Graph) -> list[ir.Value]:

@@ -14,7 +14,7 @@ from fcn_deploy.passes.subpixel import ConvolveSubpixels
 
 def model_of(weights, bias, after=(), **attributes):
     nodes = [helper.make_node("ConvTranspose", ["image", "w", "b"], ["up_out"], "up", **attributes), *after]
-    constants = {"w": weights, "b": bias, "lowest": np.float32(0), "highest": np.float32(0.5)}
+    constants = {"w": weights, "b": bias, "lowest": np.float32(0), "highest": np.float32(0.5), "minus": np.float32(-1)}
     graph = helper.make_graph(
         nodes,
         "g",
@@ -38,6 +38,8 @@ def run(data, image):
 # Named as an export names it, after the layer.
 RELU = [helper.make_node("Relu", ["up_out"], ["up/Relu"], "up/Relu")]
 RELU6 = [helper.make_node("Clip", ["up_out", "lowest", "highest"], ["rectified"], "relu6")]
+TWICE = [*RELU, helper.make_node("Clip", ["up/Relu", "lowest", "highest"], ["rectified"], "relu6")]
+TANH = [helper.make_node("Clip", ["up_out", "minus", "highest"], ["limited"], "hardtanh")]
 
 
 @settings(max_examples=80, deadline=None)
@@ -48,7 +50,7 @@ RELU6 = [helper.make_node("Clip", ["up_out", "lowest", "highest"], ["rectified"]
     extra=st.tuples(st.integers(0, 1), st.integers(0, 1)),
     groups=st.sampled_from([1, 2]),
     size=st.tuples(st.integers(1, 7), st.integers(1, 7)),
-    after=st.sampled_from([[], RELU, RELU6]),
+    after=st.sampled_from([[], RELU, RELU6, TWICE, TANH]),
 )
 def test_the_convolution_gives_the_same_at_every_size(stride, kernel, pads, extra, groups, size, after):
     data = model_of(
@@ -72,13 +74,13 @@ def test_the_convolution_gives_the_same_at_every_size(stride, kernel, pads, extr
     np.testing.assert_allclose(found, wanted, atol=ConvolveSubpixels.tolerance * max(1.0, np.abs(wanted).max()), rtol=0)
 
 
-@pytest.mark.parametrize("after", [RELU, RELU6])
+@pytest.mark.parametrize("after", [RELU, RELU6, TWICE])
 def test_a_rectifier_becomes_part_of_the_convolution_and_what_it_made_keeps_its_name(after):
     data = model_of(*weights_and_bias(0, 4, 3, (2, 2)), after, strides=[2, 2])
     graph = ConvolveSubpixels(["up"])(parse(data)).model.graph
-    assert [node.op_type for node in graph] == ["Conv", after[0].op_type, "DepthToSpace"]
+    assert [node.op_type for node in graph] == ["Conv", *(node.op_type for node in after), "DepthToSpace"]
     assert next(iter(graph)).name == "up"
-    assert graph.outputs[0].name == after[0].output[0]
+    assert graph.outputs[0].name == after[-1].output[0]
     assert graph.outputs[0].producer().op_type == "DepthToSpace"
     names = [value.name for node in graph for value in node.outputs]
     assert len(set(names)) == len(names)
@@ -90,6 +92,14 @@ def test_a_rectifier_that_is_not_the_only_reader_stays():
         parse(model_of(*weights_and_bias(0, 4, 3, (2, 2)), after, strides=[2, 2]))
     ).model.graph
     assert [node.op_type for node in graph] == ["Conv", "DepthToSpace", "Relu", "Add"]
+
+
+def test_a_limit_below_zero_is_no_rectifier_and_stays():
+    graph = ConvolveSubpixels(["up"])(
+        parse(model_of(*weights_and_bias(0, 4, 3, (2, 2)), TANH, strides=[2, 2]))
+    ).model.graph
+    assert [node.op_type for node in graph] == ["Conv", "DepthToSpace", "Clip"]
+    assert graph.outputs[0].producer().inputs[0].name == "up_out"
 
 
 def test_layers_of_other_names_stay():
