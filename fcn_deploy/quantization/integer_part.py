@@ -42,7 +42,10 @@ class IntegerPart:
 
 
 def integer_part(
-    graph: ir.Graph, convs: Collection[ir.Node], params_of: Callable[[ir.Value], QuantParams]
+    graph: ir.Graph,
+    convs: Collection[ir.Node],
+    params_of: Callable[[ir.Value], QuantParams],
+    has_range: Callable[[ir.Value], bool],
 ) -> IntegerPart:
     """Finds what runs on integers if convolutions do.
 
@@ -52,8 +55,9 @@ def integer_part(
         graph: In float.
         convs: The convolutions that are quantised.
         params_of: Returns the parameters for a tensor by its range; it may raise if there is none.
+        has_range: Whether there is one. What is computed from sizes alone, such as coordinates, may have none.
     """
-    joined = _joining(graph, set(convs))
+    joined = _joining(graph, set(convs), has_range)
     tensors = {value for conv in convs for value in (data_input(conv), activation(conv))}
     for node in joined:
         tensors.update((*_read(node), _made(node)))
@@ -72,8 +76,9 @@ def integer_part(
     return IntegerPart(frozenset(made_by | rectifiers), {value: known[source.of(value)] for value in ordered})
 
 
-def _joining(graph: ir.Graph, convs: set[ir.Node]) -> set[ir.Node]:
-    joined = {node for node in graph if _has_kernel(node)}
+def _joining(graph: ir.Graph, convs: set[ir.Node], has_range: Callable[[ir.Value], bool]) -> set[ir.Node]:
+    able = [node for node in graph if _has_kernel(node)]
+    joined = {node for node in able if node.op_type in _MOVING or all(map(has_range, (*_read(node), _made(node))))}
     read_by_convs = {data_input(conv) for conv in convs}
 
     def integer(value: ir.Value) -> bool:
@@ -100,7 +105,18 @@ def _has_kernel(node: ir.Node) -> bool:
         return len(node.outputs) == 1
     if node.op_type == "Concat" and node.attributes.get_int("axis", 0) != 1:
         return False
+    if node.op_type == "AveragePool" and counts_beyond_map(node):
+        return False
     return node.op_type in _MOVING | _COMPUTING and all(constant_of(value) is None for value in _read(node))
+
+
+def counts_beyond_map(node: ir.Node) -> bool:
+    """Returns whether an AveragePool may divide by more than the map and its padding hold.
+
+    ONNX Runtime's integer kernel then divides by the whole window, its float kernel and PyTorch by the part that lies
+    on the padded map.
+    """
+    return all(node.attributes.get_int(name, 0) for name in ("ceil_mode", "count_include_pad"))
 
 
 def _read(node: ir.Node) -> tuple[ir.Value, ...]:

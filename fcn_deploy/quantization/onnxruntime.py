@@ -18,7 +18,7 @@ from fcn_deploy.errors import InputError
 from fcn_deploy.graph.edit import constant_of
 from fcn_deploy.graph.ops import DEQUANTIZE, QUANTIZE, SELECTING
 from fcn_deploy.quantization.bias import Means, bias_of, input_mean, mean_output, mean_shift, set_bias
-from fcn_deploy.quantization.integer_part import integer_part
+from fcn_deploy.quantization.integer_part import counts_beyond_map, integer_part
 from fcn_deploy.quantization.params import AsymmetricUint8, QuantParams, SymmetricInt8
 from fcn_deploy.quantization.qdq import add_dequantized, add_pair, quantized_weights, range_of
 from fcn_deploy.quantization.rounding import Rounding, check_rounding
@@ -30,9 +30,6 @@ from fcn_deploy.quantization.tensors import data_input, passed_on_from, ranged_t
 _BIAS_LIMIT = 2**30
 # The smallest positive float32.
 _LEAST_BIAS_SCALE = 2.0**-149
-
-# What ONNX Runtime quantises the weights of by itself: `_keep_float`.
-_QUANTIZED_UNASKED = ("Conv", "ConvTranspose", "Gemm")
 
 
 @dataclass(frozen=True)
@@ -97,14 +94,19 @@ def emit_onnxruntime(
     scheme = scheme or OrtScheme()
     graph = model.graph
     convs = chosen_convolutions(graph, layers)
-    part = integer_part(graph, convs, lambda value: scheme.activations.of_range(_range_of(value, ranges)))
+    part = integer_part(
+        graph,
+        convs,
+        params_of=lambda value: scheme.activations.of_range(range_of(_source(value, ranges), ranges)),
+        has_range=lambda value: ranged_tensor(_source(value, ranges), ranges) is not None,
+    )
     # Activations last: everything else looks at the tensors that nodes read before Q/DQ comes between.
     for conv in convs:
         known = None if conv.name in uncorrected else means
         _quantize_weights_and_bias(graph, conv, part.params[data_input(conv)].scale, scheme, known)
     for value, params in part.params.items():
         _quantize_activation(graph, value, params, part.nodes)
-    for node in [node for node in graph if node.op_type in _QUANTIZED_UNASKED and node not in convs]:
+    for node in [node for node in graph if _quantized_unasked(node) and node not in convs]:
         _keep_float(graph, node)
     return model
 
@@ -143,12 +145,21 @@ def _quantize_activation(
             use.node.replace_input_with(use.idx, dequantized)
 
 
-def _keep_float(graph: ir.Graph, layer: ir.Node) -> None:
-    """Keeps a layer float that reads a dequantised tensor and whose output is quantised again.
+def _quantized_unasked(node: ir.Node) -> bool:
+    """Whether ONNX Runtime would do on integers what it should not, between DequantizeLinear and QuantizeLinear.
 
-    ONNX Runtime quantises the weights of a float layer between a DequantizeLinear and a QuantizeLinear by itself, to 8
-    bits per tensor. Nobody asked for that, and it is wrong on CPUs without VNNI. A Max of one tensor in between
-    prevents it: its output is that tensor, and no optimiser removes it, as one would remove an Identity.
+    It quantises the weights of float layers by itself, to 8 bits per tensor, which is wrong on CPUs without VNNI.
+    """
+    if node.op_type == "AveragePool":
+        return counts_beyond_map(node)
+    return node.op_type in ("Conv", "ConvTranspose", "Gemm")
+
+
+def _keep_float(graph: ir.Graph, layer: ir.Node) -> None:
+    """Keeps a node float that reads a dequantised tensor and whose output is quantised again.
+
+    A Max of one tensor in between prevents ONNX Runtime from joining the three: its output is that tensor, and no
+    optimiser removes it, as one would remove an Identity.
     """
     value = data_input(layer)
     # Also through a max-pool, for example: ONNX Runtime runs it on integers and dequantises after it.
@@ -171,10 +182,9 @@ def _is_quantized(value: ir.Value) -> bool:
     )
 
 
-def _range_of(value: ir.Value, ranges: Mapping[str, Range]) -> Range:
-    """The range of a tensor; of subpixels that calibration did not see, that of what they are in their places."""
-    if ranged_tensor(value, ranges) is None:
-        readers = [use.node for use in value.uses()]
-        if len(readers) == 1 and readers[0].op_type in ("DepthToSpace", "Slice"):
-            return _range_of(readers[0].outputs[0], ranges)
-    return range_of(value, ranges)
+def _source(value: ir.Value, ranges: Mapping[str, Range]) -> ir.Value:
+    """The tensor itself; of subpixels that calibration did not see, what they are in their places."""
+    readers = [use.node for use in value.uses()]
+    if ranged_tensor(value, ranges) is None and len(readers) == 1 and readers[0].op_type in ("DepthToSpace", "Slice"):
+        return _source(readers[0].outputs[0], ranges)
+    return value

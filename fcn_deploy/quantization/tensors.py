@@ -42,16 +42,16 @@ def observed_tensors(graph: ir.Graph) -> list[ir.Value]:
         output = node.outputs[0]
         if output.dtype is not None and output.dtype not in _FLOATS:
             continue
-        reached.add(output)
+        reached.update(node.outputs if node.op_type == "Split" else (output,))
         if not _passes_on(node) and activation(node) is output:
             values.append(output)
     return values
 
 
 def _passes_on(node: ir.Node) -> bool:
-    """Whether a node's output has values of its first input only, and 0, which every range holds."""
+    """Whether a node's outputs have values of its first input only, and 0, which every range holds."""
     if node.op_type != "Pad":
-        return node.op_type in SELECTING
+        return node.op_type in SELECTING or node.op_type == "Split"
     if node.attributes.get_string("mode", "constant") != "constant":
         return True
     value = optional_input(node, 2)

@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
@@ -54,9 +55,9 @@ def ranges_of(model, image):
     return {name: Range(min(0.0, float(found[name].min())), max(0.0, float(found[name].max()))) for name in names}
 
 
-def emitted(model, tmp_path, layers=None):
+def emitted(model, tmp_path, layers=None, size=(16, 16)):
     """The operators that ONNX Runtime runs, and the error of the logits as a share of their range."""
-    image = np.random.default_rng(1).normal(size=(2, 4, 16, 16)).astype(np.float32)
+    image = np.random.default_rng(1).normal(size=(2, 4, *size)).astype(np.float32)
     wanted = outputs_in_float(model, image)[0]
     layers = layers or [node.name for node in model.graph if node.name in LAYERS]
     quantized = emit_onnxruntime(model.clone(), ranges_of(model, image), layers, OrtScheme(127, "nearest"))
@@ -166,7 +167,9 @@ def test_what_is_moved_keeps_the_scale_of_what_moves():
 def _params(model, ranges, layers=LAYERS):
     convs = [node for node in model.graph if node.name in layers]
     scheme = OrtScheme(127)
-    part = integer_part(model.graph, convs, lambda value: scheme.activations.of_range(range_of(value, ranges)))
+    part = integer_part(
+        model.graph, convs, lambda value: scheme.activations.of_range(range_of(value, ranges)), lambda value: True
+    )
     return {value.name: params for value, params in part.params.items()}
 
 
@@ -189,10 +192,43 @@ def test_other_nodes_stay_float(case):
     model = between(*nodes, constant=np.ones((1, 4, 1, 1), np.float32), **STEP)
     convs = [node for node in model.graph if node.name in LAYERS]
     scheme = OrtScheme(127)
-    part = integer_part(model.graph, convs, lambda value: scheme.activations.of_range(Range(-1, 1)))
+    part = integer_part(model.graph, convs, lambda value: scheme.activations.of_range(Range(-1, 1)), lambda value: True)
     names = {node.name for node in part.nodes}
     assert names - {"m", "c1", "r1"} == {"c2", "c4"}
     assert ("m" in names) == (case == "no integers come in")
+
+
+def test_what_is_computed_from_sizes_needs_no_range(tmp_path):
+    nodes = [
+        make_node("Shape", "image", "sizes"),
+        make_node("ConstantOfShape", "sizes", "ones"),
+        make_node("Sigmoid", "ones", "gate"),
+        make_node("Mul", "c2 gate", "half"),
+        make_node("Concat", "c2 ones half", "m", axis=1),
+    ]
+    model = between(*nodes, channels=12)
+    for name in ("sizes", "ones", "gate"):  # as an adopted model has it
+        value = next(output for node in model.graph for output in node.outputs if output.name == name)
+        value.type = ir.TensorType(ir.DataType.INT64 if name == "sizes" else ir.DataType.FLOAT)
+    operators, error = emitted(model, tmp_path)
+    assert operators["QLinearConv"] == 2
+    assert error <= 0.05
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("pads", [[0] * 4, [1] * 4])
+@pytest.mark.parametrize("includes", [0, 1])
+@pytest.mark.parametrize("between_integers", [False, True])
+def test_average_pooling_of_incomplete_windows_is_right(size, pads, includes, between_integers, tmp_path):
+    attributes = {"kernel_shape": [size] * 2, "strides": [2, 2], "pads": pads, "ceil_mode": 1}
+    pool = make_node("AveragePool", "c2", "p", count_include_pad=includes, **attributes)
+    if between_integers:  # it reads what exists as integers only
+        nodes = [make_node("Conv", "c2 w3", "c3"), make_node("MaxPool", "c3", "q", **attributes)]
+        model = between(pool, *nodes, make_node("Add", "p q", "m"), w3=weights(3))
+    else:
+        model = between(pool, make_node("Identity", "p", "m"))
+    _, error = emitted(model, tmp_path, ["c2", "c3", "c4"] if between_integers else None, (15, 8 + size))
+    assert error <= 0.05
 
 
 OPERATORS = st.sampled_from(["Add", "Mul", "Concat", "LeakyRelu", "MaxPool", "Sigmoid", "Conv", "Relu"])

@@ -108,6 +108,23 @@ def test_a_pool_of_the_image_shares_the_range_of_the_image():
     assert ranged_tensor(value_of(graph, "a"), {"image", "b"}).name == "image"
 
 
+def test_what_is_split_shares_the_range_of_the_whole_and_what_is_computed_of_any_part_is_observed():
+    nodes = [
+        helper.make_node("Tanh", ["image"], ["whole"]),
+        helper.make_node("Split", ["whole"], ["first", "second"], num_outputs=2, axis=1),
+        helper.make_node("Sigmoid", ["second"], ["gate"]),
+    ]
+    image, gate = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4, "h", "w"]) for name in ("image", "gate")
+    )
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [image], [gate]), opset_imports=[helper.make_opsetid("", 18)]
+    )
+    graph = ir.from_proto(model).graph
+    assert names(observed_tensors(graph)) == ["image", "whole", "gate"]
+    assert [ranged_tensor(value_of(graph, name), {"whole"}).name for name in ("first", "second")] == ["whole"] * 2
+
+
 def test_what_computes_is_not_passed_through():
     graph = graph_of([("Sigmoid", ["image"], "a"), ("MaxPool", ["a"], "b")], ["b"])
     assert ranged_tensor(value_of(graph, "b"), {"image"}) is None
