@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from fcn_deploy.errors import UsageError
 from fcn_deploy.graph.model import parse
+from fcn_deploy.graph.ops import CONVOLUTIONS
 from fcn_deploy.passes.winograd import winograd_layers, winograd_nodes
 from fcn_deploy.quantization.tensors import activation
 from fcn_deploy.runtime.backend import Array
@@ -35,8 +36,8 @@ def time_layers(
     """Times each layer of several graphs on the same input: one graph after the other, round by round.
 
     A first round warms up and does not count. The time of a layer is that of the kernel of its convolution, with what
-    is fused into it; or of all nodes that `passes.winograd` has made of it. Conversions between layouts or types are
-    not part of it.
+    is fused into it; or of all nodes that `passes.winograd` or `passes.subpixel` has made of it. Conversions between
+    layouts or types are not part of it.
 
     Args:
         graphs: Contents of ONNX files of one net, by name.
@@ -72,12 +73,14 @@ def _kernel_names(model: ir.Model, layers: Collection[str]) -> dict[str, str]:
     """The layer of each name that a kernel may have: that of the convolution or its activation, node or tensor."""
     names = {}
     for node in model.graph:
-        if node.op_type == "Conv" and node.name in layers:
+        if node.op_type in CONVOLUTIONS and node.name in layers:
             last = activation(node)
             fused = last.producer()
             assert fused is not None
             for called in (node.name, node.outputs[0].name, fused.name, last.name):
                 names[str(called)] = str(node.name)
+            # What puts the subpixels of a transposed convolution in their places is part of it.
+            names.update({f"{node.name}/{operator}": str(node.name) for operator in ("DepthToSpace", "Slice")})
     for layer in winograd_layers(model.graph):
         if layer in layers:
             names.update(dict.fromkeys(winograd_nodes(model.graph, layer), layer))

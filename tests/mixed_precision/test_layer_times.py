@@ -1,0 +1,36 @@
+"""Times of layers: those of transposed convolutions too, however an engine computes them."""
+
+import numpy as np
+import pytest
+
+from fcn_deploy.artifacts.ranges import Range
+from fcn_deploy.graph.model import serialize
+from fcn_deploy.mixed_precision.layer_times import time_layers
+from fcn_deploy.passes import pipelines
+from fcn_deploy.quantization.onnxruntime import OrtScheme, emit_onnxruntime
+from tests.support.quantizable_graphs import make_node, model_of, weights
+
+
+@pytest.fixture(scope="module")
+def times():
+    model = model_of(
+        [
+            make_node("Conv", "image w0", "c0"),
+            make_node("ConvTranspose", "c0 w1", "up", strides=[2, 2], pads=[1, 1, 0, 0]),
+            make_node("Relu", "up", "rectified"),
+            make_node("Conv", "rectified w2", "logits"),
+        ],
+        w0=weights(0),
+        w1=np.random.default_rng(1).normal(size=(4, 8, 3, 3)).astype(np.float32),
+        w2=np.concatenate([weights(2), weights(3)], axis=1),
+    )
+    ranges = {"c0": Range(-9, 9), "rectified": Range(0, 9)}
+    integers = pipelines.before_onnxruntime_integers(["up"])(model.clone()).model
+    integers = emit_onnxruntime(integers, ranges, ["up"], OrtScheme(64, "nearest"))
+    graphs = {"float": serialize(model), "int8": serialize(integers)}
+    image = np.random.default_rng(0).normal(size=(1, 4, 96, 96)).astype(np.float32)
+    return time_layers(graphs, ["c0", "up", "logits"], {"image": image}, rounds=3)
+
+
+def test_a_transposed_convolution_is_timed_in_float_and_in_int8(times):
+    assert set(times["float"]) == set(times["int8"]) == {"c0", "up", "logits"}
