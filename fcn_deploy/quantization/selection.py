@@ -71,7 +71,9 @@ def int8_layers(graph: ir.Graph, asked: Collection[str] | None, *, transposed: b
         return [name for name in known if name not in kept]
     unknown = sorted(set(asked) - set(known))
     if unknown:
-        raise _not_quantizable(unknown, known)
+        elsewhere = set(transposed_layers(graph)).intersection(unknown)
+        fix = f"run {', '.join(sorted(elsewhere))} in float: only ONNX Runtime's engines run it in INT8"
+        raise _not_quantizable(unknown, known, fix if elsewhere else None)
     return [name for name in known if name in asked]
 
 
@@ -109,8 +111,8 @@ def _has_subpixels(graph: ir.Graph, node: ir.Node) -> bool:
     return not layer.is_bilinear and not layer.separated and reason_against_subpixels(layer) is None
 
 
-def _not_quantizable(unknown: list[str], known: list[str]) -> InputError:
-    return InputError("layers that cannot be quantised", got=", ".join(unknown), expected=", ".join(known))
+def _not_quantizable(unknown: list[str], known: list[str], fix: str | None = None) -> InputError:
+    return InputError("layers that cannot be quantised", got=", ".join(unknown), expected=", ".join(known), fix=fix)
 
 
 def _upsamples_scores(graph: ir.Graph, node: ir.Node) -> bool:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from fcn_deploy.errors import InputError
 from fcn_deploy.graph.model import parse, serialize
 from fcn_deploy.quantization.methods import choose
 from fcn_deploy.quantization.onnxruntime import OrtScheme, emit_onnxruntime
-from fcn_deploy.quantization.selection import float_by_default, quantizable_layers
+from fcn_deploy.quantization.selection import float_by_default, int8_layers, quantizable_layers
 from tests.support.quantizable_graphs import make_node, model_of, residual, weights
 
 
@@ -329,3 +330,20 @@ def test_onnxruntime_does_not_quantise_a_float_layer_by_itself(operator, case):
         for session in (_session(data), _session(data, session__disable_quant_qdq="1"))
     )
     np.testing.assert_allclose(integers, simulated, atol=1e-5)
+
+
+def test_a_transposed_convolution_is_int8_in_engines_for_onnxruntime_alone():
+    nodes = ["Conv image w0 c0", "ConvTranspose c0 w1 up", "Conv up w2 c2", "Conv c2 w3 logits"]
+    model = model_of(
+        [make_node(op, f"{read} {w}", made) for op, read, w, made in (node.split() for node in nodes)],
+        w0=weights(0),
+        w1=np.ones((4, 8, 2, 2), np.float32),
+        w2=np.ones((4, 8, 1, 1), np.float32),
+        w3=weights(3),
+    )
+    for node in model.graph:
+        if node.op_type == "ConvTranspose":
+            node.attributes["strides"] = ir.AttrInt64s("strides", [2, 2])
+    assert int8_layers(model.graph, ["up"], transposed=True) == ["up"]
+    with pytest.raises(InputError, match="run up in float: only ONNX Runtime's engines run it in INT8"):
+        int8_layers(model.graph, ["up", "c2"])
