@@ -25,8 +25,9 @@ from fcn_deploy.errors import InputError, PrecisionError
 from fcn_deploy.graph.model import ExportedModel, serialize
 from fcn_deploy.passes import pipelines
 from fcn_deploy.passes.winograd import winograd_layers
+from fcn_deploy.quantization.cpu_scheme import CpuScheme
 from fcn_deploy.quantization.methods import choose
-from fcn_deploy.quantization.onnxruntime import OrtScheme, emit_onnxruntime
+from fcn_deploy.quantization.onnxruntime import emit_onnxruntime
 from fcn_deploy.quantization.prequantized import saturating_weights
 from fcn_deploy.quantization.selection import int8_layers, transposed_layers
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
@@ -133,7 +134,7 @@ def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges) -> Precision
     precisions = {name: "int8" if name in layers else "fp32" for name in _layers(model)}
     means = config.bias_means(ranges)
     rounding = config.weight_rounding or "correlated"
-    scheme = OrtScheme(127 if config.target_cpu == "vnni" else 64, rounding)
+    scheme = CpuScheme(127 if config.target_cpu == "vnni" else 64, rounding)
     # Their inputs have no means in the ranges of earlier versions, and correcting biases changes next to nothing.
     subpixels = [name for name in transposed_layers(model.graph) if name in layers]
     pipelines.before_onnxruntime_integers(subpixels)(model)

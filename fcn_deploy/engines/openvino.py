@@ -20,8 +20,9 @@ from fcn_deploy.engines.target_cpu import resolve_target
 from fcn_deploy.errors import InputError, PrecisionError
 from fcn_deploy.graph.model import ExportedModel, serialize
 from fcn_deploy.passes import pipelines
+from fcn_deploy.quantization.cpu_scheme import CpuScheme
 from fcn_deploy.quantization.methods import choose
-from fcn_deploy.quantization.openvino import OpenVinoScheme, emit_openvino
+from fcn_deploy.quantization.openvino import emit_openvino
 from fcn_deploy.quantization.prequantized import saturating_weights
 from fcn_deploy.quantization.selection import int8_layers
 from fcn_deploy.runtime.openvino import library
@@ -190,6 +191,6 @@ def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, base: str) -
     limit = 127 if config.target_cpu == "vnni" else 64
     rounding = config.weight_rounding or "correlated"
     emit_openvino(
-        model, choose(ranges.histograms, config.method, symmetric=False), layers, OpenVinoScheme(limit, rounding), means
+        model, choose(ranges.histograms, config.method, symmetric=False), layers, CpuScheme(limit, rounding), means
     )
     return Precision("int8", base, config.method, precisions, bias_corrected=bool(means), weight_rounding=rounding)

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from fcn_deploy.graph.edit import NodeWriter, constant_of
 from fcn_deploy.graph.ops import DEQUANTIZE, QUANTIZE
-from fcn_deploy.passes.rewrite import Declined, Rewrite, RewriteResult
+from fcn_deploy.passes.rewrite import Rewrite, RewriteResult, rewrite_each
 
 _LAST, _FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 # ONNX Runtime's blocks have 8 or 16 channels; a map of another number of channels is not stored in blocks.
@@ -41,16 +41,8 @@ class QuantizeChannelsLast(Rewrite):
 
     def call(self, model: ir.Model) -> RewriteResult:
         """Rewrites each quantiser of a float convolution's output."""
-        modified = False
-        declined = []
-        for node in [node for node in model.graph if node.op_type == QUANTIZE and _float_convolution(node) is not None]:
-            reason = _reason_against(node)
-            if reason is None:
-                _rewrite(model.graph, node)
-                modified = True
-            else:
-                declined.append(Declined(reason, node.name))
-        return RewriteResult(model, modified, tuple(declined))
+        quantizers = (node for node in model.graph if node.op_type == QUANTIZE and _float_convolution(node) is not None)
+        return rewrite_each(model, quantizers, _rewrite)
 
 
 def _float_convolution(quantizer: ir.Node) -> ir.Node | None:
@@ -83,7 +75,10 @@ def _feeds_convolutions(reader: ir.Node) -> bool:
     return reader.op_type == DEQUANTIZE and all(use.node.op_type == "Conv" for use in reader.outputs[0].uses())
 
 
-def _rewrite(graph: ir.Graph, quantizer: ir.Node) -> None:
+def _rewrite(graph: ir.Graph, quantizer: ir.Node) -> str | None:
+    reason = _reason_against(quantizer)
+    if reason is not None:
+        return reason
     write = NodeWriter(graph, str(quantizer.name))
     quantized = quantizer.outputs[0]
     last = write.add("Transpose", quantizer.inputs[0], suffix="channels_last", perm=_LAST)
@@ -99,3 +94,4 @@ def _rewrite(graph: ir.Graph, quantizer: ir.Node) -> None:
     for reader in readers:
         reader.node.replace_input_with(reader.idx, first)
     quantized.shape = None
+    return None

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from fcn_deploy.passes.rewrite import Declined, Rewrite, RewriteResult
+from fcn_deploy.passes.rewrite import Rewrite, RewriteResult, rewrite_each
 
 
 class PaddedPools(Rewrite):
@@ -34,17 +34,11 @@ class PaddedPools(Rewrite):
 
     def call(self, model: ir.Model) -> RewriteResult:
         """Rewrites the max-pools one by one."""
-        modified, declined = False, []
-        for node in model.graph:
-            if node.op_type != "MaxPool" or not node.attributes.get_int("ceil_mode", 0):
-                continue
-            reason = _pad(node)
-            modified = modified or reason is None
-            declined += [Declined(reason, node.name)] if reason else []
-        return RewriteResult(model, modified, tuple(declined))
+        pools = (n for n in model.graph if n.op_type == "MaxPool" and n.attributes.get_int("ceil_mode", 0) != 0)
+        return rewrite_each(model, pools, _pad)
 
 
-def _pad(node: ir.Node) -> str | None:
+def _pad(graph: ir.Graph, node: ir.Node) -> str | None:
     """Pads a max-pool; returns the reason if its windows would be others."""
     attributes = node.attributes
     kernel = attributes.get_ints("kernel_shape")

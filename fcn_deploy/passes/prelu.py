@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcn_deploy.graph.edit import NodeWriter, constant_of, replace_node
-from fcn_deploy.passes.rewrite import Declined, Rewrite, RewriteResult
+from fcn_deploy.passes.rewrite import Rewrite, RewriteResult, rewrite_each
 
 
 class RewritePRelu(Rewrite):
@@ -34,15 +34,7 @@ class RewritePRelu(Rewrite):
 
     def call(self, model: ir.Model) -> RewriteResult:
         """Rewrites the nodes one by one."""
-        modified = False
-        declined = []
-        for node in [node for node in model.graph if node.op_type == "PRelu"]:
-            reason = _rewrite(model.graph, node)
-            if reason is None:
-                modified = True
-            else:
-                declined.append(Declined(reason, node.name))
-        return RewriteResult(model, modified, tuple(declined))
+        return rewrite_each(model, (node for node in model.graph if node.op_type == "PRelu"), _rewrite)
 
 
 def _rewrite(graph: ir.Graph, node: ir.Node) -> str | None:

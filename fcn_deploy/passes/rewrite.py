@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import logging
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -70,6 +71,27 @@ class Rewrite(ir.passes.InPlacePass):
             _log.debug("%s declined %s", name, declined)
         _log.debug("%s: %s", name, "changed the graph" if result.modified else "changed nothing")
         return result
+
+
+def rewrite_each(
+    model: ir.Model, nodes: Iterable[ir.Node], rewrite: Callable[[ir.Graph, ir.Node], str | None]
+) -> RewriteResult:
+    """Rewrites nodes one by one.
+
+    Args:
+        model: Is changed in place.
+        nodes: Of its graph.
+        rewrite: Rewrites one, or returns why it does not.
+    """
+    modified = False
+    declined = []
+    for node in list(nodes):
+        reason = rewrite(model.graph, node)
+        if reason is None:
+            modified = True
+        else:
+            declined.append(Declined(reason, node.name))
+    return RewriteResult(model, modified, tuple(declined))
 
 
 class Lowering(ir.passes.Sequential):

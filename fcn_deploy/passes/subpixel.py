@@ -11,7 +11,7 @@ import onnx_ir as ir
 from fcn_deploy.graph.edit import NodeWriter, replace_node
 from fcn_deploy.graph.rectifiers import sole_rectifier
 from fcn_deploy.graph.transposed import Transposed, phases_of, read_transposed, reason_against, reason_against_subpixels
-from fcn_deploy.passes.rewrite import Declined, Rewrite, RewriteResult
+from fcn_deploy.passes.rewrite import Rewrite, RewriteResult, rewrite_each
 
 _END = np.iinfo(np.int64).max
 
@@ -47,20 +47,20 @@ class ConvolveSubpixels(Rewrite):
 
     def call(self, model: ir.Model) -> RewriteResult:
         """Rewrites the layers one by one."""
-        modified = False
-        declined = []
-        for node in [node for node in model.graph if node.op_type == "ConvTranspose" and node.name in self._layers]:
-            reason = reason_against(node) or reason_against_subpixels(read_transposed(node))
-            if reason is not None:
-                declined.append(Declined(reason, node.name))
-                continue
-            rectifiers = list(_following(node.outputs[0]))
-            last = convolve(model.graph, node, read_transposed(node))
-            for rectifier in rectifiers:
-                _move_after(model.graph, rectifier, last)
-                last = rectifier
-            modified = True
-        return RewriteResult(model, modified, tuple(declined))
+        layers = (node for node in model.graph if node.op_type == "ConvTranspose" and node.name in self._layers)
+        return rewrite_each(model, layers, _rewrite)
+
+
+def _rewrite(graph: ir.Graph, node: ir.Node) -> str | None:
+    reason = reason_against(node) or reason_against_subpixels(read_transposed(node))
+    if reason is not None:
+        return reason
+    rectifiers = list(_following(node.outputs[0]))
+    last = convolve(graph, node, read_transposed(node))
+    for rectifier in rectifiers:
+        _move_after(graph, rectifier, last)
+        last = rectifier
+    return None
 
 
 def _following(value: ir.Value) -> Iterator[ir.Node]:

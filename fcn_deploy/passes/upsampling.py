@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from fcn_deploy.graph.edit import NodeWriter, replace_node
 from fcn_deploy.graph.transposed import Transposed, read_transposed, reason_against, reason_against_subpixels
-from fcn_deploy.passes.rewrite import Declined, Rewrite, RewriteResult
+from fcn_deploy.passes.rewrite import Rewrite, RewriteResult, rewrite_each
 from fcn_deploy.passes.subpixel import convolve, cut
 
 # A convolution computes 9/4 of the products of a kernel of twice the stride. With long strides its faster kernels make
@@ -47,15 +47,7 @@ class RewriteUpsampling(Rewrite):
 
     def call(self, model: ir.Model) -> RewriteResult:
         """Rewrites the transposed convolutions one by one."""
-        modified = False
-        declined = []
-        for node in [node for node in model.graph if node.op_type == "ConvTranspose"]:
-            reason = _rewrite(model.graph, node)
-            if reason is None:
-                modified = True
-            else:
-                declined.append(Declined(reason, node.name))
-        return RewriteResult(model, modified, tuple(declined))
+        return rewrite_each(model, (node for node in model.graph if node.op_type == "ConvTranspose"), _rewrite)
 
 
 def _rewrite(graph: ir.Graph, node: ir.Node) -> str | None:

@@ -7,21 +7,19 @@ these into QLinearConv (https://onnxruntime.ai/docs/performance/model-optimizati
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.ranges import Range
-from fcn_deploy.errors import InputError
 from fcn_deploy.graph.edit import constant_of
 from fcn_deploy.graph.ops import DEQUANTIZE, QUANTIZE, SELECTING
 from fcn_deploy.quantization.bias import Means, bias_of, input_mean, mean_output, mean_shift, set_bias
+from fcn_deploy.quantization.cpu_scheme import CpuScheme
 from fcn_deploy.quantization.integer_part import counts_beyond_map, integer_part
-from fcn_deploy.quantization.params import AsymmetricUint8, QuantParams, SymmetricInt8
+from fcn_deploy.quantization.params import QuantParams
 from fcn_deploy.quantization.qdq import add_dequantized, add_pair, quantized_weights, range_of
-from fcn_deploy.quantization.rounding import Rounding, check_rounding
 from fcn_deploy.quantization.selection import chosen_convolutions
 from fcn_deploy.quantization.tensors import data_input, passed_on_from, ranged_tensor
 
@@ -32,44 +30,11 @@ _BIAS_LIMIT = 2**30
 _LEAST_BIAS_SCALE = 2.0**-149
 
 
-@dataclass(frozen=True)
-class OrtScheme:
-    """How to quantise for ONNX Runtime on a CPU.
-
-    Attributes:
-        weight_limit: Weights become integers in -limit..limit. 64 is right on every CPU: x86 kernels without VNNI add
-            two products of a uint8 and an int8 in 16 bits, and 2 * 255 * 64 just fits. On x86, 127 needs VNNI.
-        rounding: How weights are rounded: `nearest` or `correlated`; see `fcn_deploy.quantization.rounding`.
-
-    Raises:
-        InputError: The limit is neither 64 nor 127.
-        UsageError: The rounding is unknown.
-    """
-
-    weight_limit: int = 64
-    rounding: Rounding = "correlated"
-
-    def __post_init__(self) -> None:
-        if self.weight_limit not in (64, 127):
-            raise InputError("bad weight limit", got=self.weight_limit, expected="64 or 127")
-        check_rounding(self.rounding)
-
-    @property
-    def activations(self) -> AsymmetricUint8:
-        """The integers of activations."""
-        return AsymmetricUint8()
-
-    @property
-    def weights(self) -> SymmetricInt8:
-        """The integers of weights."""
-        return SymmetricInt8(self.weight_limit)
-
-
 def emit_onnxruntime(
     model: ir.Model,
     ranges: Mapping[str, Range],
     layers: Collection[str],
-    scheme: OrtScheme | None = None,
+    scheme: CpuScheme | None = None,
     means: Means | None = None,
     uncorrected: Collection[str] = (),
 ) -> ir.Model:
@@ -91,7 +56,7 @@ def emit_onnxruntime(
         InputError: A layer is not in the graph or cannot be quantised; a tensor has no range; or `means` does not hold
             a tensor that a layer reads.
     """
-    scheme = scheme or OrtScheme()
+    scheme = scheme or CpuScheme()
     graph = model.graph
     convs = chosen_convolutions(graph, layers)
     part = integer_part(
@@ -112,7 +77,7 @@ def emit_onnxruntime(
 
 
 def _quantize_weights_and_bias(
-    graph: ir.Graph, conv: ir.Node, input_scale: NDArray[np.floating], scheme: OrtScheme, means: Means | None
+    graph: ir.Graph, conv: ir.Node, input_scale: NDArray[np.floating], scheme: CpuScheme, means: Means | None
 ) -> None:
     weights = constant_of(conv.inputs[1])
     assert weights is not None

@@ -11,59 +11,23 @@ output of one that a float layer reads needs no rounding.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from fcn_deploy.artifacts.ranges import Range
-from fcn_deploy.errors import InputError
 from fcn_deploy.graph.rectifiers import is_rectifier
 from fcn_deploy.quantization.bias import Means
-from fcn_deploy.quantization.params import AsymmetricUint8, SymmetricInt8
+from fcn_deploy.quantization.cpu_scheme import CpuScheme
 from fcn_deploy.quantization.qdq import add_pair, quantize_weights, range_of
-from fcn_deploy.quantization.rounding import Rounding, check_rounding
 from fcn_deploy.quantization.selection import chosen_convolutions
 from fcn_deploy.quantization.tensors import data_input
-
-
-@dataclass(frozen=True)
-class OpenVinoScheme:
-    """How to quantise for OpenVINO on a CPU.
-
-    Attributes:
-        weight_limit: Weights become integers in -limit..limit: 127, or 64, which is right on every x86 CPU. Those
-            without VNNI add two products of a uint8 and an int8 in 16 bits.
-        rounding: How weights are rounded: `nearest` or `correlated`; see `fcn_deploy.quantization.rounding`.
-
-    Raises:
-        InputError: The limit is neither 64 nor 127.
-        UsageError: The rounding is unknown.
-    """
-
-    weight_limit: int = 127
-    rounding: Rounding = "correlated"
-
-    def __post_init__(self) -> None:
-        if self.weight_limit not in (64, 127):
-            raise InputError("bad weight limit", got=self.weight_limit, expected="64 or 127")
-        check_rounding(self.rounding)
-
-    @property
-    def activations(self) -> AsymmetricUint8:
-        """The integers of activations."""
-        return AsymmetricUint8()
-
-    @property
-    def weights(self) -> SymmetricInt8:
-        """The integers of weights."""
-        return SymmetricInt8(self.weight_limit)
 
 
 def emit_openvino(
     model: ir.Model,
     ranges: Mapping[str, Range],
     layers: Collection[str],
-    scheme: OpenVinoScheme | None = None,
+    scheme: CpuScheme | None = None,
     means: Means | None = None,
 ) -> ir.Model:
     """Quantises layers in place.
@@ -72,7 +36,7 @@ def emit_openvino(
         model: As exported and simplified, with float32 `image` and `logits`.
         ranges: By tensor name, for the inputs of the layers.
         layers: Names of the layers to quantise, from `quantizable_layers`.
-        scheme: Integer types and limits.
+        scheme: Integer types and limits; 8-bit weights if None.
         means: By tensor name, the mean of each channel of what the layers read, float64 [C]: biases are corrected by
             them (see `fcn_deploy.quantization.bias`; padding is ignored). None or empty: biases stay what they are.
 
@@ -83,7 +47,7 @@ def emit_openvino(
         InputError: A layer is not in the graph or cannot be quantised; a tensor has no range; or `means` does not hold
             a tensor that a layer reads.
     """
-    scheme = scheme or OpenVinoScheme()
+    scheme = scheme or CpuScheme(127)
     graph = model.graph
     convs = chosen_convolutions(graph, layers)
     for conv in convs:

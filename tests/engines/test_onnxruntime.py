@@ -27,6 +27,7 @@ from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.workflows.building import build_engine
 from fcn_deploy.workflows.exporting import export
 from tests.support import custom_nets
+from tests.support.openvino import needs_openvino
 
 
 @pytest.fixture
@@ -167,7 +168,7 @@ def test_a_layer_that_would_run_in_float_is_a_precision_error(model, ranges, mon
     assert caught.value.exit_code == 4
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "simulation"])
+@pytest.mark.parametrize("backend", ["onnxruntime", "simulation", pytest.param("openvino", marks=needs_openvino)])
 def test_int8_is_refused_for_a_net_in_which_no_layer_would_be_int8(tmp_path, photo_folder, backend):
     torch.save(custom_nets.trained(custom_nets.HidesModules()).state_dict(), tmp_path / "net.pth")
     net = export(tmp_path / "net.pth", model="tests.support.custom_nets:HidesModules", normalization="zero-one")

@@ -325,10 +325,3 @@ def test_bf16_is_built_where_it_can_be_measured_and_nowhere_else(installed, monk
     assert caught.value.exit_code == 7
     monkeypatch.setattr(cpu, "has_bf16", lambda: None)
     check_openvino(config, base)
-
-
-@needs_openvino
-def test_an_int8_engine_without_int8_layers_is_exit_4(build):
-    with pytest.raises(PrecisionError, match="no layer of this net would run in INT8") as caught:
-        build(int8_layers=())
-    assert caught.value.exit_code == 4

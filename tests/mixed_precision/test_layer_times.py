@@ -7,7 +7,8 @@ from fcn_deploy.artifacts.ranges import Range
 from fcn_deploy.graph.model import serialize
 from fcn_deploy.mixed_precision.layer_times import time_layers
 from fcn_deploy.passes import pipelines
-from fcn_deploy.quantization.onnxruntime import OrtScheme, emit_onnxruntime
+from fcn_deploy.quantization.cpu_scheme import CpuScheme
+from fcn_deploy.quantization.onnxruntime import emit_onnxruntime
 from tests.support.quantizable_graphs import make_node, model_of, weights
 
 
@@ -26,7 +27,7 @@ def times():
     )
     ranges = {"c0": Range(-9, 9), "rectified": Range(0, 9)}
     integers = pipelines.before_onnxruntime_integers(["up"])(model.clone()).model
-    integers = emit_onnxruntime(integers, ranges, ["up"], OrtScheme(64, "nearest"))
+    integers = emit_onnxruntime(integers, ranges, ["up"], CpuScheme(64, "nearest"))
     graphs = {"float": serialize(model), "int8": serialize(integers)}
     image = np.random.default_rng(0).normal(size=(1, 4, 96, 96)).astype(np.float32)
     return time_layers(graphs, ["c0", "up", "logits"], {"image": image}, rounds=3)

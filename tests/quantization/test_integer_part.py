@@ -13,8 +13,9 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from fcn_deploy.artifacts.ranges import Range
 from fcn_deploy.graph.model import serialize
+from fcn_deploy.quantization.cpu_scheme import CpuScheme
 from fcn_deploy.quantization.integer_part import integer_part
-from fcn_deploy.quantization.onnxruntime import OrtScheme, emit_onnxruntime
+from fcn_deploy.quantization.onnxruntime import emit_onnxruntime
 from fcn_deploy.quantization.qdq import range_of
 from fcn_deploy.quantization.tensors import observed_tensors
 from tests.support.quantizable_graphs import make_node, model_of, outputs_in_float, weights
@@ -61,7 +62,7 @@ def emitted(model, tmp_path, layers=None, size=(16, 16)):
     image = np.random.default_rng(1).normal(size=(2, 4, *size)).astype(np.float32)
     wanted = outputs_in_float(model, image)[0]
     layers = layers or [node.name for node in model.graph if node.name in LAYERS]
-    quantized = emit_onnxruntime(model.clone(), ranges_of(model, image), layers, OrtScheme(127, "nearest"))
+    quantized = emit_onnxruntime(model.clone(), ranges_of(model, image), layers, CpuScheme(127, "nearest"))
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
@@ -167,7 +168,7 @@ def test_what_is_moved_keeps_the_scale_of_what_moves():
 
 def _params(model, ranges, layers=LAYERS):
     convs = [node for node in model.graph if node.name in layers]
-    scheme = OrtScheme(127)
+    scheme = CpuScheme(127)
     part = integer_part(
         model.graph, convs, lambda value: scheme.activations.of_range(range_of(value, ranges)), lambda value: True
     )
@@ -192,7 +193,7 @@ def test_other_nodes_stay_float(case):
     nodes = empty_inputs(STAYING[case])
     model = between(*nodes, constant=np.ones((1, 4, 1, 1), np.float32), **STEP)
     convs = [node for node in model.graph if node.name in LAYERS]
-    scheme = OrtScheme(127)
+    scheme = CpuScheme(127)
     part = integer_part(model.graph, convs, lambda value: scheme.activations.of_range(Range(-1, 1)), lambda value: True)
     names = {node.name for node in part.nodes}
     assert names - {"m", "c1", "r1"} == {"c2", "c4"}

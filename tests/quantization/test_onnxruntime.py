@@ -12,8 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 from fcn_deploy.artifacts.ranges import Range, Ranges
 from fcn_deploy.errors import InputError
 from fcn_deploy.graph.model import parse, serialize
+from fcn_deploy.quantization.cpu_scheme import CpuScheme
 from fcn_deploy.quantization.methods import choose
-from fcn_deploy.quantization.onnxruntime import OrtScheme, emit_onnxruntime
+from fcn_deploy.quantization.onnxruntime import emit_onnxruntime
 from fcn_deploy.quantization.selection import float_by_default, int8_layers, quantizable_layers
 from tests.support.quantizable_graphs import make_node, model_of, residual, weights
 
@@ -194,9 +195,9 @@ def test_unknown_layers_and_missing_ranges_are_refused(exported):
 
 
 def test_weight_limits_are_64_or_127():
-    assert OrtScheme(127).weight_limit == 127
+    assert CpuScheme(127).weight_limit == 127
     with pytest.raises(InputError):
-        OrtScheme(100)
+        CpuScheme(100)
 
 
 # Other nets than the FCN
@@ -323,7 +324,7 @@ def test_onnxruntime_does_not_quantise_a_float_layer_by_itself(operator, case):
     )
     names = ("image", "c0", "c1", "f", "g", "m", "c3")
     ranges = {name: Range(0.0 if name == "m" and "rectifier" in case else -9.0, 9.0) for name in names}
-    data = serialize(emit_onnxruntime(model, ranges, ["c1", "c3"], OrtScheme(64, "nearest")))
+    data = serialize(emit_onnxruntime(model, ranges, ["c1", "c3"], CpuScheme(64, "nearest")))
     image = np.random.default_rng(0).normal(size=(2, 4, 8, 8)).astype(np.float32)
     integers, simulated = (
         session.run(None, {"image": image})[0]

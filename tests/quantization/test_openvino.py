@@ -9,8 +9,9 @@ from fcn_deploy.artifacts.ranges import Range, Ranges
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.graph.edit import constant_of
 from fcn_deploy.graph.model import parse
+from fcn_deploy.quantization.cpu_scheme import CpuScheme
 from fcn_deploy.quantization.methods import choose
-from fcn_deploy.quantization.openvino import OpenVinoScheme, emit_openvino
+from fcn_deploy.quantization.openvino import emit_openvino
 from fcn_deploy.quantization.selection import float_by_default, quantizable_layers
 from tests.support.quantizable_graphs import make_node, model_of, outputs_in_float, residual, weights
 
@@ -68,12 +69,12 @@ def test_weights_are_symmetric_and_activations_asymmetric(quantized):
 
 
 def test_7_bits_are_a_choice(quantized):
-    model, _ = quantized(OpenVinoScheme(64, "correlated"))
+    model, _ = quantized(CpuScheme(64, "correlated"))
     assert max(np.abs(integers.astype(int)).max() for integers in constants(model, "weights").values()) == 64
     with pytest.raises(InputError, match="bad weight limit; got 100; expected 64 or 127"):
-        OpenVinoScheme(100)
+        CpuScheme(100)
     with pytest.raises(UsageError, match="rounding"):
-        OpenVinoScheme(127, "up")
+        CpuScheme(127, "up")
 
 
 def test_biases_are_corrected_by_the_means(quantized, ranges_file):
