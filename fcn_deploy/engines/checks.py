@@ -53,9 +53,9 @@ def require_int8_layers(layers: Sequence[str], config: BuildConfig) -> None:
     if not layers and config.int8_layers is None:
         raise PrecisionError(
             "no layer of this net would run in INT8",
-            got="layers that read the image, give the scores or cannot be quantised, and no others",
-            expected="a convolution between those",
-            fix='build with `precision="fp32"`, or name INT8 layers with `precision_map`',
+            got="no layer that can be quantised",
+            expected="a two-dimensional convolution with constant weights",
+            fix='build with `precision="fp32"`',
         )
 
 

@@ -108,6 +108,9 @@ def _quantize_activation(
         # float kernels that read it.
         if producer in in_integers or use.node in in_integers:
             use.node.replace_input_with(use.idx, dequantized)
+    if producer in in_integers and value.is_graph_output():
+        graph.outputs[:] = [dequantized if output is value else output for output in graph.outputs]
+        value.name, dequantized.name = f"{value.name}/float", value.name
 
 
 def _quantized_unasked(node: ir.Node) -> bool:

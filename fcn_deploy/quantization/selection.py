@@ -47,10 +47,9 @@ def float_by_default(graph: ir.Graph, *, transposed: bool = False) -> set[str]:
         graph: As exported and simplified.
         transposed: Whether transposed convolutions can run in INT8.
     """
-    image = graph.inputs[0]
     able = _quantizable(graph, transposed)
     convs = {node for node in graph if node.op_type == "Conv" or node in able}
-    first = {node for node in convs if image in passed_on_from(data_input(node))}
+    first = {node for node in convs if _reads_image(graph, node)}
     return {str(node.name) for node in first | _last(graph, convs)}
 
 
@@ -59,7 +58,8 @@ def int8_layers(graph: ir.Graph, asked: Collection[str] | None, *, transposed: b
 
     Args:
         graph: As exported and simplified.
-        asked: Names from `quantizable_layers`; None for all except `float_by_default`.
+        asked: Names from `quantizable_layers`; None for all except `float_by_default`. If that leaves none, the score
+            layers; of a net of one layer, that one.
         transposed: Whether transposed convolutions can run in INT8.
 
     Raises:
@@ -68,7 +68,9 @@ def int8_layers(graph: ir.Graph, asked: Collection[str] | None, *, transposed: b
     known = quantizable_layers(graph, transposed=transposed)
     if asked is None:
         kept = float_by_default(graph, transposed=transposed)
-        return [name for name in known if name not in kept]
+        first = {str(node.name) for node in graph if node.name in known and _reads_image(graph, node)}
+        inner, scores = ([name for name in known if name not in left_out] for left_out in (kept, first))
+        return inner or scores or known
     unknown = sorted(set(asked) - set(known))
     if unknown:
         elsewhere = set(transposed_layers(graph)).intersection(unknown)
@@ -113,6 +115,10 @@ def _has_subpixels(graph: ir.Graph, node: ir.Node) -> bool:
 
 def _not_quantizable(unknown: list[str], known: list[str], fix: str | None = None) -> InputError:
     return InputError("layers that cannot be quantised", got=", ".join(unknown), expected=", ".join(known), fix=fix)
+
+
+def _reads_image(graph: ir.Graph, node: ir.Node) -> bool:
+    return graph.inputs[0] in passed_on_from(data_input(node))
 
 
 def _upsamples_scores(graph: ir.Graph, node: ir.Node) -> bool:

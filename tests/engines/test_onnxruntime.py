@@ -169,9 +169,18 @@ def test_a_layer_that_would_run_in_float_is_a_precision_error(model, ranges, mon
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "simulation", pytest.param("openvino", marks=needs_openvino)])
-def test_int8_is_refused_for_a_net_in_which_no_layer_would_be_int8(tmp_path, photo_folder, backend):
-    torch.save(custom_nets.trained(custom_nets.HidesModules()).state_dict(), tmp_path / "net.pth")
-    net = export(tmp_path / "net.pth", model="tests.support.custom_nets:HidesModules", normalization="zero-one")
+@pytest.mark.parametrize(("kind", "layer"), [("HidesModules", "last"), ("OneLayer", "only")])
+def test_a_net_of_few_layers_has_an_int8_layer_too(tmp_path, photo_folder, backend, kind, layer):
+    torch.save(custom_nets.trained(getattr(custom_nets, kind)()).state_dict(), tmp_path / "net.pth")
+    net = export(tmp_path / "net.pth", model=f"tests.support.custom_nets:{kind}", normalization="zero-one")
+    engine = build_engine(net, precision="int8", calib_data=photo_folder, backend=backend)
+    assert [name for name, kind in engine.sidecar.precision.layers.items() if kind == "int8"] == [layer]
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "simulation", pytest.param("openvino", marks=needs_openvino)])
+def test_int8_is_refused_for_a_net_in_which_no_layer_can_be_int8(tmp_path, photo_folder, backend):
+    torch.save(custom_nets.NoConvolution().state_dict(), tmp_path / "net.pth")
+    net = export(tmp_path / "net.pth", model="tests.support.custom_nets:NoConvolution", normalization="zero-one")
     with pytest.raises(PrecisionError, match=r"no layer of this net would run in INT8.*`precision=\"fp32\"`"):
         build_engine(net, precision="int8", calib_data=photo_folder, backend=backend)
 

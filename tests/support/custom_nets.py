@@ -436,6 +436,28 @@ class Unpooling(nn.Module):
         return self.last(self.unpool(pooled, indices, output_size=features.shape))
 
 
+class OneLayer(nn.Module):
+    """Nothing but a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.only = nn.Conv2d(3, 5, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.only(image)
+
+
+class NoConvolution(nn.Module):
+    """Classes by colour, without a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.ones(1))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.cat([image, self.bias - image], 1)
+
+
 class HidesModules(nn.Module):
     """Keeps a list under the name of a method of nn.Module, as ESPNet does."""
 

@@ -50,14 +50,18 @@ def test_contestants_are_timed_and_their_labels_compared(run, tmp_path):
     assert plot.read_text().startswith("<?xml")
 
 
-def test_what_a_peer_refuses_is_recorded_in_its_words_and_the_rest_goes_on(run):
-    names = ("onnxruntime", "mnn-fp32", "openvino-fp32")  # which this Python does not have
+def test_what_a_peer_refuses_is_recorded_in_its_words_and_the_rest_goes_on(run, tmp_path, monkeypatch):
+    (tmp_path / "absent").mkdir()
+    missing = "No module named 'openvino'"
+    (tmp_path / "absent" / "openvino.py").write_text(f"raise ModuleNotFoundError({missing!r})\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "absent"))
+    names = ("onnxruntime", "mnn-fp32", "openvino-fp32")  # the Python of the peers has not all of them
     result, output = run(*(word for name in names for word in ("--contestant", name)), "--peers", sys.executable)
     assert result.exit_code == 0, result.output
     report = json.loads(output.read_text())
     rows = report["runs"][0]["contestants"]
     assert rows["onnxruntime"]["refused"] is None
-    assert "No module named 'openvino'" in rows["openvino-fp32"]["refused"]
+    assert missing in rows["openvino-fp32"]["refused"]
     assert rows["mnn-fp32"]["refused"]
     assert "mnnconvert" in report["refused"]["mnn-fp32"]
 
