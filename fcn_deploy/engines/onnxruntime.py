@@ -29,7 +29,7 @@ from fcn_deploy.quantization.cpu_scheme import CpuScheme
 from fcn_deploy.quantization.methods import choose
 from fcn_deploy.quantization.onnxruntime import emit_onnxruntime
 from fcn_deploy.quantization.prequantized import saturating_weights
-from fcn_deploy.quantization.selection import int8_layers, transposed_layers
+from fcn_deploy.quantization.selection import convolution_names, int8_layers, transposed_layers
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
 _log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ def _content(model: ir.Model) -> bytes:
 
 def _lower(model: ExportedModel, config: BuildConfig, ranges: Ranges | None) -> tuple[ir.Model, Precision]:
     graph_model, spec = model.copy(), model.spec
-    precision = Precision("fp32", "fp32", layers=dict.fromkeys(_layers(graph_model), "fp32"))
+    precision = Precision("fp32", "fp32", layers=dict.fromkeys(convolution_names(graph_model.graph), "fp32"))
     if check_scales(graph_model, config, ranges):
         check_logits_size(model)
         graph_model = pipelines.prequantized()(graph_model).model
@@ -124,14 +124,10 @@ def _lower(model: ExportedModel, config: BuildConfig, ranges: Ranges | None) -> 
     return graph_model, precision
 
 
-def _layers(model: ir.Model) -> list[str]:
-    return [str(node.name) for node in model.graph if node.op_type in ("Conv", "ConvTranspose")]
-
-
 def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges) -> Precision:
     layers = int8_layers(model.graph, config.int8_layers, transposed=True)
     require_int8_layers(layers, config)
-    precisions = {name: "int8" if name in layers else "fp32" for name in _layers(model)}
+    precisions = {name: "int8" if name in layers else "fp32" for name in convolution_names(model.graph)}
     means = config.bias_means(ranges)
     rounding = config.weight_rounding or "correlated"
     scheme = CpuScheme(127 if config.target_cpu == "vnni" else 64, rounding)

@@ -24,7 +24,7 @@ from fcn_deploy.quantization.cpu_scheme import CpuScheme
 from fcn_deploy.quantization.methods import choose
 from fcn_deploy.quantization.openvino import emit_openvino
 from fcn_deploy.quantization.prequantized import saturating_weights
-from fcn_deploy.quantization.selection import int8_layers
+from fcn_deploy.quantization.selection import convolution_names, int8_layers
 from fcn_deploy.runtime.openvino import library
 from fcn_deploy.runtime.openvino.backend import OpenVinoBackend
 from fcn_deploy.runtime.openvino.precisions import layer_precisions, listed
@@ -150,7 +150,7 @@ def _lower(
 ) -> tuple[ir.Model, Precision]:
     graph_model, spec = model.copy(), model.spec
     floats = "bf16" if config.precision == "bf16" else base
-    precision = Precision(config.precision, floats, layers=dict.fromkeys(_layers(graph_model), floats))
+    precision = Precision(config.precision, floats, layers=dict.fromkeys(convolution_names(graph_model.graph), floats))
     if check_scales(graph_model, config, ranges):
         check_logits_size(model)
         graph_model = pipelines.prequantized()(graph_model).model
@@ -179,14 +179,10 @@ def _refuse_saturation(model: ir.Model, config: BuildConfig) -> None:
         )
 
 
-def _layers(model: ir.Model) -> list[str]:
-    return [str(node.name) for node in model.graph if node.op_type in ("Conv", "ConvTranspose")]
-
-
 def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, base: str) -> Precision:
     layers = int8_layers(model.graph, config.int8_layers)
     require_int8_layers(layers, config)
-    precisions = {name: "int8" if name in layers else base for name in _layers(model)}
+    precisions = {name: "int8" if name in layers else base for name in convolution_names(model.graph)}
     means = config.bias_means(ranges)
     limit = 127 if config.target_cpu == "vnni" else 64
     rounding = config.weight_rounding or "correlated"

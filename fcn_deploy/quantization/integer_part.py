@@ -54,7 +54,8 @@ def integer_part(
     Args:
         graph: In float.
         convs: The convolutions that are quantised.
-        params_of: Returns the parameters for a tensor by its range; it may raise if there is none.
+        params_of: Returns the parameters of a tensor by its range; an error of its own, if there is no range, is passed
+            on.
         has_range: Whether there is one. What is computed from sizes alone, such as coordinates, may have none.
     """
     joined = _joining(graph, set(convs), has_range)

@@ -13,6 +13,11 @@ from fcn_deploy.graph.transposed import read_transposed, reason_against, reason_
 from fcn_deploy.quantization.tensors import data_input, passed_on_from
 
 
+def convolution_names(graph: ir.Graph) -> list[str]:
+    """Returns the names of all convolutions, transposed or not: the layers whose precision a sidecar states."""
+    return [str(node.name) for node in graph if node.op_type in CONVOLUTIONS]
+
+
 def quantizable_layers(graph: ir.Graph, *, transposed: bool = False) -> list[str]:
     """Returns the names of the layers that can run in INT8: two-dimensional convolutions with constant weights.
 

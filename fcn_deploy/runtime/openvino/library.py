@@ -96,10 +96,13 @@ def version() -> str:
 
 
 def check_device_name(name: str | None) -> None:
-    """Checks the name of a device, without asking whether there is one.
+    """Checks the name of a device, without asking whether this machine has it.
+
+    Args:
+        name: `CPU`, `GPU` or `NPU`, or `GPU.1` of several; None, for the CPU, passes.
 
     Raises:
-        UsageError: It is none that OpenVINO gives to a single device; None is fine.
+        UsageError: OpenVINO gives no single device this name.
     """
     if name is not None and not (isinstance(name, str) and _DEVICE.fullmatch(name)):
         raise UsageError("unknown `device_name`", got=repr(name), expected="CPU, GPU or NPU, or GPU.1 of several")
