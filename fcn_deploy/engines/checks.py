@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from fcn_deploy.engines.config import BuildConfig, RequestedBase, refused_winograd
 from fcn_deploy.engines.tensorrt.config import TensorRTConfig
-from fcn_deploy.errors import DependencyError, PrecisionError, UsageError
+from fcn_deploy.errors import DependencyError, UsageError
 from fcn_deploy.runtime import cpu
 from fcn_deploy.runtime.openvino import library as openvino
 from fcn_deploy.runtime.tensorrt.driver import Gpu, find_gpus
@@ -38,25 +38,6 @@ def check_onnxruntime(config: BuildConfig, options: TensorRTConfig | None = None
         raise refused_bf16(ONNXRUNTIME)
     if options is not None:
         options.require_defaults(ONNXRUNTIME)
-
-
-def require_int8_layers(layers: Sequence[str], config: BuildConfig) -> None:
-    """Checks that an INT8 engine has INT8 layers, unless a map or a budget decided that it has none.
-
-    Args:
-        layers: Names of its INT8 layers.
-        config: What is built.
-
-    Raises:
-        PrecisionError: It has none.
-    """
-    if not layers and config.int8_layers is None:
-        raise PrecisionError(
-            "no layer of this net would run in INT8",
-            got="no layer that can be quantised",
-            expected="a two-dimensional convolution with constant weights",
-            fix='build with `precision="fp32"`',
-        )
 
 
 def check_openvino(config: BuildConfig, base: RequestedBase | None, options: TensorRTConfig | None = None) -> None:

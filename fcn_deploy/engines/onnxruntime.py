@@ -15,9 +15,10 @@ from fcn_deploy.artifacts.precision import PREQUANTIZED, Precision
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import ENGINE_KEY
 from fcn_deploy.artifacts.spec import METADATA_KEY
-from fcn_deploy.engines.checks import check_onnxruntime, require_int8_layers
+from fcn_deploy.engines.checks import check_onnxruntime
 from fcn_deploy.engines.config import BuildConfig, TargetCpu
 from fcn_deploy.engines.engine import BuildRecord, Engine, make_engine
+from fcn_deploy.engines.int8_layers import layers_to_quantize
 from fcn_deploy.engines.logits_size import check_logits_size
 from fcn_deploy.engines.prequantized import achieved_by_onnxruntime, check_scales, prequantized_precision
 from fcn_deploy.engines.target_cpu import resolve_target
@@ -29,7 +30,7 @@ from fcn_deploy.quantization.cpu_scheme import CpuScheme
 from fcn_deploy.quantization.methods import choose
 from fcn_deploy.quantization.onnxruntime import emit_onnxruntime
 from fcn_deploy.quantization.prequantized import saturating_weights
-from fcn_deploy.quantization.selection import convolution_names, int8_layers, transposed_layers
+from fcn_deploy.quantization.selection import convolution_names, transposed_layers
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
 _log = logging.getLogger(__name__)
@@ -125,8 +126,7 @@ def _lower(model: ExportedModel, config: BuildConfig, ranges: Ranges | None) -> 
 
 
 def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges) -> Precision:
-    layers = int8_layers(model.graph, config.int8_layers, transposed=True)
-    require_int8_layers(layers, config)
+    layers = layers_to_quantize(model.graph, config, transposed=True)
     precisions = {name: "int8" if name in layers else "fp32" for name in convolution_names(model.graph)}
     means = config.bias_means(ranges)
     rounding = config.weight_rounding or "correlated"

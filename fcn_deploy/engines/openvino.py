@@ -11,9 +11,10 @@ from fcn_deploy.artifacts.precision import PREQUANTIZED, Precision
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import ENGINE_KEY, OPENVINO_KEY, SIMULATED
 from fcn_deploy.artifacts.spec import METADATA_KEY
-from fcn_deploy.engines.checks import check_openvino, require_int8_layers
+from fcn_deploy.engines.checks import check_openvino
 from fcn_deploy.engines.config import BuildConfig, RequestedBase
 from fcn_deploy.engines.engine import BuildRecord, Engine, make_engine
+from fcn_deploy.engines.int8_layers import layers_to_quantize
 from fcn_deploy.engines.logits_size import check_logits_size
 from fcn_deploy.engines.prequantized import check_scales, prequantized_precision, require_int8
 from fcn_deploy.engines.target_cpu import resolve_target
@@ -24,7 +25,7 @@ from fcn_deploy.quantization.cpu_scheme import CpuScheme
 from fcn_deploy.quantization.methods import choose
 from fcn_deploy.quantization.openvino import emit_openvino
 from fcn_deploy.quantization.prequantized import saturating_weights
-from fcn_deploy.quantization.selection import convolution_names, int8_layers
+from fcn_deploy.quantization.selection import convolution_names, transposed_layers
 from fcn_deploy.runtime.openvino import library
 from fcn_deploy.runtime.openvino.backend import OpenVinoBackend
 from fcn_deploy.runtime.openvino.precisions import layer_precisions, listed
@@ -180,13 +181,14 @@ def _refuse_saturation(model: ir.Model, config: BuildConfig) -> None:
 
 
 def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, base: str) -> Precision:
-    layers = int8_layers(model.graph, config.int8_layers)
-    require_int8_layers(layers, config)
+    layers = layers_to_quantize(model.graph, config, transposed=True)
     precisions = {name: "int8" if name in layers else base for name in convolution_names(model.graph)}
     means = config.bias_means(ranges)
     limit = 127 if config.target_cpu == "vnni" else 64
     rounding = config.weight_rounding or "correlated"
-    emit_openvino(
-        model, choose(ranges.histograms, config.method, symmetric=False), layers, CpuScheme(limit, rounding), means
-    )
+    # Their biases stay what they are, as for ONNX Runtime.
+    subpixels = [name for name in transposed_layers(model.graph) if name in layers]
+    pipelines.before_openvino_integers(subpixels)(model)
+    chosen = choose(ranges.histograms, config.method, symmetric=False)
+    emit_openvino(model, chosen, layers, CpuScheme(limit, rounding), means, subpixels)
     return Precision("int8", base, config.method, precisions, bias_corrected=bool(means), weight_rounding=rounding)

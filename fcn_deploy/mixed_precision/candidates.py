@@ -52,7 +52,7 @@ class Candidates:
         if self.target not in TARGETS:
             raise UsageError("unknown target", got=repr(self.target), expected=" or ".join(TARGETS))
         self.ranges.require_model(self.model.sha256)
-        transposed = self.target == "onnxruntime"
+        transposed = self.target != "tensorrt"
         layers = tuple(quantizable_layers(self.model.graph, transposed=transposed))
         if not layers:
             raise InputError(

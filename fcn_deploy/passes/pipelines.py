@@ -10,7 +10,7 @@ Between two lowerings `quantization` changes the graph, a room that `passes` doe
     ... a prequantized model        prequantized, onnxruntime_cpu_integers, onnxruntime_cpu
 
     OpenVINO, FP32 or BF16          openvino
-    ... INT8                        quantization.openvino (emits Q/DQ), openvino
+    ... INT8                        before_openvino_integers, quantization.openvino (emits Q/DQ), openvino
     ... a prequantized model        prequantized, openvino
 
     TensorRT, FP32                  tensorrt
@@ -151,6 +151,16 @@ def before_onnxruntime_integers(transposed: Collection[str]) -> Lowering:
         ConvolveSubpixels(transposed),
         RewritePRelu(),
     )
+
+
+def before_openvino_integers(transposed: Collection[str]) -> Lowering:
+    """Lowers an exported model to the layers that OpenVINO has integer kernels for.
+
+    Args:
+        transposed: Names of the transposed convolutions that become INT8.
+    """
+    # Before Q/DQ, as for ONNX Runtime. PReLU is fused into convolutions as it is.
+    return Lowering(ConvolveSubpixels(transposed))
 
 
 def onnxruntime_cpu(image_io: ModelSpec | None, winograd: Collection[str] | None = None) -> Lowering:

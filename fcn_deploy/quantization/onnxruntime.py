@@ -21,7 +21,7 @@ from fcn_deploy.quantization.integer_part import counts_beyond_map, integer_part
 from fcn_deploy.quantization.params import QuantParams
 from fcn_deploy.quantization.qdq import add_dequantized, add_pair, quantized_weights, range_of
 from fcn_deploy.quantization.selection import chosen_convolutions
-from fcn_deploy.quantization.tensors import data_input, passed_on_from, ranged_tensor
+from fcn_deploy.quantization.tensors import data_input, in_place, passed_on_from, ranged_tensor
 
 # Half of what 32 bits hold: the other half is for the products that the bias is added to, at most 255 * 127 a tap. In a
 # channel of nearly zero weights, `correlated` rounding may add up to 255 a tap more; that is clipped.
@@ -62,8 +62,8 @@ def emit_onnxruntime(
     part = integer_part(
         graph,
         convs,
-        params_of=lambda value: scheme.activations.of_range(range_of(_source(value, ranges), ranges)),
-        has_range=lambda value: ranged_tensor(_source(value, ranges), ranges) is not None,
+        params_of=lambda value: scheme.activations.of_range(range_of(in_place(value, ranges), ranges)),
+        has_range=lambda value: ranged_tensor(in_place(value, ranges), ranges) is not None,
     )
     # Activations last: everything else looks at the tensors that nodes read before Q/DQ comes between.
     for conv in convs:
@@ -148,11 +148,3 @@ def _is_quantized(value: ir.Value) -> bool:
         node.op_type == QUANTIZE or (node.op_type in SELECTING | {"Relu", "Clip"} and _is_quantized(node.outputs[0]))
         for node in readers
     )
-
-
-def _source(value: ir.Value, ranges: Mapping[str, Range]) -> ir.Value:
-    """The tensor itself; of subpixels that calibration did not see, what they are in their places."""
-    readers = [use.node for use in value.uses()]
-    if ranged_tensor(value, ranges) is None and len(readers) == 1 and readers[0].op_type in ("DepthToSpace", "Slice"):
-        return _source(readers[0].outputs[0], ranges)
-    return value

@@ -4,8 +4,8 @@ Activations are asymmetric uint8 per tensor, weights symmetric int8 per output c
 pair as FakeQuantize, moves the dequantisation past what computes on integers as well as on floats, and fuses the rest
 into the convolutions
 (https://docs.openvino.ai/2025/documentation/openvino-extensibility/openvino-plugin-library/advanced-guides/low-precision-transformations.html).
-A pair stands where a quantised convolution reads, and before the max-pools on the way there, and nowhere else: the
-output of one that a float layer reads needs no rounding.
+A pair stands where a quantised convolution reads, and before what only moves values on the way there (max-pools, crops,
+pixel shuffle), and nowhere else: the output of one that a float layer reads needs no rounding.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from fcn_deploy.quantization.bias import Means
 from fcn_deploy.quantization.cpu_scheme import CpuScheme
 from fcn_deploy.quantization.qdq import add_pair, quantize_weights, range_of
 from fcn_deploy.quantization.selection import chosen_convolutions
-from fcn_deploy.quantization.tensors import data_input
+from fcn_deploy.quantization.tensors import data_input, in_place
+
+_MOVING = frozenset({"MaxPool", "DepthToSpace", "Slice"})
 
 
 def emit_openvino(
@@ -29,6 +31,7 @@ def emit_openvino(
     layers: Collection[str],
     scheme: CpuScheme | None = None,
     means: Means | None = None,
+    uncorrected: Collection[str] = (),
 ) -> ir.Model:
     """Quantises layers in place.
 
@@ -39,6 +42,7 @@ def emit_openvino(
         scheme: Integer types and limits; 8-bit weights if None.
         means: By tensor name, the mean of each channel of what the layers read, float64 [C]: biases are corrected by
             them (see `fcn_deploy.quantization.bias`; padding is ignored). None or empty: biases stay what they are.
+        uncorrected: Names of the layers whose biases stay what they are even so.
 
     Returns:
         The model.
@@ -51,12 +55,13 @@ def emit_openvino(
     graph = model.graph
     convs = chosen_convolutions(graph, layers)
     for conv in convs:
-        quantize_weights(graph, conv, scheme.weights, scheme.rounding, means)
-    pools = {pool for conv in convs for pool in _pools_before(conv)}
-    on_integers = {*convs, *pools}
+        known = None if conv.name in uncorrected else means
+        quantize_weights(graph, conv, scheme.weights, scheme.rounding, known)
+    movers = {mover for conv in convs for mover in _movers_before(conv)}
+    on_integers = {*convs, *movers}
     read = {data_input(node) for node in on_integers}
-    params = {value: scheme.activations.of_range(range_of(value, ranges)) for value in read}
-    made = _made_by_integers(graph, set(convs), pools)
+    params = {value: scheme.activations.of_range(range_of(in_place(value, ranges), ranges)) for value in read}
+    made = _made_by_integers(graph, set(convs), movers)
     for value in _in_order(graph, read):
         uses = list(value.uses())
         dequantized = add_pair(graph, value, params[value])
@@ -68,10 +73,10 @@ def emit_openvino(
     return model
 
 
-def _pools_before(conv: ir.Node) -> Iterator[ir.Node]:
-    """Yields the max-pools that a convolution reads by way of no other node: rounded before, they run on integers."""
+def _movers_before(conv: ir.Node) -> Iterator[ir.Node]:
+    """Yields what moves values right before a convolution and nothing else: rounded before, it runs on integers."""
     producer = data_input(conv).producer()
-    while producer is not None and producer.op_type == "MaxPool":
+    while producer is not None and producer.op_type in _MOVING:
         yield producer
         producer = data_input(producer).producer()
 
@@ -81,17 +86,17 @@ def _in_order(graph: ir.Graph, values: Collection[ir.Value]) -> list[ir.Value]:
     return [value for value in ordered if value in values]
 
 
-def _made_by_integers(graph: ir.Graph, convs: set[ir.Node], pools: set[ir.Node]) -> set[ir.Value]:
-    """Returns what integer kernels make: quantised convolutions, sums and rectifiers fused into them, and pools.
+def _made_by_integers(graph: ir.Graph, convs: set[ir.Node], movers: set[ir.Node]) -> set[ir.Value]:
+    """Returns what integer kernels make: quantised convolutions, sums and rectifiers fused into them, and movers.
 
     Args:
         graph: With no pairs yet between its layers.
         convs: The quantised convolutions.
-        pools: The max-pools that run on integers.
+        movers: What only moves values, on integers.
     """
     found: set[ir.Value] = set()
     for node in graph:
         fused = is_rectifier(node) or node.op_type == "Add"
-        if node in convs or node in pools or (fused and any(value in found for value in node.inputs)):
+        if node in convs or node in movers or (fused and any(value in found for value in node.inputs)):
             found.update(node.outputs)
     return found

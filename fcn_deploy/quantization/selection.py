@@ -79,7 +79,7 @@ def int8_layers(graph: ir.Graph, asked: Collection[str] | None, *, transposed: b
     unknown = sorted(set(asked) - set(known))
     if unknown:
         elsewhere = set(transposed_layers(graph)).intersection(unknown)
-        fix = f"run {', '.join(sorted(elsewhere))} in float: only ONNX Runtime's engines run it in INT8"
+        fix = f"run {', '.join(sorted(elsewhere))} in float: only engines for ONNX Runtime and OpenVINO run it in INT8"
         raise _not_quantizable(unknown, known, fix if elsewhere else None)
     return [name for name in known if name in asked]
 

@@ -71,3 +71,17 @@ def passed_on_from(value: ir.Value) -> Iterator[ir.Value]:
         yield current
         producer = current.producer()
         current = producer.inputs[0] if producer is not None and _passes_on(producer) else None
+
+
+def in_place(value: ir.Value, known: Container[str | None]) -> ir.Value:
+    """Returns the tensor itself; of subpixels that have no range, the tensor that holds them in their places.
+
+    Args:
+        value: In a graph whose transposed convolutions have become convolutions of subpixels, which calibration did not
+            see.
+        known: Names of the tensors that have a range.
+    """
+    readers = [use.node for use in value.uses()]
+    if ranged_tensor(value, known) is None and len(readers) == 1 and readers[0].op_type in ("DepthToSpace", "Slice"):
+        return in_place(readers[0].outputs[0], known)
+    return value

@@ -170,11 +170,12 @@ def test_a_layer_that_would_run_in_float_is_a_precision_error(model, ranges, mon
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "simulation", pytest.param("openvino", marks=needs_openvino)])
 @pytest.mark.parametrize(("kind", "layer"), [("HidesModules", "last"), ("OneLayer", "only")])
-def test_a_net_of_few_layers_has_an_int8_layer_too(tmp_path, photo_folder, backend, kind, layer):
+def test_a_net_of_few_layers_has_an_int8_layer_too_and_says_so(tmp_path, photo_folder, backend, kind, layer, caplog):
     torch.save(custom_nets.trained(getattr(custom_nets, kind)()).state_dict(), tmp_path / "net.pth")
     net = export(tmp_path / "net.pth", model=f"tests.support.custom_nets:{kind}", normalization="zero-one")
     engine = build_engine(net, precision="int8", calib_data=photo_folder, backend=backend)
     assert [name for name, kind in engine.sidecar.precision.layers.items() if kind == "int8"] == [layer]
+    assert caplog.text.count(f"because they read the image or their rounding changes labels: {layer};") == 1
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "simulation", pytest.param("openvino", marks=needs_openvino)])

@@ -333,7 +333,7 @@ def test_onnxruntime_does_not_quantise_a_float_layer_by_itself(operator, case):
     np.testing.assert_allclose(integers, simulated, atol=1e-5)
 
 
-def test_a_transposed_convolution_is_int8_in_engines_for_onnxruntime_alone():
+def test_a_transposed_convolution_is_int8_in_engines_for_cpus_alone():
     nodes = ["Conv image w0 c0", "ConvTranspose c0 w1 up", "Conv up w2 c2", "Conv c2 w3 logits"]
     model = model_of(
         [make_node(op, f"{read} {w}", made) for op, read, w, made in (node.split() for node in nodes)],
@@ -346,5 +346,5 @@ def test_a_transposed_convolution_is_int8_in_engines_for_onnxruntime_alone():
         if node.op_type == "ConvTranspose":
             node.attributes["strides"] = ir.AttrInt64s("strides", [2, 2])
     assert int8_layers(model.graph, ["up"], transposed=True) == ["up"]
-    with pytest.raises(InputError, match="run up in float: only ONNX Runtime's engines run it in INT8"):
+    with pytest.raises(InputError, match="run up in float: only engines for ONNX Runtime and OpenVINO run it in INT8"):
         int8_layers(model.graph, ["up", "c2"])

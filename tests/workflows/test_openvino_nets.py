@@ -55,6 +55,7 @@ def test_fp32_agrees_with_the_exported_model_and_int8_nearly(net, name, photo_fo
     int8 = build_engine(model, precision="int8", ranges=ranges, backend="openvino", output=tmp_path / "net.int8.onnx")
     precision = int8.sidecar.precision
     assert "int8" in precision.layers.values()
+    assert precision.layers.get("up", "int8") == "int8"  # a transposed convolution with learned weights
     assert precision.achieved_layers == precision.layers
     assert verify(int8, model, photo_folder).parity.agreement > 0.85
     least = model.spec.min_size

@@ -10,8 +10,8 @@ from fcn_deploy.artifacts.precision import Precision
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import ENGINE_KEY
 from fcn_deploy.artifacts.spec import METADATA_KEY
-from fcn_deploy.engines.checks import require_int8_layers
 from fcn_deploy.engines.config import Base, BuildConfig, require_base
+from fcn_deploy.engines.int8_layers import layers_to_quantize
 from fcn_deploy.engines.logits_size import check_logits_size
 from fcn_deploy.engines.prequantized import check_scales, prequantized_precision
 from fcn_deploy.errors import InputError, UsageError
@@ -20,7 +20,6 @@ from fcn_deploy.passes import pipelines
 from fcn_deploy.quantization.fp16_range import LARGEST, MARGIN, SMALLEST, Fp16Audit, audit_fp16_range
 from fcn_deploy.quantization.methods import choose
 from fcn_deploy.quantization.prequantized import check_fp16_scales
-from fcn_deploy.quantization.selection import int8_layers
 from fcn_deploy.quantization.tensorrt import TensorRtScheme, emit_tensorrt
 from fcn_deploy.quantization.tensorrt_lint import lint
 from fcn_deploy.quantization.tensors import data_input
@@ -108,8 +107,7 @@ def _checked_base(config: BuildConfig, base: Base) -> Base:
 
 
 def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, scheme: TensorRtScheme) -> None:
-    layers = int8_layers(model.graph, config.int8_layers)
-    require_int8_layers(layers, config)
+    layers = layers_to_quantize(model.graph, config)
     means = config.bias_means(ranges)
     emit_tensorrt(model, choose(ranges.histograms, config.method, symmetric=True), layers, scheme, means)
 
