@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+HARD_NETS := FastScnn MobileDeepLab EspNet UNet
 PEERS := .venv-peers
 PEERS_INSTALLED := $(PEERS)/.installed
 # The oldest Python that is claimed; pyenv finds it by PYENV_VERSION, elsewhere that variable does nothing.
@@ -18,7 +19,7 @@ NETS ?=
 # Arguments for tools/bench_peers.py: a model of yours, shapes, threads.
 BENCH ?=
 
-.PHONY: demo test test-slow test-oldest test-nets bench lint format clean
+.PHONY: demo test test-slow test-oldest test-nets hard-nets bench lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/fcn-deploy deploy --demo -o demo-out
@@ -42,6 +43,18 @@ test-oldest: $(INSTALLED) $(OLDEST_INSTALLED)
 # Nets of public libraries, with random weights, from export to INT8; it prints a table of what was found.
 test-nets: $(NETS_INSTALLED)
 	OMP_NUM_THREADS=1 $(NETS_VENV)/bin/python -m pytest -n 2 -k "$(NETS)" tests/nets
+
+# The weights in tests/support/weights, some 30 minutes on one core; a run that is repeated goes on with the next net.
+hard-nets: $(INSTALLED) $(HARD_NETS:%=tests/support/weights/%.safetensors)
+
+tests/support/weights/%.safetensors: out/scenes/classes.csv
+	mkdir -p $(@D)
+	$(BIN)/python tools/train.py --images out/scenes/images --labels out/scenes/labels --class-names $< \
+		--model tests.support.hard_nets:$* --steps 5000 --batch 8 --crop 128x192 --lr 3e-3 --every 500 --threads 1 -o $@
+
+out/scenes/classes.csv:
+	$(BIN)/python -c "from pathlib import Path; from fcn_deploy.demo import TRAINING_SEEDS, write_scenes; \
+		write_scenes(Path('out/scenes'), TRAINING_SEEDS[:1500])"
 
 bench: $(INSTALLED) $(PEERS_INSTALLED)
 	mkdir -p out

@@ -6,12 +6,16 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from fcn_deploy.artifacts.geometry import Geometry
 from fcn_deploy.artifacts.normalization import TORCHVISION, Normalization
-from fcn_deploy.errors import UsageError
+from fcn_deploy.artifacts.palette import Rgb
+from fcn_deploy.artifacts.spec import ModelSpec
+from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.models import FCN, read_checkpoint
+from fcn_deploy.models.custom import load_strictly, make_net, reason
 from fcn_deploy.models.fcn import VARIANTS
 from fcn_deploy.models.layouts import layout_normalization
 from fcn_deploy.models.vgg import TRUNK
@@ -25,14 +29,16 @@ class Start:
     """A net before training.
 
     Attributes:
-        model: The net.
+        model: The net: an FCN, or one of your own that gives logits of the image's size.
+        name: What makes a net of your own, `package.module:callable`; None for an FCN.
         copied: Names of the layers whose weights come from a file; the others are fresh.
         normalization: That of the copied layers, with which training continues.
     """
 
-    model: FCN
+    model: nn.Module
     copied: frozenset[str] = frozenset()
     normalization: Normalization = TORCHVISION
+    name: str | None = None
 
     @classmethod
     def make(
@@ -70,6 +76,45 @@ class Start:
         # Even if it was assumed for the file, the net is trained with it from here on.
         return cls(model, frozenset(copied), replace(known or TORCHVISION, assumed=False))
 
+    @classmethod
+    def custom(cls, name: str, classes: int, weights: Path | None) -> Start:
+        """Makes a net of your own.
+
+        Args:
+            name: `package.module:callable`; the current folder is searched first.
+            classes: C.
+            weights: What training goes on from, every tensor of the net and no other; None for weights as they are
+                made.
+
+        Raises:
+            InputError: The net cannot be made, the weights do not fit, or it gives no logits [N, C, H, W] of the
+                image's size.
+            UsageError: `name` does not have that form.
+        """
+        model = make_net(name)
+        known = load_strictly(model, weights, name) if weights else None
+        _check_logits(model, name, classes)
+        copied = {_layer(parameter) for parameter, _ in model.named_parameters()} if weights else ()
+        return cls(model, frozenset(copied), known.normalization if known else TORCHVISION, name)
+
+    def spec(self, classes: tuple[str, ...], palette: tuple[Rgb, ...], ignore_index: int) -> ModelSpec:
+        """Returns what the trained net's file says of it."""
+        stated = {
+            "num_classes": len(classes),
+            "classes": classes,
+            "palette": palette,
+            "ignore_index": ignore_index,
+            "normalization": self.normalization,
+        }
+        if isinstance(self.model, FCN):
+            model = self.model
+            return ModelSpec(
+                variant=f"fcn{model.stride}s", stride=model.stride, width=model.width, geometry=model.geometry, **stated
+            )
+        assert self.name is not None
+        variant = self.name.rpartition(":")[2]
+        return ModelSpec(variant=variant, stride=None, width=None, geometry=None, model=self.name, **stated)
+
     def parameters(self, *, copied: bool) -> list[nn.Parameter]:
         """Returns the parameters of the copied layers, or of the fresh ones."""
         return [p for name, p in self.model.named_parameters() if (_layer(name) in self.copied) is copied]
@@ -86,6 +131,25 @@ class Start:
     def __str__(self) -> str:
         fresh = {_layer(name) for name, _ in self.model.named_parameters()} - self.copied
         return f"copied: {_listed(self.copied)}; fresh: {_listed(fresh)}"
+
+
+def _check_logits(model: nn.Module, name: str, classes: int) -> None:
+    image = torch.zeros(1, 3, 64, 96)
+    expected = [1, classes, *image.shape[2:]]
+    try:
+        with torch.no_grad():
+            given = model(image)
+    except Exception as error:  # the net is code of the user's, and may raise anything
+        got = reason(error)
+    else:
+        got = f"a tensor {list(given.shape)}" if isinstance(given, torch.Tensor) else f"a {type(given).__name__}"
+    if got != f"a tensor {expected}":
+        raise InputError(
+            f"{name} does not give a score for each class and pixel",
+            got=f"{got} for an image {list(image.shape)}",
+            expected=f"a tensor {expected}",
+            fix="let it return the logits alone, resized to the image; or name as many classes as it has",
+        )
 
 
 def _layer(parameter: str) -> str:

@@ -1,4 +1,4 @@
-"""Trains an FCN on a folder of images and a folder of labels: a script to start from, not a framework.
+"""Trains an FCN, or a net of your own, on images and their labels: a script to start from, not a framework.
 
     python tools/train.py --images frames --labels truth --class-names classes.csv --vgg16 vgg16.pth -o net.safetensors
 
@@ -62,7 +62,7 @@ class Recipe:
         lr: Highest learning rate of the layers that start fresh.
         copied_lr: Highest learning rate of the layers that were copied.
         frozen_steps: For so many steps the trunk stays as it was copied.
-        dropout: Share of channels dropped behind fc6 and fc7.
+        dropout: Share of channels dropped behind fc6 and fc7; None for what the net has.
         balance: Whether a pixel of a rare class counts more.
         every: Steps between evaluations.
         seed: Of fresh weights, crops and dropout.
@@ -76,7 +76,7 @@ class Recipe:
     lr: float
     copied_lr: float
     frozen_steps: int
-    dropout: float
+    dropout: float | None
     balance: bool
     every: int
     seed: int
@@ -131,7 +131,8 @@ def train(
     held_out.count_pixels("checking the held-out images", progress)
     device, model = recipe.device, start.model
     model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    set_dropout(model, recipe.dropout)
+    if recipe.dropout is not None:
+        set_dropout(model, recipe.dropout)
     loss_of = nn.CrossEntropyLoss(weights, ignore_index=training.ignore_index).to(device)
     optimizer = torch.optim.AdamW(
         adamw_groups(start.parameters(copied=False), recipe.lr, _WEIGHT_DECAY)
@@ -169,6 +170,12 @@ def train(
     return best
 
 
+def _refuse_options_of_fcn(model: str | None, **options: object) -> None:
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    if model is not None and given:
+        raise UsageError("options of an FCN for a net of your own", got=f"--model with {', '.join(given)}")
+
+
 @click.command(context_settings={"show_default": True})
 @click.option("--images", type=PATH, required=True, help="Folder of images, of any sizes.")
 @click.option("--labels", type=PATH, required=True, help="Folder of labels of the same names: indices or colours.")
@@ -177,7 +184,8 @@ def train(
 @click.option("--val-images", type=PATH, help="Held-out images.  [default: every fifth image]", show_default=False)
 @click.option("--val-labels", type=PATH, help="Their labels.")
 @click.option("-o", "--output", type=PATH, required=True, help="The .safetensors file to write.")
-@click.option("--variant", type=click.Choice(list(VARIANTS)), default="fcn8s")
+@click.option("--variant", type=click.Choice(list(VARIANTS)), help="Of the FCN.  [default: fcn8s]")
+@click.option("--model", help="What makes a net of your own: package.module:callable. Its code runs.")
 @click.option("--width", type=click.FloatRange(0, min_open=True), help="Of the channels.  [default: --weights', or 1]")
 @click.option("--fc6-kernel", type=click.Choice([1, 7]), help="Size of fc6.  [default: --weights', or 1]")
 @click.option("--vgg16", type=PATH, help="torchvision's ImageNet weights, to start from.")
@@ -190,7 +198,9 @@ def train(
 @click.option("--crop", type=SizeType(), default="320x320", help="Size of a crop.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), default=1e-3, help="Of layers that start fresh.")
 @click.option("--copied-lr", type=click.FloatRange(0), default=1e-4, help="Of layers with copied weights.")
-@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.5, help="Behind fc6 and fc7.")
+@click.option(
+    "--dropout", type=click.FloatRange(0, 1, max_open=True), help="Of channels.  [default: 0.5, or as --model has it]"
+)
 @click.option("--balance/--no-balance", default=True, help="Whether a pixel of a rare class counts more.")
 @click.option("--every", type=click.IntRange(1), default=400, help="Steps between evaluations.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of fresh weights, crops and dropout.")
@@ -199,10 +209,11 @@ def train(
 @click.option("--device", default="cpu", help="cpu, cuda or cuda:N.")
 def main(
     images: Path, labels: Path, class_names: Path, ignore_index: int, val_images: Path | None, val_labels: Path | None,
-    output: Path, variant: str, width: float | None, fc6_kernel: int | None, vgg16: Path | None, weights: Path | None,
-    frozen_steps: int | None, threads: int | None, device: str, **options: Any,
+    output: Path, variant: str | None, model: str | None, width: float | None, fc6_kernel: int | None,
+    vgg16: Path | None, weights: Path | None, frozen_steps: int | None, dropout: float | None, threads: int | None,
+    device: str, **options: Any,
 ) -> None:  # fmt: skip
-    """Train an FCN on a folder of images and a folder of labels.
+    """Train an FCN, or a net of your own, on a folder of images and a folder of labels.
 
     The net that does best on the held-out images is kept at OUTPUT; interrupting leaves the best so far.
     """
@@ -214,28 +225,24 @@ def main(
             torch.set_num_threads(threads)
         if frozen_steps is None:
             frozen_steps = options["steps"] // 10 if vgg16 else 0
-        recipe = Recipe(**options, frozen_steps=frozen_steps, device=find_device(device))
+        if dropout is None and model is None:
+            dropout = 0.5
+        recipe = Recipe(**options, frozen_steps=frozen_steps, dropout=dropout, device=find_device(device))
+        _refuse_options_of_fcn(model, variant=variant, width=width, fc6_kernel=fc6_kernel, vgg16=vgg16)
         classes, palette = read_class_names(class_names)
         training, held_out = split(images, labels, val_images, val_labels, palette, ignore_index)
         torch.manual_seed(recipe.seed)
-        start = Start.make(variant, len(classes), width, fc6_kernel, vgg16, weights)
+        if model is None:
+            start = Start.make(variant or "fcn8s", len(classes), width, fc6_kernel, vgg16, weights)
+        else:
+            start = Start.custom(model, len(classes), weights)
         if frozen_steps and not start.has_copied_trunk:
             raise UsageError(
                 "a trunk of random weights would be frozen",
                 got=f"--frozen-steps {frozen_steps}",
                 fix="start from --vgg16 or --weights",
             )
-        spec = ModelSpec(
-            variant=variant,
-            stride=start.model.stride,
-            width=start.model.width,
-            num_classes=len(classes),
-            classes=classes,
-            palette=palette,
-            ignore_index=ignore_index,
-            normalization=start.normalization,
-            geometry=start.model.geometry,
-        )
+        spec = start.spec(classes, palette, ignore_index)
         progress.stage(f"{len(training)} images to train on, {len(held_out)} held out; {len(classes)} classes")
         progress.stage(f"{start}; trunk frozen for {frozen_steps} of {recipe.steps} steps")
         best = train(start, spec, recipe, training, held_out, output, progress)

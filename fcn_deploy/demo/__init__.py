@@ -59,9 +59,10 @@ def checkpoint_path() -> Path:
 
 
 def write_scenes(folder: Path, seeds: Iterable[int], size: tuple[int, int] = DEFAULT_SIZE) -> None:
-    """Writes scenes as `folder/images/scene_00012.png` and `folder/labels/scene_00012.png`.
+    """Writes scenes as `folder/images/scene_00012.png` and `folder/labels/scene_00012.png`, and `folder/classes.csv`.
 
-    Label images have one 8-bit channel of class indices, 255 for pixels that are not labelled.
+    Label images have one 8-bit channel of class indices, 255 for pixels that are not labelled. The file of classes has
+    a line for each: its name and its colour.
 
     Args:
         folder: Made if it is not there; files of the same names are replaced.
@@ -73,6 +74,8 @@ def write_scenes(folder: Path, seeds: Iterable[int], size: tuple[int, int] = DEF
     """
     for kind in ("images", "labels"):
         make_folder(folder / kind)
+    lines = (f"{name},{red},{green},{blue}" for name, (red, green, blue) in zip(CLASSES, PALETTE, strict=True))
+    write_bytes(folder / "classes.csv", "\n".join((*lines, "")).encode())
     for seed in seeds:
         scene = make_scene(seed, size)
         for kind, pixels in (("images", scene.image), ("labels", scene.labels)):

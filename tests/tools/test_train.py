@@ -105,6 +105,20 @@ def test_a_finer_net_starts_from_a_coarser_one_with_its_trunk_frozen(data, coars
     assert read_checkpoint(output).spec.variant == "fcn16s"
 
 
+def test_a_net_of_your_own_learns_and_goes_on_from_its_weights(data, tmp_path):
+    output, more = tmp_path / "net.safetensors", tmp_path / "more.safetensors"
+    own = ("--model", "tests.support.hard_nets:FastScnn", "--dropout", 0.2, "--lr", 3e-3)
+    result = run(data, output, *own, "--steps", 30, "--every", 15, "--batch", 4)
+    assert result.exit_code == 0, result.output
+    first, second = (float(loss) for loss in re.findall(r"loss ([\d.]+)", result.stderr))
+    assert second < first
+    assert run(data, more, *own, "--steps", 1, "--copied-lr", 0, "--weights", output).exit_code == 0
+    before, after = load_file(output), load_file(more)
+    assert torch.equal(before["low.0.weight"], after["low.0.weight"])
+    spec = export(output, model=own[1], shape="33x64").spec
+    assert (spec.variant, spec.classes, spec.palette, spec.normalization) == ("FastScnn", CLASSES, PALETTE, TORCHVISION)
+
+
 def test_the_seed_decides(data, tmp_path):
     def weights(seed, workers):
         output = tmp_path / f"{seed}_{workers}.safetensors"
@@ -219,6 +233,11 @@ def _missing_folder(data, folder):
         (("--frozen-steps", 2), 2, "random weights would be frozen"),
         (("--frozen-steps", 9999), 2, "bad number of frozen steps"),
         (("--vgg16", "a.pth", "--weights", "b.pth"), 2, "two files to start from"),
+        (
+            ("--model", "tests.support.hard_nets:UNet"),
+            2,
+            "options of an FCN for a net of your own; got --model with --width",
+        ),
         (("--device", "abacus"), 7, "no device 'abacus'"),
     ],
 )
@@ -231,6 +250,20 @@ def test_what_cannot_be_trained_on_is_refused_before_anything_is_written(data, t
     assert re.search(message, result.stderr)
     assert result.stderr.splitlines()[-1].startswith("error: ")
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "got"),
+    [
+        ("Fixed", "RuntimeError: .* for an image"),
+        ("Heads", "a tuple for an image"),
+        ("Coarse", r"a tensor \[1, \d+, 16, 24\] for an image"),
+    ],
+)
+def test_a_net_without_a_score_for_each_class_and_pixel_is_refused(data, tmp_path, model, got):
+    result = run(data, tmp_path / "net.safetensors", "--model", f"tests.support.custom_nets:{model}")
+    assert result.exit_code == 6
+    assert re.search(f"does not give a score for each class and pixel; got .*{got}", result.stderr)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
