@@ -4,12 +4,15 @@
     python tools/bench_peers.py --model fcn8s.onnx --weights fcn8s_camvid.pth --calib-data DIR --images DIR \
         --peers .venv-peers/bin/python -o peers.json --plot peers.svg
 
-Contestants: PyTorch (eager, channels_last, torch.compile), ONNX Runtime on the exported model, OpenVINO (FP32, and INT8
-by NNCF), MNN and ncnn (FP32), and the project's FP32 and INT8 engines. Each is a process of its own; those of others
-live in an environment of their own, for their tools ask for other versions of what the project needs. Every round runs
-each once, in an order drawn anew. Two times are taken of every run: from uint8 images to labels, where a peer's images
-are normalised and its labels found in NumPy, and of the net alone. Without a model, the net is an FCN-8s of random
-weights on generated scenes. What a peer refuses is recorded in its own words, and the rest goes on.
+Contestants: PyTorch (eager, channels_last, torch.compile), ONNX Runtime on the exported model and on what its
+`quantize_static` makes of it, OpenVINO (FP32, and INT8 by NNCF, with its defaults or under control of the accuracy),
+MNN and ncnn (FP32), and the project's engines for ONNX Runtime and OpenVINO. Each is a process of its own; those of
+others live in an environment of their own, for their tools ask for other versions of what the project needs. Every
+round runs each once, in an order drawn anew. Two times are taken of every run: from uint8 images to labels, where a
+peer's images are normalised and its labels found in NumPy, and of the net alone. With `--fidelity` every contestant
+also runs over all images, and its labels are compared with the exported model's and with the ground truth. Without a
+model, the net is an FCN-8s of random weights on generated scenes. What a peer refuses is recorded in its own words, and
+the rest goes on.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +38,7 @@ from fcn_deploy.cli.options.types import PATH, ShapeType
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.demo import CALIBRATION_SEEDS, EVALUATION_SEEDS, make_scene
 from fcn_deploy.diagnostics.checkup import check_up
+from fcn_deploy.errors import FcnDeployError
 from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, ratio, time_in_turn
 from fcn_deploy.files import check_writable, write_bytes, write_json
 from fcn_deploy.graph.layers import list_layers, total_macs
@@ -43,12 +47,23 @@ from fcn_deploy.runtime.image import normalize
 from fcn_deploy.workflows.building import build_engine
 from fcn_deploy.workflows.calibrating import calibrate
 from fcn_deploy.workflows.exporting import export
+from fidelity import Judge, Labeller
 from gpu_cases import write_random_net
+from peer_report import BASELINE, plot_times, print_fidelity, print_times
+from quantizers import quantize_static
 
-BASELINE = "onnxruntime"
-_OURS = ("ours-fp32", "ours-int8")
-_AT_HOME = ("torch-eager", "torch-channels_last", "torch-compile", BASELINE, *_OURS)
-_ELSEWHERE = ("openvino-fp32", "openvino-int8", "mnn-fp32", "ncnn-fp32")
+# How the project's engines are built, by the name of the file without its suffix.
+_ENGINES: Mapping[str, Mapping[str, Any]] = {
+    "fp32": {},
+    "int8": {"precision": "int8"},
+    "openvino-bf16": {"precision": "bf16", "backend": "openvino"},
+    "openvino-int8": {"precision": "int8", "backend": "openvino"},
+    "openvino-int8-bf16": {"precision": "int8", "backend": "openvino", "base": "bf16"},
+}
+_OURS = tuple(f"ours-{name}" for name in _ENGINES)
+_AT_HOME = ("torch-eager", "torch-channels_last", "torch-compile", BASELINE, "onnxruntime-static", *_OURS)
+_NNCF = ("openvino-int8", "openvino-int8-bf16", "openvino-controlled")
+_ELSEWHERE = ("openvino-fp32", *_NNCF, "mnn-fp32", "ncnn-fp32")
 _SCRIPTS = Path(__file__).parent
 _RANDOM_SIZE = (360, 480)
 
@@ -85,9 +100,11 @@ class Peer:
             raise click.ClickException((log.read_text().strip().splitlines() or ["it ended without a word"])[-1])
         return peer
 
-    def run(self, images: Path) -> None:
+    def run(self, images: Path, *, timed: bool = True) -> None:
         """Runs a batch once."""
-        self.net_ms.append(self._ask({"run": str(images)})["net_ms"])
+        answer = self._ask({"run": str(images)})
+        if timed:
+            self.net_ms.append(answer["net_ms"])
 
     def labels(self, path: Path) -> NDArray[Any]:
         """Returns the labels of the last run, by way of a file."""
@@ -121,6 +138,9 @@ class Peer:
 @click.option(
     "--contestant", "chosen", multiple=True, type=click.Choice((*_AT_HOME, *_ELSEWHERE)), help="[default: all]"
 )
+@click.option("--model-from", help="What makes a net of your own for PyTorch: package.module:callable.")
+@click.option("--fidelity", is_flag=True, help="Compare labels over all images, at their own size.")
+@click.option("--labels", type=PATH, help="Ground truth of the images, for --fidelity.")
 @click.option("--shape", "shapes", type=ShapeType(), multiple=True, help="NxHxW or HxW.  [default: a grid]")
 @click.option("--threads", "counts", type=click.IntRange(1), multiple=True, default=(2, 1), show_default=True)
 @click.option("--rounds", type=click.IntRange(5), default=5, show_default=True, help="Least number of rounds.")
@@ -134,6 +154,9 @@ def main(
     folder: Path | None,
     peers: Path | None,
     chosen: tuple[str, ...],
+    model_from: str | None,
+    fidelity: bool,
+    labels: Path | None,
     shapes: tuple[ImageShape, ...],
     counts: tuple[int, ...],
     rounds: int,
@@ -145,6 +168,8 @@ def main(
     given = (model, weights, calib_data, folder)
     if any(given) and not all(given):
         raise click.UsageError("--model, --weights, --calib-data and --images go together")
+    if fidelity != (labels is not None) or (fidelity and not any(given)):
+        raise click.UsageError("--fidelity and --labels go together, with a model")
     check_writable(output)
     shapes = shapes or tuple(ImageShape(batch, *size) for batch in (1, 4) for size in _sizes())
     contestants = [name for name in (*_AT_HOME, *_ELSEWHERE) if not chosen or name in chosen]
@@ -153,7 +178,11 @@ def main(
         raise click.UsageError(f"everything is compared with {BASELINE}")
     with tempfile.TemporaryDirectory(prefix="bench-peers-") as work:
         bench = Bench(Path(work), peers)
-        refused = bench.prepare(model, weights, calib_data, folder, contestants)
+        refused = bench.prepare(model, weights, calib_data, folder, contestants, model_from)
+        if labels is not None:
+            assert model is not None
+            assert folder is not None
+            bench.judge = Judge.open(folder, labels, exported_spec(parse(model.read_bytes())), shapes)
         report: dict[str, Any] = {"format": 1, "host": check_up().to_json(), "refused": refused, "runs": []}
         report["peers"] = _versions(peers) if peers else {}
         config = BenchmarkConfig(duration=duration, iterations=rounds)
@@ -163,9 +192,10 @@ def main(
                 _say(f"{shape}, {threads} threads")
                 report["runs"].append(bench.measure(contestants, shape, threads, config))
                 write_json(output, report)
-                _table(report["runs"][-1])
+                print_times(report["runs"][-1])
+                print_fidelity(report["runs"][-1])
     if plot is not None:
-        write_bytes(plot, _plot(report["runs"][0], plot.suffix))
+        write_bytes(plot, plot_times(report["runs"][0], plot.suffix, _OURS))
 
 
 def _sizes() -> Sequence[tuple[int, int]]:
@@ -183,11 +213,14 @@ class Bench:
     Attributes:
         work: The folder they lie in.
         peers: The Python of the peers' environment.
+        macs: What the net multiplies and adds for images of a shape.
+        judge: Compares labels over all images; None where only times are taken.
     """
 
     work: Path
     peers: Path | None
     macs: Callable[[ImageShape], int | None] = lambda shape: None
+    judge: Judge | None = None
 
     def prepare(
         self,
@@ -196,6 +229,7 @@ class Bench:
         calib_data: Path | None,
         images: Path | None,
         contestants: Sequence[str],
+        maker: str | None = None,
     ) -> dict[str, str]:
         """Writes what contestants open; returns what converters refuse, in their words."""
         if model is None or weights is None or calib_data is None or images is None:
@@ -203,7 +237,7 @@ class Bench:
             model, weights, calib_data, images = self._random_net()
         data = model.read_bytes()
         (self.work / "net.onnx").write_bytes(data)
-        (self.work / "weights.txt").write_text(str(weights.resolve()))
+        (self.work / "weights.txt").write_text("\n".join([str(weights.resolve()), *([maker] if maker else [])]))
         graph = parse(data)
         self.macs = lambda shape: total_macs(list_layers(graph, shape))
         normalization = exported_spec(graph).normalization
@@ -212,16 +246,29 @@ class Bench:
         (self.work / "normalization.json").write_text(json.dumps(facts))
         self._images = images
         calibration = ImageFolder.open(calib_data)
-        _say("building the project's engines")
-        if "ours-fp32" in contestants:
-            build_engine(model, output=self.work / "fp32.onnx")
-        if "ours-int8" in contestants:
-            ranges = calibrate(model, calibration)
-            build_engine(model, precision="int8", ranges=ranges, output=self.work / "int8.onnx")
+        refused = self._build(model, calibration, contestants)
         planes = {str(index): normalize(image[np.newaxis], normalization) for index, image in enumerate(calibration)}
         np.savez(self.work / "calibration.npz", **planes)  # type: ignore[arg-type]
-        names = [name for name in ("openvino-int8", "mnn-fp32") if name in contestants]
-        return {name: refusal for name in names if (refusal := self._convert(name))}
+        names = [name for name in (*_NNCF, "mnn-fp32") if name in contestants]
+        return refused | {name: refusal for name in names if (refusal := self._convert(name))}
+
+    def _build(self, model: Path, calibration: ImageFolder, contestants: Sequence[str]) -> dict[str, str]:
+        """Builds the project's engines, and what `quantize_static` makes; returns what cannot be built here."""
+        _say("building the project's engines")
+        refused: dict[str, str] = {}
+        ranges = calibrate(model, calibration) if any("int8" in name for name in contestants) else None
+        for name, asked in _ENGINES.items():
+            if f"ours-{name}" not in contestants:
+                continue
+            quantized = {"ranges": ranges} if "int8" in name else {}
+            try:
+                build_engine(model, output=self.work / f"{name}.onnx", **quantized, **asked)
+            except FcnDeployError as error:
+                refused[f"ours-{name}"] = str(error)
+        if "onnxruntime-static" in contestants:
+            _say("quantize_static")
+            quantize_static(model, calibration, "minmax", self.work / "static.onnx", per_channel=True)
+        return refused
 
     def measure(
         self, contestants: Sequence[str], shape: ImageShape, threads: int, config: BenchmarkConfig
@@ -247,6 +294,7 @@ class Bench:
                 )
             timings = time_in_turn({name: _runs(peer, batch) for name, peer in opened.items()}, config)
             labels = {name: peer.labels(self.work / "labels.npy") for name, peer in opened.items()}
+            judged = self._judged(opened)
         whole = {timing.name: timing for timing in timings}
         for name, timing in whole.items():
             alone = _alone(opened[name], timing)
@@ -254,11 +302,26 @@ class Bench:
                 whole=_compared(timing, whole[BASELINE]),
                 net=_compared(alone, _alone(opened[BASELINE], whole[BASELINE])),
                 alike=float((labels[name] == labels[BASELINE]).mean()),
+                fidelity=judged.get(name),
             )
         rounds = len(whole[BASELINE].latencies)
         return {
             "shape": str(shape), "threads": threads, "rounds": rounds, "macs": self.macs(shape), "contestants": rows
         }  # fmt: skip
+
+    def _judged(self, opened: Mapping[str, Peer]) -> dict[str, dict[str, Any]]:
+        def labeller(peer: Peer) -> Labeller:
+            def labels(file: Path) -> NDArray[Any]:
+                peer.run(file, timed=False)
+                return peer.labels(self.work / "labels.npy")
+
+            return labels
+
+        if self.judge is None:
+            return {}
+        _say("judging over all images")
+        labellers = {name: labeller(peer) for name, peer in opened.items()}
+        return self.judge.judge(labellers, BASELINE, self.work / "image.npy")
 
     def _open(self, name: str, shape: ImageShape, threads: int) -> Peer:
         python = Path(sys.executable) if name in _AT_HOME else self.peers
@@ -323,50 +386,6 @@ def _versions(python: Path) -> dict[str, str]:
     )
     wanted = {"openvino", "nncf", "mnn", "ncnn", "pnnx"}
     return {entry["name"]: entry["version"] for entry in json.loads(listed.stdout) if entry["name"].lower() in wanted}
-
-
-def _table(run: Mapping[str, Any]) -> None:
-    columns = ("image to labels, ms", f"/ {BASELINE}", "net, ms", f"/ {BASELINE}", "labels alike")
-    print(f"| {run['shape']}, {run['threads']} threads | {' | '.join(columns)} |")
-    print("|---|---|---|---|---|---|")
-    for line in _lines(run):
-        print(line)
-    sys.stdout.flush()
-
-
-def _lines(run: Mapping[str, Any]) -> Iterator[str]:
-    for name, row in run["contestants"].items():
-        if row["refused"]:
-            yield f"| {name} | {row['refused']} | | | | |"
-            continue
-        cells = [
-            f"{part['median_ms']:.1f} | {part['ratio']:.2f} ({part['ratio_low']:.2f}-{part['ratio_high']:.2f})"
-            for part in (row["whole"], row["net"])
-        ]
-        yield f"| {name} | {cells[0]} | {cells[1]} | {row['alike']:.3%} |"
-
-
-def _plot(run: Mapping[str, Any], suffix: str) -> bytes:
-    """Draws the ratios of a run, each with its quartiles."""
-    import io
-
-    from matplotlib.figure import Figure
-
-    rows = [(name, row["whole"]) for name, row in run["contestants"].items() if not row["refused"]]
-    rows.sort(key=lambda item: -item[1]["ratio"])
-    ratios = np.array([part["ratio"] for _, part in rows])
-    spread = np.abs(np.array([[part["ratio_low"], part["ratio_high"]] for _, part in rows]).T - ratios)
-    figure = Figure(figsize=(8, 0.9 + 0.32 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    colors = ["tab:blue" if name in _OURS else "tab:gray" for name, _ in rows]
-    bars = axes.barh([name for name, _ in rows], ratios, xerr=spread, color=colors)
-    axes.bar_label(bars, [f" {part['median_ms']:.0f} ms" for _, part in rows])
-    axes.margins(x=0.12)
-    axes.set_xlabel(f"time / {BASELINE} on the exported model")
-    axes.set_title(f"image to labels, {run['shape']}, {run['threads']} threads")
-    file = io.BytesIO()
-    figure.savefig(file, format=suffix[1:])
-    return file.getvalue()
 
 
 if __name__ == "__main__":

@@ -57,10 +57,13 @@ def open_torch(folder: Path, shape: Shape, threads: int, *, last: bool = False, 
     import torch
 
     from fcn_deploy.models.load import load_net
+    from fcn_deploy.models.spec_options import SpecOptions
 
     torch.set_num_threads(threads)
     layout = torch.channels_last if last else torch.contiguous_format
-    module = load_net(Path((folder / "weights.txt").read_text())).module.to(memory_format=layout)  # type: ignore[call-overload]
+    weights, *maker = (folder / "weights.txt").read_text().splitlines()
+    options = SpecOptions(model=maker[0]) if maker else None
+    module = load_net(Path(weights), options).module.to(memory_format=layout)  # type: ignore[call-overload]
     call = torch.compile(module) if compiled else module
 
     def net(planes: NDArray[np.float32]) -> Logits:
@@ -70,24 +73,24 @@ def open_torch(folder: Path, shape: Shape, threads: int, *, last: bool = False, 
     return net
 
 
-def open_onnxruntime(folder: Path, shape: Shape, threads: int) -> Net:
-    """ONNX Runtime on the exported model."""
+def open_onnxruntime(folder: Path, shape: Shape, threads: int, model: str = "net.onnx") -> Net:
+    """ONNX Runtime, on the exported model or a quantised one."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(folder / "net.onnx"), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(folder / model), options, providers=["CPUExecutionProvider"])
     return lambda planes: session.run(None, {"image": planes})[0]
 
 
-def open_openvino(folder: Path, shape: Shape, threads: int, model: str) -> Net:
+def open_openvino(folder: Path, shape: Shape, threads: int, model: str, precision: str = "f32") -> Net:
     """OpenVINO, with the shape fixed, which is the case it is fastest in."""
     import openvino
 
     core = openvino.Core()
     read = core.read_model(str(folder / model))
     read.reshape([shape[0], 3, *shape[1:]])
-    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
     request = core.compile_model(read, "CPU", hints).create_infer_request()
     return lambda planes: request.infer([planes], share_inputs=True, share_outputs=True)[0]
 
@@ -158,7 +161,10 @@ def open_contestant(name: str, folder: Path, shape: Shape, threads: int) -> Call
         "torch-compile": lambda: open_torch(folder, shape, threads, compiled=True),
         "onnxruntime": lambda: open_onnxruntime(folder, shape, threads),
         "openvino-fp32": lambda: open_openvino(folder, shape, threads, "net.onnx"),
+        "onnxruntime-static": lambda: open_onnxruntime(folder, shape, threads, "static.onnx"),
         "openvino-int8": lambda: open_openvino(folder, shape, threads, "openvino_int8.xml"),
+        "openvino-int8-bf16": lambda: open_openvino(folder, shape, threads, "openvino_int8.xml", "bf16"),
+        "openvino-controlled": lambda: open_openvino(folder, shape, threads, "openvino_controlled.xml"),
         "mnn-fp32": lambda: open_mnn(folder, shape, threads),
         "ncnn-fp32": lambda: open_ncnn(folder, shape, threads),
     }

@@ -51,7 +51,7 @@ def main(
     if quantizer == "ours":
         build_engine(model, precision="int8", io="tensor", calib_method=method, calib_data=images, output=output)
     else:
-        _quantize_static(model, images, method, output)
+        quantize_static(model, images, method, output)
     seconds = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     click.echo(
@@ -67,13 +67,22 @@ def main(
     )
 
 
-def _quantize_static(model: Path, images: ImageFolder, method: str, output: Path) -> None:
-    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, quantize_static
+def quantize_static(model: Path, images: ImageFolder, method: str, output: Path, *, per_channel: bool = False) -> None:
+    """Quantises by ONNX Runtime, with its defaults but for what is given, behind its own pre-processing.
+
+    Args:
+        model: An exported model.
+        images: To calibrate with.
+        method: `minmax`, `percentile` or `entropy`.
+        output: The ONNX file to write.
+        per_channel: Whether weights have a scale for each output channel.
+    """
+    from onnxruntime import quantization as ort
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     normalization = exported_spec(parse(model.read_bytes())).normalization
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(ort.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self._feeds = ({"image": normalize(image[np.newaxis], normalization)} for image in images)
 
@@ -81,14 +90,16 @@ def _quantize_static(model: Path, images: ImageFolder, method: str, output: Path
             return next(self._feeds, None)
 
     methods = {
-        "minmax": CalibrationMethod.MinMax,
-        "percentile": CalibrationMethod.Percentile,
-        "entropy": CalibrationMethod.Entropy,
+        "minmax": ort.CalibrationMethod.MinMax,
+        "percentile": ort.CalibrationMethod.Percentile,
+        "entropy": ort.CalibrationMethod.Entropy,
     }
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder, "prepared.onnx")
         quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
-        quantize_static(str(prepared), str(output), Reader(), calibrate_method=methods[method])
+        ort.quantize_static(
+            str(prepared), str(output), Reader(), calibrate_method=methods[method], per_channel=per_channel
+        )
 
 
 if __name__ == "__main__":

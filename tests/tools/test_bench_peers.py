@@ -6,9 +6,11 @@ import sys
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 import bench_peers
 import peer_worker
+from fcn_deploy.demo import write_scenes
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +20,9 @@ def run(exported, checkpoint_file, photo_folder, tmp_path_factory):
     def run(*arguments):
         output = folder / "peers.json"
         given = ["--model", exported("fcn8s"), "--weights", checkpoint_file("fcn8s")]
-        given += ["--calib-data", photo_folder, "--images", photo_folder, "--shape", "2x48x64", "--threads", "1"]
+        given += ["--calib-data", photo_folder, "--threads", "1"]
+        for option, value in (("--images", photo_folder), ("--shape", "2x48x64")):
+            given += [] if option in arguments else [option, value]
         given += ["--rounds", "5", "--duration", "0", "-o", output, *arguments]
         result = CliRunner().invoke(bench_peers.main, [str(each) for each in given], catch_exceptions=False)
         return result, output
@@ -48,6 +52,45 @@ def test_contestants_are_timed_and_their_labels_compared(run, tmp_path):
     assert report["sgemm_gflops"]["1"] > 0
     assert "| ours-int8 |" in result.output
     assert plot.read_text().startswith("<?xml")
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder, range(3), (48, 64))
+    for path in (folder / "labels").iterdir():
+        Image.fromarray(np.asarray(Image.open(path)) % 5).save(path)  # the net has five classes
+    return folder
+
+
+def test_labels_are_judged_over_all_images_beside_the_truth(run, scenes):
+    judged = ("--images", scenes / "images", "--fidelity", "--labels", scenes / "labels", "--shape", "48x64")
+    names = ("onnxruntime", "onnxruntime-static", "ours-int8")
+    result, output = run(*(word for name in names for word in ("--contestant", name)), *judged)
+    assert result.exit_code == 0, result.output
+    rows = json.loads(output.read_text())["runs"][-1]["contestants"]
+    found = {name: row["fidelity"] for name, row in rows.items()}
+    assert {row["images"] for row in found.values()} == {3}
+    assert found["onnxruntime"]["agreement"] == [1, 1, 1]
+    assert found["onnxruntime"]["drop"] == [0, 0, 0]
+    for name in names[1:]:
+        agreement, low, high = found[name]["agreement"]
+        assert low <= agreement <= high < 1
+        assert found[name]["miou"] + found[name]["drop"][0] == pytest.approx(found["onnxruntime"]["miou"])
+    assert "| ours-int8 |" in result.output.split("mIoU")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--fidelity",), "--fidelity and --labels go together"),
+        (("--fidelity", "--labels", "{}/labels", "--images", "{}/images", "--shape", "32x32"), "one --shape 1x48x64"),
+    ],
+)
+def test_fidelity_needs_the_truth_of_whole_images(run, scenes, arguments, message):
+    result, _ = run("--contestant", "onnxruntime", *(word.format(scenes) for word in arguments))
+    assert result.exit_code == 2
+    assert message in result.output
 
 
 def test_what_a_peer_refuses_is_recorded_in_its_words_and_the_rest_goes_on(run, tmp_path, monkeypatch):
