@@ -335,8 +335,8 @@ class Engine:
     def get_tensor_shape(self, name: str) -> list[int]:
         return self.tensors[name][1]
 
-    def get_tensor_format(self, name: str) -> str:
-        return self.plan.get("format", "LINEAR")
+    def get_tensor_format_desc(self, name: str) -> str:
+        return self.plan.get("format", f"Row major linear {self.tensors[name][0]} format (kLINEAR)")
 
     def get_tensor_location(self, name: str) -> str:
         return self.plan.get("location", "DEVICE")
@@ -348,9 +348,6 @@ class Engine:
             shapes.append([batch, height, width, 3] if self.plan["io"] == "image" else [batch, 3, height, width])
         return shapes
 
-    def create_runtime_config(self) -> Any:
-        return RuntimeConfig(self.world)
-
     def create_execution_context(self, how: Any) -> Any:
         if self.world.fail == "context":
             return None
@@ -358,6 +355,11 @@ class Engine:
 
     def __del__(self) -> None:
         self.world.did("free", "engine")
+
+
+class RtxEngine(Engine):
+    def create_runtime_config(self) -> Any:
+        return RuntimeConfig(self.world)
 
 
 class RuntimeConfig:
@@ -477,8 +479,15 @@ class Context:
         self.world.did("free", "context")
 
 
+_STRATEGIES = {
+    "CudaGraphStrategy": SimpleNamespace(DISABLED="DISABLED", WHOLE_GRAPH_CAPTURE="WHOLE_GRAPH_CAPTURE"),
+    "DynamicShapesKernelSpecializationStrategy": SimpleNamespace(EAGER="EAGER", LAZY="LAZY"),
+}
+
+
 def library(world: World, name: str, version: str) -> ModuleType:
-    """Makes a module like one of NVIDIA's three."""
+    """Makes a module like one of NVIDIA's three: it has what test_conformance.py finds in the real one, and no more."""
+    rtx = name == "tensorrt_rtx"
 
     class ILogger:
         Severity = Enum("Severity", "INTERNAL_ERROR ERROR WARNING INFO VERBOSE", start=0)
@@ -498,7 +507,7 @@ def library(world: World, name: str, version: str) -> ModuleType:
                 return None
             self.logger.log(ILogger.Severity.WARNING, "this plan is a fake")
             plan["log"] = lambda text: self.logger.log(ILogger.Severity.ERROR, text)
-            return Engine(world, plan)
+            return (RtxEngine if rtx else Engine)(world, plan)
 
         def __del__(self) -> None:
             world.did("free", "runtime")
@@ -509,9 +518,7 @@ def library(world: World, name: str, version: str) -> ModuleType:
         ILogger=ILogger,
         Runtime=Runtime,
         TensorIOMode=SimpleNamespace(INPUT="INPUT", OUTPUT="OUTPUT"),
-        TensorFormat=SimpleNamespace(LINEAR="LINEAR"),
         TensorLocation=SimpleNamespace(DEVICE="DEVICE", HOST="HOST"),
         ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="USER_MANAGED", STATIC="STATIC"),
-        CudaGraphStrategy=SimpleNamespace(DISABLED="DISABLED", WHOLE_GRAPH_CAPTURE="WHOLE_GRAPH_CAPTURE"),
-        DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="EAGER", LAZY="LAZY"),
+        **(_STRATEGIES if rtx else {}),
     )

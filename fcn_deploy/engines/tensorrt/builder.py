@@ -23,7 +23,7 @@ from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.monitor import BuildPhases, make_monitor, run_interruptibly
 from fcn_deploy.engines.tensorrt.profiles import FixedShape, ImageProfile, resolve_profiles
 from fcn_deploy.engines.tensorrt.typed_graph import typed_graph
-from fcn_deploy.errors import InputError
+from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.files import check_writable, exists, read_bytes, write_bytes
 from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.progress import Progress, Silent
@@ -221,7 +221,13 @@ class _Builder:
     def _set_compute_capabilities(self, config: Any, capabilities: Sequence[str]) -> None:
         config.num_compute_capabilities = len(capabilities)
         for index, capability in enumerate(capabilities):
-            architecture = getattr(self._module.ComputeCapability, "SM" + capability.replace(".", ""))
+            architecture = getattr(self._module.ComputeCapability, "SM" + capability.replace(".", ""), None)
+            if architecture is None:  # the earliest versions do not know the newest GPUs
+                raise UsageError(
+                    f"{self._name} does not build for such GPUs",
+                    got=f"compute capability {capability}",
+                    fix="install a newer version, or leave it out",
+                )
             if not config.set_compute_capability(architecture, index):
                 raise self._failure()
 

@@ -137,7 +137,8 @@ def _shape(dims: Any) -> Dims:
 
 def _spec(module: Any, engine: Any, name: str, profiles: tuple[Profile, ...]) -> TensorSpec:
     kind = engine.get_tensor_dtype(name).name
-    linear = engine.get_tensor_format(name) == module.TensorFormat.LINEAR
+    # By the description: the lean runtime has no TensorFormat.
+    linear = engine.get_tensor_format_desc(name).startswith("Row major linear")
     on_device = engine.get_tensor_location(name) == module.TensorLocation.DEVICE
     if kind not in _DTYPES or not linear or not on_device:
         what = kind if kind not in _DTYPES else "a vectorised layout" if not linear else "a tensor in host memory"

@@ -121,7 +121,7 @@ _RTX = Flavor(
     compute_capabilities=("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"),
     runtime_config=True,
     runs=("tensorrt-rtx",),
-    oldest=(1, 0),
+    oldest=(1, 4),
 )
 _LEAN = Flavor(
     name="tensorrt-lean",

@@ -65,7 +65,7 @@ def test_the_real_libraries_have_what_the_runtime_calls():
         trt.Runtime: "engine_host_code_allowed deserialize_cuda_engine",
         trt.ICudaEngine: "num_io_tensors num_optimization_profiles device_memory_size_v2 "
         "get_tensor_name get_tensor_mode "
-        "get_tensor_dtype get_tensor_shape get_tensor_format get_tensor_location get_tensor_profile_shape "
+        "get_tensor_dtype get_tensor_shape get_tensor_format_desc get_tensor_location get_tensor_profile_shape "
         "create_execution_context create_runtime_config",
         trt.IExecutionContext: "set_device_memory set_input_shape set_optimization_profile_async set_tensor_address "
         "get_tensor_shape execute_async_v3",
