@@ -2,48 +2,66 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import onnx_ir as ir
-
-from fcn_deploy._version import __version__
-from fcn_deploy.artifacts.geometry import PadMode, SizeDivisor
-from fcn_deploy.artifacts.normalization import Normalization, Preset, Triple
-from fcn_deploy.artifacts.outputs import ResizeMode
+from fcn_deploy.artifacts.geometry import AutoPadding, Padding, PadMode, SizeDivisor
+from fcn_deploy.artifacts.normalization import Preset, Triple
+from fcn_deploy.artifacts.outputs import Outputs, ResizeMode
 from fcn_deploy.artifacts.shapes import ImageShape, Layout
-from fcn_deploy.artifacts.spec import METADATA_KEY, ONNX_LAYOUT, CheckpointInfo, ModelSpec
-from fcn_deploy.engines.logits_size import check_logits_size
-from fcn_deploy.errors import InputError, UsageError
-from fcn_deploy.files import StrPath, sha256_bytes
-from fcn_deploy.graph.external_data import read_with_weights
-from fcn_deploy.graph.model import ExportedModel, serialize
-from fcn_deploy.models.spec_options import AdoptedNet, SpecOptions, make_spec
-from fcn_deploy.onnx_export.comparison import compare_models
-from fcn_deploy.onnx_export.foreign import ForeignModel, read_foreign
-from fcn_deploy.onnx_export.foreign_backend import ForeignBackend
-from fcn_deploy.onnx_export.foreign_sizes import padding_needed, sizes_taken
-from fcn_deploy.onnx_export.simplifier import simplified
-from fcn_deploy.onnx_export.threshold import check_threshold, chosen_threshold, warn_of_probabilities
-from fcn_deploy.passes import pipelines
+from fcn_deploy.errors import UsageError
+from fcn_deploy.files import StrPath
+from fcn_deploy.graph.header import check_onnx_file
+from fcn_deploy.models.spec_options import SpecOptions
+from fcn_deploy.onnx_export.config import ExportConfig
 from fcn_deploy.progress import Progress, Silent
-from fcn_deploy.quantization.prequantized import is_prequantized
-from fcn_deploy.receptive_field import receptive_field
-from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-from fcn_deploy.workflows.parameters import channel_order, image_shape, input_file, output_file, padding, triple
+from fcn_deploy.workflows.net_options import check_classes
+from fcn_deploy.workflows.parameters import (
+    channel_order,
+    image_shape,
+    input_file,
+    output_file,
+    outputs,
+    padding,
+    triple,
+)
 
 if TYPE_CHECKING:
-    from fcn_deploy.artifacts.receptive_field import ReceptiveField
+    from fcn_deploy.graph.model import ExportedModel
 
-_log = logging.getLogger(__name__)
 
-# What a net that takes uint8 is given, because it normalises images itself.
-_BYTES = Normalization("RGB", 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-# A model in FP16 rounds each tensor to 11 bits, and its adoption does not.
-_ERROR_OF_FP16 = 0.02
-_FIX = "adopt it with `simplify=False`, or for one fixed `shape`"
+@dataclass(frozen=True)
+class AdoptOptions:
+    """What the user says about a model, checked before a library that reads it is imported; see `adopt`.
+
+    Attributes:
+        spec: What goes into the spec.
+        image: The input that takes images; None for the only one.
+        outputs: What of it gives the logits, and how they are resized; None if nothing was said.
+        layout: If shapes do not tell.
+        padding: How images are padded; None if they are not.
+        threshold: Of a binary net.
+        shape: Fixes the sizes that the model leaves open.
+        simplify: Whether onnxsim runs.
+
+    Raises:
+        UsageError: `layout` or `threshold` has an unknown value.
+    """
+
+    spec: SpecOptions
+    image: str | None = None
+    outputs: Outputs | None = None
+    layout: Layout | None = None
+    padding: Padding | AutoPadding | None = None
+    threshold: float | None = None
+    shape: ImageShape | None = None
+    simplify: bool = True
+
+    def __post_init__(self) -> None:
+        if self.layout not in (None, "nchw", "nhwc"):
+            raise UsageError("bad `layout`", got=repr(self.layout), expected="nchw or nhwc")
+        ExportConfig(threshold=self.threshold)  # checks it
 
 
 def adopt(
@@ -115,122 +133,32 @@ def adopt(
     """
     progress = progress or Silent()
     file = output_file(output, (".onnx",), reads=(model, class_names))
-    fixed = None if shape is None else image_shape(shape)
-    asked = padding(os.fspath(model), size_divisor, pad_mode)
-    for name, value, known in (
-        ("layout", layout, ("nchw", "nhwc")),
-        ("resize_logits", resize_logits, ("bilinear", "nearest")),
-    ):
-        if value not in (None, *known):
-            raise UsageError(f"bad `{name}`", got=repr(value), expected=" or ".join(known))
-    options = SpecOptions(
-        num_classes=num_classes,
-        class_names=None if class_names is None else input_file(class_names),
-        ignore_index=ignore_index,
-        color=channel_order(color),
-        scale=scale,
-        mean=triple(mean, "mean"),
-        std=triple(std, "std"),
-        preset=normalization,
+    check_classes(num_classes, class_names)
+    options = AdoptOptions(
+        image=image,
+        outputs=outputs(os.fspath(model), logits, resize_logits),
+        layout=layout,
+        padding=padding(os.fspath(model), size_divisor, pad_mode),
+        spec=SpecOptions(
+            num_classes=num_classes,
+            class_names=None if class_names is None else input_file(class_names),
+            ignore_index=ignore_index,
+            color=channel_order(color),
+            scale=scale,
+            mean=triple(mean, "mean"),
+            std=triple(std, "std"),
+            preset=normalization,
+        ),
+        threshold=threshold,
+        shape=None if shape is None else image_shape(shape),
+        simplify=simplify,
     )
     path = input_file(model)
-    with progress.working(f"reading {path.name}"):
-        content = read_with_weights(path)
-        foreign = read_foreign(content, str(path), image=image, logits=logits, layout=layout, shape=fixed)
-    info = CheckpointInfo(sha256_bytes(content), ONNX_LAYOUT)
-    del content  # `foreign` has it, if it is still needed
-    if asked is not None and shape is None and foreign.image.fixed is not None:
-        raise UsageError("the model takes one size", got="`size_divisor`", fix="leave it out")
-    half, quantized = _computes_in_fp16(foreign.model), is_prequantized(foreign.model)
-    with ForeignBackend(foreign, layout, resize_logits) as reference:
-        found = reference.logits
-        reference.padding = padding_needed(reference, foreign.image, asked)
-        net = AdoptedNet(path.stem, info, found.channels, padding=reference.padding)
-        spec = make_spec(net, _with_bytes(options) if foreign.image.dtype == "uint8" else options)
-        check_threshold(threshold, spec)
-        with progress.working(f"adopting {spec.variant}, {spec.num_classes} classes"):
-            lowering = pipelines.adopted(
-                foreign.image.layout,
-                foreign.image.sizes,
-                found.layout,
-                found.channels,
-                resize_logits,
-                reference.padding,
-            )
-            graph = lowering(foreign.model).model
-            shapes, min_size = sizes_taken(reference, foreign.image, graph)
-        spec = replace(spec, min_size=min_size)
-        # onnxsim would make floats of weights that are stored as integers.
-        adopted = _with_spec(graph, foreign, spec, threshold, simplify and not quantized, progress)
-        adopted = _compared(adopted, reference, shapes, half, progress)
+    check_onnx_file(path)
+    # Imported here, because the libraries that read and run models take a second.
+    from fcn_deploy.workflows.adoption import adopted_model
+
+    adopted = adopted_model(path, options, progress)
     if file is not None:
         adopted.save(file)
     return adopted
-
-
-def _computes_in_fp16(model: ir.Model) -> bool:
-    values = [*model.graph.inputs, *model.graph.initializers.values()]
-    made = [value for node in model.graph.all_nodes() for value in node.outputs]
-    return any(value.dtype == ir.DataType.FLOAT16 for value in (*values, *made))
-
-
-def _with_bytes(options: SpecOptions) -> SpecOptions:
-    """Adds the normalisation of a net that takes bytes as they are.
-
-    Raises:
-        UsageError: Another was stated.
-    """
-    stated = {"scale": options.scale, "mean": options.mean, "std": options.std, "normalization": options.preset}
-    for name, value in stated.items():
-        if value is not None and value != getattr(_BYTES, name, None):
-            raise UsageError(
-                "the model takes uint8, so it normalises images itself", got=f"`{name}`", fix="leave it out"
-            )
-    return replace(options, preset=None, scale=_BYTES.scale, mean=_BYTES.mean, std=_BYTES.std)
-
-
-def _with_spec(
-    model: ir.Model,
-    foreign: ForeignModel,
-    spec: ModelSpec,
-    threshold: float | None,
-    simplify: bool,
-    progress: Progress,
-) -> ExportedModel:
-    producer = f"{foreign.model.producer_name or 'unknown'} {foreign.model.producer_version or ''}".strip()
-    spec = replace(
-        spec,
-        exporter={"fcn_deploy": __version__, "producer": producer, "opset": model.opset_imports[""]},
-        receptive_field=_receptive_field(model, spec, foreign.image.fixed),
-        threshold=chosen_threshold(spec, threshold, model.graph),
-    )
-    model.metadata_props[METADATA_KEY] = spec.dumps()
-    model.producer_name, model.producer_version = "fcn-deploy", __version__
-    if not simplify:
-        return ExportedModel.parse(serialize(model))
-    with progress.working("simplifying"):
-        return ExportedModel.parse(simplified(model))
-
-
-def _receptive_field(model: ir.Model, spec: ModelSpec, fixed: ImageShape | None) -> ReceptiveField | None:
-    """The receptive field; None if it cannot be computed for this graph."""
-    try:
-        return receptive_field(model, fixed=fixed, divisor=spec.padding.divisor if spec.padding else 1)
-    except InputError as error:
-        _log.debug("%s", error)
-        return None
-
-
-def _compared(
-    model: ExportedModel, reference: ForeignBackend, shapes: list[ImageShape], half: bool, progress: Progress
-) -> ExportedModel:
-    check_logits_size(model)
-    with OnnxRuntimeBackend(model.content, simulate_quantization=True) as candidate:
-        limits = {"limit": _ERROR_OF_FP16} if half else {}
-        error = compare_models(
-            reference, candidate, shapes, "the original", progress, images=reference.noise, fix=_FIX, **limits
-        )
-    warn_of_probabilities(model.spec, reference, shapes[-1])
-    if half:
-        _log.info("the model computes in FP16; as adopted it is float32, and an FP16 engine can be built of it")
-    return replace(model, error=error)

@@ -53,11 +53,7 @@ class NetOptions:
     def __post_init__(self) -> None:
         check_variant(self.variant, self.model)
         _ = self.part, self.spec, ExportConfig(threshold=self.threshold)
-        if self.num_classes is not None and not (isinstance(self.num_classes, int) and self.num_classes >= 1):
-            raise UsageError("bad `num_classes`", got=repr(self.num_classes), expected="1 or more")
-        if self.class_names is not None and (names := input_file(self.class_names)).is_file():  # a pipe is read once
-            count = None if self.num_classes == 1 else self.num_classes  # a binary net has two classes
-            read_class_names(names, count)
+        check_classes(self.num_classes, self.class_names)
 
     @property
     def padding(self) -> Padding | AutoPadding | None:
@@ -91,3 +87,16 @@ class NetOptions:
     def asked(self) -> dict[str, Any]:
         """Returns the options by name, as they were given."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def check_classes(num_classes: int | None, class_names: StrPath | None) -> None:
+    """Checks what the user says of the classes, before the net is read. A pipe is not read: it could be read only once.
+
+    Raises:
+        InputError: The file of their names cannot be read, or names another number of them.
+        UsageError: `num_classes` is not an integer of at least 1.
+    """
+    if num_classes is not None and not (isinstance(num_classes, int) and num_classes >= 1):
+        raise UsageError("bad `num_classes`", got=repr(num_classes), expected="1 or more")
+    if class_names is not None and (names := input_file(class_names)).is_file():
+        read_class_names(names, None if num_classes == 1 else num_classes)  # a binary net has two classes

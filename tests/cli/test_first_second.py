@@ -68,6 +68,7 @@ def field(tmp_path_factory):
 
 
 EXPORT = "export --weights net.pth -o out/m.onnx "
+ADOPT = "adopt net.onnx -o out/m.onnx "
 CALIBRATE = "calibrate net.onnx --calib-data images -o out/r.json "
 BUILD = "build-engine net.onnx -o out/e.onnx "
 VERIFY = "verify net.onnx --reference other.onnx --data images "
@@ -103,6 +104,30 @@ MISTAKES = {
         (EXPORT + "--weights-key=", 2, "--weights-key is empty"),
         (EXPORT + "--class-names none.csv", 6, "none.csv; got no such file"),
         (EXPORT + "--class-names names.csv", 6, "names.csv, line 1: bad colour"),
+    ],
+    "adopt": [
+        ("adopt none.onnx -o out/m.onnx", 6, "none.onnx; got no such file"),
+        ("adopt images -o out/m.onnx", 6, "got a folder"),
+        ("adopt text.onnx -o out/m.onnx", 6, "is not an ONNX model; got a file of another format"),
+        ("adopt lfs.onnx -o out/m.onnx", 6, "Git-LFS pointer"),
+        ("adopt page.onnx -o out/m.onnx", 6, "an HTML page"),
+        ("adopt empty.onnx -o out/m.onnx", 6, "an empty file"),
+        ("adopt zip.onnx -o out/m.onnx", 6, "a zip archive, such as a PyTorch checkpoint"),
+        ("adopt net.onnx -o net.onnx", 2, "replace an input"),
+        ("adopt net.onnx -o out/m.txt", 2, "suffix does not fit"),
+        ("adopt net.onnx -o none/m.onnx", 6, "no folder none"),
+        (ADOPT + "--shape 1x2x3x4", 2, "bad shape"),
+        (ADOPT + "--logits=", 2, "bad --logits"),
+        (ADOPT + "--layout chw", 2, "--layout"),
+        (ADOPT + "--mean 1,2", 2, "three numbers"),
+        (ADOPT + "--std 1,0,1", 6, "three positive numbers"),
+        (ADOPT + "--scale nan", 6, "a positive number"),
+        (ADOPT + "--threshold nan", 2, "bad --threshold"),
+        (ADOPT + "--normalization caffe --mean 1,2,3", 2, "--mean contradicts --normalization"),
+        (ADOPT + "--pad-mode zero", 2, "--pad-mode needs a divisor"),
+        (ADOPT + "--size-divisor 1", 2, "size-divisor"),
+        (ADOPT + "--class-names none.csv", 6, "none.csv; got no such file"),
+        (ADOPT + "--class-names names.csv", 6, "names.csv, line 1: bad colour"),
     ],
     "simplify": [
         ("simplify none.onnx -o out/m.onnx", 6, "got no such file"),

@@ -19,7 +19,7 @@ from fcn_deploy.graph.model import load_exported
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.image import normalize
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-from fcn_deploy.workflows import adopting
+from fcn_deploy.workflows import adoption
 from fcn_deploy.workflows.adopting import adopt
 from fcn_deploy.workflows.building import build_engine
 from fcn_deploy.workflows.inspecting import inspect
@@ -208,7 +208,7 @@ def test_a_normalisation_that_nobody_states_is_assumed_with_a_warning(tmp_path, 
     [
         ({}, {"num_classes": 7}, InputError, "the model has another number of classes; got 5; expected 7"),
         ({}, {"threshold": 0.5}, UsageError, "`threshold` is for binary nets"),
-        ({}, {"threshold": float("nan")}, UsageError, "`threshold` is not finite"),
+        ({}, {"threshold": float("nan")}, UsageError, "bad `threshold`; got nan"),
         ({}, {"layout": "chw"}, UsageError, "bad `layout`; got 'chw'; expected nchw or nhwc"),
         ({}, {"resize_logits": "cubic"}, UsageError, "bad `resize_logits`"),
         ({}, {"color": "grb"}, UsageError, "unknown `color`"),
@@ -228,14 +228,14 @@ def test_what_does_not_fit_is_refused_and_nothing_written(tmp_path, made, option
 
 def test_a_model_that_came_out_wrong_is_not_written(tmp_path, monkeypatch):
     source, written = saved(net(), tmp_path / "m.onnx"), tmp_path / "adopted.onnx"
-    real = adopting._with_spec
+    real = adoption._with_spec
 
     def other_weights(model, *arguments):
         value = model.graph.initializers["score.weight"]
         value.const_value = ir.tensor(value.const_value.numpy() * 2)
         return real(model, *arguments)
 
-    monkeypatch.setattr(adopting, "_with_spec", other_weights)
+    monkeypatch.setattr(adoption, "_with_spec", other_weights)
     with pytest.raises(GateError, match=r"does not give the results of the original.*`simplify=False`"):
         adopt(source, simplify=False, output=written, **IMAGENET)
     assert not written.exists()
