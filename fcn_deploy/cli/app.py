@@ -124,6 +124,17 @@ class _Handler(logging.Handler):
         put(self.format(record), err=True)
 
 
+class _Forwarding(logging.Handler):
+    """Sends to the debug log what has no handler."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        super().__init__(logging.WARNING)
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._logger.debug("%s: %s", record.name, record.getMessage(), exc_info=record.exc_info)
+
+
 class _Formatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         text = printable(with_flags(record.message))
@@ -193,8 +204,11 @@ def _complete(instruction: str) -> int:
 
 @contextmanager
 def _warnings_logged(logger: logging.Logger) -> Iterator[None]:
-    """Sends the warnings of libraries to the debug log: they are for those who write code, not for its users."""
-    shown = warnings.showwarning
+    """Sends what libraries warn of to the debug log: it is for those who write code, not for its users.
+
+    They do so by `warnings`, or by a log of their own, which goes to stderr for lack of a handler.
+    """
+    shown, last = warnings.showwarning, logging.lastResort
 
     def log(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, *arguments: object, **more: object
@@ -202,10 +216,11 @@ def _warnings_logged(logger: logging.Logger) -> Iterator[None]:
         logger.debug("%s: %s (%s:%d)", category.__name__, message, filename, lineno)
 
     warnings.showwarning = log
+    logging.lastResort = _Forwarding(logger)
     try:
         yield
     finally:
-        warnings.showwarning = shown
+        warnings.showwarning, logging.lastResort = shown, last
 
 
 def _report(message: str, settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import re
 import subprocess
@@ -206,6 +207,19 @@ def test_a_broken_pipe_of_our_own_is_not_taken_for_that_of_the_output(monkeypatc
     monkeypatch.setattr(cli.get_command(None, "inspect"), "callback", fail)
     assert run(["inspect", "x"]) == 1
     assert capsys.readouterr().err.startswith("unexpected error: BrokenPipeError: ")
+
+
+def test_logs_of_libraries_go_to_the_debug_log(monkeypatch, capfd):
+    def warn(context):
+        logging.getLogger("some.library").warning("inference %s", "failed", exc_info=ValueError("why"))
+
+    monkeypatch.setattr(cli, "invoke", warn)
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])  # pytest has some, and a command has none
+    assert run(["doctor"]) == 0
+    assert capfd.readouterr().err == ""
+    assert run(["--debug", "doctor"]) == 0
+    assert "debug: some.library: inference failed" in capfd.readouterr().err
 
 
 def test_warnings_of_libraries_go_to_the_debug_log(monkeypatch, capfd):
