@@ -10,6 +10,8 @@ import onnx_ir as ir
 from fcn_deploy.errors import InputError
 from fcn_deploy.passes.rewrite import Declined, Rewrite, RewriteResult
 
+# Before, an operator that resizes had one way to do so.
+_FIRST_OF_RESIZE_BY_MODES = 11
 # What onnxscript's converter is given with an older opset it only renumbers.
 _FIRST_OF_ONNXSCRIPT = 18
 
@@ -75,7 +77,26 @@ class RaiseOpset(Rewrite):
 def _converted(model: ir.Model, opset: int) -> ir.Model:
     from onnx import version_converter
 
+    found = model.opset_imports[""]
     proto: onnx.ModelProto = ir.to_proto(model)
     # Initialisers may stand outside the inputs from this version of the format on, which the converter needs to know.
     proto.ir_version = max(proto.ir_version, 4)
-    return ir.from_proto(version_converter.convert_version(proto, opset))
+    converted: ir.Model = ir.from_proto(version_converter.convert_version(proto, opset))
+    if found < _FIRST_OF_RESIZE_BY_MODES:
+        for node in converted.graph.all_nodes():
+            if node.op_type == "Resize":
+                _resize_as_before(node)
+    return converted
+
+
+def _resize_as_before(node: ir.Node) -> None:
+    """Gives a Resize the modes that Upsample, and Resize of opset 10, had without stating them.
+
+    The converter leaves them out, and their defaults are others. The pixel nearest to a place was the one before it, as
+    https://onnx.ai/onnx/operators/onnx__Upsample.html has it; ONNX Runtime takes the one after it if maps get smaller.
+    """
+    scales = ir.convenience.get_const_tensor(node.inputs[2]) if node.inputs[2] is not None else None
+    smaller = scales is not None and bool((scales.numpy() < 1).any())
+    node.attributes["coordinate_transformation_mode"] = ir.AttrString("coordinate_transformation_mode", "asymmetric")
+    if node.attributes.get_string("mode", "nearest") == "nearest":
+        node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "ceil" if smaller else "floor")

@@ -108,3 +108,18 @@ def test_an_output_that_is_the_input_is_still_two_tensors():
 def test_coarse_logits_get_the_size_of_the_image(mode):
     model = lowered(foreign_models.net(enlarge=False), resize=mode)
     assert run(model, image(2, 3, 31, 45)).shape == (2, 5, 31, 45)
+
+
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+@pytest.mark.parametrize(
+    ("opset", "operator", "scales"),
+    [(9, "Upsample", (2, 2)), (9, "Upsample", (1.5, 2.5)), (10, "Resize", (1.5, 2.5)), (10, "Resize", (0.5, 0.75))],
+)
+def test_resizing_of_opset_10_and_before_gives_the_same(mode, opset, operator, scales):
+    proto = foreign_models.net(opset=opset, enlarge=False)
+    proto.graph.node[-1].output[0] = "small"
+    constant = onnx.numpy_helper.from_array(np.array([1, 1, *scales], np.float32), "scales")
+    proto.graph.initializer.append(constant)
+    proto.graph.node.append(onnx.helper.make_node(operator, ["small", "scales"], ["output"], mode=mode))
+    fed = image(1, 3, 24, 40)
+    np.testing.assert_allclose(run(lowered(proto), fed), run(proto.SerializeToString(), fed), atol=1e-6)
