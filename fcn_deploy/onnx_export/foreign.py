@@ -14,9 +14,12 @@ from fcn_deploy.artifacts.spec import METADATA_KEY
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.graph.model import parse, serialize
 from fcn_deploy.graph.ops import REARRANGING
+from fcn_deploy.onnx_export.foreign_repair import repaired
 from fcn_deploy.passes.pipelines import LATEST_OPSET, LEAST_OPSET
 
 _DTYPES = {ir.DataType.FLOAT: "float32", ir.DataType.FLOAT16: "float16", ir.DataType.UINT8: "uint8"}
+# Of the file format; an older one wants constants among the inputs, and knows no opset from 18 on.
+_LEAST_IR_VERSION = 8
 # As a net in PyTorch may call its logits.
 _LOGITS = ("logits", "out")
 # They make labels of logits; between them and the output are operators that only move or cast labels.
@@ -59,7 +62,8 @@ class ForeignModel:
     """A model that another tool exported.
 
     Attributes:
-        content: Of an ONNX file of it whose one output is `logits`: the file itself if it has no other.
+        content: Of an ONNX file of it whose one input is the image and whose one output is `logits`: the file itself if
+            it has no other.
         image: Its input.
         logits: The name of the tensor that holds the logits.
         model: The same, to be rewritten: without local functions, with one input and one output.
@@ -98,11 +102,13 @@ def read_foreign(
             no images, or gives labels; or a choice has to be made that was not.
         UsageError: What was chosen does not fit.
     """
-    model = parse(content, what)
+    content, model = _parsed(content, what)
     _check_origin(model, what)
+    model.ir_version = max(model.ir_version, _LEAST_IR_VERSION)
+    given = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+    whole = len(model.graph.outputs) == 1 and not sum(map(_open_sizes, given))
     InlinePass()(model)
     ShapeInferencePass()(model)
-    whole = len(model.graph.outputs) == 1
     chosen = _chosen_logits(model.graph, logits, what)
     whole = whole and model.graph.outputs[0] is chosen
     _check_no_labels(chosen, what)
@@ -110,9 +116,22 @@ def read_foreign(
     RemoveUnusedNodesPass()(model)
     # The initialisers, which old models list as inputs too, stay constants; inputs of what was removed go.
     stated = list(model.graph.inputs)
-    model.graph.inputs[:] = [value for value in stated if value.uses() and value.name not in model.graph.initializers]
-    taken = _read_image(_chosen_image(model.graph.inputs, stated, image, what), layout, shape, what)
+    model.graph.inputs[:] = [value for value in given if value.uses()]
+    whole = whole and len(given) == len(model.graph.inputs)
+    value = _chosen_image(model.graph.inputs, stated, image, what)
+    taken = _read_image(value, layout, shape, what)
     return ForeignModel(content if whole else serialize(model), taken, str(chosen.name), model, what)
+
+
+def _parsed(content: bytes, what: str) -> tuple[bytes, ir.Model]:
+    """Returns a model and the content of its file, which is another if the model had to be repaired."""
+    try:
+        return content, parse(content, what)
+    except InputError:
+        better = repaired(content)
+        if better is None:
+            raise
+    return better, parse(better, what)
 
 
 def _check_origin(model: ir.Model, what: str) -> None:
@@ -145,11 +164,12 @@ def _chosen_logits(graph: ir.Graph, wanted: str | int | None, what: str) -> ir.V
         named = [value for value in outputs if value.name in _LOGITS]
         if len(outputs) == 1 or len(named) == 1:
             return outputs[0] if len(outputs) == 1 else named[0]
+        likely = [value for value in outputs if value.dtype is None or value.dtype.is_floating_point()] or outputs
         raise InputError(
             f"{what} has several outputs",
             got=listed,
             expected="one of them to be the logits",
-            fix=f"name it, such as `logits={outputs[0].name}`",
+            fix=f"name it, such as `logits={likely[0].name}`",
         )
     by_name = {value.name: value for value in [*_made(graph), *outputs]}
     if wanted in by_name:
@@ -206,13 +226,16 @@ def _size(size: int | ir.SymbolicDim) -> str:
 
 
 def _check_no_labels(value: ir.Value, what: str) -> None:
-    """Refuses an output of integers; the error names the tensor that the labels were made from."""
-    if value.dtype is None or value.dtype.is_floating_point():
-        return
-    node = value.producer()
+    """Refuses an output of labels, also as floats; the error names the tensor that they were made from."""
+    made = value
+    node = made.producer()
     while node is not None and node.op_type in _MOVING and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
-    source = node.inputs[0] if node is not None and node.op_type in _LABELLING else None
+        made = node.inputs[0]
+        node = made.producer()
+    labels = node is not None and node.op_type in _LABELLING and made is not _largest_values(node)
+    if not labels and (value.dtype is None or value.dtype.is_floating_point()):
+        return
+    source = node.inputs[0] if node is not None and labels else None
     raise InputError(
         f"{what} gives labels, not logits",
         got=_described(value),
@@ -221,6 +244,10 @@ def _check_no_labels(value: ir.Value, what: str) -> None:
         if node is not None and source is not None
         else "export it without what makes labels of its logits, or name a float tensor inside with `logits`",
     )
+
+
+def _largest_values(node: ir.Node) -> ir.Value | None:
+    return node.outputs[0] if node.op_type == "TopK" else None
 
 
 def _read_image(value: ir.Value, layout: Layout | None, shape: ImageShape | None, what: str) -> ForeignImage:
@@ -244,6 +271,15 @@ def _read_image(value: ir.Value, layout: Layout | None, shape: ImageShape | None
         own = list(wanted)
     batch, height, width = own
     return ForeignImage(str(value.name), dtype, layout, (batch, height, width))
+
+
+def _open_sizes(value: ir.Value) -> bool:
+    """Makes any size of sizes that are no sizes, as some tools write 0 or -1 for it; returns whether there are some."""
+    sizes = list(value.shape or ())
+    found = [axis for axis, size in enumerate(sizes) if isinstance(size, int) and size < 1]
+    if found:
+        value.shape = ir.Shape([None if axis in found else size for axis, size in enumerate(sizes)])
+    return bool(found)
 
 
 def _chosen_layout(value: ir.Value, wanted: Layout | None, what: str) -> Layout:

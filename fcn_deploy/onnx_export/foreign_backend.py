@@ -26,6 +26,7 @@ _PAD_MODES: dict[PadMode, Literal["edge", "constant", "reflect"]] = {
     "reflect": "reflect",
 }
 REAL = ImageShape(1, 360, 480)
+_LARGEST = 2**31  # bytes of images
 # Sizes of real images, of which nets that take only multiples of a number take one.
 _TRIED = (REAL, ImageShape(1, 256, 320), ImageShape(1, 512, 1024), ImageShape(1, 384, 768))
 
@@ -133,19 +134,42 @@ class ForeignBackend(Closable):
         """Runs the model at the first size that it takes, and looks at what it gives."""
         failed: InputError | None = None
         for shape in dict.fromkeys(map(self._image.at, (*_TRIED, *SHAPES[1:]))):
+            self._check_memory(shape)
             try:
                 found = self._run(self.noise(shape))
             except InputError as error:
                 failed = failed or error
                 continue
+            self._check_finite(found)
             return self._read(found.shape, shape, layout)
         assert failed is not None
         raise failed
 
+    def _check_memory(self, shape: ImageShape) -> None:
+        if shape.batch * 3 * shape.height * shape.width * np.dtype(np.float32).itemsize > _LARGEST:
+            raise InputError(
+                f"{self._what} takes images that are too large to run it on",
+                got=str(shape),
+                expected="at most 2 GB as float32",
+                fix="export it for smaller ones, or for any size",
+            )
+
+    def _check_finite(self, found: NDArray[np.float32]) -> None:
+        if not np.isfinite(found).all():
+            raise InputError(
+                f"{self._what} gives numbers that are not finite",
+                got=f"{self._tensor} with {np.mean(~np.isfinite(found)):.0%} NaN or infinite, for normally distributed "
+                "images",
+                expected="finite logits",
+                fix="look for divisions by 0 and, in FP16, for values beyond 65504",
+            )
+
     def _read(self, found: tuple[int, ...], shape: ImageShape, wanted: Layout | None) -> ForeignLogits:
         possible = [layout for layout in _spatial_axes if _fits(found, shape, layout, exactly=True)]
         if not possible:
-            possible = [layout for layout in _spatial_axes if _fits(found, shape, layout, exactly=False)]
+            coarse = [layout for layout in _spatial_axes if _fits(found, shape, layout, exactly=False)]
+            # What is smaller by exactly one factor is no coincidence.
+            possible = [layout for layout in coarse if _scaled(found, shape, layout)] or coarse
             if not possible or self._resize is None:
                 raise self._misfit(list(found), shape, coarse=bool(possible))
         if wanted in possible:
@@ -181,6 +205,11 @@ def _fits(found: tuple[int, ...], shape: ImageShape, layout: Layout, exactly: bo
         return (height, width) == (shape.height, shape.width)
     factor = shape.height / height
     return height > 1 and width > 1 and factor >= 1 and abs(shape.width / factor - width) <= 1
+
+
+def _scaled(found: tuple[int, ...], shape: ImageShape, layout: Layout) -> bool:
+    height, width = (found[axis] for axis in _spatial_axes[layout])
+    return shape.height * width == shape.width * height
 
 
 def noise(image: ForeignImage, shape: ImageShape) -> NDArray[np.float32]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from fcn_deploy.artifacts.geometry import AutoPadding, Padding
@@ -123,6 +125,32 @@ def sizes_taken(
         if divisor
         else _one_size(image),
     )
+
+
+def check_batch(backend: ForeignBackend, shapes: Sequence[ImageShape], limit: float) -> None:
+    """Checks that the logits of an image depend on this image only, and are the same each time.
+
+    Args:
+        backend: Of the model.
+        shapes: What it takes.
+        limit: By how much they may differ, as a share of their range.
+
+    Raises:
+        InputError: They do not, as with batch normalisation or dropout in training mode.
+    """
+    shape = max(shapes, key=lambda each: (min(each.batch, 2), -each.height * each.width))
+    images = backend.noise(shape)
+    together = backend.infer({"image": images})["logits"]
+    # The batch keeps its size: a model may take only this one.
+    alone = backend.infer({"image": np.broadcast_to(images[-1:], images.shape).copy()})["logits"]
+    error = float(np.abs(together[-1] - alone[-1]).max()) / max(float(np.ptp(together)), 1e-6)
+    if not error <= limit:
+        raise InputError(
+            "the model mixes the images of a batch, or gives another result each time",
+            got=f"logits that differ by {error:.1e} of their range from those of the same image alone",
+            expected="logits of an image that depend on this image only",
+            fix="export it in evaluation mode, without randomness",
+        )
 
 
 def _misfit(backend: ForeignBackend, model: ir.Model, shape: ImageShape) -> str | None:

@@ -23,7 +23,7 @@ from fcn_deploy.models.spec_options import AdoptedNet, SpecOptions, make_spec
 from fcn_deploy.onnx_export.comparison import compare_models
 from fcn_deploy.onnx_export.foreign import ForeignModel, read_foreign
 from fcn_deploy.onnx_export.foreign_backend import ForeignBackend
-from fcn_deploy.onnx_export.foreign_sizes import padding_needed, sizes_taken
+from fcn_deploy.onnx_export.foreign_sizes import check_batch, padding_needed, sizes_taken
 from fcn_deploy.onnx_export.simplifier import simplified
 from fcn_deploy.onnx_export.threshold import check_threshold, chosen_threshold, warn_of_probabilities
 from fcn_deploy.passes import pipelines
@@ -42,6 +42,9 @@ _log = logging.getLogger(__name__)
 _BYTES = Normalization("RGB", 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 # A model in FP16 rounds each tensor to 11 bits, and its adoption does not.
 _ERROR_OF_FP16 = 0.02
+# How much the same image may differ in another batch, in which a library may add up in another order: the last bits, or
+# a step of a type of few bits.
+_EXACT, _ROUNDED = 1e-3, 0.02
 _FIX = "adopt it with `simplify=False`, or for one fixed `shape`"
 
 
@@ -82,6 +85,7 @@ def adopted_model(path: Path, options: AdoptOptions, progress: Progress) -> Expo
             )
             graph = lowering(foreign.model).model
             shapes, min_size = sizes_taken(reference, foreign.image, graph)
+            check_batch(reference, shapes, _ROUNDED if half or quantized else _EXACT)
         spec = replace(spec, min_size=min_size)
         # onnxsim would make floats of weights that are stored as integers.
         simplify = options.simplify and not quantized

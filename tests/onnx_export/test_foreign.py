@@ -3,6 +3,7 @@
 import re
 
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
@@ -11,6 +12,7 @@ from fcn_deploy.artifacts.sidecar import ENGINE_KEY
 from fcn_deploy.artifacts.spec import METADATA_KEY
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.onnx_export.foreign import ForeignImage, read_foreign
+from fcn_deploy.onnx_export.foreign_backend import ForeignBackend
 from tests.support.foreign_models import net
 
 
@@ -58,6 +60,14 @@ def test_a_shape_fixes_what_is_open_and_nothing_else():
         read(net(sizes=(1, "h", "w")), shape=ImageShape(2, 30, 40))
 
 
+@pytest.mark.parametrize("size", [0, -1])
+def test_sizes_that_are_no_sizes_are_any(size):
+    foreign = read(net(sizes=(size, size, size)))
+    assert foreign.image.sizes == (None, None, None)
+    with ForeignBackend(foreign) as backend:
+        assert backend.takes(ImageShape(2, 30, 40)) is None
+
+
 def test_several_outputs_are_listed_with_types_and_shapes():
     found = r"got middle_relu float \[n, 8, .*\], output float \[.*\]; .* fix: name it, such as `logits=middle_relu`"
     with pytest.raises(InputError, match=rf"net.onnx has several outputs; {found}"):
@@ -93,6 +103,35 @@ def test_labels_are_refused_with_the_tensor_that_they_were_made_of():
         read(net(end="ArgMax"))
 
 
+@pytest.mark.parametrize(("operator", "attributes"), [("ArgMax", {"axis": 1}), ("Greater", {})])
+def test_labels_are_refused_as_floats_too(operator, attributes):
+    proto = net(name="scores", classes=1 if operator == "Greater" else 5)
+    proto.graph.initializer.append(helper.make_tensor("half", TensorProto.FLOAT, [], [0.5]))
+    inputs = ["scores", "half"] if operator == "Greater" else ["scores"]
+    proto.graph.node.append(helper.make_node(operator, inputs, ["labels"], **attributes))
+    proto.graph.node.append(helper.make_node("Cast", ["labels"], ["output"], to=TensorProto.FLOAT))
+    proto.graph.output[0].name = "output"
+    with pytest.raises(InputError, match=rf"gives labels, not logits; got output float .*{operator}: `logits=scores`"):
+        read(proto)
+
+
+def test_the_largest_values_are_no_labels():
+    proto = net(name="scores")
+    proto.graph.initializer.append(helper.make_tensor("two", TensorProto.INT64, [1], [2]))
+    proto.graph.node.append(helper.make_node("TopK", ["scores", "two"], ["output", "indices"], axis=1))
+    proto.graph.output[0].name = "output"
+    assert read(proto).logits == "output"
+    with pytest.raises(InputError, match=r"gives labels.*name the tensor before its TopK"):
+        read(proto, logits="indices")
+
+
+def test_of_labels_and_logits_the_error_proposes_the_logits():
+    proto = net(end="ArgMax", outputs=["large"])
+    proto.graph.output.insert(0, proto.graph.output.pop())
+    with pytest.raises(InputError, match=r"has several outputs; got output int64 .*such as `logits=large`"):
+        read(proto)
+
+
 def test_labels_of_no_known_operator_are_refused():
     proto = net()
     proto.graph.node.append(helper.make_node("Cast", ["output"], ["whole"], to=TensorProto.INT32))
@@ -104,6 +143,7 @@ def test_labels_of_no_known_operator_are_refused():
 def test_an_input_that_the_logits_need_not_is_removed():
     foreign = read(second_input(net(), kept=False))
     assert [value.name for value in foreign.model.graph.inputs] == ["input.1"]
+    assert [value.name for value in onnx.load_model_from_string(foreign.content).graph.input] == ["input.1"]
     with pytest.raises(InputError, match=r"the logits of net.onnx do not depend on 'factor'"):
         read(second_input(net(), kept=False), image="factor")
 
@@ -122,7 +162,10 @@ def test_constants_that_old_models_list_as_inputs_are_none():
     for tensor in proto.graph.initializer:
         proto.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     proto.ir_version = 3
-    assert [value.name for value in read(proto).model.graph.inputs] == ["input.1"]
+    foreign = read(proto)
+    assert [value.name for value in foreign.model.graph.inputs] == ["input.1"]
+    assert foreign.content == proto.SerializeToString()
+    onnx.checker.check_model(ir.to_proto(foreign.model))  # of a format that lets constants stand alone
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,32 @@ def test_axes_that_cannot_be_told_apart_are_asked_for():
         assert backend.logits == ForeignLogits("nchw", 5)
 
 
+def test_logits_that_are_smaller_by_one_factor_are_not_mistaken_for_others():
+    # [1, 5, 8, 12] of 64x96 might be 5x8 pixels of 12 classes.
+    proto = net(sizes=(1, 64, 96), enlarge=False)
+    proto.graph.node[-1].output[0] = "half"
+    proto.graph.node.append(helper.make_node("AveragePool", ["half"], ["output"], kernel_shape=[4, 4], strides=[4, 4]))
+    with opened(proto, resize="bilinear") as backend:
+        assert backend.logits == ForeignLogits("nchw", 5)
+
+
+@pytest.mark.parametrize("sizes", [(1, 10**5, 10**5), (10**9, 32, 32), (2**62, 2**62, 2**62)])
+def test_images_that_no_memory_holds_are_refused(sizes):
+    with pytest.raises(InputError, match=r"takes images that are too large to run it on; got \d+x\d+x\d+; expected at"):
+        opened(net(sizes=sizes))
+
+
+def test_logits_that_are_no_numbers_are_refused():
+    proto = net()
+    proto.graph.node[-1].output[0] = "finite"
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(-1, np.float32), "negative"))
+    proto.graph.node.append(helper.make_node("Abs", ["finite"], ["positive"]))
+    proto.graph.node.append(helper.make_node("Mul", ["positive", "negative"], ["root"]))
+    proto.graph.node.append(helper.make_node("Sqrt", ["root"], ["output"]))
+    with pytest.raises(InputError, match=r"gives numbers that are not finite; got output with 100% NaN"):
+        opened(proto)
+
+
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
 @pytest.mark.parametrize("size", [(17, 31), (8, 12), (9, 25), (3, 5)])
 def test_resizing_is_that_of_onnx(mode, size):

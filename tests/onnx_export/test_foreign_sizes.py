@@ -9,7 +9,7 @@ from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.errors import InputError
 from fcn_deploy.onnx_export.foreign import read_foreign
 from fcn_deploy.onnx_export.foreign_backend import ForeignBackend
-from fcn_deploy.onnx_export.foreign_sizes import padding_needed, sizes_taken
+from fcn_deploy.onnx_export.foreign_sizes import check_batch, padding_needed, sizes_taken
 from fcn_deploy.passes import pipelines
 from tests.support.foreign_models import concatenating, net
 
@@ -84,7 +84,7 @@ def test_the_padding_that_a_model_needs_is_found_and_none_if_it_needs_none():
 
 def test_padding_that_a_model_does_not_need_is_warned_about(caplog):
     assert needed(concatenating(), Padding(4)) == Padding(4)
-    assert not caplog.records
+    assert "without `size_divisor`" not in caplog.text
     assert needed(net(), Padding(4)) == Padding(4)
     assert "takes every size from some smallest one on, without `size_divisor`" in caplog.text
 
@@ -98,3 +98,37 @@ def test_a_padded_model_takes_every_size():
         shapes, min_size = sizes_taken(backend, foreign.image, model)
     assert min_size == (1, 1)
     assert ImageShape(3, 65, 97) in shapes
+
+
+def in_training_mode():
+    proto = net()
+    proto.graph.node[-1].output[0] = "large"
+    random = np.random.default_rng(0)
+    names = ["factor", "offset", "average", "variance"]
+    for name in names:
+        proto.graph.initializer.append(numpy_helper.from_array(random.uniform(0.5, 2, 5).astype(np.float32), name))
+    outputs = ["output", "new_average", "new_variance"]
+    proto.graph.node.append(helper.make_node("BatchNormalization", ["large", *names], outputs, training_mode=1))
+    return proto
+
+
+def random():
+    proto = net(sizes=(1, "h", "w"))
+    proto.graph.node[-1].output[0] = "large"
+    proto.graph.node.append(helper.make_node("RandomNormalLike", ["large"], ["noise"]))
+    proto.graph.node.append(helper.make_node("Add", ["large", "noise"], ["output"]))
+    return proto
+
+
+@pytest.mark.parametrize(("proto", "batch"), [(in_training_mode(), 3), (random(), 1)], ids=["mixed", "random"])
+def test_logits_that_do_not_depend_on_their_image_alone_are_refused(proto, batch):
+    with (
+        ForeignBackend(read_foreign(proto.SerializeToString(), "net.onnx")) as backend,
+        pytest.raises(InputError, match="mixes the images of a batch, or gives another result each time; got logits"),
+    ):
+        check_batch(backend, [ImageShape(1, 33, 64), ImageShape(batch, 40, 56)], 1e-3)
+
+
+def test_logits_that_depend_on_their_image_alone_pass():
+    with ForeignBackend(read_foreign(net().SerializeToString(), "net.onnx")) as backend:
+        check_batch(backend, [ImageShape(1, 33, 64), ImageShape(3, 40, 56)], 1e-3)
