@@ -7,7 +7,7 @@ from collections.abc import Container, Iterator
 import onnx_ir as ir
 
 from fcn_deploy.graph.edit import constant_of, optional_input
-from fcn_deploy.graph.ops import SELECTING
+from fcn_deploy.graph.ops import MEASURING, SELECTING
 from fcn_deploy.graph.rectifiers import sole_rectifier
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
@@ -32,7 +32,8 @@ def observed_tensors(graph: ir.Graph) -> list[ir.Value]:
     """Returns the tensors that calibration keeps histograms of.
 
     These are the graph's float inputs and all float tensors computed from them, except the outputs of nodes that pass
-    values on (a max-pool has the range of its input) and what only a ReLU reads (the two run as one kernel).
+    values on (a max-pool has the range of its input) and what only a ReLU reads (the two run as one kernel). Sizes, and
+    what is computed from them, do not count.
     """
     values = [value for value in graph.inputs if value.dtype in _FLOATS]
     reached = set(values)
@@ -41,6 +42,8 @@ def observed_tensors(graph: ir.Graph) -> list[ir.Value]:
             continue
         output = node.outputs[0]
         if output.dtype is not None and output.dtype not in _FLOATS:
+            if node.op_type not in MEASURING:  # numbers of another type, of which floats may be made again
+                reached.add(output)
             continue
         reached.update(node.outputs if node.op_type == "Split" else (output,))
         if not _passes_on(node) and activation(node) is output:

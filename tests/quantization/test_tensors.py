@@ -1,3 +1,4 @@
+import onnx
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
@@ -164,6 +165,19 @@ def test_integers_and_what_is_computed_from_them_are_not_observed():
     graph = graph_of([("Shape", ["image"], "size"), ("Tanh", ["image"], "a")], ["a"])
     value_of(graph, "size").type = ir.TensorType(ir.DataType.INT64)
     assert names(observed_tensors(graph)) == ["image", "a"]
+
+
+def test_floats_that_come_back_from_another_type_are_observed():
+    there = helper.make_node("Cast", ["image"], ["double"], to=TensorProto.DOUBLE)
+    computed = helper.make_node("Exp", ["double"], ["power"])
+    back = helper.make_node("Cast", ["power"], ["out"], to=TensorProto.FLOAT)
+    size = helper.make_node("Shape", ["image"], ["size"])
+    as_float = helper.make_node("Cast", ["size"], ["float_size"], to=TensorProto.FLOAT)
+    tensor = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, "h", "w"])
+    result = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["n", 3, "h", "w"])
+    proto = helper.make_graph([there, computed, back, size, as_float], "g", [tensor], [result])
+    graph = ir.from_proto(onnx.shape_inference.infer_shapes(helper.make_model(proto))).graph
+    assert names(observed_tensors(graph)) == ["image", "out"]
 
 
 @pytest.mark.parametrize(("value", "passes"), [(None, True), (0.0, True), (20.0, False)])
