@@ -14,7 +14,7 @@ from fcn_deploy.artifacts.spec import METADATA_KEY
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.graph.model import parse, serialize
 from fcn_deploy.graph.ops import REARRANGING
-from fcn_deploy.onnx_export.foreign_repair import repaired
+from fcn_deploy.onnx_export.foreign_repair import OTHER_NAME, repaired
 from fcn_deploy.passes.pipelines import LATEST_OPSET, LEAST_OPSET
 
 _DTYPES = {ir.DataType.FLOAT: "float32", ir.DataType.FLOAT16: "float16", ir.DataType.UINT8: "uint8"}
@@ -126,11 +126,15 @@ def read_foreign(
 def _parsed(content: bytes, what: str) -> tuple[bytes, ir.Model]:
     """Returns a model and the content of its file, which is another if the model had to be repaired."""
     try:
-        return content, parse(content, what)
+        model = parse(content, what)
     except InputError:
         better = repaired(content)
         if better is None:
             raise
+    else:
+        better = None if OTHER_NAME not in model.opset_imports else repaired(content)
+        if better is None:
+            return content, model
     return better, parse(better, what)
 
 
@@ -171,12 +175,13 @@ def _chosen_logits(graph: ir.Graph, wanted: str | int | None, what: str) -> ir.V
             expected="one of them to be the logits",
             fix=f"name it, such as `logits={likely[0].name}`",
         )
-    by_name = {value.name: value for value in [*_made(graph), *outputs]}
-    if wanted in by_name:
-        return by_name[str(wanted)]
     index = int(wanted) if isinstance(wanted, int) or wanted.lstrip("-").isdecimal() else None
-    if index is not None and -len(outputs) <= index < len(outputs):
-        return outputs[index]
+    by_index = [] if index is None or not -len(outputs) <= index < len(outputs) else [outputs[index]]
+    # The index counts more than the name of a tensor inside: some tools call all of them by numbers.
+    by_name = [[value for value in values if value.name == wanted] for values in (outputs, _made(graph))]
+    found = [*by_name[0], *by_index, *by_name[1]]
+    if found:
+        return found[0]
     raise InputError(
         f"{what} has no tensor {wanted!r}",
         got=f"outputs {listed}",

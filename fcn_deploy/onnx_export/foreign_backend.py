@@ -151,7 +151,7 @@ class ForeignBackend(Closable):
                 f"{self._what} takes images that are too large to run it on",
                 got=str(shape),
                 expected="at most 2 GB as float32",
-                fix="export it for smaller ones, or for any size",
+                fix="name a smaller `shape`, or export the model for smaller images or for any size",
             )
 
     def _check_finite(self, found: NDArray[np.float32]) -> None:
@@ -189,8 +189,16 @@ class ForeignBackend(Closable):
             else f"{self._what} does not give logits as large as the image",
             got=f"{self._tensor} {found} for images of {shape}",
             expected="[N, C, H, W] or [N, H, W, C] with the batch, height and width of the image",
-            fix='add `resize_logits="bilinear"`, or "nearest"' if coarse else None,
+            fix='add `resize_logits="bilinear"`, or "nearest"' if coarse else self._one_size(found),
         )
+
+    def _one_size(self, found: list[int]) -> str | None:
+        """What helps if a model that states no size was made for one, and gives logits of that size."""
+        if self._image.fixed is not None or len(found) != 4:
+            return None
+        height, width = (found[axis] for axis in _spatial_axes[self._image.layout])
+        stated = f"{self._image.sizes[0] or found[0]}x{height}x{width}"
+        return f'if it was made for one size, name it: `shape="{stated}"`' if min(height, width) > 1 else None
 
 
 _spatial_axes: dict[Layout, tuple[int, int]] = {"nchw": (2, 3), "nhwc": (1, 2)}

@@ -82,7 +82,10 @@ def _one_size(image: ForeignImage) -> str:
 
 
 def _shapes(image: ForeignImage, side: int) -> list[ImageShape]:
-    return list(dict.fromkeys(image.at(each.at_least((side, side))) for each in (*SHAPES[1:], REAL)))
+    """The sizes of `SHAPES`, larger by as much as `side` is than the smallest of them, and a real one."""
+    more = side - _LEAST_SIDES[0]
+    larger = (ImageShape(each.batch, each.height + more, each.width + more) for each in SHAPES[1:])
+    return list(dict.fromkeys(map(image.at, (*larger, REAL))))
 
 
 def sizes_taken(
@@ -116,7 +119,10 @@ def sizes_taken(
             return list(dict.fromkeys((smallest, *shapes))), (smallest.height, smallest.width)
         first = first or failed
     assert first is not None
-    divisor = smallest_divisor(backend, image) if resizable and backend.padding is None else None
+    divisor = None
+    if resizable:
+        backend.padding = None  # it is not one that helps
+        divisor = smallest_divisor(backend, image)
     raise InputError(
         "the model does not work at every size, though it says so",
         got=f"at {first[0]}: {first[1]}",

@@ -92,6 +92,16 @@ def test_logits_are_chosen_by_name_or_index_also_inside(wanted, name):
     assert ("large" in made) == (name != "middle_relu")
 
 
+def test_an_index_counts_more_than_the_name_of_a_tensor_inside_and_less_than_that_of_an_output():
+    proto = net(outputs=["middle_relu"])
+    for node in proto.graph.node:
+        node.input[:] = ["1" if name == "late_relu" else name for name in node.input]
+        node.output[:] = ["1" if name == "late_relu" else name for name in node.output]
+    assert read(proto, logits="1").logits == "output"
+    proto.graph.output[0].name = "1"
+    assert read(proto, logits="1").logits == "1"
+
+
 @pytest.mark.parametrize("wanted", ["none", 2, "-3"])
 def test_logits_that_are_not_there_are_refused_with_the_outputs(wanted):
     with pytest.raises(InputError, match=rf"has no tensor '?{wanted}'?; got outputs middle_relu float .* output float"):

@@ -47,6 +47,17 @@ def test_one_answer_per_image_is_refused():
         opened(proto, resize="bilinear")
 
 
+def test_a_model_that_was_made_for_one_size_but_says_any_is_refused_with_that_size():
+    proto = net(enlarge=False)
+    proto.graph.node[-1].output[0] = "small"
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([1, 5, 40, 56]), "wanted"))
+    proto.graph.node.append(helper.make_node("Resize", ["small", "", "", "wanted"], ["output"], mode="linear"))
+    with pytest.raises(InputError, match=r"not give logits as large as the image; .*name it: `shape=\"1x40x56\"`"):
+        opened(proto)
+    with opened(proto, shape=ImageShape(1, 40, 56)) as backend:
+        assert backend.logits == ForeignLogits("nchw", 5)
+
+
 def test_axes_that_cannot_be_told_apart_are_asked_for():
     proto = net(sizes=(1, 5, 5))
     with pytest.raises(InputError, match="does not say which axis is that of the classes"):

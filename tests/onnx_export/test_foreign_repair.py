@@ -37,6 +37,20 @@ def test_order_and_shapes_are_repaired(proto):
     onnx.checker.check_model(foreign.content)
 
 
+@pytest.mark.parametrize("nodes", [False, True])
+@pytest.mark.parametrize("both", [False, True])
+def test_the_long_name_of_onnx_is_another_name_of_it(nodes, both):
+    proto = net(opset=13)
+    proto.opset_import[0].domain = "ai.onnx"
+    if both:
+        proto.opset_import.append(helper.make_opsetid("", 13))
+    for node in proto.graph.node if nodes else ():
+        node.domain = "ai.onnx"
+    foreign = read_foreign(proto.SerializeToString(), "net.onnx")
+    assert foreign.model.opset_imports == {"": 13}
+    assert {node.domain for node in foreign.model.graph} == {""}
+
+
 def test_a_tensor_that_was_made_an_output_to_look_at_is_no_obstacle():
     proto = net(end="ArgMax")
     proto.graph.output.append(helper.make_tensor_value_info("large", TensorProto.FLOAT, None))

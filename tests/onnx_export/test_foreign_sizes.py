@@ -82,6 +82,17 @@ def test_the_padding_that_a_model_needs_is_found_and_none_if_it_needs_none():
     assert needed(net(), None) is None
 
 
+def test_a_divisor_that_does_not_help_is_refused_with_one_that_does():
+    foreign = read_foreign(concatenating().SerializeToString(), "net.onnx")
+    with ForeignBackend(foreign) as backend:
+        backend.padding = Padding(3)
+        lowering = pipelines.adopted(
+            "nchw", foreign.image.sizes, "nchw", backend.logits.channels, None, backend.padding
+        )
+        with pytest.raises(InputError, match=r"not work at every size.*fix: add `size_divisor=2`"):
+            sizes_taken(backend, foreign.image, lowering(foreign.model).model)
+
+
 def test_padding_that_a_model_does_not_need_is_warned_about(caplog):
     assert needed(concatenating(), Padding(4)) == Padding(4)
     assert "without `size_divisor`" not in caplog.text
