@@ -28,7 +28,7 @@ _PAD_MODES: dict[PadMode, Literal["edge", "constant", "reflect"]] = {
 REAL = ImageShape(1, 360, 480)
 _LARGEST = 2**31  # bytes of images
 # Sizes of real images, of which nets that take only multiples of a number take one.
-_TRIED = (REAL, ImageShape(1, 256, 320), ImageShape(1, 512, 1024), ImageShape(1, 384, 768))
+_TRIED = (REAL, *(ImageShape(1, *size) for size in ((256, 320), (512, 1024), (384, 768), (420, 840))))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,7 +23,8 @@ _log = logging.getLogger(__name__)
 _LEAST_SIDES = (33, 67, 131, 263)
 # A net that takes the smallest images takes all.
 _FEW = 9
-_DIVISORS = (2, 4, 8, 16, 32, 64, 128, 256)
+_POWERS = (2, 4, 8, 16, 32, 64, 128, 256)
+_SCANNED = range(32, 97)
 
 
 def padding_needed(
@@ -39,7 +41,7 @@ def padding_needed(
         The padding that was stated or found; None if images are not padded.
 
     Raises:
-        InputError: No power of two helps.
+        InputError: No divisor helps.
     """
     if wanted is None:
         return None
@@ -61,20 +63,29 @@ def padding_needed(
 
 
 def smallest_divisor(backend: ForeignBackend, image: ForeignImage) -> int | None:
-    """Returns the smallest power of two whose multiples a model takes as height and width; None for none up to 256.
+    """Returns the smallest number whose multiples a model takes as height and width.
 
     Args:
         backend: Of the model, without padding.
         image: What it takes.
+
+    Returns:
+        A power of two if one up to 256 works, else what the sizes from 32 to 96 that work have in common; 2 or more.
+        None if no multiples work.
     """
-    for divisor in _DIVISORS:
-        first = -(-64 // divisor)  # a net may need a smallest size as well
-        sides = [(first + step) * divisor for step in range(4)]
-        sizes = ((1, sides[0], sides[3]), (2, sides[1], sides[0]), (1, sides[3], sides[1]))
-        shapes = [ImageShape(*size) for size in sizes]
-        if all(backend.takes(image.at(shape)) is None for shape in shapes):
+    for divisor in _POWERS:
+        if _takes_multiples(backend, image, divisor):
             return divisor
-    return None
+    works = (side for side in _SCANNED if backend.takes(image.at(ImageShape(1, side, side))) is None)
+    common = math.gcd(*works)
+    return common if common > 1 and _takes_multiples(backend, image, common) else None
+
+
+def _takes_multiples(backend: ForeignBackend, image: ForeignImage, divisor: int) -> bool:
+    first = -(-64 // divisor)  # a net may need a smallest size as well
+    sides = [(first + step) * divisor for step in range(4)]
+    sizes = ((1, sides[0], sides[3]), (2, sides[1], sides[0]), (1, sides[3], sides[1]))
+    return all(backend.takes(image.at(ImageShape(*size))) is None for size in sizes)
 
 
 def _one_size(image: ForeignImage) -> str:

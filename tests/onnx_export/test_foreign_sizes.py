@@ -9,7 +9,7 @@ from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.errors import InputError
 from fcn_deploy.onnx_export.foreign import read_foreign
 from fcn_deploy.onnx_export.foreign_backend import ForeignBackend
-from fcn_deploy.onnx_export.foreign_sizes import check_batch, padding_needed, sizes_taken
+from fcn_deploy.onnx_export.foreign_sizes import check_batch, padding_needed, sizes_taken, smallest_divisor
 from fcn_deploy.passes import pipelines
 from tests.support.foreign_models import concatenating, net
 
@@ -80,6 +80,13 @@ def test_the_padding_that_a_model_needs_is_found_and_none_if_it_needs_none():
     assert needed(concatenating(), AutoPadding("zero")) == Padding(2, "zero")
     assert needed(net(), AutoPadding()) is None
     assert needed(net(), None) is None
+
+
+@pytest.mark.parametrize("stride", [4, 6, 7])
+def test_the_smallest_divisor_need_not_be_a_power_of_two(stride):
+    foreign = read_foreign(concatenating(stride).SerializeToString(), "net.onnx")
+    with ForeignBackend(foreign) as backend:
+        assert smallest_divisor(backend, foreign.image) == stride
 
 
 def test_a_divisor_that_does_not_help_is_refused_with_one_that_does():

@@ -114,10 +114,12 @@ def net(
     return model
 
 
-def concatenating():
-    """A net that works at even sizes only."""
+def concatenating(stride: int = 2) -> onnx.ModelProto:
+    """A net that works at multiples of its stride only."""
     proto = net(enlarge=False)
-    none = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "twice")
+    for attribute in proto.graph.node[2].attribute:
+        attribute.ints[:] = [stride, stride]
+    none = numpy_helper.from_array(np.array([1, 1, stride, stride], np.float32), "twice")
     proto.graph.initializer.append(none)
     proto.graph.node[-1].output[0] = "small"
     proto.graph.node.append(helper.make_node("Resize", ["small", "", "twice"], ["large"], mode="nearest"))
