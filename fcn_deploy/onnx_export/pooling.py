@@ -10,10 +10,10 @@ The net itself does not change: while `Pooling` is active, it takes the place of
 
 from __future__ import annotations
 
-import itertools
+import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -206,12 +206,26 @@ def _mean(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor | None:
+    if divisor_override is not None:
+        return _sum(maps, kernel_size, stride, padding, ceil_mode) / divisor_override
     axes = _axes(maps, kernel_size, stride, padding)
-    if axes is None or divisor_override is not None:
+    if axes is None:
         return None
     if all(axis.is_whole for axis in axes):
         return maps.mean((-2, -1), keepdim=True)
     return mean(maps, *(axis.windows(ceil_mode, count_include_pad) for axis in axes))
+
+
+def _sum(maps: Tensor, kernel: Any, stride: Any, padding: Any, ceil_mode: bool) -> Tensor:
+    """Sums windows, as for a mean with a divisor of its own, which torch's exporter leaves out."""
+    if not ceil_mode and _axes(maps, kernel, stride, padding) is None:
+        rows, columns = _pair(kernel)
+        summed: Tensor = functional.avg_pool2d(maps, kernel, stride, padding) * (rows * columns)
+        return summed
+    windows = [axis.windows(ceil_mode) for axis in _each_axis(maps, kernel, stride, padding)]
+    return mean(
+        maps, *(replace(each, divisors=torch.ones_like(each.begun[:, 0], dtype=torch.int64)) for each in windows)
+    )
 
 
 def _maximum(
@@ -229,6 +243,50 @@ def _maximum(
     if all(axis.is_whole for axis in axes):
         return maps.amax((-2, -1), keepdim=True)
     return maximum(maps, *(axis.windows(ceil_mode) for axis in axes))
+
+
+def _power_mean(
+    maps: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
+) -> Tensor | None:
+    # Written out, because what PyTorch's function calls does not come by here.
+    if _axes(maps, kernel_size, stride, 0) is None or math.isinf(norm_type):
+        return None
+    average = _mean(maps.pow(norm_type), kernel_size, stride, ceil_mode=ceil_mode)
+    assert average is not None
+    rows, columns = _pair(kernel_size)
+    return (average.sign() * average.abs()).mul(rows * columns).pow(1 / norm_type)
+
+
+def _mean_1d(
+    maps: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor | None:
+    return _as_one_row(_mean, maps, kernel_size, stride, padding, ceil_mode, count_include_pad)
+
+
+def _maximum_1d(
+    maps: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor | None:
+    return _as_one_row(_maximum, maps, kernel_size, stride, padding, _pair(dilation)[0], ceil_mode)
+
+
+def _as_one_row(
+    pool: Callable[..., Tensor | None], maps: Tensor, kernel: Any, stride: Any, padding: Any, *more: Any
+) -> Tensor | None:
+    """Pools maps float [..., L] as maps of one row."""
+    steps = [_pair(value)[0] for value in (kernel, stride or kernel, padding)]
+    pooled = pool(maps.unsqueeze(-2), (1, steps[0]), (1, steps[1]), (0, steps[2]), *more)
+    return None if pooled is None else pooled.squeeze(-2)
 
 
 @dataclass(frozen=True)
@@ -253,9 +311,13 @@ class _Axis:
 
 def _axes(maps: Tensor, kernel: Any, stride: Any, padding: Any) -> tuple[_Axis, _Axis] | None:
     """How rows and columns are pooled; None if kernel, stride and padding are numbers, which PyTorch exports itself."""
-    by_axis = (maps.shape[-2:], _pair(kernel), _pair(stride or kernel), _pair(padding))
-    if all(map(_is_number, itertools.chain.from_iterable(by_axis[1:]))):
+    if all(map(_is_number, (*_pair(kernel), *_pair(stride or kernel), *_pair(padding)))):
         return None
+    return _each_axis(maps, kernel, stride, padding)
+
+
+def _each_axis(maps: Tensor, kernel: Any, stride: Any, padding: Any) -> tuple[_Axis, _Axis]:
+    by_axis = (maps.shape[-2:], _pair(kernel), _pair(stride or kernel), _pair(padding))
     rows, columns = zip(*by_axis, strict=True)
     return _Axis(*rows), _Axis(*columns)
 
@@ -267,7 +329,12 @@ def _is_number(value: object) -> bool:
 def _by_area(
     maps: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", *args: Any, **kwargs: Any
 ) -> Tensor | None:
-    return _adaptive_mean(maps, size) if mode == "area" and size is not None and maps.ndim == 4 else None
+    if mode != "area" or maps.ndim != 4:
+        return None
+    if size is None:
+        pairs = zip(maps.shape[-2:], _pair(scale_factor), strict=True)
+        size = [math.floor(own * factor) for own, factor in pairs]
+    return _adaptive_mean(maps, size)
 
 
 # By the names that PyTorch calls these functions itself, whichever way they are called.
@@ -278,7 +345,10 @@ _REPLACEMENTS: Mapping[str, Callable[..., Tensor | None]] = {
     "adaptive_max_pool1d_with_indices": _refuse_indices,
     "adaptive_max_pool2d": _adaptive_maximum,
     "adaptive_max_pool2d_with_indices": _refuse_indices,
+    "avg_pool1d": _mean_1d,
     "avg_pool2d": _mean,
     "interpolate": _by_area,
+    "lp_pool2d": _power_mean,
+    "max_pool1d": _maximum_1d,
     "max_pool2d": _maximum,
 }

@@ -19,6 +19,7 @@ from fcn_deploy.errors import InputError
 from fcn_deploy.models.adapter import ROOT, AdaptedNet
 from fcn_deploy.onnx_export.comparison import made_a_number
 from fcn_deploy.onnx_export.config import ExportConfig
+from fcn_deploy.onnx_export.divisions import round_down
 from fcn_deploy.onnx_export.guards import Guard, find_violated_guards
 from fcn_deploy.onnx_export.messages import to_debug_log
 from fcn_deploy.onnx_export.pooling import Pooling
@@ -70,6 +71,7 @@ def export_onnx(model: nn.Module, spec: ModelSpec, config: ExportConfig | None =
         if config.shape is None and _has_one_cell(program):
             traced = _TRACED_LARGER
             program, numbers = _trace(model, traced, config)
+        round_down(program)
         exported = _convert(program, config)
     exported = pipelines.after_torch(ROOT if isinstance(model, AdaptedNet) else "")(exported).model
     if exported.opset_imports.get("") != config.opset:

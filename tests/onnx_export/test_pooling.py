@@ -71,8 +71,14 @@ def test_plain_windows_are_those_of_pytorch(data, ceil_mode, counts_padding):
         lambda maps: F.adaptive_avg_pool1d(maps.flatten(2), 7),
         lambda maps: F.adaptive_max_pool1d(maps.flatten(2), 7),
         lambda maps: F.interpolate(maps, (4, 9), mode="area"),
+        lambda maps: F.interpolate(maps, scale_factor=(0.7, 1.5), mode="area"),
         lambda maps: F.avg_pool2d(maps, 3, 2, padding=1),
         lambda maps: F.max_pool2d(maps, (2, 3), ceil_mode=True),
+        lambda maps: F.avg_pool2d(maps, 3, divisor_override=2),
+        lambda maps: F.avg_pool2d(maps, 4, 3, 1, ceil_mode=True, divisor_override=2),
+        lambda maps: F.lp_pool2d(maps, 2, 3, stride=2),
+        lambda maps: F.max_pool1d(maps.flatten(2), 4, 3, padding=1, dilation=2),
+        lambda maps: F.avg_pool1d(maps.flatten(2), 4, 3, padding=2, count_include_pad=False),
     ],
 )
 def test_calls_of_pytorch_give_the_same_while_the_replacements_are_active(pool):
@@ -109,6 +115,13 @@ def test_an_export_pools_as_pytorch_does_at_every_size(exports, kind, batch, hei
 @given(height=st.integers(5, 300), width=st.integers(3, 300))
 def test_an_export_computes_kernels_that_are_numbers_made_of_the_size(exports, height, width):
     _same_as_pytorch(exports(custom_nets.PoolByComputedKernel), 1, height, width)
+
+
+@pytest.mark.slow
+@settings(max_examples=15, deadline=None)
+@given(batch=st.integers(1, 2), height=st.integers(2, 200), width=st.integers(2, 200))
+def test_an_export_rounds_sizes_and_pools_by_functions_that_few_nets_use(exports, batch, height, width):
+    _same_as_pytorch(exports(custom_nets.PoolByOtherFunctions), batch, height, width)
 
 
 def _same_as_pytorch(exported, batch, height, width, smallest=1):

@@ -401,6 +401,28 @@ class PoolByComputedKernel(PooledNet):
         return [F.avg_pool2d(y, kernel, stride=kernel), F.max_pool2d(y, kernel, stride=kernel, ceil_mode=True)]
 
 
+class PoolByOtherFunctions(PooledNet):
+    """Kernels made of the size of the map, rounded up, and functions that pool by them which few nets use."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 9)
+
+    def context(self, y):
+        height, width = y.shape[-2:]
+        third = (-(-height // 3), -(-width // 3))
+        row, rows = y.mean(2), y.flatten(2)  # [N, C, W] and [N, C, H W]
+        return [
+            F.avg_pool2d(y, third, ceil_mode=True),
+            F.avg_pool2d(y, third, divisor_override=7),
+            F.avg_pool2d(y, 3, 2, 1, divisor_override=7),
+            F.avg_pool2d(y, 3, 2, 1, ceil_mode=True, divisor_override=7),
+            F.lp_pool2d(y, 2, (height, width)),
+            F.interpolate(y, scale_factor=1.7, mode="area"),
+            F.avg_pool1d(row, third[1], stride=1).unsqueeze(2),
+            F.max_pool1d(rows, height * width, stride=1).unsqueeze(2),
+        ]
+
+
 class Rounding(PooledNet):
     """Makes a number of a size in a way that cannot be traced."""
 
