@@ -36,6 +36,7 @@ from fcn_deploy.artifacts.outputs import ResizeMode
 from fcn_deploy.artifacts.shapes import Layout
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.passes.channels_last import QuantizeChannelsLast
+from fcn_deploy.passes.cubic_resize import KeepCubicResize
 from fcn_deploy.passes.early_argmax import EarlyArgmax
 from fcn_deploy.passes.fold_quantized_weights import FoldQuantizedWeights
 from fcn_deploy.passes.forget_shapes import ForgetShapes
@@ -179,6 +180,8 @@ def onnxruntime_cpu(image_io: ModelSpec | None, winograd: Collection[str] | None
         # Before the next, whose gain is in maps stored in blocks of channels: those of a layer replaced here are not.
         Winograd(winograd),
         QuantizeChannelsLast(),
+        # After all that moves a Resize, or quantises what it reads.
+        KeepCubicResize(),
     ]
     if image_io is not None:
         steps += [

@@ -7,7 +7,7 @@ from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.passes import pipelines
 
 SPEC = ModelSpec("net", None, None, 1, ("thing",), ((0, 0, 0),), geometry=None, model="nets:Net")
-CPU = ["RewritePRelu", "RewriteUpsampling", "Winograd", "QuantizeChannelsLast"]
+CPU = ["RewritePRelu", "RewriteUpsampling", "Winograd", "QuantizeChannelsLast", "KeepCubicResize"]
 
 
 def names(lowering):

@@ -15,8 +15,8 @@ from fcn_deploy.passes.rewrite import Declined, Lowering, Rewrite, RewriteResult
 HEADINGS = ["What", "Why", "Before -> after", "Source"]
 EXACT = {
     "EarlyArgmax", "FoldQuantizedWeights", "ForgetShapes", "InferTypes", "InlineAndFold", "LabelOutput", "NameDims",
-    "NameLayers", "PaddedPools", "PadToMultiple", "QuantizeChannelsLast", "RaiseOpset", "ReserveNames", "RewritePRelu",
-    "TakeImage", "TakeLogits", "ToUint8", "UniqueNames",
+    "KeepCubicResize", "NameLayers", "PaddedPools", "PadToMultiple", "QuantizeChannelsLast", "RaiseOpset",
+    "ReserveNames", "RewritePRelu", "TakeImage", "TakeLogits", "ToUint8", "UniqueNames",
 }  # fmt: skip
 BOUNDED = {"ConvolveSubpixels", "ImageInput", "RewriteUpsampling", "Winograd"}
 OTHER_PRECISION = {"SimulateFp16", "ToFp16", "ToFp32"}

@@ -197,6 +197,22 @@ def test_a_model_for_multiples_is_padded_in_the_graph(tmp_path, photos, divisor)
         np.testing.assert_allclose(segmenter.logits(image), expected, atol=1e-4 * np.ptp(expected))
 
 
+def test_a_cubic_resize_between_int8_layers_runs(tmp_path, photo_folder, photos):
+    proto = net()
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 0.5, 0.5], np.float32), "half"))
+    late = next(index for index, node in enumerate(proto.graph.node) if node.name == "late")
+    proto.graph.node[late].input[0] = "smaller"
+    proto.graph.node.insert(
+        late, onnx.helper.make_node("Resize", ["middle_relu", "", "half"], ["smaller"], mode="cubic")
+    )
+    model = adopt(saved(proto, tmp_path / "m.onnx"), shape="1x40x56", simplify=False, **IMAGENET)
+    build_engine(model, precision="int8", calib_data=photo_folder, calib_size="40x56", output=tmp_path / "e.onnx")
+    model.save(tmp_path / "a.onnx")
+    with Segmenter(tmp_path / "e.onnx") as segmenter, Segmenter(tmp_path / "a.onnx") as reference:
+        image = photos[0][:40, :56]
+        assert np.mean(segmenter(image) == reference(image)) >= 0.9
+
+
 def test_a_normalisation_that_nobody_states_is_assumed_with_a_warning(tmp_path, caplog):
     model = adopt(saved(net(), tmp_path / "m.onnx"), simplify=False)
     assert model.spec.normalization.assumed
