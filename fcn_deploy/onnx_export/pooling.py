@@ -326,15 +326,24 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int)  # a size that depends on the image is a SymInt
 
 
-def _by_area(
-    maps: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", *args: Any, **kwargs: Any
+def _interpolation(
+    maps: Tensor,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
 ) -> Tensor | None:
-    if mode != "area" or maps.ndim != 4:
+    if maps.ndim != 4 or not (mode == "area" or recompute_scale_factor):
         return None
     if size is None:
         pairs = zip(maps.shape[-2:], _pair(scale_factor), strict=True)
         size = [math.floor(own * factor) for own, factor in pairs]
-    return _adaptive_mean(maps, size)
+    if mode == "area":
+        return _adaptive_mean(maps, size)
+    # torch's exporter goes by the factor that was given, which is not that of the sizes.
+    return functional.interpolate(maps, size, None, mode, align_corners, None, antialias)
 
 
 # By the names that PyTorch calls these functions itself, whichever way they are called.
@@ -347,7 +356,7 @@ _REPLACEMENTS: Mapping[str, Callable[..., Tensor | None]] = {
     "adaptive_max_pool2d_with_indices": _refuse_indices,
     "avg_pool1d": _mean_1d,
     "avg_pool2d": _mean,
-    "interpolate": _by_area,
+    "interpolate": _interpolation,
     "lp_pool2d": _power_mean,
     "max_pool1d": _maximum_1d,
     "max_pool2d": _maximum,

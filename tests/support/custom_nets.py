@@ -405,7 +405,7 @@ class PoolByOtherFunctions(PooledNet):
     """Kernels made of the size of the map, rounded up, and functions that pool by them which few nets use."""
 
     def __init__(self) -> None:
-        super().__init__(2, 9)
+        super().__init__(2, 10)
 
     def context(self, y):
         height, width = y.shape[-2:]
@@ -418,6 +418,7 @@ class PoolByOtherFunctions(PooledNet):
             F.avg_pool2d(y, 3, 2, 1, ceil_mode=True, divisor_override=7),
             F.lp_pool2d(y, 2, (height, width)),
             F.interpolate(y, scale_factor=1.7, mode="area"),
+            F.interpolate(y, scale_factor=0.7, mode="bilinear", recompute_scale_factor=True),
             F.avg_pool1d(row, third[1], stride=1).unsqueeze(2),
             F.max_pool1d(rows, height * width, stride=1).unsqueeze(2),
         ]
