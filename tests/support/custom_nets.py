@@ -417,8 +417,8 @@ class PoolByOtherFunctions(PooledNet):
             F.avg_pool2d(y, 3, 2, 1, divisor_override=7),
             F.avg_pool2d(y, 3, 2, 1, ceil_mode=True, divisor_override=7),
             F.lp_pool2d(y, 2, (height, width)),
-            F.interpolate(y, scale_factor=1.7, mode="area"),
-            F.interpolate(y, scale_factor=0.7, mode="bilinear", recompute_scale_factor=True),
+            F.interpolate(y, scale_factor=1.75, mode="area"),
+            F.interpolate(y, scale_factor=0.75, mode="bilinear", recompute_scale_factor=True),
             F.avg_pool1d(row, third[1], stride=1).unsqueeze(2),
             F.max_pool1d(rows, height * width, stride=1).unsqueeze(2),
         ]
