@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-HARD_NETS := FastScnn MobileDeepLab EspNet UNet
+HARD_NETS := UNet FastScnn MobileDeepLab EspNet
 PEERS := .venv-peers
 PEERS_INSTALLED := $(PEERS)/.installed
 # The oldest Python that is claimed; pyenv finds it by PYENV_VERSION, elsewhere that variable does nothing.
@@ -50,7 +50,7 @@ hard-nets: $(INSTALLED) $(HARD_NETS:%=tests/support/weights/%.safetensors)
 tests/support/weights/%.safetensors: out/scenes/classes.csv
 	mkdir -p $(@D)
 	$(BIN)/python tools/train.py --images out/scenes/images --labels out/scenes/labels --class-names $< \
-		--model tests.support.hard_nets:$* --steps 2500 --batch 8 --crop 128x192 --lr 3e-3 --every 500 --threads 1 -o $@
+		--model tests.support.hard_nets:$* --steps 1500 --batch 8 --crop 128x192 --lr 3e-3 --every 500 --threads 1 -o $@
 
 out/scenes/classes.csv:
 	$(BIN)/python -c "from pathlib import Path; from fcn_deploy.demo import TRAINING_SEEDS, write_scenes; \

@@ -99,13 +99,13 @@ class ImageFolder:
         files = list_files(folder, recursive=recursive, on_bad=listener)
         checked = functools.partial(is_image, max_pixels=max_pixels)
         paths = [path for path in files if _readable(path, checked, listener)]
+        if pair is not None and not paths:
+            raise _holds_both(folder, *pair)
         known = {*paths, *told}
         others = [path.name for path in files if path not in known]
         if others:
             _log.warning("%s: not images, left out: %s", folder, listed(others))
         if not paths:
-            if pair is not None:
-                raise _holds_both(folder, *pair)
             folders = [] if recursive else sorted(path.name for path in folder.iterdir() if path.is_dir())
             inside = f", and folders, which are not searched: {listed(folders)}" if folders else ""
             raise InputError(

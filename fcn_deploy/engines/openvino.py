@@ -15,6 +15,7 @@ from fcn_deploy.engines.checks import check_openvino
 from fcn_deploy.engines.config import BuildConfig, RequestedBase
 from fcn_deploy.engines.engine import BuildRecord, Engine, make_engine
 from fcn_deploy.engines.int8_layers import layers_to_quantize
+from fcn_deploy.engines.kernel_check import check_kernels
 from fcn_deploy.engines.logits_size import check_logits_size
 from fcn_deploy.engines.prequantized import check_scales, prequantized_precision, require_int8
 from fcn_deploy.engines.target_cpu import resolve_target
@@ -48,7 +49,7 @@ def build_openvino(
         The engine. OpenVINO has compiled it, and the sidecar says what each layer runs in.
 
     Raises:
-        ArtifactError: OpenVINO cannot compile what was built.
+        ArtifactError: OpenVINO cannot compile what was built, or computes something else.
         DependencyError: OpenVINO is not installed, or BF16 is asked for and this CPU does not have it.
         InputError: The ranges belong to another model, or the layers of the configuration are not the model's.
         PrecisionError: A layer that was to be INT8 runs in float; or no layer is, or runs in the precision asked for.
@@ -57,10 +58,14 @@ def build_openvino(
     """
     check_openvino(config, base)
     config = replace(config, target_cpu=resolve_target(config.target_cpu))
-    graph_model, precision = _lower(model, config, ranges, base or "fp32")
-    graph_model.metadata_props[OPENVINO_KEY] = precision.base
-    data = serialize(graph_model, "the engine")
-    precision = achieved_precision(data, precision)
+    prepared, precision = _prepare(model, config, ranges, base or "fp32")
+    graph = _finish(prepared.clone(), model, config)
+    graph.metadata_props[OPENVINO_KEY] = precision.base
+    data = serialize(graph, "the engine")
+    achieved = achieved_precision(data, precision)
+    logits = _finish(prepared, model, replace(config, io="tensor"))
+    quantized = config.precision == "int8" and precision.method != PREQUANTIZED
+    check_kernels(logits, model, "bf16" if precision.base == "bf16" else "fp32", quantized=quantized)
     used = ranges if config.precision == "int8" else None
     for warning in config.warnings(used):
         _log.warning(warning)
@@ -68,7 +73,7 @@ def build_openvino(
     record = BuildRecord(
         backend=library.NAME,
         library=library.version(),
-        precision=precision,
+        precision=achieved,
         target={"cpu": config.target_cpu, "gpu": [], **needs},
     )
     return make_engine(data, model, used, config.io, record)
@@ -90,7 +95,7 @@ def openvino_simulation(model: ExportedModel, config: BuildConfig, ranges: Range
         UsageError: INT8 without ranges.
     """
     config = replace(config, target_cpu=resolve_target(config.target_cpu))
-    graph_model, _ = _lower(model, config, ranges, "fp32")
+    graph_model = _finish(_prepare(model, config, ranges, "fp32")[0], model, config)
     graph_model.metadata_props[ENGINE_KEY] += SIMULATED
     return serialize(graph_model, "the engine")
 
@@ -146,10 +151,11 @@ def _require_all_int8(precision: Precision, missed: dict[str, str | None], fix: 
         )
 
 
-def _lower(
+def _prepare(
     model: ExportedModel, config: BuildConfig, ranges: Ranges | None, base: RequestedBase
 ) -> tuple[ir.Model, Precision]:
-    graph_model, spec = model.copy(), model.spec
+    """Makes the graph in float, or with Q/DQ, that still takes `image` and gives `logits`."""
+    graph_model = model.copy()
     floats = "bf16" if config.precision == "bf16" else base
     precision = Precision(config.precision, floats, layers=dict.fromkeys(convolution_names(graph_model.graph), floats))
     if check_scales(graph_model, config, ranges):
@@ -162,10 +168,15 @@ def _lower(
     elif config.precision == "int8" and ranges is not None:
         ranges.require_model(model.sha256)
         precision = _quantize(graph_model, config, ranges, floats)
-    graph_model = pipelines.openvino(spec if config.io == "image" else None)(graph_model).model
-    graph_model.metadata_props[ENGINE_KEY] = f"{config.precision}-{config.target_cpu}"
-    graph_model.metadata_props.setdefault(METADATA_KEY, spec.dumps())
     return graph_model, precision
+
+
+def _finish(prepared: ir.Model, model: ExportedModel, config: BuildConfig) -> ir.Model:
+    """Makes of the graph, which is changed, the one of the engine."""
+    graph_model = pipelines.openvino(model.spec if config.io == "image" else None)(prepared).model
+    graph_model.metadata_props[ENGINE_KEY] = f"{config.precision}-{config.target_cpu}"
+    graph_model.metadata_props.setdefault(METADATA_KEY, model.spec.dumps())
+    return graph_model
 
 
 def _refuse_saturation(model: ir.Model, config: BuildConfig) -> None:

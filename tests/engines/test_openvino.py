@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from fcn_deploy.artifacts.precision import Precision
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.sidecar import load_sidecar, sidecar_path
+from fcn_deploy.engines import kernel_check
 from fcn_deploy.engines import openvino as module
 from fcn_deploy.engines.checks import check_openvino
 from fcn_deploy.engines.config import BuildConfig, default_target
@@ -286,6 +287,27 @@ def test_an_engine_without_a_layer_in_the_precision_asked_for_is_exit_4(telling)
     assert caught.value.exit_code == 4
     assert achieved_precision(b"", asked("bf16", conv1="bf16", up="bf16")).achieved == "mixed"
     assert achieved_precision(b"", asked("fp32")).achieved == "fp32"  # a net without layers
+
+
+# What its kernels compute
+
+
+@needs_openvino
+@pytest.mark.parametrize("config", [BuildConfig("int8"), BuildConfig("fp32"), BuildConfig("int8", io="tensor")])
+def test_kernels_that_compute_something_else_are_exit_5(model, ranges, monkeypatch, config):
+    """As if channels were mixed up: OpenVINO has given all of them the bias of the first."""
+
+    class Wrong(kernel_check.OpenVinoBackend):
+        def infer(self, feeds):
+            return {name: array[:, ::-1] for name, array in super().infer(feeds).items()}
+
+    build_openvino(model(), config, ranges())
+    monkeypatch.setattr(kernel_check, "OpenVinoBackend", Wrong)
+    with pytest.raises(
+        ArtifactError, match=r"does not compute what this engine's graph says.*onnxruntime"
+    ) as caught:
+        build_openvino(model(), config, ranges())
+    assert caught.value.exit_code == 5
 
 
 # What is refused before work starts

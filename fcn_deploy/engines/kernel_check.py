@@ -1,0 +1,88 @@
+"""Whether OpenVINO computes what a graph says.
+
+It fuses a graph by rules of its own, and which of them apply depends on the whole graph. In 2026.4.1 one of them gives
+all channels the bias of the first, if the batch size is open (see `fcn_deploy.quantization.openvino`). Such an engine
+loads, runs and gives labels.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.artifacts.sidecar import ENGINE_KEY, OPENVINO_KEY, SIMULATED
+from fcn_deploy.errors import ArtifactError
+from fcn_deploy.graph.model import ExportedModel, serialize
+from fcn_deploy.runtime.backend import Backend
+from fcn_deploy.runtime.image import normalize
+from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+from fcn_deploy.runtime.openvino import library
+from fcn_deploy.runtime.openvino.backend import OpenVinoBackend
+
+_log = logging.getLogger(__name__)
+
+# Two images, so that a batch is one; small, for this costs time.
+_IMAGES = ImageShape(2, 96, 128)
+# The power of the difference as a share of that of the logits: what sums in another order, or bfloat16, may cost.
+_SHARE = {"fp32": 1e-6, "bf16": 1e-2}
+# Integer kernels round at places where a simulation in float does not quite: less than INT8 itself costs.
+_OF_ROUNDING = 4.0
+# If what INT8 costs is not known, as in a model that came with its own Q/DQ.
+_UNKNOWN_SHARE = 1e-2
+
+
+def check_kernels(graph: ir.Model, model: ExportedModel, base: Literal["fp32", "bf16"], *, quantized: bool) -> None:
+    """Compares OpenVINO with ONNX Runtime, which computes a graph's Q/DQ in float, on images of noise.
+
+    Args:
+        graph: What the engine computes, with float32 `image` and `logits`.
+        model: What it was made of.
+        base: What the engine computes in where it is not quantised.
+        quantized: Whether Q/DQ was added to the model here, so that the model itself shows what INT8 costs.
+
+    Raises:
+        ArtifactError: OpenVINO's logits are further from what the graph says than its rounding can explain.
+    """
+    image = _noise(model)
+    kind = graph.metadata_props[ENGINE_KEY]
+    graph.metadata_props[ENGINE_KEY] = kind + SIMULATED
+    said = _logits(OnnxRuntimeBackend(serialize(graph, "the engine")), image)
+    graph.metadata_props.update({ENGINE_KEY: kind, OPENVINO_KEY: base})
+    found = _logits(OpenVinoBackend(serialize(graph, "the engine")), image)
+    exact = _logits(OnnxRuntimeBackend(model.content), image) if quantized else said
+    power = _power(exact)
+    allowed = _SHARE[base] * power + (_OF_ROUNDING * _power(said - exact) if quantized else _UNKNOWN_SHARE * power)
+    difference = _power(found - said)
+    _log.debug("OpenVINO's logits differ by %.3g of their power, %.3g is allowed", difference / power, allowed / power)
+    if not difference <= allowed:
+        raise ArtifactError(
+            f"OpenVINO {library.version()} does not compute what this engine's graph says",
+            got=f"logits that differ by {difference / power:.2g} of their power",
+            expected=f"{allowed / power:.2g} or less",
+            fix="build for onnxruntime, or in another precision",
+        )
+
+
+def _noise(model: ExportedModel) -> NDArray[np.float32]:
+    shape, images = model.graph.inputs[0].shape, _IMAGES.at_least(model.spec.min_size)
+    assert shape is not None
+    batch, height, width = (
+        int(fixed) if isinstance(fixed, int) else size
+        for fixed, size in zip((shape[0], shape[2], shape[3]), (images.batch, images.height, images.width), strict=True)
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (batch, height, width, 3), dtype=np.uint8)
+    return normalize(pixels, model.spec.normalization)
+
+
+def _logits(backend: Backend, image: NDArray[np.float32]) -> NDArray[np.float64]:
+    with backend:
+        return backend.infer({"image": image})[backend.outputs[0].name].astype(np.float64)
+
+
+def _power(values: NDArray[np.float64]) -> float:
+    return float(np.square(values).sum())
