@@ -43,7 +43,8 @@ ort.set_default_logger_severity(_FATAL)
 _PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # Turns int8 weights that use all 8 bits into uint8, because their products saturate on x86 without VNNI. No engine
 # built for such CPUs has such weights, but a prequantized model may, and it can run as a reference. With VNNI this
-# would be a waste: the kernels for uint8 weights take 2.5 times as long there (FCN-8s at 360x480).
+# would be a waste: the kernels for uint8 weights take 2.5 times as long there (FCN-8s at 360x480). On Arm it does
+# nothing.
 _PRECISE = ("session.x64quantprecision", "1")
 _SIMULATION = ("session.disable_quant_qdq", "1")
 # The threads of a session go on looking for work for a while after a run. Another session that runs next has to share
@@ -202,7 +203,7 @@ def _first_line(error: Exception) -> str:
 def _session_options(threads: int | None, simulate: bool, optimized_path: StrPath | None) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL
-    if not cpu.has_vnni():
+    if not cpu.exact_8_bits():
         options.add_session_config_entry(*_PRECISE)
     options.add_session_config_entry(*_NO_IDLING)
     if threads is not None:

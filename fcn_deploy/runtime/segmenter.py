@@ -21,7 +21,7 @@ from fcn_deploy.runtime.image import check_images, check_size, normalize
 from fcn_deploy.runtime.labels import labels_of
 from fcn_deploy.runtime.open import open_backend
 from fcn_deploy.runtime.options import ImageColor, RuntimeOptions, kind_of
-from fcn_deploy.runtime.requirements import check_cpu, require_vnni
+from fcn_deploy.runtime.requirements import check_cpu, require_exact_8_bits
 from fcn_deploy.runtime.tiling import Size, Tiling
 from fcn_deploy.text import printable
 
@@ -93,7 +93,7 @@ class Segmenter(Closable):
         self._backend: Backend | None = backend
         try:
             if backend.metadata.get(ENGINE_KEY) == "int8-vnni":
-                require_vnni(path)
+                require_exact_8_bits(path)
             self.sidecar = sidecar
             self.backend = backend.name
             self.io = _io(backend)

@@ -232,14 +232,14 @@ def test_weights_of_all_8_bits_saturate_on_no_cpu(activations):
 
 
 @pytest.mark.parametrize("answer", [False, None])
-def test_without_vnni_weights_are_made_unsigned(tiny, session_options, vnni, answer):
-    vnni(answer)
+def test_without_vnni_weights_are_made_unsigned(tiny, session_options, exact_8_bits, answer):
+    exact_8_bits(answer)
     OnnxRuntimeBackend(tiny)
     assert session_options[0][0].get_session_config_entry("session.x64quantprecision") == "1"
 
 
-def test_with_vnni_weights_stay_signed_because_their_kernels_are_faster(tiny, session_options, vnni):
-    vnni(True)
+def test_with_vnni_weights_stay_signed_because_their_kernels_are_faster(tiny, session_options, exact_8_bits):
+    exact_8_bits(True)
     OnnxRuntimeBackend(tiny)
     with pytest.raises(RuntimeError, match="x64quantprecision"):
         session_options[0][0].get_session_config_entry("session.x64quantprecision")

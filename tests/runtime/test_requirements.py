@@ -1,5 +1,7 @@
 """What an engine needs of the CPU is checked by its sidecar, before a library sees it."""
 
+from dataclasses import replace
+
 import pytest
 
 from fcn_deploy.artifacts.precision import Precision
@@ -11,14 +13,14 @@ from fcn_deploy.runtime.requirements import check_cpu
 
 @pytest.fixture
 def needing(make_spec):
-    def make(requested="int8", base="fp32", target="generic"):
+    def make(requested="int8", base="fp32", target="generic", method=None):
         layers = {"conv1": base, "conv2": requested}
         return Sidecar(
             EngineFile("net.onnx", "0", 1),
             "openvino",
             "2026.4.1",
             "image",
-            Precision(requested, base, layers=layers),
+            Precision(requested, base, method, layers),
             make_spec(),
             Source("0"),
             {"cpu": target, "gpu": []},
@@ -44,9 +46,28 @@ def test_an_engine_in_bf16_is_refused_on_a_cpu_without_it(needing, monkeypatch, 
     check_cpu(needing("fp32", "fp32"), "net.onnx")
 
 
-def test_full_8_bits_need_vnni(needing, vnni):
-    vnni(False)
-    with pytest.raises(ArtifactError, match="built for CPUs with VNNI"):
+def test_full_8_bits_need_a_cpu_where_they_are_exact(needing, exact_8_bits):
+    exact_8_bits(False)
+    with pytest.raises(ArtifactError, match="is for CPUs with VNNI and for 64-bit Arm"):
         check_cpu(needing(target="vnni"), "net.onnx")
     check_cpu(needing("fp32", target="vnni"), "net.onnx")
     check_cpu(needing(), "net.onnx")
+
+
+def test_a_cpu_of_which_nothing_is_known_is_named(needing, exact_8_bits, monkeypatch):
+    exact_8_bits(None)
+    monkeypatch.setattr(cpu, "machine", lambda: "riscv64")
+    with pytest.raises(ArtifactError, match=r"64-bit Arm.*got a system that does not say what its CPU \(riscv64\) has"):
+        check_cpu(needing(target="vnni"), "net.onnx")
+
+
+def test_on_arm_openvino_gets_no_weights_that_may_be_128_below_zero(needing, exact_8_bits, monkeypatch):
+    exact_8_bits(True)
+    foreign = needing(target="vnni", method="given")
+    check_cpu(foreign, "net.onnx")
+    monkeypatch.setattr(cpu, "is_arm64", lambda: True)
+    with pytest.raises(ArtifactError, match=r'may be -128.*fix: build it with `backend="onnxruntime"`'):
+        check_cpu(foreign, "net.onnx")
+    check_cpu(replace(foreign, backend="onnxruntime"), "net.onnx")
+    check_cpu(needing(target="vnni", method="entropy"), "net.onnx")
+    check_cpu(needing(target="generic", method="given"), "net.onnx")

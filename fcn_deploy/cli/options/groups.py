@@ -52,8 +52,8 @@ io_option = click.option(
 target_cpu_option = click.option(
     "--target-cpu",
     type=click.Choice(["generic", "vnni", "native"]),
-    help="Where the engine will run. generic is right everywhere; vnni keeps all 8 bits of the weights.  [default: "
-    "generic; vnni for INT8 on openvino]",
+    help="Where the engine will run. generic is right everywhere; vnni keeps all 8 bits of the weights, right with "
+    "VNNI and on 64-bit Arm.  [default: generic; vnni for INT8 on openvino]",
 )
 variant_option = click.option(
     "--variant", type=click.Choice(["fcn32s", "fcn16s", "fcn8s"]), help="What the checkpoint must be."
