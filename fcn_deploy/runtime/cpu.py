@@ -66,6 +66,11 @@ def exact_8_bits(cpuinfo: Path = _CPUINFO) -> bool | None:
     return None if features is None else bool(features & _WIDE_DOT_PRODUCTS)
 
 
+def is_arm64_linux() -> bool:
+    """Returns whether this process runs 64-bit Arm code under Linux."""
+    return is_arm64() and sys.platform == "linux"
+
+
 def has_bf16(cpuinfo: Path = _CPUINFO) -> bool | None:
     """Returns whether the CPU multiplies in bfloat16; None if the system does not say.
 

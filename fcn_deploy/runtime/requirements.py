@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 from fcn_deploy.artifacts.precision import PREQUANTIZED
 from fcn_deploy.artifacts.sidecar import Sidecar
-from fcn_deploy.errors import ArtifactError
+from fcn_deploy.errors import ArtifactError, DependencyError
 from fcn_deploy.runtime import cpu
 from fcn_deploy.runtime.openvino.library import NAME as OPENVINO
 
@@ -51,6 +53,22 @@ def _require_converted(sidecar: Sidecar, engine: object) -> None:
             f"the weights of {engine} are another tool's and may be -128, whose products OpenVINO saturates on Arm",
             got=f"a CPU of the kind {cpu.machine()}",
             fix='build it with `backend="onnxruntime"`, which converts them',
+        )
+
+
+def require_fast_math() -> None:
+    """Checks that ONNX Runtime can multiply matrices of FP32 in BF16 here: on 64-bit Arm with BF16, under Linux.
+
+    Raises:
+        DependencyError: It cannot, or the system does not say what its CPU has.
+    """
+    if not (cpu.is_arm64_linux() and cpu.has_bf16()):
+        kind = "without BF16 instructions" if cpu.is_arm64_linux() else f"of the kind {cpu.machine()}, {sys.platform}"
+        raise DependencyError(
+            "ONNX Runtime has no fast math for this machine",
+            got=f"a CPU {kind}",
+            expected="a 64-bit Arm CPU with BF16, under Linux",
+            fix="leave out `fast_math`",
         )
 
 

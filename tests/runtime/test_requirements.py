@@ -1,14 +1,15 @@
 """What an engine needs of the CPU is checked by its sidecar, before a library sees it."""
 
+import sys
 from dataclasses import replace
 
 import pytest
 
 from fcn_deploy.artifacts.precision import Precision
 from fcn_deploy.artifacts.sidecar import EngineFile, Sidecar, Source
-from fcn_deploy.errors import ArtifactError
+from fcn_deploy.errors import ArtifactError, DependencyError
 from fcn_deploy.runtime import cpu
-from fcn_deploy.runtime.requirements import check_cpu
+from fcn_deploy.runtime.requirements import check_cpu, require_fast_math
 
 
 @pytest.fixture
@@ -71,3 +72,28 @@ def test_on_arm_openvino_gets_no_weights_that_may_be_128_below_zero(needing, exa
     check_cpu(replace(foreign, backend="onnxruntime"), "net.onnx")
     check_cpu(needing(target="vnni", method="entropy"), "net.onnx")
     check_cpu(needing(target="generic", method="given"), "net.onnx")
+
+
+@pytest.mark.parametrize(
+    ("arm64", "system", "bf16", "words"),
+    [
+        (False, "linux", True, r"no fast math for this machine; got a CPU of the kind \w+, linux"),
+        (True, "darwin", None, "got a CPU of the kind .*darwin; expected a 64-bit Arm CPU with BF16, under Linux"),
+        (True, "linux", False, "got a CPU without BF16 instructions"),
+        (True, "linux", None, "got a CPU without BF16 instructions"),
+    ],
+)
+def test_fast_math_needs_arm_with_bf16_under_linux(monkeypatch, arm64, system, bf16, words):
+    monkeypatch.setattr(cpu, "is_arm64", lambda: arm64)
+    monkeypatch.setattr(cpu, "has_bf16", lambda: bf16)
+    monkeypatch.setattr(sys, "platform", system)
+    with pytest.raises(DependencyError, match=words) as caught:
+        require_fast_math()
+    assert caught.value.exit_code == 7
+
+
+def test_fast_math_is_taken_on_arm_with_bf16_under_linux(monkeypatch):
+    monkeypatch.setattr(cpu, "is_arm64", lambda: True)
+    monkeypatch.setattr(cpu, "has_bf16", lambda: True)
+    monkeypatch.setattr(sys, "platform", "linux")
+    require_fast_math()

@@ -107,6 +107,11 @@ gpu_options = stack(
         "--device-name", metavar="NAME", help="What OpenVINO runs on: CPU, GPU or NPU; never another.  [default: CPU]"
     ),
     click.option(
+        "--fast-math",
+        is_flag=True,
+        help="Let ONNX Runtime multiply matrices of FP32 in BF16, on a 64-bit Arm CPU that has it.",
+    ),
+    click.option(
         "--allow-host-code", is_flag=True, help="Run the code that plans built with --version-compatible bring."
     ),
 )
