@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fcn_deploy.errors import DependencyError
 from fcn_deploy.runtime.cores import CORES
-from fcn_deploy.runtime.cpu import has_bf16, has_vnni
+from fcn_deploy.runtime.cpu import exact_8_bits, has_bf16
 from fcn_deploy.runtime.tensorrt.driver import Gpu, find_gpus
 
 
@@ -21,7 +21,8 @@ class Cpu:
     Attributes:
         name: As the system calls it.
         cores: Number of cores that this process may use.
-        vnni: Whether 8-bit products are summed without saturation; None if the system does not say.
+        vnni: Whether weights of all 8 bits, as engines for the target CPU `vnni` have them, give exact results; None if
+            that is not known.
         bf16: Whether it multiplies in bfloat16; None if the system does not say.
     """
 
@@ -34,9 +35,11 @@ class Cpu:
     def int8(self) -> str:
         """Which INT8 engines for ONNX Runtime give right results on it."""
         if self.vnni:
-            return "VNNI: engines for the target CPUs generic and vnni are exact"
+            return "8-bit weights are exact: engines for the target CPUs generic and vnni"
         if self.vnni is None:
-            return "VNNI unknown: build for the target CPU generic, which is exact everywhere"
+            return (
+                "unknown whether 8-bit weights are exact: build for the target CPU generic, which is exact everywhere"
+            )
         return "no VNNI: 8-bit weights would saturate; engines for the target CPU generic (7-bit weights) are exact"
 
 
@@ -83,7 +86,7 @@ class System:
         board: File that names a board with a device tree, such as a Jetson.
         nvidia: File that names the version of NVIDIA's driver.
         gpus: Asks the driver for its GPUs; raises DependencyError without a driver.
-        vnni: Returns whether the processor has VNNI, or None.
+        vnni: Returns whether weights of all 8 bits give exact results on the processor, or None.
         bf16: Returns whether it has instructions for bfloat16, or None.
     """
 
@@ -91,7 +94,7 @@ class System:
     board: Path = Path("/proc/device-tree/model")
     nvidia: Path = Path("/proc/driver/nvidia/version")
     gpus: Callable[[], tuple[Gpu, ...]] = find_gpus
-    vnni: Callable[[], bool | None] = has_vnni
+    vnni: Callable[[], bool | None] = exact_8_bits
     bf16: Callable[[], bool | None] = has_bf16
 
 

@@ -39,7 +39,7 @@ class BuildConfig:
         io: `image` (uint8 images to labels) or `tensor` (float image to logits).
         method: INT8: how ranges are chosen, a key of `quantization.methods.METHODS`.
         target_cpu: The CPU that will run it: `generic` is right on every CPU, `vnni` uses all 8 bits of a weight and
-            needs VNNI, `native` takes what this machine has.
+            needs VNNI or any 64-bit Arm, `native` takes what this machine has.
         int8_layers: INT8: names of the layers to quantise. None quantises all that can be, except those that
             `quantization.selection.float_by_default` keeps float.
         bias_correction: INT8: whether biases make up for the rounding of the weights; see `quantization.bias`.

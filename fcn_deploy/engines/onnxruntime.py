@@ -21,7 +21,7 @@ from fcn_deploy.engines.engine import BuildRecord, Engine, make_engine
 from fcn_deploy.engines.int8_layers import layers_to_quantize
 from fcn_deploy.engines.logits_size import check_logits_size
 from fcn_deploy.engines.prequantized import achieved_by_onnxruntime, check_scales, prequantized_precision
-from fcn_deploy.engines.target_cpu import resolve_target
+from fcn_deploy.engines.target_cpu import resolve_target, weight_limit
 from fcn_deploy.errors import InputError, PrecisionError
 from fcn_deploy.graph.model import ExportedModel, serialize
 from fcn_deploy.passes import pipelines
@@ -34,6 +34,20 @@ from fcn_deploy.quantization.selection import convolution_names, transposed_laye
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
 _log = logging.getLogger(__name__)
+
+# Of weights that saturate on a target: which do where, what keeps int8, and how to mend what cannot be converted.
+_SATURATION = {
+    "generic": (
+        "use all 8 bits, which would saturate on CPUs without VNNI",
+        '`target_cpu="vnni"` keeps int8',
+        'quantise with reduce_range=True, or build with `target_cpu="vnni"`',
+    ),
+    "vnni": (
+        "hold -128, which would saturate on Arm",
+        "quantising to -127..127 keeps int8",
+        "quantise weights to -127..127, in torch with quant_min=-127",
+    ),
+}
 
 
 def build_onnxruntime(model: ExportedModel, config: BuildConfig, ranges: Ranges | None = None) -> Engine:
@@ -130,7 +144,7 @@ def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges) -> Precision
     precisions = {name: "int8" if name in layers else "fp32" for name in convolution_names(model.graph)}
     means = config.bias_means(ranges)
     rounding = config.weight_rounding or "correlated"
-    scheme = CpuScheme(127 if config.target_cpu == "vnni" else 64, rounding)
+    scheme = CpuScheme(weight_limit(config.target_cpu), rounding)
     # Their inputs have no means in the ranges of earlier versions, and correcting biases changes next to nothing.
     subpixels = [name for name in transposed_layers(model.graph) if name in layers]
     pipelines.before_onnxruntime_integers(subpixels)(model)
@@ -146,21 +160,20 @@ def _floats(layers: tuple[str, ...] | None, precision: Precision) -> tuple[str, 
 
 def _without_saturation(model: ir.Model, target: TargetCpu) -> ir.Model:
     """Stores integers as the target's kernels want them: activations in uint8, and weights that do not saturate."""
-    saturating = saturating_weights(model.graph) if target == "generic" else {}
+    limit = weight_limit(target)
+    saturating = saturating_weights(model.graph, limit)
+    where, keeps, fix = _SATURATION[target]
     if saturating:
-        _log.info(
-            "weights of %d layers use all 8 bits, which would saturate on CPUs without VNNI: they are stored as uint8 "
-            'with the same scales, whose kernels do not saturate but take longer; `target_cpu="vnni"` keeps int8',
-            len(saturating),
-        )
+        stored = "they are stored as uint8 with the same scales, whose kernels do not saturate but may take longer"
+        _log.info("weights of %d layers %s: %s; %s", len(saturating), where, stored, keeps)
     names = {str(weights.name) for weights in saturating.values()}
     model = pipelines.onnxruntime_cpu_integers(names)(model).model
-    if saturating and (left := saturating_weights(model.graph)):
+    if saturating and (left := saturating_weights(model.graph, limit)):
         raise InputError(
-            "weights would saturate on CPUs without VNNI, and cannot be stored as uint8",
+            f"weights {where}, and cannot be stored as uint8",
             got=", ".join(left),
             expected="constant scales and zero points",
-            fix='quantise with reduce_range=True, or build with `target_cpu="vnni"`',
+            fix=fix,
         )
     return model
 

@@ -18,7 +18,7 @@ from fcn_deploy.engines.int8_layers import layers_to_quantize
 from fcn_deploy.engines.kernel_check import check_kernels
 from fcn_deploy.engines.logits_size import check_logits_size
 from fcn_deploy.engines.prequantized import check_scales, prequantized_precision, require_int8
-from fcn_deploy.engines.target_cpu import resolve_target
+from fcn_deploy.engines.target_cpu import resolve_target, weight_limit
 from fcn_deploy.errors import InputError, PrecisionError
 from fcn_deploy.graph.model import ExportedModel, serialize
 from fcn_deploy.passes import pipelines
@@ -181,8 +181,8 @@ def _finish(prepared: ir.Model, model: ExportedModel, config: BuildConfig) -> ir
 
 def _refuse_saturation(model: ir.Model, config: BuildConfig) -> None:
     """Refuses weights that would saturate on the target; OpenVINO has no kernels that would take them as uint8."""
-    saturating = saturating_weights(model.graph) if config.target_cpu == "generic" else {}
-    if saturating:
+    # For `vnni`, weights of -128 saturate on Arm alone, where the runtime refuses what another tool has quantised.
+    if config.target_cpu == "generic" and (saturating := saturating_weights(model.graph, weight_limit("generic"))):
         raise InputError(
             "weights would saturate on CPUs without VNNI",
             got=", ".join(saturating),
@@ -195,11 +195,11 @@ def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, base: str) -
     layers = layers_to_quantize(model.graph, config, transposed=True)
     precisions = {name: "int8" if name in layers else base for name in convolution_names(model.graph)}
     means = config.bias_means(ranges)
-    limit = 127 if config.target_cpu == "vnni" else 64
     rounding = config.weight_rounding or "correlated"
+    scheme = CpuScheme(weight_limit(config.target_cpu), rounding)
     # Their biases stay what they are, as for ONNX Runtime.
     subpixels = [name for name in transposed_layers(model.graph) if name in layers]
     pipelines.before_openvino_integers(subpixels)(model)
     chosen = choose(ranges.histograms, config.method, symmetric=False)
-    emit_openvino(model, chosen, layers, CpuScheme(limit, rounding), means, subpixels)
+    emit_openvino(model, chosen, layers, scheme, means, subpixels)
     return Precision("int8", base, config.method, precisions, bias_corrected=bool(means), weight_rounding=rounding)

@@ -15,7 +15,8 @@ class CpuScheme:
 
     Attributes:
         weight_limit: Weights become integers in -limit..limit. 64 is right on every CPU: x86 kernels without VNNI add
-            two products of a uint8 and an int8 in 16 bits, and 2 * 255 * 64 just fits. On x86, 127 needs VNNI.
+            two products of a uint8 and an int8 in 16 bits, and 2 * 255 * 64 just fits. 127 needs VNNI on x86, and is
+            right on any 64-bit Arm.
         rounding: How weights are rounded: `nearest` or `correlated`; see `fcn_deploy.quantization.rounding`.
 
     Raises:

@@ -17,9 +17,6 @@ _INTEGER = frozenset(
     | {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"}
 )
 
-# Two products of a uint8 and an int8 of this size just fit into 16 bits: 2 * 255 * 64.
-_LARGEST_WITHOUT_VNNI = 64
-
 
 def is_prequantized(model: ir.Model) -> bool:
     """Returns whether a model says by Q/DQ what runs on integers, and with which scales.
@@ -78,17 +75,22 @@ def integer_weights(graph: ir.Graph) -> dict[str, ir.Value]:
     return {str(node.name or node.outputs[0].name): integers for node, integers in _quantized_layers(graph)}
 
 
-def saturating_weights(graph: ir.Graph) -> dict[str, ir.Value]:
-    """Returns the integer weights, by name of the layer, whose products saturate on a CPU without VNNI.
+def saturating_weights(graph: ir.Graph, limit: int) -> dict[str, ir.Value]:
+    """Returns the integer weights, by name of the layer, whose products saturate on some CPU of a target.
 
-    ONNX Runtime's kernels for x86 without VNNI add two products of a uint8 and an int8 in 16 bits. Weights outside
-    -64..64 overflow these. int8 activations become uint8 first and use the same kernels; uint8 weights use other
-    kernels, which do not overflow. A transposed convolution always runs in float.
+    ONNX Runtime's kernels for x86 without VNNI add two products of a uint8 and an int8 in 16 bits, where 2 * 255 * 64
+    just fits. Those for Arm subtract 128 from the activations first: 2 * 128 * 127 fits, a weight of -128 does not,
+    without the dot-product instructions in any layer, and with them in depthwise convolutions. int8 activations use the
+    same kernels; uint8 weights use others, which do not overflow. A transposed convolution always runs in float.
+
+    Args:
+        graph: A graph with Q/DQ.
+        limit: The largest absolute value that does not saturate: 64 on every CPU, 127 with VNNI and on 64-bit Arm.
     """
     return {
         str(node.name or node.outputs[0].name): integers
         for node, integers in _quantized_layers(graph)
-        if node.op_type != "ConvTranspose" and integers.dtype == ir.DataType.INT8 and _saturates(integers)
+        if node.op_type != "ConvTranspose" and integers.dtype == ir.DataType.INT8 and _largest(integers) > limit
     }
 
 
@@ -123,7 +125,7 @@ def _is_dequantized(value: ir.Value | None) -> bool:
     return producer is not None and producer.op_type == DEQUANTIZE
 
 
-def _saturates(integers: ir.Value) -> bool:
+def _largest(integers: ir.Value) -> int:
     array = constant_of(integers)
     assert array is not None
-    return bool(np.abs(array.astype(np.int16)).max(initial=0) > _LARGEST_WITHOUT_VNNI)
+    return int(np.abs(array.astype(np.int16)).max(initial=0))

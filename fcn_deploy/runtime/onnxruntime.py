@@ -21,6 +21,7 @@ from fcn_deploy.runtime import cpu
 from fcn_deploy.runtime.backend import Array, Closable, Provider, backend_closed, check_feeds
 from fcn_deploy.runtime.cores import CORES
 from fcn_deploy.runtime.options import RuntimeOptions
+from fcn_deploy.runtime.requirements import require_fast_math
 
 # From 1.32 on ONNX Runtime writes a device id under the home folder and looks up a host. It reads this variable when it
 # is imported; `disable_telemetry_events` comes too late. What the user has set stays.
@@ -43,9 +44,12 @@ ort.set_default_logger_severity(_FATAL)
 _PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # Turns int8 weights that use all 8 bits into uint8, because their products saturate on x86 without VNNI. No engine
 # built for such CPUs has such weights, but a prequantized model may, and it can run as a reference. With VNNI this
-# would be a waste: the kernels for uint8 weights take 2.5 times as long there (FCN-8s at 360x480).
+# would be a waste: the kernels for uint8 weights take 2.5 times as long there (FCN-8s at 360x480). On Arm it does
+# nothing.
 _PRECISE = ("session.x64quantprecision", "1")
 _SIMULATION = ("session.disable_quant_qdq", "1")
+# Matrices of FP32 are multiplied in BF16, on Arm with BF16 and under Linux. Elsewhere it does nothing and says nothing.
+_FAST_MATH = ("mlas.enable_gemm_fastmath_arm64_bfloat16", "1")
 # The threads of a session go on looking for work for a while after a run. Another session that runs next has to share
 # the cores with them, and took 1.4 times as long on two cores. With this they stop as soon as a run ends, and the next
 # run of the same session is not slower.
@@ -72,6 +76,7 @@ class OnnxRuntimeBackend(Closable):
             threads than there are cores wait for each other, also those of other sessions in this process.
         provider: `cpu` or `cuda`. There is no fallback: a provider that cannot be had is an error.
         device: Index of the GPU, for `cuda`; 0 if None.
+        fast_math: Multiplies matrices of FP32 in BF16, on a 64-bit Arm CPU that has it, under Linux.
         simulate_quantization: Computes Q/DQ graphs in float instead of fusing them into integer kernels.
         optimized_path: Where to write the graph that ONNX Runtime has optimised.
         profile_prefix: How the path of the profile begins, which `end_profiling` returns. Nothing is profiled if None.
@@ -84,8 +89,10 @@ class OnnxRuntimeBackend(Closable):
 
     Raises:
         ArtifactError: ONNX Runtime cannot load the model, or would not run its convolutions on the GPU or in INT8.
-        DependencyError: The installed ONNX Runtime does not have the provider, or the provider did not start.
-        UsageError: `threads`, `provider` or `device` has a bad value, or `device` is set for the CPU.
+        DependencyError: The installed ONNX Runtime does not have the provider, or the provider did not start; or the
+            machine has no fast math.
+        UsageError: `threads`, `provider` or `device` has a bad value, `device` is set for the CPU, or `fast_math` for a
+            GPU.
     """
 
     name: str = "onnxruntime"
@@ -98,14 +105,19 @@ class OnnxRuntimeBackend(Closable):
         threads: int | None = None,
         provider: Provider = "cpu",
         device: int | None = None,
+        fast_math: bool = False,
         simulate_quantization: bool = False,
         optimized_path: StrPath | None = None,
         profile_prefix: StrPath | None = None,
         what: str | None = None,
     ) -> None:
         what = what or ("the model" if isinstance(model, bytes) else str(model))
-        RuntimeOptions(threads=threads, provider=provider, device=device).check_taken([(what, "onnx")])
+        asked = RuntimeOptions(threads=threads, provider=provider, device=device, fast_math=fast_math)
+        asked.check_taken([(what, "onnx")])
         options = _session_options(threads, simulate_quantization, optimized_path)
+        if fast_math:
+            require_fast_math()
+            options.add_session_config_entry(*_FAST_MATH)
         if profile_prefix is not None:
             options.enable_profiling = True
             options.profile_file_prefix = os.fspath(profile_prefix)
@@ -202,7 +214,7 @@ def _first_line(error: Exception) -> str:
 def _session_options(threads: int | None, simulate: bool, optimized_path: StrPath | None) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL
-    if not cpu.has_vnni():
+    if not cpu.exact_8_bits():
         options.add_session_config_entry(*_PRECISE)
     options.add_session_config_entry(*_NO_IDLING)
     if threads is not None:

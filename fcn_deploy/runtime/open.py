@@ -72,7 +72,13 @@ def open_backend(engine: StrPath, options: RuntimeOptions = _DEFAULTS, *, flavor
         return backend
     from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(path, threads=options.threads, provider=options.provider or "cpu", device=options.device)
+    return OnnxRuntimeBackend(
+        path,
+        threads=options.threads,
+        provider=options.provider or "cpu",
+        device=options.device,
+        fast_math=options.fast_math,
+    )
 
 
 def _check_precisions(path: Path, backend: OpenVinoBackend) -> None:

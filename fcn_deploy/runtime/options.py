@@ -21,7 +21,7 @@ Kind = Literal["onnx", "openvino", "plan", "checkpoint"]
 ImageColor = Literal["rgb", "bgr"]
 
 _TAKEN: dict[Kind, tuple[str, ...]] = {
-    "onnx": ("threads", "provider", "tile", "color"),
+    "onnx": ("threads", "provider", "fast_math", "tile", "color"),
     "openvino": ("threads", "device_name", "tile", "color"),
     "plan": ("device", "allow_host_code", "tile", "color"),
     "checkpoint": ("threads", "tile", "color"),
@@ -35,6 +35,7 @@ _TAKERS = {
     "allow_host_code": "TensorRT plans",
     "tile": "engines, models and checkpoints",
     "color": "engines, models and checkpoints",
+    "fast_math": "engines of ONNX Runtime and exported models on a CPU",
 }
 
 
@@ -53,6 +54,8 @@ class RuntimeOptions:
         color: Channel order of the images that are passed in: `rgb`, or `bgr` for frames of OpenCV. It says nothing
             about the net, whose order the spec has.
         device_name: What OpenVINO runs on, `CPU`, `GPU` or `NPU`; the CPU if None. There is no fallback.
+        fast_math: Lets ONNX Runtime multiply matrices of FP32 in BF16, on a 64-bit Arm CPU that has it. For ONNX on a
+            CPU.
 
     Raises:
         UsageError: A value is out of its range.
@@ -65,6 +68,7 @@ class RuntimeOptions:
     tile: Size | None = None
     color: ImageColor = "rgb"
     device_name: str | None = None
+    fast_math: bool = False
 
     def __post_init__(self) -> None:
         check_threads(self.threads)
@@ -90,8 +94,9 @@ class RuntimeOptions:
 
     def taken_by(self, kind: Kind) -> tuple[str, ...]:
         """Returns the names of the options that a kind of file takes, with this provider."""
-        device = ("device",) if kind == "onnx" and self.provider == "cuda" else ()
-        return (*_TAKEN[kind], *device)
+        if kind == "onnx" and self.provider == "cuda":
+            return (*(name for name in _TAKEN[kind] if name != "fast_math"), "device")
+        return _TAKEN[kind]
 
     def for_kind(self, kind: Kind) -> RuntimeOptions:
         """Returns the options that a kind of file takes; every other one has its default value."""

@@ -21,7 +21,7 @@ from fcn_deploy.runtime.image import check_images, check_size, normalize
 from fcn_deploy.runtime.labels import labels_of
 from fcn_deploy.runtime.open import open_backend
 from fcn_deploy.runtime.options import ImageColor, RuntimeOptions, kind_of
-from fcn_deploy.runtime.requirements import check_cpu, require_vnni
+from fcn_deploy.runtime.requirements import check_cpu, require_exact_8_bits
 from fcn_deploy.runtime.tiling import Size, Tiling
 from fcn_deploy.text import printable
 
@@ -46,6 +46,7 @@ class Segmenter(Closable):
         provider: `cpu` or `cuda`, for engines of ONNX Runtime; the CPU if None.
         device: Index of the GPU; 0 if None.
         device_name: `CPU`, `GPU` or `NPU`, for engines of OpenVINO; the CPU if None.
+        fast_math: Lets ONNX Runtime multiply matrices of FP32 in BF16, on a 64-bit Arm CPU that has it.
         spec: The net's spec, for an engine without a sidecar. It takes precedence over the spec of a sidecar.
         allow_host_code: Lets a TensorRT plan run code on the host.
         tile: Height and width of the tiles that larger images are run in, so that memory does not grow with the image.
@@ -74,12 +75,13 @@ class Segmenter(Closable):
         provider: Provider | None = None,
         device: int | None = None,
         device_name: str | None = None,
+        fast_math: bool = False,
         spec: ModelSpec | None = None,
         allow_host_code: bool = False,
         tile: Size | None = None,
         color: ImageColor = "rgb",
     ) -> None:
-        options = RuntimeOptions(threads, provider, device, allow_host_code, tile, color, device_name)
+        options = RuntimeOptions(threads, provider, device, allow_host_code, tile, color, device_name, fast_math)
         path, sidecar = None, None
         if isinstance(engine, str | os.PathLike):
             path = as_path(engine)
@@ -93,7 +95,7 @@ class Segmenter(Closable):
         self._backend: Backend | None = backend
         try:
             if backend.metadata.get(ENGINE_KEY) == "int8-vnni":
-                require_vnni(path)
+                require_exact_8_bits(path)
             self.sidecar = sidecar
             self.backend = backend.name
             self.io = _io(backend)

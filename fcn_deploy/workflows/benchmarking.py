@@ -101,6 +101,7 @@ def benchmark(
     provider: Provider | None = None,
     device: int | None = None,
     device_name: str | None = None,
+    fast_math: bool = False,
     allow_host_code: bool = False,
     progress: Progress | None = None,
 ) -> Benchmark:
@@ -126,6 +127,7 @@ def benchmark(
         provider: What ONNX Runtime runs on: `cpu` (the default) or `cuda`.
         device: Index of the GPU.
         device_name: What OpenVINO runs on: `CPU`, `GPU` or `NPU`; the CPU if None.
+        fast_math: Lets ONNX Runtime multiply matrices of FP32 in BF16, on a 64-bit Arm CPU that has it.
         allow_host_code: Lets TensorRT plans run code on the host.
         progress: Told the share of the rounds that is done.
 
@@ -151,7 +153,12 @@ def benchmark(
         weights_ignore,
     )
     runtime = RuntimeOptions(
-        threads=threads, provider=provider, device=device, device_name=device_name, allow_host_code=allow_host_code
+        threads=threads,
+        provider=provider,
+        device=device,
+        device_name=device_name,
+        fast_math=fast_math,
+        allow_host_code=allow_host_code,
     )
     check_runnables(contestants, runtime, code)
     conditions = timing_conditions(threads)

@@ -119,8 +119,9 @@ def build_engine(
         backend: `onnxruntime`, `openvino`, `tensorrt`, `tensorrt-rtx` or `simulation`; `auto` goes by the suffix of
             `output`, and takes `onnxruntime` for `.onnx`.
         io: `image`: uint8 images in, labels out. `tensor`: float image in, logits out.
-        target_cpu: Where the engine will run. `generic` is right everywhere; `vnni` keeps all 8 bits of the weights;
-            `native` asks this machine. `generic` if None; `vnni` for INT8 on OpenVINO.
+        target_cpu: Where the engine will run. `generic` is right everywhere; `vnni` keeps all 8 bits of the weights,
+            right with VNNI and on 64-bit Arm; `native` asks this machine. `generic` if None; `vnni` for INT8 on
+            OpenVINO.
         accuracy_budget: `agreement>=99%` or `miou_drop<=0.3`: layers become float until it is kept.
         precision_map: The sidecar of an engine with the same INT8 layers.
         data: Images for a budget and for `calib_method="auto"`; every fifth calibration image is held out if None.

@@ -19,7 +19,7 @@ from fcn_deploy.engines.config import (
 )
 from fcn_deploy.errors import ArtifactError, UsageError
 from fcn_deploy.evaluation.gates import Criterion, GateOption, gates_by_precision
-from fcn_deploy.runtime.cpu import has_vnni
+from fcn_deploy.runtime.cpu import exact_8_bits
 
 _log = logging.getLogger(__name__)
 _FEW_JUDGED = 20
@@ -60,9 +60,9 @@ class DeployConfig:
             else:
                 check_onnxruntime(config)
         _ = self.criteria
-        if self.int8 and self.build_config("int8").target_cpu == "vnni" and not has_vnni():
+        if self.int8 and self.build_config("int8").target_cpu == "vnni" and not exact_8_bits():
             raise ArtifactError(
-                "an INT8 engine for CPUs with VNNI cannot be verified on this one",
+                "an INT8 engine for CPUs with VNNI or 64-bit Arm cannot be verified on this one",
                 fix='deploy with `target_cpu="generic"`, or build the engine and verify it where it will run',
             )
 

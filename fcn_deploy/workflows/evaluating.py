@@ -174,6 +174,7 @@ def evaluate(
     provider: Provider | None = None,
     device: int | None = None,
     device_name: str | None = None,
+    fast_math: bool = False,
     allow_host_code: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -203,6 +204,8 @@ def evaluate(
         provider: What ONNX Runtime runs on: `cpu` (the default) or `cuda`.
         device: Index of the GPU.
         device_name: What OpenVINO runs on: `CPU`, `GPU` or `NPU`; the CPU if None.
+        fast_math: Lets ONNX Runtime multiply matrices of FP32 in BF16, on a 64-bit Arm CPU that has it; never in
+            the reference.
         allow_host_code: Lets a TensorRT plan run code on the host.
         progress: Told of each image.
 
@@ -228,7 +231,12 @@ def evaluate(
         weights_ignore,
     )
     runtime = RuntimeOptions(
-        threads=threads, provider=provider, device=device, device_name=device_name, allow_host_code=allow_host_code
+        threads=threads,
+        provider=provider,
+        device=device,
+        device_name=device_name,
+        fast_math=fast_math,
+        allow_host_code=allow_host_code,
     )
     runnables = (engine,) if reference is None else (engine, reference)
     check_runnables(runnables, runtime, code)
@@ -240,7 +248,7 @@ def evaluate(
     )
     assert options is not None
     check_pairs(images, options)
-    with opened(runnables, runtime, code, progress) as segmenters:
+    with opened(runnables, runtime, code, progress, reference) as segmenters:
         candidate, spec = segmenters[0], segmenters[0].spec
         check_image_sizes(images, spec.min_size)
         reader = options.reader(spec)

@@ -20,7 +20,7 @@ from fcn_deploy.engines.config import RequestedPrecision
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.evaluation.latency import BenchmarkConfig
 from fcn_deploy.files import reading, sha256_bytes, sha256_file
-from fcn_deploy.runtime.cpu import has_vnni
+from fcn_deploy.runtime.cpu import exact_8_bits
 from fcn_deploy.workflows.deploy_config import DeployConfig
 from fcn_deploy.workflows.net_options import NetOptions
 from fcn_deploy.workflows.samples import LabelMapping, TruthOptions
@@ -61,7 +61,7 @@ def engine_inputs(
     Raises:
         InputError: An image cannot be read.
     """
-    inputs = {"exported model": model, "io": config.io, "target_cpu": config.target_cpu, "kind of CPU": has_vnni()}
+    inputs = {"exported model": model, "io": config.io, "target_cpu": config.target_cpu, "kind of CPU": exact_8_bits()}
     inputs["backend"] = config.backend
     if precision != "int8":
         return inputs

@@ -101,6 +101,7 @@ def predict(
     provider: Provider | None = None,
     device: int | None = None,
     device_name: str | None = None,
+    fast_math: bool = False,
     allow_host_code: bool = False,
     progress: Progress | None = None,
 ) -> Predictions:
@@ -135,6 +136,7 @@ def predict(
         provider: What ONNX Runtime runs on: `cpu` (the default) or `cuda`.
         device: Index of the GPU.
         device_name: What OpenVINO runs on: `CPU`, `GPU` or `NPU`; the CPU if None.
+        fast_math: Lets ONNX Runtime multiply matrices of FP32 in BF16, on a 64-bit Arm CPU that has it.
         allow_host_code: Lets a TensorRT plan run code on the host.
         progress: Told of each image.
 
@@ -178,6 +180,7 @@ def predict(
         provider=provider,
         device=device,
         device_name=device_name,
+        fast_math=fast_math,
         allow_host_code=allow_host_code,
         tile=size,
     )

@@ -72,6 +72,7 @@ def opened(
     options: RuntimeOptions | None = None,
     code: NetCode | None = None,
     progress: Progress | None = None,
+    reference: Runnable | None = None,
 ) -> Iterator[list[Segmenter]]:
     """Opens engines, exported models and checkpoints, and closes them afterwards.
 
@@ -83,6 +84,7 @@ def opened(
         options: How and where they run; each takes those options that are for its kind.
         code: What makes the net of the checkpoints among them.
         progress: Told of checkpoints, which take long to open.
+        reference: Which of them the others are compared with: it computes without `fast_math`.
 
     Yields:
         One segmenter each, in their order.
@@ -102,7 +104,10 @@ def opened(
                 first = next(iter(segmenters.values()), None)
                 told = progress if progress is not None and is_checkpoint(runnable) else Silent()
                 with told.working(f"opening {name_of(runnable)}"):
-                    segmenter = _open(runnable, options.for_kind(_kind(runnable)), code, first)
+                    own = options.for_kind(_kind(runnable))
+                    if reference is not None and key_of(runnable) == key_of(reference):
+                        own = replace(own, fast_math=False)
+                    segmenter = _open(runnable, own, code, first)
                 segmenters[key_of(runnable)] = stack.enter_context(segmenter)
         yield [segmenters[key_of(runnable)] for runnable in runnables]
 
@@ -270,8 +275,13 @@ def _segmenter(backend: Backend, spec: ModelSpec, options: RuntimeOptions) -> Se
 def _backend(content: bytes, options: RuntimeOptions) -> OnnxRuntimeBackend:
     from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
-    provider = options.provider or "cpu"
-    return OnnxRuntimeBackend(content, threads=options.threads, provider=provider, device=options.device)
+    return OnnxRuntimeBackend(
+        content,
+        threads=options.threads,
+        provider=options.provider or "cpu",
+        device=options.device,
+        fast_math=options.fast_math,
+    )
 
 
 def _openvino(content: bytes, options: RuntimeOptions) -> OpenVinoBackend:

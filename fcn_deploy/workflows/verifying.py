@@ -138,6 +138,7 @@ def verify(
     provider: Provider | None = None,
     device: int | None = None,
     device_name: str | None = None,
+    fast_math: bool = False,
     allow_host_code: bool = False,
     progress: Progress | None = None,
 ) -> Verification:
@@ -164,6 +165,8 @@ def verify(
         provider: What ONNX Runtime runs on: `cpu` (the default) or `cuda`.
         device: Index of the GPU.
         device_name: What OpenVINO runs on: `CPU`, `GPU` or `NPU`; the CPU if None.
+        fast_math: Lets ONNX Runtime multiply matrices of FP32 in BF16, on a 64-bit Arm CPU that has it; never in
+            the reference.
         allow_host_code: Lets a TensorRT plan run code on the host.
         progress: Told of each image.
 
@@ -196,7 +199,12 @@ def verify(
         weights_ignore,
     )
     runtime = RuntimeOptions(
-        threads=threads, provider=provider, device=device, device_name=device_name, allow_host_code=allow_host_code
+        threads=threads,
+        provider=provider,
+        device=device,
+        device_name=device_name,
+        fast_math=fast_math,
+        allow_host_code=allow_host_code,
     )
     options = gate_options(gate)
     stated, other = check_runnables((engine, against), runtime, code)
@@ -204,7 +212,7 @@ def verify(
     precision = stated.precision.requested if stated else "fp32"
     _criteria(options, precision, [sidecar.io for sidecar in (stated, other) if sidecar])
     images = image_folder(data, max_images=max_images, recursive=recursive)
-    with opened((engine, against), runtime, code, progress) as (candidate, compared):
+    with opened((engine, against), runtime, code, progress, against) as (candidate, compared):
         check_image_sizes(images, candidate.spec.min_size)
         criteria = _criteria(options, precision, (candidate.io, compared.io))
         found = compare(compared, [candidate], samples(images, None, "verifying", progress=progress or Silent()), None)

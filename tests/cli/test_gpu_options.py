@@ -22,7 +22,7 @@ def seen(monkeypatch, tmp_path):
     """What segmenters are opened with, by name; none is opened."""
     options_by_name = {}
     monkeypatch.chdir(tmp_path)
-    for name in ("a.onnx", "b.engine", "b.plan"):
+    for name in ("a.onnx", "b.onnx", "b.engine", "b.plan"):
         Path(name).write_bytes(b"\x08\x0a")
 
     class Opened:
@@ -114,3 +114,30 @@ def test_a_plan_without_a_driver_is_exit_7(call, exported, tmp_path, monkeypatch
     assert "no NVIDIA driver was found" in call("benchmark", plan, "--shape", "32x32", *QUICK, code=7).err
     verify = ("verify", plan, "--reference", exported("fcn8s"), "--data", photo_folder)
     assert "no NVIDIA driver was found" in call(*verify, code=7).err
+
+
+def test_what_others_are_compared_with_computes_without_fast_math(seen):
+    with opened(["a.onnx", "b.onnx"], RuntimeOptions(threads=1, fast_math=True), reference="b.onnx"):
+        assert seen == {"a.onnx": {"threads": 1, "fast_math": True}, "b.onnx": {"threads": 1}}
+
+
+def test_verify_and_evaluate_open_only_the_engine_with_fast_math(call, exported, photo_folder, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("fcn_deploy.runtime.onnxruntime.require_fast_math", lambda: asked.append(True))
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    for path in photo_folder.iterdir():
+        with Image.open(path) as photo:
+            Image.new("L", photo.size).save(labels / f"{path.stem}.png")
+    pair = (exported("fcn8s"), "--reference", exported("fcn16s"), "--data", photo_folder, "--fast-math")
+    call("verify", *pair, code=3)  # another net
+    assert len(asked) == 1
+    call("evaluate", *pair, "--labels", labels)
+    assert len(asked) == 2
+
+
+def test_fast_math_that_this_machine_does_not_have_is_exit_7(call, exported, monkeypatch):
+    monkeypatch.setattr("fcn_deploy.runtime.cpu.is_arm64", lambda: False)
+    said = call("benchmark", exported("fcn8s"), "--shape", "32x32", "--fast-math", *QUICK, code=7).err
+    assert "ONNX Runtime has no fast math for this machine" in said
+    assert "fix: leave out --fast-math" in said

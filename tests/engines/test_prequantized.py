@@ -23,16 +23,14 @@ from fcn_deploy.files import sha256_file
 from fcn_deploy.graph.model import ExportedModel, load_exported, parse
 from fcn_deploy.quantization.prequantized import saturating_weights
 from fcn_deploy.runtime import Segmenter
-from fcn_deploy.runtime.cpu import has_vnni
+from fcn_deploy.runtime.cpu import exact_8_bits
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from tests.support import quantized_nets, rtx
 from tests.support.openvino import needs_bf16, needs_openvino
 
 # Targets whose engines run on this machine.
-RUNNING_TARGETS = [
-    "generic",
-    pytest.param("vnni", marks=pytest.mark.skipif(not has_vnni(), reason="this CPU has no VNNI")),
-]
+needs_exact_8_bits = pytest.mark.skipif(not exact_8_bits(), reason="this CPU has no VNNI")
+RUNNING_TARGETS = ["generic", pytest.param("vnni", marks=needs_exact_8_bits)]
 UPSCORES = ["upscore2", "upscore2_pool4", "upscore8"]
 
 
@@ -56,6 +54,12 @@ def scales(data):
     arrays = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
     pairs = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     return Counter((node.op_type, arrays[node.input[1]].tobytes()) for node in pairs)
+
+
+def _weights(data):
+    """The integer weights of the convolutions of an engine."""
+    arrays = [numpy_helper.to_array(each) for each in onnx.load_model_from_string(data).graph.initializer]
+    return [array for array in arrays if array.ndim == 4 and array.dtype in (np.int8, np.uint8)]
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +114,8 @@ def test_signed_activations_give_what_the_graph_means(build, prequantized, photo
 
 
 def test_an_engine_for_any_cpu_has_no_weights_that_saturate(build):
-    assert len(saturating_weights(parse(build("full", "vnni").data).graph)) == 18
-    assert saturating_weights(parse(build("full").data).graph) == {}
+    assert len(saturating_weights(parse(build("full", "vnni").data).graph, 64)) == 18
+    assert saturating_weights(parse(build("full").data).graph, 64) == {}
 
 
 def test_weights_stored_as_uint8_are_logged(prequantized, caplog):
@@ -125,9 +129,47 @@ def test_weights_stored_as_uint8_are_logged(prequantized, caplog):
     assert "8 bits" not in caplog.text
 
 
+@pytest.fixture
+def lowest(prequantized, tmp_path):
+    """A prequantized model with a weight of -128 in conv4_2, as torch's quantisers leave them."""
+    proto = onnx.load_model_from_string(prequantized("full").content)
+    weights = next(each for each in proto.graph.initializer if each.name == "conv4_2.0.weight_quantized")
+    array = numpy_helper.to_array(weights).copy()
+    array.flat[array.argmin()] = -128
+    weights.CopyFrom(numpy_helper.from_array(array, weights.name))
+    onnx.save(proto, tmp_path / "lowest.onnx")
+    return load_exported(tmp_path / "lowest.onnx")
+
+
+def test_weights_of_128_below_zero_are_stored_as_uint8_for_arm(lowest, photos, caplog):
+    with caplog.at_level("INFO", "fcn_deploy"):
+        engine = build_onnxruntime(lowest, BuildConfig("int8", "tensor", target_cpu="vnni"))
+    assert "weights of 1 layers hold -128, which would saturate on Arm: they are stored as uint8" in caplog.text
+    types = Counter(array.dtype.name for array in _weights(engine.data))
+    assert types == {"uint8": 1, "int8": 20}  # three of them transposed convolutions, which run in float
+    assert all(array.min() >= -127 for array in _weights(engine.data) if array.dtype == np.int8)
+    wanted = logits(lowest, photos[0], simulate_quantization=True)
+    simulated = OnnxRuntimeBackend(engine.data, simulate_quantization=True)
+    np.testing.assert_array_equal(Segmenter(simulated, spec=lowest.spec).logits(photos[0]), wanted)
+
+
+@needs_exact_8_bits
+def test_a_layer_stored_as_uint8_gives_what_int8_gives(lowest, photos):
+    engine = build_onnxruntime(lowest, BuildConfig("int8", "tensor", target_cpu="vnni"))
+    with Segmenter(OnnxRuntimeBackend(engine.data), spec=lowest.spec) as segmenter:
+        np.testing.assert_array_equal(segmenter.logits(photos[0]), logits(lowest, photos[0]))
+
+
+def test_weights_of_128_below_zero_that_cannot_be_stored_as_uint8_are_refused(lowest, monkeypatch):
+    found = saturating_weights(lowest.graph, 127)
+    monkeypatch.setattr(module, "saturating_weights", lambda graph, limit: found)  # as if the pass had declined
+    with pytest.raises(InputError, match=r"weights hold -128.*got conv4_2; .*quant_min=-127"):
+        build_onnxruntime(lowest, BuildConfig("int8", target_cpu="vnni"))
+
+
 def test_weights_that_cannot_be_stored_as_uint8_are_refused(prequantized, monkeypatch):
-    found = saturating_weights(prequantized("full").graph)
-    monkeypatch.setattr(module, "saturating_weights", lambda graph: found)  # as if the pass had declined
+    found = saturating_weights(prequantized("full").graph, 64)
+    monkeypatch.setattr(module, "saturating_weights", lambda graph, limit: found)  # as if the pass had declined
     with pytest.raises(InputError, match=r"got conv1_1, .*reduce_range=True, or build with `target_cpu=.vnni.`"):
         build_onnxruntime(prequantized("full"), BuildConfig("int8"))
 

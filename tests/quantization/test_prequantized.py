@@ -82,23 +82,35 @@ def test_a_layer_that_reads_floats_has_no_integer_weights(load):
 
 
 def test_8_bit_weights_saturate_and_7_bit_weights_do_not(load):
-    assert len(saturating_weights(load("full").graph)) == CONVS
-    assert saturating_weights(load("reduced").graph) == {}
+    assert len(saturating_weights(load("full").graph, 64)) == CONVS
+    assert saturating_weights(load("reduced").graph, 64) == {}
 
 
 def test_uint8_weights_and_transposed_convolutions_do_not_saturate(load):
-    assert saturating_weights(load("unsigned").graph) == {}
-    assert not any(name.startswith("up") for name in saturating_weights(load("defaults").graph))
+    assert saturating_weights(load("unsigned").graph, 64) == {}
+    assert not any(name.startswith("up") for name in saturating_weights(load("defaults").graph, 64))
 
 
-@pytest.mark.parametrize(("largest", "saturates"), [(64, False), (65, True), (-64, False), (-65, True), (-128, True)])
-def test_weights_saturate_beyond_64(quantized, largest, saturates):
+@pytest.mark.parametrize(
+    ("largest", "limit", "saturates"),
+    [
+        (64, 64, False),
+        (65, 64, True),
+        (-64, 64, False),
+        (-65, 64, True),
+        (-128, 64, True),
+        (127, 127, False),
+        (-127, 127, False),
+        (-128, 127, True),
+    ],
+)
+def test_weights_saturate_beyond_the_limit(quantized, largest, limit, saturates):
     proto = onnx.load(quantized("reduced"))
     weights = next(each for each in proto.graph.initializer if each.name == "conv1_2.0.weight_quantized")
     array = numpy_helper.to_array(weights).copy()
     array.flat[7] = largest
     weights.CopyFrom(numpy_helper.from_array(array, weights.name))
-    assert ("conv1_2" in saturating_weights(parse(proto.SerializeToString()).graph)) == saturates
+    assert ("conv1_2" in saturating_weights(parse(proto.SerializeToString()).graph, limit)) == saturates
 
 
 def test_scales_that_fp16_would_round_are_refused_by_name(load):

@@ -97,11 +97,11 @@ def tiny_net(tmp_path, make_spec) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def vnni(monkeypatch) -> Callable[[bool | None], None]:
-    """Says whether this machine's CPU has VNNI; None if it does not say."""
+def exact_8_bits(monkeypatch) -> Callable[[bool | None], None]:
+    """Says whether weights of all 8 bits are exact on this machine's CPU; None if that is not known."""
 
     def say(answer: bool | None) -> None:
-        monkeypatch.setattr(cpu, "has_vnni", lambda: answer)
+        monkeypatch.setattr(cpu, "exact_8_bits", lambda: answer)
 
     return say
 

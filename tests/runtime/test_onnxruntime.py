@@ -15,6 +15,8 @@ from fcn_deploy.artifacts.sidecar import ENGINE_KEY
 from fcn_deploy.artifacts.spec import METADATA_KEY
 from fcn_deploy.errors import ArtifactError, ClosedError, DependencyError, InputError, UsageError
 from fcn_deploy.installation import install_command
+from fcn_deploy.runtime import Segmenter, cpu
+from fcn_deploy.runtime import onnxruntime as module
 from fcn_deploy.runtime.backend import check_feeds
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.runtime.open import open_backend
@@ -232,17 +234,34 @@ def test_weights_of_all_8_bits_saturate_on_no_cpu(activations):
 
 
 @pytest.mark.parametrize("answer", [False, None])
-def test_without_vnni_weights_are_made_unsigned(tiny, session_options, vnni, answer):
-    vnni(answer)
+def test_without_vnni_weights_are_made_unsigned(tiny, session_options, exact_8_bits, answer):
+    exact_8_bits(answer)
     OnnxRuntimeBackend(tiny)
     assert session_options[0][0].get_session_config_entry("session.x64quantprecision") == "1"
 
 
-def test_with_vnni_weights_stay_signed_because_their_kernels_are_faster(tiny, session_options, vnni):
-    vnni(True)
+def test_with_vnni_weights_stay_signed_because_their_kernels_are_faster(tiny, session_options, exact_8_bits):
+    exact_8_bits(True)
     OnnxRuntimeBackend(tiny)
     with pytest.raises(RuntimeError, match="x64quantprecision"):
         session_options[0][0].get_session_config_entry("session.x64quantprecision")
+
+
+def test_fast_math_is_an_error_where_it_does_nothing(tiny, monkeypatch):
+    monkeypatch.setattr(cpu, "is_arm64", lambda: False)
+    with pytest.raises(DependencyError, match="no fast math for this machine"):
+        Segmenter(tiny, fast_math=True)
+
+
+def test_fast_math_is_a_session_option(tiny, session_options, monkeypatch):
+    """Off Arm, ONNX Runtime takes it and does nothing; what it does on Arm is for tools/arm_check.sh."""
+    monkeypatch.setattr(module, "require_fast_math", lambda: None)
+    image = np.ones((1, 3, 2, 2), np.float32)
+    plain = OnnxRuntimeBackend(tiny).infer({"image": image})
+    fast = open_backend(tiny, RuntimeOptions(fast_math=True)).infer({"image": image})
+    assert session_options[1][0].get_session_config_entry("mlas.enable_gemm_fastmath_arm64_bfloat16") == "1"
+    for name, array in plain.items():
+        np.testing.assert_array_equal(fast[name], array)
 
 
 def test_the_optimised_graph_is_written_to_optimized_path(tiny, tmp_path):

@@ -50,8 +50,8 @@ def test_only_resets_every_other_option():
 @pytest.mark.parametrize(
     ("kind", "provider", "taken"),
     [
-        ("onnx", None, {"threads", "provider", "tile", "color"}),
-        ("onnx", "cpu", {"threads", "provider", "tile", "color"}),
+        ("onnx", None, {"threads", "provider", "fast_math", "tile", "color"}),
+        ("onnx", "cpu", {"threads", "provider", "fast_math", "tile", "color"}),
         ("onnx", "cuda", {"threads", "provider", "device", "tile", "color"}),
         ("plan", "cuda", {"device", "allow_host_code", "tile", "color"}),
         ("checkpoint", "cuda", {"threads", "tile", "color"}),
@@ -84,6 +84,12 @@ def test_an_option_that_one_of_several_files_takes_is_accepted():
         ),
         ({"device": 0}, {"a.onnx": "onnx", "b.onnx": "onnx"}, "got a.onnx, b.onnx; fix: leave it out"),
         ({"allow_host_code": True}, {"a.onnx": "onnx"}, "`allow_host_code` is for TensorRT plans; got a.onnx"),
+        (
+            {"fast_math": True},
+            {"a.engine": "plan", "w.pth": "checkpoint"},
+            "`fast_math` is for engines of ONNX Runtime",
+        ),
+        ({"fast_math": True, "provider": "cuda"}, {"a.onnx": "onnx"}, "exported models on a CPU; got a.onnx"),
     ],
 )
 def test_an_option_that_no_file_takes_is_a_usage_error(options, kinds, words):

@@ -436,20 +436,20 @@ def test_a_malformed_sidecar_is_refused(engine, moved, content):
         Segmenter(path)
 
 
-def test_an_engine_for_vnni_is_refused_without_it_and_runs_with_it(engine, photos, vnni):
+def test_an_engine_for_vnni_is_refused_without_it_and_runs_with_it(engine, photos, exact_8_bits):
     path = engine("image", "int8", "vnni")
     for answer, words in ((False, "a CPU without VNNI"), (None, "does not say")):
-        vnni(answer)
+        exact_8_bits(answer)
         with pytest.raises(ArtifactError, match=f'VNNI.*{words}.*`target_cpu="generic"`') as caught:
             Segmenter(path)
         assert caught.value.exit_code == 5
-    vnni(True)
+    exact_8_bits(True)
     with Segmenter(path) as segmenter:
         assert segmenter(photos[0]).shape == photos[0].shape[:2]
 
 
-def test_an_int8_engine_for_every_cpu_runs_without_vnni(engine, photos, image_segmenter, vnni):
-    vnni(False)
+def test_an_int8_engine_for_every_cpu_runs_without_vnni(engine, photos, image_segmenter, exact_8_bits):
+    exact_8_bits(False)
     with Segmenter(engine("image", "int8")) as segmenter:
         agreement = np.mean([np.mean(segmenter(photo) == image_segmenter(photo)) for photo in photos])
     assert agreement > 0.9

@@ -272,7 +272,7 @@ def test_what_cannot_work_is_said_before_the_work(scenes, weights, tmp_path, mon
         deploy(weights, images, tmp_path / "out", int8=True, calib_method="magic")
     with pytest.raises(InputError, match="not a folder"):
         deploy(weights, images, tmp_path / "out", data=images, labels=tmp_path / "none")
-    monkeypatch.setattr(deploy_config, "has_vnni", lambda: False)
+    monkeypatch.setattr(deploy_config, "exact_8_bits", lambda: False)
     with pytest.raises(ArtifactError, match="cannot be verified on this one"):
         deploy(weights, images, tmp_path / "out", int8=True, target_cpu="vnni")
 

@@ -52,8 +52,8 @@ io_option = click.option(
 target_cpu_option = click.option(
     "--target-cpu",
     type=click.Choice(["generic", "vnni", "native"]),
-    help="Where the engine will run. generic is right everywhere; vnni keeps all 8 bits of the weights.  [default: "
-    "generic; vnni for INT8 on openvino]",
+    help="Where the engine will run. generic is right everywhere; vnni keeps all 8 bits of the weights, right with "
+    "VNNI and on 64-bit Arm.  [default: generic; vnni for INT8 on openvino]",
 )
 variant_option = click.option(
     "--variant", type=click.Choice(["fcn32s", "fcn16s", "fcn8s"]), help="What the checkpoint must be."
@@ -105,6 +105,11 @@ gpu_options = stack(
     ),
     click.option(
         "--device-name", metavar="NAME", help="What OpenVINO runs on: CPU, GPU or NPU; never another.  [default: CPU]"
+    ),
+    click.option(
+        "--fast-math",
+        is_flag=True,
+        help="Let ONNX Runtime multiply matrices of FP32 in BF16, on a 64-bit Arm CPU that has it.",
     ),
     click.option(
         "--allow-host-code", is_flag=True, help="Run the code that plans built with --version-compatible bring."

@@ -25,7 +25,8 @@ _DEVICE = re.compile(r"(CPU|GPU|NPU)(\.\d+)?")
 _TELEMETRY = "openvino_telemetry"
 
 # The kernels that a compiled model keeps for the sizes that it has seen. By itself it keeps 5,000, and grew by 1 MB for
-# each size: docs/openvino.md.
+# each size: docs/openvino.md. On Arm it keeps none by itself, and must not: with a limit of any size it took kernels of
+# one layer for another, and labels were wrong (2026.4.1, emulated Cortex-A72).
 _KERNELS, _MOST_KERNELS = "CPU_RUNTIME_CACHE_CAPACITY", 1000
 
 
@@ -72,6 +73,8 @@ def core() -> Any:
         DependencyError: As for `load`.
     """
     made = load().Core()
+    if cpu.is_arm64():
+        return made
     try:
         made.set_property(CPU, {_KERNELS: _MOST_KERNELS})
     except Exception as error:  # a property that OpenVINO does not document may be gone in another version

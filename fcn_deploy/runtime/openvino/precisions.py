@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from fcn_deploy.artifacts.sidecar import Sidecar
 from fcn_deploy.errors import ArtifactError
+from fcn_deploy.runtime.cpu import is_arm64
 from fcn_deploy.runtime.openvino import library
 from fcn_deploy.runtime.openvino.backend import ExecutedNode
 
@@ -51,9 +52,12 @@ def check_precisions(nodes: Iterable[ExecutedNode], sidecar: Sidecar, engine: ob
     told = {name: kind for name, kind in found.items() if kind is not None}
     missed = {name: kind for name, kind in told.items() if kind != asked[name] == built.get(name)}
     if missed:
+        fix = f"install openvino=={sidecar.library}, or build the engine again with this version"
+        if is_arm64() and any(asked[name] == "int8" for name in missed):
+            fix = 'build it with `backend="onnxruntime"`: on Arm OpenVINO has few INT8 kernels'
         raise ArtifactError(
             f"OpenVINO {library.version()} does not run {engine} here in the precision that it was built for",
             got=listed(missed),
             expected=listed({name: asked[name] for name in missed}),
-            fix=f"install openvino=={sidecar.library}, or build the engine again with this version",
+            fix=fix,
         )

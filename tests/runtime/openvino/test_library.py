@@ -78,15 +78,18 @@ class FakeCore:
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError("Unsupported property")])
-def test_kernels_of_earlier_sizes_are_limited_if_the_library_lets_them_be(monkeypatch, error):
+@pytest.mark.parametrize("arm64", [False, True])
+def test_kernels_of_earlier_sizes_are_limited_if_the_library_lets_them_be_but_not_on_arm(monkeypatch, error, arm64):
+    """On Arm OpenVINO keeps no kernels by itself; told to keep any, it gives wrong labels."""
     made = FakeCore(error)
+    monkeypatch.setattr(library.cpu, "is_arm64", lambda: arm64)
     monkeypatch.setattr(library, "load", lambda: SimpleNamespace(Core=lambda: made))
     library.core.cache_clear()
     try:
         assert library.core() is made
     finally:
         library.core.cache_clear()
-    assert made.properties == ({} if error else {"CPU": {"CPU_RUNTIME_CACHE_CAPACITY": 1000}})
+    assert made.properties == ({} if error or arm64 else {"CPU": {"CPU_RUNTIME_CACHE_CAPACITY": 1000}})
 
 
 @needs_openvino

@@ -7,7 +7,7 @@ import pytest
 from fcn_deploy.artifacts.precision import Precision
 from fcn_deploy.artifacts.sidecar import EngineFile, Sidecar, Source
 from fcn_deploy.errors import ArtifactError
-from fcn_deploy.runtime.openvino import library
+from fcn_deploy.runtime.openvino import library, precisions
 from fcn_deploy.runtime.openvino.backend import ExecutedNode
 from fcn_deploy.runtime.openvino.precisions import check_precisions, layer_precisions
 
@@ -56,3 +56,11 @@ def test_a_layer_that_runs_in_something_else_than_where_it_was_built_is_refused(
         check_precisions(NODES, built({layer: asked, "conv2": "int8"}), "net.onnx")
     assert caught.value.exit_code == 5
     assert "install openvino==2026.4.1" in str(caught.value)
+
+
+def test_int8_on_arm_is_for_onnxruntime(built, monkeypatch):
+    monkeypatch.setattr(precisions, "is_arm64", lambda: True)
+    with pytest.raises(ArtifactError, match='fix: build it with `backend="onnxruntime"`: on Arm OpenVINO has few INT8'):
+        check_precisions(NODES, built({"conv1": "int8"}), "net.onnx")
+    with pytest.raises(ArtifactError, match="fix: install openvino"):
+        check_precisions(NODES, built({"up": "fp32"}), "net.onnx")
