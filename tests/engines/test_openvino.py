@@ -303,9 +303,7 @@ def test_kernels_that_compute_something_else_are_exit_5(model, ranges, monkeypat
 
     build_openvino(model(), config, ranges())
     monkeypatch.setattr(kernel_check, "OpenVinoBackend", Wrong)
-    with pytest.raises(
-        ArtifactError, match=r"does not compute what this engine's graph says.*onnxruntime"
-    ) as caught:
+    with pytest.raises(ArtifactError, match=r"does not compute what this engine's graph says.*onnxruntime") as caught:
         build_openvino(model(), config, ranges())
     assert caught.value.exit_code == 5
 
