@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from fcn_deploy.artifacts.sidecar import Io
 from fcn_deploy.data.folders import ImageFolder
@@ -53,6 +53,9 @@ class DeployConfig:
     def __post_init__(self) -> None:
         if self.calib_method is not None and not self.int8:
             raise UsageError("calibration is for INT8", got="`calib_method`", fix="add `int8=True`, or leave it out")
+        if self.backend not in get_args(CpuBackend):
+            expected = f"{' or '.join(get_args(CpuBackend))}, whose engines are verified and measured here"
+            raise UsageError("`deploy` has no such `backend`", got=repr(self.backend), expected=expected)
         for precision in self.precisions:
             config = self.build_config(precision)
             if self.backend == OPENVINO:
@@ -88,7 +91,9 @@ class DeployConfig:
 
     def build_config(self, precision: RequestedPrecision) -> BuildConfig:
         """Returns the options of the builder."""
-        method = DEFAULT_METHOD if self.calib_method in (None, AUTO_METHOD) else str(self.calib_method)
+        method = DEFAULT_METHOD
+        if precision == "int8" and self.calib_method not in (None, AUTO_METHOD):
+            method = str(self.calib_method)
         return BuildConfig(precision, self.io, method, self.target_cpu or default_target(self.backend, precision))
 
 
