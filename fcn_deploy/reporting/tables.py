@@ -132,7 +132,8 @@ def summary_table(summary: Summary) -> Table:
     row(lines(("time / PyTorch", "quartiles")), "1", lambda engine: format_ratio(engine.vs_pytorch))
     row(lines(("time / FP32", "quartiles")), "-", lambda engine: format_ratio(engine.vs_fp32))
     row("gate", "-", lambda engine: "passed" if engine.gate.passed else "FAILED")
-    notes = [] if summary.conditions is None else [f"times: {_timed(summary)}{summary.conditions}"]
+    notes = [] if summary.ship is None else [str(summary.ship)]
+    notes += [] if summary.conditions is None else [f"times: {_timed(summary)}{summary.conditions}"]
     if summary.resumed:
         notes.append(f"taken over from an earlier run: {', '.join(summary.resumed)}")
     notes += [] if summary.truth is None else [describe_truth(summary.truth)]

@@ -27,6 +27,9 @@ _FEW_JUDGED = 20
 # The backends whose engines run on this machine's CPU, and so can be measured here.
 CpuBackend = Literal["onnxruntime", "openvino"]
 
+# What may be built, in the order in which it is: each keeps fewer labels than the one before.
+PRECISIONS: tuple[RequestedPrecision, ...] = ("fp32", "bf16", "int8")
+
 
 @dataclass(frozen=True)
 class DeployConfig:
@@ -40,6 +43,12 @@ class DeployConfig:
         has_labels: Whether there is ground truth.
         gates: As the user asked for them.
         backend: What runs them.
+        bf16: Whether BF16 is built beside FP32.
+
+    Raises:
+        ArtifactError: An INT8 engine for CPUs with VNNI cannot be verified on this one.
+        DependencyError: The backend's library is not installed, or this CPU has no BF16.
+        UsageError: The options do not go together.
     """
 
     int8: bool
@@ -49,6 +58,7 @@ class DeployConfig:
     has_labels: bool
     gates: tuple[GateOption, ...]
     backend: CpuBackend = "onnxruntime"
+    bf16: bool = False
 
     def __post_init__(self) -> None:
         if self.calib_method is not None and not self.int8:
@@ -72,7 +82,8 @@ class DeployConfig:
     @property
     def precisions(self) -> tuple[RequestedPrecision, ...]:
         """What is built, FP32 first."""
-        return ("fp32", "int8") if self.int8 else ("fp32",)
+        left_out = {*(() if self.int8 else ("int8",)), *(() if self.bf16 else ("bf16",))}
+        return tuple(each for each in PRECISIONS if each not in left_out)
 
     @property
     def auto(self) -> bool:

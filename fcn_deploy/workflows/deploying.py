@@ -39,7 +39,7 @@ from fcn_deploy.workflows.deploy_config import CpuBackend, DeployConfig, split_i
 from fcn_deploy.workflows.exporting import export
 from fcn_deploy.workflows.fingerprints import engine_inputs, images_hash, measured_inputs, net_inputs
 from fcn_deploy.workflows.image_sizes import check_image_sizes
-from fcn_deploy.workflows.measured import Measured, engine_summary, summary_warnings, time_engines
+from fcn_deploy.workflows.measured import Measured, engine_summary, recommended, summary_warnings, time_engines
 from fcn_deploy.workflows.net_options import NetOptions, Variant
 from fcn_deploy.workflows.parameters import (
     Size,
@@ -73,6 +73,7 @@ def deploy(
     *,
     demo: bool = False,
     int8: bool = False,
+    bf16: bool = False,
     variant: Variant | None = None,
     model: str | None = None,
     size_divisor: SizeDivisor | None = None,
@@ -125,6 +126,7 @@ def deploy(
         output: Folder for the engines; made if it does not exist.
         demo: Deploys the net that ships with fcn-deploy, on scenes that it generates in `output`, in INT8 too.
         int8: Whether to build an INT8 engine beside the FP32 one.
+        bf16: Whether to build a BF16 engine beside it, which OpenVINO runs on CPUs that have BF16.
         variant: As for `export`, like the next ones up to `color`.
         model: What makes a custom net, `package.module:callable`.
         size_divisor: The custom net works at multiples of this size only.
@@ -158,7 +160,7 @@ def deploy(
         label_suffix: What the names of labels have after those of the images, such as `_gtFine_labelTrainIds`.
         recursive: Whether sub-folders of the folders are searched too.
         gate: What an engine must keep, such as `agreement>=98%` or `fp32:error<=1e-3`, instead of the default gate
-            of its precision. Without a precision it is for INT8, or FP32 if that is the only one.
+            of its precision. Without a precision it is for the last of FP32, BF16 and INT8 that is built.
         threads: CPU threads; the library's default if None.
         warmup: Milliseconds that each engine runs before anything counts.
         duration: Seconds of measuring, all together.
@@ -186,7 +188,7 @@ def deploy(
     progress, folder, conditions = progress or Silent(), as_path(output, "output"), timing_conditions(threads)
     int8 = int8 or demo
     gates, has_labels = tuple(gate_options(gate)), labels is not None or demo
-    config = DeployConfig(int8, calib_method, io, target_cpu, has_labels, gates, backend)
+    config = DeployConfig(int8, calib_method, io, target_cpu, has_labels, gates, backend, bf16)
     timing = BenchmarkConfig(warmup, duration, iterations, percentiles(percentile))
     runtime = RuntimeOptions(threads=threads)
     size = image_size(calib_size, "calib_size")
@@ -310,6 +312,7 @@ def deploy(
             conditions=measured.conditions,
             rounds=measured.rounds,
             resumed=tuple(stages.taken),
+            ship=recommended(measured, summaries),
         )
         suspects = ""
         if ranges is not None and results["int8"].failures and all(each.parity.measured for each in summaries):
@@ -328,9 +331,14 @@ def _build(
     threads: int | None,
     progress: Progress,
 ) -> Engine:
-    if precision == "fp32":
+    if precision != "int8":
         return build_engine(
-            model, io=config.io, target_cpu=config.target_cpu, backend=config.backend, progress=progress
+            model,
+            precision=precision,
+            io=config.io,
+            target_cpu=config.target_cpu,
+            backend=config.backend,
+            progress=progress,
         )
     return build_engine(
         model,

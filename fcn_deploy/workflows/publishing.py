@@ -15,6 +15,7 @@ from fcn_deploy.engines.engine import Engine
 from fcn_deploy.errors import GateError
 from fcn_deploy.files import check_writable, exists, write_json
 from fcn_deploy.progress import Progress
+from fcn_deploy.workflows.deploy_config import PRECISIONS
 
 if TYPE_CHECKING:
     from fcn_deploy.graph.model import ExportedModel
@@ -57,7 +58,7 @@ class OutputFiles:
         Raises:
             InputError: One cannot, because it is a folder, for example.
         """
-        engines = [self.engine(precision) for precision in ("fp32", "int8")]
+        engines = [self.engine(precision) for precision in PRECISIONS]
         for path in (self.model, self.ranges, self.summary, *engines, *map(sidecar_path, engines)):
             check_writable(path)
 
@@ -67,7 +68,7 @@ class OutputFiles:
         Returns:
             What was removed.
         """
-        engines = [self.engine(precision) for precision in ("fp32", "int8")]
+        engines = [self.engine(precision) for precision in PRECISIONS]
         found = [path for path in (*map(sidecar_path, engines), *engines, self.ranges) if exists(path)]
         for path in found:
             path.unlink()

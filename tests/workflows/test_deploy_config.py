@@ -3,6 +3,7 @@
 import pytest
 
 from fcn_deploy.errors import UsageError
+from fcn_deploy.workflows import deploy_config
 from fcn_deploy.workflows.deploy_config import DeployConfig
 
 
@@ -19,6 +20,26 @@ def test_a_calibration_method_is_for_the_int8_engine_alone(config, method):
     asked = config(calib_method=method)
     assert asked.build_config("int8").method == method
     assert asked.build_config("fp32") == config().build_config("fp32")
+
+
+@pytest.mark.parametrize(
+    ("asked", "precisions"),
+    [
+        ({"int8": False}, ("fp32",)),
+        ({}, ("fp32", "int8")),
+        ({"bf16": True}, ("fp32", "bf16", "int8")),
+        ({"int8": False, "bf16": True}, ("fp32", "bf16")),
+    ],
+)
+def test_fp32_is_built_first_and_int8_last(config, monkeypatch, asked, precisions):
+    monkeypatch.setattr(deploy_config, "check_openvino", lambda *arguments: None)
+    monkeypatch.setattr(deploy_config, "has_vnni", lambda: True)
+    assert config(backend="openvino", **asked).precisions == precisions
+
+
+def test_bf16_is_for_openvino(config):
+    with pytest.raises(UsageError, match="onnxruntime builds no engines in BF16"):
+        config(bf16=True)
 
 
 def test_a_backend_whose_engines_cannot_be_measured_here_is_refused(config):

@@ -255,17 +255,40 @@ def test_all_truth_is_read_before_anything_is_exported(weights, scenes, classes,
     assert not (tmp_path / "out").exists()
 
 
-def test_an_int8_engine_that_is_slower_than_fp32_is_said(weights, scenes, classes, tmp_path, monkeypatch):
-    real = deploying.time_engines
+@pytest.fixture
+def int8_takes(monkeypatch):
+    """Makes every INT8 engine take so many times the time of FP32."""
 
-    def slow(contestants, *arguments):
-        timings = real(contestants, *arguments)
-        timings["int8"].latencies[:] = 2 * timings["fp32"].latencies
-        return timings
+    def int8_takes(times):
+        real = deploying.time_engines
 
-    monkeypatch.setattr(deploying, "time_engines", slow)
+        def measured(contestants, *arguments):
+            timings = real(contestants, *arguments)
+            timings["int8"].latencies[:] = times * timings["fp32"].latencies
+            return timings
+
+        monkeypatch.setattr(deploying, "time_engines", measured)
+
+    return int8_takes
+
+
+def test_an_int8_engine_that_is_slower_than_fp32_is_said(weights, scenes, classes, tmp_path, int8_takes, call):
+    int8_takes(2)
     summary = deployed(weights, scenes, classes, tmp_path / "out", "labels", iterations=5)
     assert "RedOrBlue.int8.onnx takes 2.00x the time of FP32 on this machine: it is slower" in summary.warnings
+    reason = "INT8 is slower than FP32 here (2.00x the time, quartiles 2.00-2.00)"
+    assert str(summary.ship) == f"ship RedOrBlue.fp32.onnx: {reason}"
+    written = json.loads((tmp_path / "out" / "summary.json").read_text())
+    speedup = {"median": 1.0, "low": 1.0, "high": 1.0}
+    assert written["ship"] == {"engine": "RedOrBlue.fp32.onnx", "reason": reason, "speedup": speedup}
+    assert f"ship RedOrBlue.fp32.onnx: {reason}" in call("inspect", tmp_path / "out" / "summary.json").out
+
+
+def test_an_int8_engine_that_is_faster_is_the_one_to_ship(weights, scenes, classes, tmp_path, int8_takes):
+    int8_takes(0.5)
+    summary = deployed(weights, scenes, classes, tmp_path / "out", "labels", iterations=5)
+    assert summary.ship.engine == "RedOrBlue.int8.onnx"
+    assert summary.ship.speedup.median == pytest.approx(2)
 
 
 def test_a_net_of_one_label_ships_nothing(weights, scenes, classes, tmp_path):
