@@ -62,6 +62,12 @@ if TYPE_CHECKING:
 @click.option("--labels", type=FOLDER, metavar="DIR", help="Their ground truth: index images of the same names.")
 @labels_options
 @gate_option
+@click.option(
+    "--require-speedup",
+    type=float,
+    metavar="R",
+    help="A gate of speed: the INT8 engine must be at least so many times as fast as the FP32 engine, such as 1.2.",
+)
 @threads_option
 @benchmark_options
 @click.option(

@@ -19,6 +19,7 @@ from fcn_deploy.engines.config import (
 )
 from fcn_deploy.errors import ArtifactError, UsageError
 from fcn_deploy.evaluation.gates import Criterion, GateOption, gates_by_precision
+from fcn_deploy.evaluation.speedup import check_required
 from fcn_deploy.runtime.cpu import has_vnni
 
 _log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class DeployConfig:
         gates: As the user asked for them.
         backend: What runs them.
         bf16: Whether BF16 is built beside FP32.
+        require_speedup: The least that FP32's time over INT8's has to be; None for no such gate.
 
     Raises:
         ArtifactError: An INT8 engine for CPUs with VNNI cannot be verified on this one.
@@ -59,6 +61,7 @@ class DeployConfig:
     gates: tuple[GateOption, ...]
     backend: CpuBackend = "onnxruntime"
     bf16: bool = False
+    require_speedup: float | None = None
 
     def __post_init__(self) -> None:
         if self.calib_method is not None and not self.int8:
@@ -66,6 +69,11 @@ class DeployConfig:
         if self.backend not in get_args(CpuBackend):
             expected = f"{' or '.join(get_args(CpuBackend))}, whose engines are verified and measured here"
             raise UsageError("`deploy` has no such `backend`", got=repr(self.backend), expected=expected)
+        if self.require_speedup is not None:
+            check_required(self.require_speedup)
+            if not self.int8:
+                got = "`require_speedup` without INT8"
+                raise UsageError("a speed-up is required of INT8", got=got, fix="add `int8=True`, or leave it out")
         for precision in self.precisions:
             config = self.build_config(precision)
             if self.backend == OPENVINO:

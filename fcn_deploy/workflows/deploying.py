@@ -29,6 +29,7 @@ from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluation.comparison import compare
 from fcn_deploy.evaluation.gates import GateOption, check_gate
 from fcn_deploy.evaluation.latency import BenchmarkConfig
+from fcn_deploy.evaluation.speedup import check_rounds, check_speedup
 from fcn_deploy.files import StrPath, as_path, only_writer, output_folder
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime import Segmenter
@@ -106,6 +107,7 @@ def deploy(
     label_suffix: str | None = None,
     recursive: bool = False,
     gate: Sequence[str | GateOption] | str = (),
+    require_speedup: float | None = None,
     threads: int | None = None,
     warmup: float = 200,
     duration: float = 3,
@@ -161,6 +163,8 @@ def deploy(
         recursive: Whether sub-folders of the folders are searched too.
         gate: What an engine must keep, such as `agreement>=98%` or `fp32:error<=1e-3`, instead of the default gate
             of its precision. Without a precision it is for the last of FP32, BF16 and INT8 that is built.
+        require_speedup: A gate of speed: how many times as fast as the FP32 engine the INT8 engine has to be, such as
+            1.2, by the median over the rounds.
         threads: CPU threads; the library's default if None.
         warmup: Milliseconds that each engine runs before anything counts.
         duration: Seconds of measuring, all together.
@@ -188,8 +192,10 @@ def deploy(
     progress, folder, conditions = progress or Silent(), as_path(output, "output"), timing_conditions(threads)
     int8 = int8 or demo
     gates, has_labels = tuple(gate_options(gate)), labels is not None or demo
-    config = DeployConfig(int8, calib_method, io, target_cpu, has_labels, gates, backend, bf16)
+    config = DeployConfig(int8, calib_method, io, target_cpu, has_labels, gates, backend, bf16, require_speedup)
     timing = BenchmarkConfig(warmup, duration, iterations, percentiles(percentile))
+    if require_speedup is not None:
+        check_rounds(timing)
     runtime = RuntimeOptions(threads=threads)
     size = image_size(calib_size, "calib_size")
     ignored = ignore_indices(ignore_index)
@@ -293,6 +299,9 @@ def deploy(
             )
             for precision in engines
         }
+        lossy = ranges is not None and bool(results["int8"].failures)
+        if config.require_speedup is not None:
+            results["int8"] = check_speedup(results["int8"], measured.speedup("int8"), config.require_speedup)
         summaries = tuple(
             engine_summary(files.engine(precision).name, engine, measured, results[precision], timing)
             for precision, engine in engines.items()
@@ -315,10 +324,10 @@ def deploy(
             ship=recommended(measured, summaries),
         )
         suspects = ""
-        if ranges is not None and results["int8"].failures and all(each.parity.measured for each in summaries):
+        if ranges is not None and lossy and all(each.parity.measured for each in summaries):
             suspects = _suspects(net, ranges, engines["int8"], config, judged, threads, progress)
         publish(files, net, ranges, engines, summary, progress)
-        require_gates(summary, suspects)
+        require_gates(summary, lossy, suspects)
     return summary
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.conditions import Conditions
-from fcn_deploy.artifacts.measures import Drop, GroundTruth, Parity
+from fcn_deploy.artifacts.measures import Drop, GroundTruth, Parity, Ratio
 from fcn_deploy.artifacts.recommendation import Recommendation
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.artifacts.summary import EngineSummary
@@ -80,6 +80,10 @@ class Measured:
     def rounds(self) -> int:
         """How often each engine was timed."""
         return len(self.timings["pytorch"].latencies)
+
+    def speedup(self, precision: str) -> Ratio:
+        """Returns the time of the FP32 engine over that of another, so that more is faster."""
+        return ratio(self.timings["fp32"], self.timings[precision])
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON data; NaN and infinite figures stay what they are."""

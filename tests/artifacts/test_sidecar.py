@@ -68,6 +68,7 @@ def test_it_comes_back_from_its_json():
         st.none() | st.floats(0, 1e6),
         st.none() | st.floats(-100, 100),
         st.lists(st.text()).map(tuple),
+        st.none() | st.floats(0, 100),
     )
     | st.none(),
     st.builds(
@@ -101,7 +102,7 @@ def test_the_json_has_the_keys_of_the_contract():
         "precision": {"requested", "base", "method", "layers", "achieved"},
         "profiles": [{"min": [1, 32, 32], "opt": [1, 64, 64], "max": [4, 128, 128]}],
         "target": {"cpu", "gpu"},
-        "gate": {"agreement", "passed", "error", "miou_drop", "criteria"},
+        "gate": {"agreement", "passed", "error", "miou_drop", "criteria", "speedup"},
         "spec": set(SPEC.to_json()),
         "source": {"onnx_sha256", "ranges_sha256", "calibration"},
     }

@@ -37,6 +37,14 @@ def test_fp32_is_built_first_and_int8_last(config, monkeypatch, asked, precision
     assert config(backend="openvino", **asked).precisions == precisions
 
 
+def test_a_speedup_is_required_of_int8(config):
+    assert config(require_speedup=1.2).require_speedup == 1.2
+    with pytest.raises(UsageError, match="required of INT8; got `require_speedup` without INT8; fix: add `int8=True`"):
+        config(int8=False, require_speedup=1.2)
+    with pytest.raises(UsageError, match="bad `require_speedup`; got -1"):
+        config(require_speedup=-1)
+
+
 def test_bf16_is_for_openvino(config):
     with pytest.raises(UsageError, match="onnxruntime builds no engines in BF16"):
         config(bf16=True)
