@@ -10,9 +10,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from fcn_deploy.artifacts.conditions import Conditions
+from fcn_deploy.artifacts.conditions import Conditions, counted
 from fcn_deploy.artifacts.measures import GroundTruth, Ratio
 from fcn_deploy.artifacts.summary import EngineSummary, Summary
+from fcn_deploy.artifacts.tuning import Tuning
 from fcn_deploy.evaluation.accuracy import Matrix, class_iou, mean_iou
 from fcn_deploy.evaluation.latency import LEAST_ROUNDS, Timing, ratio
 from fcn_deploy.reporting.units import listed
@@ -101,6 +102,16 @@ def benchmark_table(
     if not enough:
         notes.append(f"percentiles and quartiles take {LEAST_ROUNDS} rounds or more")
     _annotate(table, notes)
+    return table
+
+
+def tuning_table(tuning: Tuning) -> Table:
+    """Returns a table with a row for each candidate that was timed: time ratios as median, and quartiles below."""
+    threads = "default threads" if tuning.threads is None else counted(tuning.threads, "thread")
+    table = new_table(f"image to labels at {tuning.shape}, {threads}", "candidate", "median ms", f"/ {tuning.chosen}")
+    for name, milliseconds in tuning.milliseconds.items():
+        found = tuning.ratios.get(name)
+        table.add_row(name, f"{milliseconds:.1f}", "-" if found is None else format_ratio(found))
     return table
 
 

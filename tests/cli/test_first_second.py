@@ -171,7 +171,7 @@ MISTAKES = {
         (BUILD + "--backend openvino --fp16", 2, "do not compute in FP16"),
         (BUILD + "--backend openvino --base bf16", 2, "only INT8 has another precision as its base"),
         (BUILD + "--backend openvino --int8 --calib-data images --base fp16", 2, "got --base fp16 for openvino"),
-        (BUILD + "--backend openvino --tune 24x32", 2, "tuning is for ONNX Runtime"),
+        (BUILD + "--backend openvino --tune 24x32", 2, "only ONNX Runtime's kernels can be chosen; got --tune"),
         (BUILD + "--backend openvino --no-winograd", 2, "Winograd's algorithm is for ONNX Runtime"),
         (BUILD + "--backend openvino --workspace 5", 2, "options of TensorRT's builders for openvino"),
         (BUILD + "--backend openvino --log out/l", 2, "a log is for TensorRT"),
