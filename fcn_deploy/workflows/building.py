@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.sidecar import Io, sidecar_path
 from fcn_deploy.data.folders import ImageFolder
+from fcn_deploy.diagnostics.conditions import timing_conditions, timing_warnings
 from fcn_deploy.diagnostics.machine import this_machine
 from fcn_deploy.engines.checks import ONNXRUNTIME, OPENVINO
 from fcn_deploy.engines.config import (
@@ -51,6 +53,8 @@ from fcn_deploy.workflows.tuning import Tune, build_fastest, jobs_here
 if TYPE_CHECKING:
     from fcn_deploy.graph.model import ExportedModel
     from fcn_deploy.mixed_precision.kernel_tuning import Tuned
+
+_log = logging.getLogger(__name__)
 
 BackendName = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "simulation"]
 Shapes = Sequence[str | ImageShape] | str | ImageShape
@@ -218,6 +222,8 @@ def build_engine(
     if among:
         jobs = jobs_here(job_for, progress)
         _check_files(jobs[0], (model, ranges, spec_from))
+        for warning in timing_warnings(timing_conditions(threads)):
+            _log.warning("%s", warning)
     else:
         jobs = [job_for(choose_backend(backend, file, progress))]
         _check_kernels(jobs[0].backend, winograd, tune)

@@ -189,6 +189,13 @@ def test_a_named_library_is_not_exchanged(tuned, times, listener, monkeypatch):
         tuned("fp32", backend="openvino")
 
 
+def test_a_busy_machine_is_warned_about(tuned, times, no_openvino, monkeypatch, caplog):
+    monkeypatch.setattr(building, "timing_warnings", lambda conditions: ("the machine is busy",))
+    with caplog.at_level(logging.WARNING):
+        tuned("fp32")
+    assert "the machine is busy" in caplog.text
+
+
 def test_without_tune_auto_stays_with_onnx_runtime(tuned, listener):
     assert tuned("fp32", tune=None).sidecar.backend == "onnxruntime"
     assert listener.said[0].startswith("backend: onnxruntime, because")
