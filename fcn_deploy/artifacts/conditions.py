@@ -49,10 +49,11 @@ class Conditions:
         )
 
     def __str__(self) -> str:
-        threads = "default threads" if self.threads is None else _counted(self.threads, "thread")
+        threads = "default threads" if self.threads is None else counted(self.threads, "thread")
         load = "unknown" if self.load is None else f"{self.load:.2f}"
-        return f"{threads}, load {load} before the start, {_counted(self.cores, 'core')} of {self.cpu}"
+        return f"{threads}, load {load} before the start, {counted(self.cores, 'core')} of {self.cpu}"
 
 
-def _counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """Returns a number of things in words: `1 thread`, `2 threads`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

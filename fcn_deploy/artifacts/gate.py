@@ -20,6 +20,7 @@ class Gate:
         error: Largest difference of the logits over their range; None if logits could not be compared.
         miou_drop: In points; None without labels.
         criteria: What counted, such as `agreement>=97%`; empty if an earlier version wrote the sidecar.
+        speedup: Time of the FP32 engine over that of this one; None if none was required.
     """
 
     agreement: float
@@ -27,6 +28,7 @@ class Gate:
     error: float | None = None
     miou_drop: float | None = None
     criteria: tuple[str, ...] = ()
+    speedup: float | None = None
 
     def __post_init__(self) -> None:
         # A gate that failed may hold NaN, so each check refuses what lies outside the range and lets NaN through.
@@ -38,6 +40,8 @@ class Gate:
             raise InputError("sidecar gate error", got=repr(self.error), expected="0 or more, or null")
         if self.miou_drop is not None and (not is_number(self.miou_drop) or abs(self.miou_drop) > 100):
             raise InputError("sidecar gate miou_drop", got=repr(self.miou_drop), expected="-100 to 100 points, or null")
+        if self.speedup is not None and (not is_number(self.speedup) or self.speedup < 0):
+            raise InputError("sidecar gate speedup", got=repr(self.speedup), expected="0 or more, or null")
         if not isinstance(self.criteria, tuple) or not all(isinstance(each, str) for each in self.criteria):
             raise InputError("sidecar gate criteria", got=repr(self.criteria), expected="a list of texts")
 

@@ -88,7 +88,7 @@ class Sidecar:
         profiles: Min, opt and max shapes; empty if the engine runs any size.
         gate: The gate it met before `deploy` shipped it; None for an engine that was only built.
         winograd: Names of the layers that an engine for ONNX Runtime computes by Winograd's algorithm.
-        tuning: How these layers and the INT8 layers were chosen by time; None if nothing was measured.
+        tuning: How these layers, the INT8 layers and the library were chosen by time; None if nothing was measured.
     """
 
     engine: EngineFile
@@ -137,7 +137,7 @@ class Sidecar:
                 profiles=tuple(_checked_profile(profile) for profile in fields["profiles"]),
                 gate=Gate.from_json(fields["gate"]) if fields.get("gate") else None,
                 winograd=_checked_names(fields.get("winograd", [])),
-                tuning=Tuning(**known_fields(Tuning, fields["tuning"])) if fields.get("tuning") else None,
+                tuning=Tuning.from_json(fields["tuning"]) if fields.get("tuning") else None,
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, InputError):

@@ -12,6 +12,7 @@ from fcn_deploy.artifacts.gate import Gate
 from fcn_deploy.artifacts.json import FORMAT, check_format, integer, number, optional_number, require, strings
 from fcn_deploy.artifacts.measures import Drop, GroundTruth, Parity, Ratio
 from fcn_deploy.artifacts.normalization import Normalization
+from fcn_deploy.artifacts.recommendation import Recommendation
 from fcn_deploy.errors import InputError
 from fcn_deploy.text import printable
 
@@ -23,7 +24,7 @@ class EngineSummary:
     Attributes:
         file: Its name in the output folder.
         bytes: Size of the file.
-        precision: `fp32` or `int8`.
+        precision: `fp32`, `bf16` or `int8`.
         gate: What it was checked against, and whether it passed.
         failures: One phrase for each criterion that does not hold.
         parity: Against PyTorch.
@@ -98,7 +99,7 @@ class Summary:
         shape: [height, width] of the image that the times are of.
         pytorch_ms: Median latency of PyTorch in milliseconds, image to labels.
         pytorch_miou: Of PyTorch, in points; None without labels.
-        engines: FP32 first, then INT8 if it was asked for.
+        engines: FP32 first, then BF16 and INT8 if they were asked for.
         truth: What the ground truth says; None without labels.
         normalization: From pixels in 0..255 to the net's input, and whether it was assumed; None if an earlier version
             wrote the summary.
@@ -106,6 +107,7 @@ class Summary:
         conditions: What the times were measured under; None if an earlier version wrote the summary.
         rounds: How many times each engine was timed; None likewise.
         resumed: The stages that were taken over from an earlier run, in order.
+        ship: Which engine to ship, and why; None if an earlier version wrote the summary.
         version: Of fcn-deploy, which wrote the summary.
     """
 
@@ -123,6 +125,7 @@ class Summary:
     conditions: Conditions | None = None
     rounds: int | None = None
     resumed: tuple[str, ...] = ()
+    ship: Recommendation | None = None
     version: str = field(default=__version__, kw_only=True)
 
     def __repr__(self) -> str:
@@ -153,6 +156,7 @@ class Summary:
             **({} if self.conditions is None else self.conditions.to_json()),
             **({} if self.rounds is None else {"rounds": self.rounds}),
             "resumed": list(self.resumed),
+            "ship": None if self.ship is None else self.ship.to_json(),
         }
 
     @classmethod
@@ -165,6 +169,7 @@ class Summary:
         fields = check_format(data, "the summary")
         try:
             pytorch, truth, normalization = fields["pytorch"], fields.get("truth"), fields.get("normalization")
+            ship = fields.get("ship")  # the first versions did not have it
             return cls(
                 model=str(fields["model"]),
                 variant=str(fields["variant"]),
@@ -183,6 +188,7 @@ class Summary:
                 warnings=strings(fields.get("warnings", ()), "summary warnings"),
                 conditions=Conditions.from_json(fields),
                 resumed=strings(fields.get("resumed", ()), "summary resumed"),
+                ship=None if ship is None else Recommendation.from_json(ship),
                 rounds=None if fields.get("rounds") is None else integer(fields["rounds"], "summary rounds"),
                 version=str(fields["fcn_deploy"]),
             )

@@ -1,16 +1,19 @@
-"""How kernels were chosen by measuring, as a sidecar records it."""
+"""How kernels and library were chosen by measuring, as a sidecar records it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+from fcn_deploy.artifacts.json import known_fields
+from fcn_deploy.artifacts.measures import Ratio
 from fcn_deploy.errors import InputError
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """How kernels were chosen by measuring.
+    """How kernels were chosen by measuring, and the library if that was to be chosen too.
 
     Attributes:
         shape: Of the images, `NxHxW`.
@@ -18,6 +21,7 @@ class Tuning:
         cpu: The processor, as its system calls it.
         milliseconds: Median time of an image to its labels, by candidate.
         chosen: The candidate that the engine is.
+        ratios: Time over that of the chosen candidate, round by round; empty if an earlier version wrote the sidecar.
     """
 
     shape: str
@@ -25,6 +29,7 @@ class Tuning:
     cpu: str
     milliseconds: Mapping[str, float]
     chosen: str
+    ratios: Mapping[str, Ratio] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         times = self.milliseconds
@@ -35,3 +40,15 @@ class Tuning:
             raise InputError("sidecar tuning", got=f"{self.shape!r}, {self.cpu!r}", expected="a shape and a processor")
         if self.chosen not in self.milliseconds:
             raise InputError("sidecar tuning", got=repr(self.chosen), expected=f"one of {', '.join(self.milliseconds)}")
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Tuning:
+        """Reads the tuning of a sidecar.
+
+        Raises:
+            InputError: A value is bad.
+            KeyError: A key is missing.
+        """
+        known = known_fields(cls, data)
+        ratios = known.pop("ratios", {})
+        return cls(**known, ratios={str(name): Ratio.from_json(each) for name, each in ratios.items()})

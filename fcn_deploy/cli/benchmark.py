@@ -34,8 +34,9 @@ def command(as_json: bool, **options: Any) -> None:
 
     All run in turn, round by round, so that a noisy machine gives none an advantage. Ratios are taken within each
     round, against --vs, or else the first engine. ENGINE may also be an exported model or pytorch:CHECKPOINT. If there
-    are an INT8 and an FP16 engine of one model, a sentence says which is faster. Threads, load and CPU are printed too,
-    with a warning if the machine is busy or --threads is more than the cores that this process may use.
+    are an INT8 and a float engine of one model and library, a sentence says which is faster. Threads, load and
+    CPU are printed too, with a warning if the machine is busy or --threads is more than the cores that this process may
+    use.
     """
     from fcn_deploy.workflows.benchmarking import benchmark
 

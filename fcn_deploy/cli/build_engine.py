@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fcn_deploy.cli.console import print_json, say
+from fcn_deploy.cli.console import print_json, print_table, say
 from fcn_deploy.cli.options.groups import (
     calibration_options,
     io_option,
@@ -62,8 +62,9 @@ if TYPE_CHECKING:
 @click.option(
     "--tune",
     type=SizeType(),
-    help="onnxruntime: choose by measured time, on this machine and for images of this size, which layers use "
-    "Winograd's algorithm and, with --int8, which are INT8.",
+    help="Choose by measured time, on this machine and for images of this size. onnxruntime: which layers use "
+    "Winograd's algorithm and, with --int8, which are INT8. With --backend auto also the library: each that is "
+    "installed builds an engine, and the fastest is taken.",
 )
 @click.option(
     "--spec-from",
@@ -76,9 +77,9 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "simulation"]),
     default="auto",
     show_default=True,
-    help="auto: onnxruntime for .onnx; for .engine or .plan tensorrt if it is installed and there is a GPU, else "
-    "tensorrt-rtx. openvino: an .onnx for Intel's library. simulation: an .onnx that computes on a CPU what TensorRT's "
-    "graph gives, for verify and evaluate.",
+    help="auto: onnxruntime for .onnx, unless --tune finds another faster; for .engine or .plan tensorrt if it is "
+    "installed and there is a GPU, else tensorrt-rtx. openvino: an .onnx for Intel's library. simulation: an .onnx "
+    "that computes on a CPU what TensorRT's graph gives, for verify and evaluate.",
 )
 @io_option
 @target_cpu_option
@@ -109,6 +110,10 @@ def command(precision: tuple[str, ...], as_json: bool, **options: Any) -> None:
         twin = {"twin": engine.twin.sidecar.to_json()} if engine.twin else {}
         print_json({**engine.sidecar.to_json(), **twin})
         return
+    if engine.sidecar.tuning is not None:
+        from fcn_deploy.reporting.tables import tuning_table
+
+        print_table(tuning_table(engine.sidecar.tuning))
     for each in built:
         say(_describe(options["output"].with_name(each.sidecar.engine.file), each.sidecar))
 

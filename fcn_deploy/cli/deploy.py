@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @click.option("--calib-data", type=FOLDER, metavar="DIR", help="Folder of images like those the net will see.")
 @click.option("--demo", is_flag=True, help="Deploy the net that ships with fcn-deploy, on scenes it generates.")
 @click.option("--int8", is_flag=True, help="Build an INT8 engine beside the FP32 one; --demo includes it.")
+@click.option("--bf16", is_flag=True, help="Build a BF16 engine beside it: openvino, on CPUs that have BF16.")
 @variant_option
 @model_options
 @weights_options
@@ -61,6 +62,12 @@ if TYPE_CHECKING:
 @click.option("--labels", type=FOLDER, metavar="DIR", help="Their ground truth: index images of the same names.")
 @labels_options
 @gate_option
+@click.option(
+    "--require-speedup",
+    type=float,
+    metavar="R",
+    help="A gate of speed: the INT8 engine must be at least so many times as fast as the FP32 engine, such as 1.2.",
+)
 @threads_option
 @benchmark_options
 @click.option(
@@ -73,8 +80,9 @@ if TYPE_CHECKING:
 def command(as_json: bool, **options: Any) -> None:
     """Export, simplify, calibrate, build, verify and benchmark in one go.
 
-    Writes the exported model, the engines with their sidecars, and summary.json into the folder OUTPUT. If an engine
-    misses its gate, no engine is written and the exit code is 3. All ground truth is read and checked before anything
+    Writes the exported model, the engines with their sidecars, and summary.json into the folder OUTPUT, and says which
+    engine to ship: the fastest that meets its gate. If an engine misses its gate, no engine is written and the exit
+    code is 3. All ground truth is read and checked before anything
     is exported. If a stage fails, those before are kept in the hidden folder OUTPUT/.fcn-deploy until a deployment ends
     well; --resume takes them over, and does anew what depends on anything that has changed.
     """

@@ -31,8 +31,8 @@ _IMAGES = ImageShape(2, 96, 128)
 _GRAIN = 16
 # The power of the difference as a share of that of the logits: what sums in another order, or bfloat16, may cost.
 _SHARE = {"fp32": 1e-6, "bf16": 1e-2}
-# Of what INT8 itself costs: a sum between two integers may be rounded to the other one. On x86 with VNNI there is no more
-# difference than of floats (7e-14 to 9e-6 of that cost, on three nets).
+# Of what INT8 itself costs: a sum between two integers may be rounded to the other one. On x86 with VNNI the difference
+# was that of floats: 7e-14 to 9e-6 of that cost, on three nets.
 _OF_ROUNDING = 0.25
 # If what INT8 costs is not known, as in a model that came with its own Q/DQ.
 _UNKNOWN_SHARE = 1e-2

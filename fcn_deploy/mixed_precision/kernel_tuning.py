@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.shapes import ImageShape
@@ -14,7 +15,7 @@ from fcn_deploy.artifacts.tuning import Tuning
 from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.engines.onnxruntime import onnxruntime_graph
-from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, time_in_turn
+from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, ratio, time_in_turn
 from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.mixed_precision.layer_times import time_layers
 from fcn_deploy.passes import pipelines
@@ -25,7 +26,8 @@ from fcn_deploy.runtime.backend import Array
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
 _SILENT = Silent()
-_ROUNDS = BenchmarkConfig(duration=5, iterations=7)
+# How long whole engines are timed.
+ROUNDS = BenchmarkConfig(duration=5, iterations=7)
 
 
 @dataclass(frozen=True)
@@ -93,23 +95,73 @@ def tune_kernels(
         ArtifactError: ONNX Runtime cannot run the model at that shape.
         InputError: The ranges belong to another model.
     """
-    image = np.random.default_rng(0).integers(0, 256, (images.batch, images.height, images.width, 3), dtype=np.uint8)
-    with progress.working(f"timing the layers at {images}"):
-        timer = functools.partial(clock.layers, feeds={"image": image}, threads=threads)
-        choices = _choices(model, config, ranges, timer)
+    image = noise(images)
+    choices = kernel_choices(model, config, ranges, images, threads=threads, progress=progress, clock=clock)
     runs = {
         name: OnnxRuntimeBackend(onnxruntime_graph(model, replace(each, io="image"), ranges)[0], threads=threads)
         for name, each in choices.items()
     }
     with progress.working(f"timing {', '.join(runs)}"):
-        timings = clock.engines({name: _run(backend, image) for name, backend in runs.items()}, _ROUNDS)
+        timings = clock.engines({name: _run(backend, image) for name, backend in runs.items()}, ROUNDS)
     for backend in runs.values():
         backend.close()
+    chosen = fastest(timings).name
+    say_choice(timings, chosen, images, progress)
+    return Tuned(choices[chosen], record_choice(timings, chosen, images, cpu, threads))
+
+
+def fastest(timings: Iterable[Timing]) -> Timing:
+    """Returns the timing with the least median."""
+    return min(timings, key=lambda timing: timing.median)
+
+
+def say_choice(timings: Sequence[Timing], chosen: str, images: ImageShape, progress: Progress) -> None:
+    """Tells which of the candidates that were timed was chosen, and why."""
+    listed = ", ".join(f"{timing.name} {timing.median:.1f} ms" for timing in timings)
+    why = "is the fastest of" if chosen == fastest(timings).name else "is kept, because no other is clearly faster:"
+    progress.stage(f"tuned at {images}: {chosen} {why} {listed}")
+
+
+def record_choice(timings: Sequence[Timing], chosen: str, images: ImageShape, cpu: str, threads: int | None) -> Tuning:
+    """Returns what a sidecar says of a choice by time.
+
+    Args:
+        timings: Of the candidates, measured in turn.
+        chosen: The name of one of them.
+        images: The shape that they were timed on.
+        cpu: What the sidecar calls this machine's processor.
+        threads: CPU threads; None for all cores.
+    """
     milliseconds = {timing.name: timing.median for timing in timings}
-    chosen = min(milliseconds, key=milliseconds.__getitem__)
-    listed = ", ".join(f"{name} {time:.1f} ms" for name, time in milliseconds.items())
-    progress.stage(f"tuned at {images}: {chosen} is the fastest of {listed}")
-    return Tuned(choices[chosen], Tuning(str(images), threads, cpu, milliseconds, chosen))
+    (taken,) = (timing for timing in timings if timing.name == chosen)
+    ratios = {timing.name: ratio(timing, taken) for timing in timings}
+    return Tuning(str(images), threads, cpu, milliseconds, chosen, ratios)
+
+
+def noise(images: ImageShape) -> NDArray[np.uint8]:
+    """Returns images of noise to time on, uint8 [N, H, W, 3]; the same ones every time."""
+    shape = (images.batch, images.height, images.width, 3)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def kernel_choices(
+    model: ExportedModel,
+    config: BuildConfig,
+    ranges: Ranges | None,
+    images: ImageShape,
+    *,
+    threads: int | None = None,
+    progress: Progress = _SILENT,
+    clock: Clock = _CLOCK,
+) -> dict[str, BuildConfig]:
+    """Times layers one by one, and returns what is worth being timed as a whole; see `tune_kernels`.
+
+    Returns:
+        Configurations by name; equal ones stand there once.
+    """
+    with progress.working(f"timing the layers at {images}"):
+        timer = functools.partial(clock.layers, feeds={"image": noise(images)}, threads=threads)
+        return _choices(model, config, ranges, timer)
 
 
 def _run(backend: OnnxRuntimeBackend, image: Array) -> Callable[[], object]:

@@ -1,49 +1,61 @@
-"""Whether INT8 or FP16 is faster, in one sentence about two engines of one model: INT8 is not always."""
+"""Whether INT8 or float is faster, in one sentence about two engines of one model: INT8 is not always."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from fcn_deploy.artifacts.measures import Ratio
 from fcn_deploy.artifacts.sidecar import Sidecar
 from fcn_deploy.evaluation.latency import Timing, ratio
 
+# What an INT8 engine is compared with.
+FLOATS = ("fp16", "bf16", "fp32")
+
 
 @dataclass(frozen=True)
 class Siblings:
-    """The INT8 and the FP16 engine of one model and one library, timed together.
+    """The INT8 engine and a float engine of one model and one library, timed together.
 
     Attributes:
         int8: Name of the INT8 engine.
-        fp16: Name of the FP16 engine.
-        ratio: Time of the INT8 engine over that of the FP16 engine, round by round.
+        other: Name of the float engine.
+        precision: Of the float engine: `fp16`, `bf16` or `fp32`.
+        ratio: Time of the INT8 engine over that of the float engine, round by round.
     """
 
     int8: str
-    fp16: str
+    other: str
+    precision: str
     ratio: Ratio
 
     @property
     def faster(self) -> str | None:
-        """`int8` or `fp16`; None if the quartiles of the ratio lie on both sides of 1, or there are none."""
+        """`int8`, or the other's precision; None if the ratio's quartiles lie on both sides of 1, or there are none."""
         if self.ratio.high < 1:
             return "int8"
-        return "fp16" if self.ratio.low > 1 else None
+        return self.precision if self.ratio.low > 1 else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as JSON data; the key of the float engine is its precision."""
+        names = {"int8": self.int8, self.precision: self.other}
+        return {**names, "ratio": asdict(self.ratio), "faster": self.faster, "text": str(self)}
 
     def __str__(self) -> str:
-        outcomes = {"int8": "INT8 is faster than FP16", "fp16": "INT8 is slower than FP16"}
-        outcome = outcomes.get(self.faster or "", "Neither INT8 nor FP16 is faster")
+        name = self.precision.upper()
+        outcomes = {"int8": f"INT8 is faster than {name}", self.precision: f"INT8 is slower than {name}"}
+        outcome = outcomes.get(self.faster or "", f"Neither INT8 nor {name} is faster")
         quartiles = f"quartiles {self.ratio.low:.2f}-{self.ratio.high:.2f}"
         if math.isnan(self.ratio.low):
-            outcome, quartiles = "Too few rounds to tell whether INT8 or FP16 is faster", "no quartiles"
-        times = f"{self.ratio.median:.2f}x the time of {self.fp16} ({self.ratio.in_words}; {quartiles})"
+            outcome, quartiles = f"Too few rounds to tell whether INT8 or {name} is faster", "no quartiles"
+        times = f"{self.ratio.median:.2f}x the time of {self.other} ({self.ratio.in_words}; {quartiles})"
         return f"{outcome}: {self.int8} takes {times}."
 
 
 def find_siblings(sidecars: Mapping[str, Sidecar | None], timings: Sequence[Timing]) -> list[Siblings]:
-    """Returns each pair of an INT8 and an FP16 engine of the same model among the engines of a benchmark.
+    """Returns each pair of an INT8 and a float engine of the same model among the engines of a benchmark.
 
     Engines of different libraries are not siblings: they differ in more than the precision.
 
@@ -53,9 +65,10 @@ def find_siblings(sidecars: Mapping[str, Sidecar | None], timings: Sequence[Timi
     """
     known = [(sidecar, timing) for timing in timings if (sidecar := sidecars[timing.name]) is not None]
     return [
-        Siblings(int8_timing.name, fp16_timing.name, ratio(int8_timing, fp16_timing))
+        Siblings(int8_timing.name, timing.name, other.precision.requested, ratio(int8_timing, timing))
         for int8, int8_timing in known
-        for fp16, fp16_timing in known
-        if (int8.precision.requested, fp16.precision.requested) == ("int8", "fp16")
-        and (int8.backend, int8.source.onnx_sha256) == (fp16.backend, fp16.source.onnx_sha256)
+        for other, timing in known
+        if int8.precision.requested == "int8"
+        and other.precision.requested in FLOATS
+        and (int8.backend, int8.source.onnx_sha256) == (other.backend, other.source.onnx_sha256)
     ]

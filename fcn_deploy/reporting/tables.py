@@ -10,9 +10,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from fcn_deploy.artifacts.conditions import Conditions
+from fcn_deploy.artifacts.conditions import Conditions, counted
 from fcn_deploy.artifacts.measures import GroundTruth, Ratio
 from fcn_deploy.artifacts.summary import EngineSummary, Summary
+from fcn_deploy.artifacts.tuning import Tuning
 from fcn_deploy.evaluation.accuracy import Matrix, class_iou, mean_iou
 from fcn_deploy.evaluation.latency import LEAST_ROUNDS, Timing, ratio
 from fcn_deploy.reporting.units import listed
@@ -104,6 +105,16 @@ def benchmark_table(
     return table
 
 
+def tuning_table(tuning: Tuning) -> Table:
+    """Returns a table with a row for each candidate that was timed: time ratios as median, and quartiles below."""
+    threads = "default threads" if tuning.threads is None else counted(tuning.threads, "thread")
+    table = new_table(f"image to labels at {tuning.shape}, {threads}", "candidate", "median ms", f"/ {tuning.chosen}")
+    for name, milliseconds in tuning.milliseconds.items():
+        found = tuning.ratios.get(name)
+        table.add_row(name, f"{milliseconds:.1f}", "-" if found is None else format_ratio(found))
+    return table
+
+
 def _rounds(count: int) -> str:
     return "1 round" if count == 1 else f"{count} rounds"
 
@@ -132,7 +143,8 @@ def summary_table(summary: Summary) -> Table:
     row(lines(("time / PyTorch", "quartiles")), "1", lambda engine: format_ratio(engine.vs_pytorch))
     row(lines(("time / FP32", "quartiles")), "-", lambda engine: format_ratio(engine.vs_fp32))
     row("gate", "-", lambda engine: "passed" if engine.gate.passed else "FAILED")
-    notes = [] if summary.conditions is None else [f"times: {_timed(summary)}{summary.conditions}"]
+    notes = [] if summary.ship is None else [str(summary.ship)]
+    notes += [] if summary.conditions is None else [f"times: {_timed(summary)}{summary.conditions}"]
     if summary.resumed:
         notes.append(f"taken over from an earlier run: {', '.join(summary.resumed)}")
     notes += [] if summary.truth is None else [describe_truth(summary.truth)]

@@ -119,6 +119,11 @@ class Job:
         )
 
 
+def chooses_library(requested: str, output: Path | None) -> bool:
+    """Returns whether `tune` is to choose the library: the user named none, and no plan is asked for."""
+    return requested == AUTO and (output is None or output.suffix in _ONNX)
+
+
 def choose_backend(
     requested: str,
     output: Path | None,

@@ -21,7 +21,7 @@ from fcn_deploy.diagnostics.conditions import timing_conditions, timing_warnings
 from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, ratio, time_in_turn
 from fcn_deploy.progress import Progress, Silent
-from fcn_deploy.reporting.siblings import Siblings, find_siblings
+from fcn_deploy.reporting.siblings import FLOATS, Siblings, find_siblings
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
@@ -40,7 +40,7 @@ class Benchmark:
         shape: Of the batch of images.
         conditions: Threads, load and processor, before anything was measured.
         timings: One for each engine; first the one that the ratios are against.
-        siblings: For each pair of an INT8 and an FP16 engine of one model, which is faster.
+        siblings: For each pair of an INT8 and a float engine of one model and library, which is faster.
         percentiles: Of latency, to report.
         warnings: What makes the times doubtful, a sentence each.
     """
@@ -63,10 +63,13 @@ class Benchmark:
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON data."""
-        pairs = [{**asdict(pair), "faster": pair.faster, "text": str(pair)} for pair in self.siblings]
+        pairs = {
+            f"int8_and_{precision}": [pair.to_json() for pair in self.siblings if pair.precision == precision]
+            for precision in FLOATS
+        }
         engines = [self._row(timing) for timing in self.timings]
         facts = {"shape": str(self.shape), **self.conditions.to_json(), "warnings": list(self.warnings)}
-        return {**facts, "engines": engines, "int8_and_fp16": pairs}
+        return {**facts, "engines": engines, **pairs}
 
     def _row(self, timing: Timing) -> dict[str, Any]:
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,9 @@ from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.sidecar import Io, sidecar_path
 from fcn_deploy.data.folders import ImageFolder
+from fcn_deploy.diagnostics.conditions import timing_conditions, timing_warnings
 from fcn_deploy.diagnostics.machine import this_machine
-from fcn_deploy.engines.checks import OPENVINO
+from fcn_deploy.engines.checks import ONNXRUNTIME, OPENVINO
 from fcn_deploy.engines.config import (
     AUTO_METHOD,
     DEFAULT_METHOD,
@@ -32,7 +34,7 @@ from fcn_deploy.files import StrPath, as_path, check_writable
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.quantization.rounding import Rounding
 from fcn_deploy.runtime.options import check_threads
-from fcn_deploy.workflows.backends import Job, choose_backend
+from fcn_deploy.workflows.backends import Job, choose_backend, chooses_library
 from fcn_deploy.workflows.decisions import SearchOptions, decide_precisions
 from fcn_deploy.workflows.image_sizes import check_image_sizes, check_stated_size
 from fcn_deploy.workflows.models import check_model, exported_model
@@ -46,10 +48,13 @@ from fcn_deploy.workflows.parameters import (
 )
 from fcn_deploy.workflows.ranges_source import RangesSource
 from fcn_deploy.workflows.samples import LabelMapping, TruthOptions
+from fcn_deploy.workflows.tuning import Tune, build_fastest, jobs_here
 
 if TYPE_CHECKING:
     from fcn_deploy.graph.model import ExportedModel
     from fcn_deploy.mixed_precision.kernel_tuning import Tuned
+
+_log = logging.getLogger(__name__)
 
 BackendName = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "simulation"]
 Shapes = Sequence[str | ImageShape] | str | ImageShape
@@ -113,11 +118,12 @@ def build_engine(
         bias_correction: INT8: whether biases are corrected for the rounding of weights.
         weight_rounding: INT8: `nearest` or `correlated`; the better for the backend if None.
         winograd: ONNX Runtime: whether float 3x3 layers of many channels use Winograd's algorithm.
-        tune: ONNX Runtime: `HxW` or (height, width) of images; chooses by measured time, on this machine, which layers
-            use Winograd's algorithm and, for INT8, which are INT8.
+        tune: `HxW` or (height, width) of images; chooses by measured time, on this machine. For ONNX Runtime: which
+            layers use Winograd's algorithm and, for INT8, which are INT8. With `backend="auto"` also the library: all
+            that are installed and can do what is asked for build an engine, and the fastest is taken.
         spec_from: The exported model from which another tool made `model`, if that tool left out the spec.
         backend: `onnxruntime`, `openvino`, `tensorrt`, `tensorrt-rtx` or `simulation`; `auto` goes by the suffix of
-            `output`, and takes `onnxruntime` for `.onnx`.
+            `output`, and takes `onnxruntime` for `.onnx`, unless `tune` finds another faster.
         io: `image`: uint8 images in, labels out. `tensor`: float image in, logits out.
         target_cpu: Where the engine will run. `generic` is right everywhere; `vnni` keeps all 8 bits of the weights,
             right with VNNI and on 64-bit Arm; `native` asks this machine. `generic` if None; `vnni` for INT8 on
@@ -186,39 +192,46 @@ def build_engine(
         expected = '`data`, of images that were not observed, beside `accuracy_budget` or `calib_method="auto"`'
         raise UsageError("no images to decide on", got="`ranges`", expected=expected)
     file = None if output is None else as_path(output, "output")
-    taken = choose_backend(backend, file, progress)
-    config = BuildConfig(
-        precision=precision,
-        io=io,
-        method=DEFAULT_METHOD if calib_method in (None, AUTO_METHOD) else str(calib_method),
-        target_cpu=target_cpu or default_target(taken, precision),
-        bias_correction=bias_correction,
-        weight_rounding=weight_rounding,
-        winograd=None if winograd else (),
-    )
-    tensorrt = TensorRTConfig(
-        profiles=_profiles(min_shape, opt_shape, max_shape),
-        base="fp16" if base is None or taken == OPENVINO else base,  # type: ignore[arg-type]  # checked when made
-        workspace=workspace,
-        builder_optimization_level=builder_optimization_level,
-        timing_cache=None if timing_cache is None else as_path(timing_cache, "timing cache"),
-        hardware_compatibility=hardware_compatibility,
-        version_compatible=version_compatible,
-        compute_capabilities=(compute_capability,)
-        if isinstance(compute_capability, str)
-        else tuple(compute_capability),
-    )
+    profiles = _profiles(min_shape, opt_shape, max_shape)
     said = None if log is None else as_path(log, "log")
-    job = Job(taken, config, tensorrt, base, file, said)
-    if not job.is_onnxruntime and not winograd:
-        got = f"`winograd=False` for {job.backend}"
-        raise UsageError("Winograd's algorithm is for ONNX Runtime", got=got, fix="leave it out")
-    if not job.is_onnxruntime and tune is not None:
-        raise UsageError("tuning is for ONNX Runtime", got=f"`tune` for {job.backend}", fix="leave it out")
-    jobs = [job, job.in_fp16()] if twin else [job]
-    for each in jobs:
-        _check_files(each, (model, ranges, spec_from))
-        each.check()
+
+    def job_for(library: str) -> Job:
+        config = BuildConfig(
+            precision=precision,
+            io=io,
+            method=DEFAULT_METHOD if calib_method in (None, AUTO_METHOD) else str(calib_method),
+            target_cpu=target_cpu or default_target(library, precision),
+            bias_correction=bias_correction,
+            weight_rounding=weight_rounding,
+            winograd=None if winograd else (),
+        )
+        tensorrt = TensorRTConfig(
+            profiles=profiles,
+            base="fp16" if base is None or library == OPENVINO else base,  # type: ignore[arg-type]  # checked when made
+            workspace=workspace,
+            builder_optimization_level=builder_optimization_level,
+            timing_cache=None if timing_cache is None else as_path(timing_cache, "timing cache"),
+            hardware_compatibility=hardware_compatibility,
+            version_compatible=version_compatible,
+            compute_capabilities=(compute_capability,)
+            if isinstance(compute_capability, str)
+            else tuple(compute_capability),
+        )
+        return Job(library, config, tensorrt, base, file, said)
+
+    among = tuned_for is not None and not twin and chooses_library(backend, file)
+    if among:
+        jobs = jobs_here(job_for, progress)
+        _check_files(jobs[0], (model, ranges, spec_from))
+        for warning in timing_warnings(timing_conditions(threads)):
+            _log.warning("%s", warning)
+    else:
+        jobs = [job_for(choose_backend(backend, file, progress))]
+        _check_kernels(jobs[0].backend, winograd, tune)
+        jobs += [jobs[0].in_fp16()] if twin else []
+        for each in jobs:
+            _check_files(each, (model, ranges, spec_from))
+            each.check()
     source = source.opened()
     search.check_files()
     check_model(model)
@@ -228,10 +241,18 @@ def build_engine(
 
     net = exported_model(model, spec_from)
     if is_prequantized(net.copy()):
-        source.refuse_for_prequantized(config, search, twin, tune)
+        source.refuse_for_prequantized(jobs[0].config, search, twin, tune)
     elif precision == "int8":
         source.require_one()
-    return _build(net, jobs, source, search, tuned_for, threads=threads, progress=progress)
+    check_image_sizes(search.data, net.spec.min_size)
+    check_stated_size(tuned_for, net.spec.min_size, "tune")
+    seen, held_out = source.get(net, search, threads=threads, progress=progress)
+    if among and tuned_for is not None:
+        candidates = Tune(net, seen, search, held_out, ImageShape(1, *tuned_for), threads, progress)
+        engine = build_fastest(candidates, jobs)
+        try_engine(engine, trial_shapes(source.image_shape()))
+        return _written(engine, file)
+    return _build(net, jobs, source, search, tuned_for, seen, held_out, threads=threads, progress=progress)
 
 
 def _build(
@@ -240,6 +261,8 @@ def _build(
     source: RangesSource,
     search: SearchOptions,
     tuned_for: Size | None,
+    ranges: Ranges | None,
+    held_out: ImageFolder | None,
     *,
     threads: int | None,
     progress: Progress,
@@ -248,9 +271,6 @@ def _build(
     from fcn_deploy.mixed_precision.kernel_tuning import tune_kernels
 
     job, *siblings = jobs
-    check_image_sizes(search.data, model.spec.min_size)
-    check_stated_size(tuned_for, model.spec.min_size, "tune")
-    ranges, held_out = source.get(model, search, threads=threads, progress=progress)
     tuned: Tuned | None = None
     if tuned_for is not None:
         shape, cpu = ImageShape(1, *tuned_for), this_machine().cpu.name
@@ -274,6 +294,20 @@ def _build(
 
 def _written(engine: Engine, output: Path | None) -> Engine:
     return engine if output is None else replace(engine, sidecar=engine.save(output))
+
+
+def _check_kernels(backend: str, winograd: bool, tune: str | Size | None) -> None:
+    """Checks that what chooses kernels is asked of the library whose kernels can be chosen."""
+    if backend == ONNXRUNTIME:
+        return
+    if not winograd:
+        got = f"`winograd=False` for {backend}"
+        raise UsageError("Winograd's algorithm is for ONNX Runtime", got=got, fix="leave it out")
+    if tune is not None:
+        fix = "leave it out"
+        if backend == OPENVINO:
+            fix = "leave out `backend`, and the library is chosen by time too; or leave out `tune`"
+        raise UsageError("only ONNX Runtime's kernels can be chosen", got=f"`tune` for {backend}", fix=fix)
 
 
 def _check_int8_only(precision: RequestedPrecision, search: SearchOptions, twin: bool) -> None:

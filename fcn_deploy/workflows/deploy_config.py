@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from fcn_deploy.artifacts.sidecar import Io
 from fcn_deploy.data.folders import ImageFolder
@@ -19,6 +19,7 @@ from fcn_deploy.engines.config import (
 )
 from fcn_deploy.errors import ArtifactError, UsageError
 from fcn_deploy.evaluation.gates import Criterion, GateOption, gates_by_precision
+from fcn_deploy.evaluation.speedup import check_required
 from fcn_deploy.runtime.cpu import exact_8_bits
 
 _log = logging.getLogger(__name__)
@@ -26,6 +27,9 @@ _FEW_JUDGED = 20
 
 # The backends whose engines run on this machine's CPU, and so can be measured here.
 CpuBackend = Literal["onnxruntime", "openvino"]
+
+# What may be built, in the order in which it is: each keeps fewer labels than the one before.
+PRECISIONS: tuple[RequestedPrecision, ...] = ("fp32", "bf16", "int8")
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,13 @@ class DeployConfig:
         has_labels: Whether there is ground truth.
         gates: As the user asked for them.
         backend: What runs them.
+        bf16: Whether BF16 is built beside FP32.
+        require_speedup: The least that FP32's time over INT8's has to be; None for no such gate.
+
+    Raises:
+        ArtifactError: An INT8 engine for CPUs with VNNI cannot be verified on this one.
+        DependencyError: The backend's library is not installed, or this CPU has no BF16.
+        UsageError: The options do not go together.
     """
 
     int8: bool
@@ -49,10 +60,20 @@ class DeployConfig:
     has_labels: bool
     gates: tuple[GateOption, ...]
     backend: CpuBackend = "onnxruntime"
+    bf16: bool = False
+    require_speedup: float | None = None
 
     def __post_init__(self) -> None:
         if self.calib_method is not None and not self.int8:
             raise UsageError("calibration is for INT8", got="`calib_method`", fix="add `int8=True`, or leave it out")
+        if self.backend not in get_args(CpuBackend):
+            expected = f"{' or '.join(get_args(CpuBackend))}, whose engines are verified and measured here"
+            raise UsageError("`deploy` has no such `backend`", got=repr(self.backend), expected=expected)
+        if self.require_speedup is not None:
+            check_required(self.require_speedup)
+            if not self.int8:
+                got = "`require_speedup` without INT8"
+                raise UsageError("a speed-up is required of INT8", got=got, fix="add `int8=True`, or leave it out")
         for precision in self.precisions:
             config = self.build_config(precision)
             if self.backend == OPENVINO:
@@ -69,7 +90,8 @@ class DeployConfig:
     @property
     def precisions(self) -> tuple[RequestedPrecision, ...]:
         """What is built, FP32 first."""
-        return ("fp32", "int8") if self.int8 else ("fp32",)
+        left_out = {*(() if self.int8 else ("int8",)), *(() if self.bf16 else ("bf16",))}
+        return tuple(each for each in PRECISIONS if each not in left_out)
 
     @property
     def auto(self) -> bool:
@@ -88,7 +110,9 @@ class DeployConfig:
 
     def build_config(self, precision: RequestedPrecision) -> BuildConfig:
         """Returns the options of the builder."""
-        method = DEFAULT_METHOD if self.calib_method in (None, AUTO_METHOD) else str(self.calib_method)
+        method = DEFAULT_METHOD
+        if precision == "int8" and self.calib_method not in (None, AUTO_METHOD):
+            method = str(self.calib_method)
         return BuildConfig(precision, self.io, method, self.target_cpu or default_target(self.backend, precision))
 
 

@@ -29,6 +29,7 @@ from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluation.comparison import compare
 from fcn_deploy.evaluation.gates import GateOption, check_gate
 from fcn_deploy.evaluation.latency import BenchmarkConfig
+from fcn_deploy.evaluation.speedup import check_rounds, check_speedup
 from fcn_deploy.files import StrPath, as_path, only_writer, output_folder
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime import Segmenter
@@ -39,7 +40,7 @@ from fcn_deploy.workflows.deploy_config import CpuBackend, DeployConfig, split_i
 from fcn_deploy.workflows.exporting import export
 from fcn_deploy.workflows.fingerprints import engine_inputs, images_hash, measured_inputs, net_inputs
 from fcn_deploy.workflows.image_sizes import check_image_sizes
-from fcn_deploy.workflows.measured import Measured, engine_summary, summary_warnings, time_engines
+from fcn_deploy.workflows.measured import Measured, engine_summary, recommended, summary_warnings, time_engines
 from fcn_deploy.workflows.net_options import NetOptions, Variant
 from fcn_deploy.workflows.parameters import (
     Size,
@@ -73,6 +74,7 @@ def deploy(
     *,
     demo: bool = False,
     int8: bool = False,
+    bf16: bool = False,
     variant: Variant | None = None,
     model: str | None = None,
     size_divisor: SizeDivisor | None = None,
@@ -105,6 +107,7 @@ def deploy(
     label_suffix: str | None = None,
     recursive: bool = False,
     gate: Sequence[str | GateOption] | str = (),
+    require_speedup: float | None = None,
     threads: int | None = None,
     warmup: float = 200,
     duration: float = 3,
@@ -125,6 +128,7 @@ def deploy(
         output: Folder for the engines; made if it does not exist.
         demo: Deploys the net that ships with fcn-deploy, on scenes that it generates in `output`, in INT8 too.
         int8: Whether to build an INT8 engine beside the FP32 one.
+        bf16: Whether to build a BF16 engine beside it, which OpenVINO runs on CPUs that have BF16.
         variant: As for `export`, like the next ones up to `color`.
         model: What makes a custom net, `package.module:callable`.
         size_divisor: The custom net works at multiples of this size only.
@@ -158,7 +162,9 @@ def deploy(
         label_suffix: What the names of labels have after those of the images, such as `_gtFine_labelTrainIds`.
         recursive: Whether sub-folders of the folders are searched too.
         gate: What an engine must keep, such as `agreement>=98%` or `fp32:error<=1e-3`, instead of the default gate
-            of its precision. Without a precision it is for INT8, or FP32 if that is the only one.
+            of its precision. Without a precision it is for the last of FP32, BF16 and INT8 that is built.
+        require_speedup: A gate of speed: how many times as fast as the FP32 engine the INT8 engine has to be, such as
+            1.2, by the median over the rounds.
         threads: CPU threads; the library's default if None.
         warmup: Milliseconds that each engine runs before anything counts.
         duration: Seconds of measuring, all together.
@@ -186,8 +192,10 @@ def deploy(
     progress, folder, conditions = progress or Silent(), as_path(output, "output"), timing_conditions(threads)
     int8 = int8 or demo
     gates, has_labels = tuple(gate_options(gate)), labels is not None or demo
-    config = DeployConfig(int8, calib_method, io, target_cpu, has_labels, gates, backend)
+    config = DeployConfig(int8, calib_method, io, target_cpu, has_labels, gates, backend, bf16, require_speedup)
     timing = BenchmarkConfig(warmup, duration, iterations, percentiles(percentile))
+    if require_speedup is not None:
+        check_rounds(timing)
     runtime = RuntimeOptions(threads=threads)
     size = image_size(calib_size, "calib_size")
     ignored = ignore_indices(ignore_index)
@@ -291,6 +299,9 @@ def deploy(
             )
             for precision in engines
         }
+        lossy = ranges is not None and bool(results["int8"].failures)
+        if config.require_speedup is not None:
+            results["int8"] = check_speedup(results["int8"], measured.speedup("int8"), config.require_speedup)
         summaries = tuple(
             engine_summary(files.engine(precision).name, engine, measured, results[precision], timing)
             for precision, engine in engines.items()
@@ -310,12 +321,13 @@ def deploy(
             conditions=measured.conditions,
             rounds=measured.rounds,
             resumed=tuple(stages.taken),
+            ship=recommended(measured, summaries),
         )
         suspects = ""
-        if ranges is not None and results["int8"].failures and all(each.parity.measured for each in summaries):
+        if ranges is not None and lossy and all(each.parity.measured for each in summaries):
             suspects = _suspects(net, ranges, engines["int8"], config, judged, threads, progress)
         publish(files, net, ranges, engines, summary, progress)
-        require_gates(summary, suspects)
+        require_gates(summary, lossy, suspects)
     return summary
 
 
@@ -328,9 +340,14 @@ def _build(
     threads: int | None,
     progress: Progress,
 ) -> Engine:
-    if precision == "fp32":
+    if precision != "int8":
         return build_engine(
-            model, io=config.io, target_cpu=config.target_cpu, backend=config.backend, progress=progress
+            model,
+            precision=precision,
+            io=config.io,
+            target_cpu=config.target_cpu,
+            backend=config.backend,
+            progress=progress,
         )
     return build_engine(
         model,

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.conditions import Conditions
-from fcn_deploy.artifacts.measures import Drop, GroundTruth, Parity
+from fcn_deploy.artifacts.measures import Drop, GroundTruth, Parity, Ratio
+from fcn_deploy.artifacts.recommendation import Recommendation
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.artifacts.summary import EngineSummary
 from fcn_deploy.diagnostics.conditions import timing_warnings
@@ -21,6 +22,7 @@ from fcn_deploy.evaluation.accuracy import Matrix, mean_iou
 from fcn_deploy.evaluation.comparison import Comparisons
 from fcn_deploy.evaluation.gates import GateResult
 from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, ratio, time_in_turn
+from fcn_deploy.evaluation.shipping import Contender, recommend
 from fcn_deploy.evaluation.truth import chance_warnings, parity_warnings, truth_warnings
 from fcn_deploy.progress import Progress
 from fcn_deploy.runtime import Segmenter
@@ -78,6 +80,10 @@ class Measured:
     def rounds(self) -> int:
         """How often each engine was timed."""
         return len(self.timings["pytorch"].latencies)
+
+    def speedup(self, precision: str) -> Ratio:
+        """Returns the time of the FP32 engine over that of another, so that more is faster."""
+        return ratio(self.timings["fp32"], self.timings[precision])
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON data; NaN and infinite figures stay what they are."""
@@ -165,6 +171,14 @@ def engine_summary(
         vs_pytorch=ratio(own, timings["pytorch"]),
         vs_fp32=ratio(own, timings["fp32"]),
     )
+
+
+def recommended(found: Measured, engines: Sequence[EngineSummary]) -> Recommendation:
+    """Returns which engine of a deployment to ship."""
+    contenders = (
+        Contender(each.file, each.precision, each.gate.passed, found.timings[each.precision]) for each in engines
+    )
+    return recommend(tuple(contenders))
 
 
 def time_engines(

@@ -15,6 +15,7 @@ from fcn_deploy.engines.engine import Engine
 from fcn_deploy.errors import GateError
 from fcn_deploy.files import check_writable, exists, write_json
 from fcn_deploy.progress import Progress
+from fcn_deploy.workflows.deploy_config import PRECISIONS
 
 if TYPE_CHECKING:
     from fcn_deploy.graph.model import ExportedModel
@@ -57,7 +58,7 @@ class OutputFiles:
         Raises:
             InputError: One cannot, because it is a folder, for example.
         """
-        engines = [self.engine(precision) for precision in ("fp32", "int8")]
+        engines = [self.engine(precision) for precision in PRECISIONS]
         for path in (self.model, self.ranges, self.summary, *engines, *map(sidecar_path, engines)):
             check_writable(path)
 
@@ -67,7 +68,7 @@ class OutputFiles:
         Returns:
             What was removed.
         """
-        engines = [self.engine(precision) for precision in ("fp32", "int8")]
+        engines = [self.engine(precision) for precision in PRECISIONS]
         found = [path for path in (*map(sidecar_path, engines), *engines, self.ranges) if exists(path)]
         for path in found:
             path.unlink()
@@ -105,11 +106,12 @@ def publish(
             progress.stage(f"removed {path} of an earlier deployment")
 
 
-def require_gates(summary: Summary, suspects: str) -> None:
+def require_gates(summary: Summary, lossy: bool, suspects: str) -> None:
     """Raises if a gate was missed.
 
     Args:
         summary: Of the deployment; the error's `report`.
+        lossy: Whether INT8 missed its gate of accuracy.
         suspects: The layers that cost the most in INT8, in words; empty if the INT8 gate was met.
 
     Raises:
@@ -118,17 +120,23 @@ def require_gates(summary: Summary, suspects: str) -> None:
     failures = [f"{engine.precision}: {failure}" for engine in summary.engines for failure in engine.failures]
     if not failures:
         return
-    only_int8 = all(engine.gate.passed for engine in summary.engines if engine.precision != "int8")
-    if not all(engine.parity.measured for engine in summary.engines):
-        fix = "verify on images on which the net finds several classes, and check normalisation and outputs of the net"
-    elif not only_int8:
-        fix = None
-    else:
-        fix = "calibrate on more images like those the net will see, or with another `calib_method`"
     error = GateError(
         "no engine was written because a gate was missed",
         got="; ".join(failures) + (f"; most damage is done in INT8 by {suspects}" if suspects else ""),
-        fix=fix,
+        fix=_fix(summary, lossy),
     )
     error.report = summary
     raise error
+
+
+def _fix(summary: Summary, lossy: bool) -> str | None:
+    if not all(engine.parity.measured for engine in summary.engines):
+        return "verify on images on which the net finds several classes, and check normalisation and outputs of the net"
+    if not all(engine.gate.passed for engine in summary.engines if engine.precision != "int8"):
+        return None
+    if lossy:
+        return "calibrate on more images like those the net will see, or with another `calib_method`"
+    return (
+        'try the other `backend`, `bf16=True` with `backend="openvino"`, or fcn-deploy build-engine with `tune`, which '
+        "chooses by time; or ship FP32, and leave out `int8` and `require_speedup`"
+    )

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcn_deploy.artifacts.gate import Gate
+from fcn_deploy.artifacts.measures import Ratio
 from fcn_deploy.artifacts.palette import default_palette
 from fcn_deploy.artifacts.precision import Precision
 from fcn_deploy.artifacts.sidecar import EngineFile, Sidecar, Source, load_sidecar, sidecar_path
@@ -68,6 +69,7 @@ def test_it_comes_back_from_its_json():
         st.none() | st.floats(0, 1e6),
         st.none() | st.floats(-100, 100),
         st.lists(st.text()).map(tuple),
+        st.none() | st.floats(0, 100),
     )
     | st.none(),
     st.builds(
@@ -101,7 +103,7 @@ def test_the_json_has_the_keys_of_the_contract():
         "precision": {"requested", "base", "method", "layers", "achieved"},
         "profiles": [{"min": [1, 32, 32], "opt": [1, 64, 64], "max": [4, 128, 128]}],
         "target": {"cpu", "gpu"},
-        "gate": {"agreement", "passed", "error", "miou_drop", "criteria"},
+        "gate": {"agreement", "passed", "error", "miou_drop", "criteria", "speedup"},
         "spec": set(SPEC.to_json()),
         "source": {"onnx_sha256", "ranges_sha256", "calibration"},
     }
@@ -301,14 +303,21 @@ TUNED = {"shape": "1x64x64", "threads": None, "cpu": "a", "milliseconds": {"one"
 
 
 def test_how_an_engine_was_tuned_comes_back_from_its_json():
-    found = replace(SIDECAR, winograd=("conv4_1",), tuning=Tuning(**TUNED))
+    ratios = {"one": Ratio(1.0, 1.0, 1.0), "other": Ratio(1.3, 1.2, 1.4)}
+    found = replace(SIDECAR, winograd=("conv4_1",), tuning=Tuning(**TUNED, ratios=ratios))
     assert Sidecar.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_a_tuning_from_before_ratios_were_recorded_is_read():
+    data = {**SIDECAR.to_json(), "tuning": TUNED}
+    assert Sidecar.from_json(json.loads(json.dumps(data))).tuning == Tuning(**TUNED)
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [("chosen", "third"), ("milliseconds", "one"), ("milliseconds", {"one": "fast"}), ("milliseconds", ["one"]),
-     ("threads", "two"), ("shape", 3), ("cpu", None)],
+     ("threads", "two"), ("shape", 3), ("cpu", None), ("ratios", 3), ("ratios", {"one": 3}),
+     ("ratios", {"one": {"median": "1", "low": 1, "high": 1}})],
 )  # fmt: skip
 def test_a_bad_tuning_is_an_input_error(key, value):
     data = {**SIDECAR.to_json(), "tuning": {**TUNED, key: value}}

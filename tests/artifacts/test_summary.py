@@ -8,6 +8,7 @@ import pytest
 from fcn_deploy.artifacts.gate import Gate
 from fcn_deploy.artifacts.measures import Drop, GroundTruth, Parity, Ratio
 from fcn_deploy.artifacts.normalization import Normalization
+from fcn_deploy.artifacts.recommendation import Recommendation
 from fcn_deploy.artifacts.summary import EngineSummary, Summary
 from fcn_deploy.errors import InputError
 from fcn_deploy.files import dumps_json
@@ -17,6 +18,7 @@ GOLDEN = Path(__file__).parent / "golden" / "summary.json"
 # As it wrote it before summaries said what the ground truth is worth.
 BEFORE_IGNORE_INDICES = GOLDEN.with_name("summary_before_ignore_indices.json")
 BEFORE_RESUMED = GOLDEN.with_name("summary_before_resumed.json")
+BEFORE_SHIP = GOLDEN.with_name("summary_before_ship.json")
 BEFORE_TRUTH = GOLDEN.with_name("summary_before_truth.json")
 
 SUMMARY = Summary(
@@ -60,6 +62,7 @@ SUMMARY = Summary(
     truth=GroundTruth(921600, 0.25, (11, 255), ("tram", "bus"), {"bus": 0.125}, 6.5, ignore_indices=(255, 11)),
     normalization=Normalization(assumed=True),
     warnings=("the normalisation was assumed",),
+    ship=Recommendation("fcn16s.fp32.onnx", "INT8 is slower than FP32 here", Ratio(1.0, 1.0, 1.0)),
     version="0.1.0",
 )
 
@@ -83,23 +86,42 @@ def test_the_golden_file_is_read_with_null_for_what_json_cannot_hold():
     assert dumps_json(found.to_json()) + "\n" == GOLDEN.read_text()
 
 
+def test_a_summary_from_before_it_said_what_to_ship_is_read():
+    assert replace(Summary.from_json(json.loads(BEFORE_SHIP.read_text())), ship=SUMMARY.ship) == (
+        Summary.from_json(golden())
+    )
+
+
+@pytest.mark.parametrize(
+    "ship", [3, {}, {"engine": 3, "reason": "", "speedup": None}, {"engine": None, "reason": None, "speedup": None}]
+)
+def test_a_bad_recommendation_is_an_input_error(ship):
+    with pytest.raises(InputError):
+        Summary.from_json({**golden(), "ship": ship})
+
+
+def test_a_recommendation_without_an_engine_comes_back():
+    none = replace(SUMMARY, ship=Recommendation(None, "no engine to ship: INT8 missed its gate"))
+    assert Summary.from_json(json.loads(dumps_json(none.to_json()))).ship == none.ship
+
+
 def test_a_summary_from_before_stages_were_taken_over_is_read():
-    assert Summary.from_json(json.loads(BEFORE_RESUMED.read_text())) == Summary.from_json(golden())
+    found = Summary.from_json(json.loads(BEFORE_RESUMED.read_text()))
+    assert replace(found, ship=SUMMARY.ship) == Summary.from_json(golden())
 
 
 def test_a_summary_from_before_all_ignored_values_were_stated_is_read():
     found = Summary.from_json(json.loads(BEFORE_IGNORE_INDICES.read_text()))
     assert found.truth.ignore_indices == ()
-    assert replace(found, truth=SUMMARY.truth) == Summary.from_json(golden())
+    assert replace(found, truth=SUMMARY.truth, ship=SUMMARY.ship) == Summary.from_json(golden())
 
 
 def test_a_summary_from_before_ground_truth_was_described_is_read():
     found = Summary.from_json(json.loads(BEFORE_TRUTH.read_text()))
     assert (found.truth, found.normalization, found.warnings) == (None, None, ())
     assert [engine.parity.measured for engine in found.engines] == [True, True]
-    assert replace(found, truth=SUMMARY.truth, normalization=SUMMARY.normalization, warnings=SUMMARY.warnings) == (
-        Summary.from_json(golden())
-    )
+    added = {name: getattr(SUMMARY, name) for name in ("truth", "normalization", "warnings", "ship")}
+    assert replace(found, **added) == Summary.from_json(golden())
 
 
 @pytest.mark.parametrize(
@@ -146,7 +168,7 @@ def test_a_summary_of_an_unknown_format_is_an_input_error(version):
         Summary.from_json({**golden(), "format": version})
 
 
-ADDED = {"truth", "normalization", "warnings", "resumed"}
+ADDED = {"truth", "normalization", "warnings", "resumed", "ship"}
 
 
 @pytest.mark.parametrize("key", sorted({*json.loads(GOLDEN.read_text())} - {"format", "passed"} - ADDED))

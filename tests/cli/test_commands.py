@@ -96,6 +96,7 @@ def test_calibrate_build_verify_benchmark_inspect(call, exported, checkpoint_fil
     assert rows[1]["rounds"] == 3
     said = call(*benchmark, *quick).out
     assert "/ net.onnx" in said
+    assert f"INT8 or FP32 is faster: {engine.name} takes" in said
     assert "FP16" not in said
 
     # As a builder of FP16 would have written it, beside any engine.

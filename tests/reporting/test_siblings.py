@@ -1,4 +1,4 @@
-"""Which of INT8 and FP16 is faster, as one sentence."""
+"""Which of INT8 and float is faster, as one sentence."""
 
 from dataclasses import replace
 
@@ -58,15 +58,28 @@ def test_one_sentence_says_which_of_two_siblings_is_faster_and_by_how_much(int8,
     assert (pair.faster, str(pair)) == (faster, text)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_int8_that_is_slower_than_another_float_is_said_too(precision):
+    (pair,) = measured([12] * 5, [10] * 5, second=replace(FP16, precision=Precision(precision, precision)))
+    assert pair.faster == precision
+    assert str(pair).startswith(f"INT8 is slower than {precision.upper()}: i takes 1.20x the time of h (1.2x slower;")
+    assert pair.to_json() == {
+        "int8": "i",
+        precision: "h",
+        "ratio": {"median": 1.2, "low": 1.2, "high": 1.2},
+        "faster": precision,
+        "text": str(pair),
+    }
+
+
 @pytest.mark.parametrize(
     "other",
     [
         replace(FP16, source=Source("00" * 32)),
         replace(FP16, backend="tensorrt-rtx"),
-        replace(FP16, precision=Precision("fp32", "fp32")),
         INT8,
         None,
     ],
 )
-def test_engines_that_differ_in_more_than_int8_and_fp16_are_not_siblings(other):
+def test_engines_that_differ_in_more_than_int8_and_float_are_not_siblings(other):
     assert measured([6] * 4, [10] * 4, second=other) == []

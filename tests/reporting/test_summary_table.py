@@ -10,8 +10,10 @@ from rich.console import Console
 from fcn_deploy.artifacts.conditions import Conditions
 from fcn_deploy.artifacts.gate import Gate
 from fcn_deploy.artifacts.measures import Drop, GroundTruth, Parity, Ratio
+from fcn_deploy.artifacts.recommendation import Recommendation
 from fcn_deploy.artifacts.summary import EngineSummary, Summary
-from fcn_deploy.reporting.tables import summary_table
+from fcn_deploy.artifacts.tuning import Tuning
+from fcn_deploy.reporting.tables import summary_table, tuning_table
 
 
 def _engine(precision, size, agreement, drop, median, vs_pytorch, vs_fp32, passed):
@@ -101,6 +103,27 @@ def test_few_rounds_have_no_quartiles_and_it_says_so():
 )
 def test_a_ratio_is_said_in_words(median, words):
     assert Ratio(median, median, median).in_words == words
+
+
+def test_what_to_ship_is_the_first_line_under_the_table():
+    ship = Recommendation("fcn16s.fp32.onnx", "INT8 is slower than FP32 here", Ratio(1.0, 1.0, 1.0))
+    lines = _lines(replace(_summary(False), ship=ship, conditions=Conditions(2, 3.5, 2, "a CPU"), rounds=10))
+    place = lines.index("ship fcn16s.fp32.onnx: INT8 is slower than FP32 here")
+    assert lines[place + 1].startswith("times: 10 rounds")
+
+
+def test_a_tuning_is_a_table_of_its_candidates():
+    ratios = {"onnxruntime INT8": Ratio(1.5, 1.25, 1.75), "openvino INT8": Ratio(1.0, 1.0, 1.0)}
+    times = {"onnxruntime INT8": 30.0, "openvino INT8": 20.0, "of an earlier version": 25.0}
+    tuning = Tuning("1x64x96", 1, "a CPU", times, "openvino INT8", ratios)
+    out = io.StringIO()
+    Console(file=out, width=80).print(tuning_table(tuning))
+    rows = [re.split(r"\s{2,}", line.strip()) for line in out.getvalue().splitlines()]
+    assert rows[0][0] == "image to labels at 1x64x96, 1 thread"
+    assert ["candidate", "median ms", "/ openvino INT8"] in rows
+    assert ["onnxruntime INT8", "30.0", "1.50x, 1.5x slower"] in rows
+    assert ["1.25-1.75"] in rows
+    assert ["of an earlier version", "25.0", "-"] in rows
 
 
 def test_a_summary_read_from_its_json_has_the_same_table():

@@ -255,17 +255,70 @@ def test_all_truth_is_read_before_anything_is_exported(weights, scenes, classes,
     assert not (tmp_path / "out").exists()
 
 
-def test_an_int8_engine_that_is_slower_than_fp32_is_said(weights, scenes, classes, tmp_path, monkeypatch):
-    real = deploying.time_engines
+@pytest.fixture
+def int8_takes(monkeypatch):
+    """Makes every INT8 engine take so many times the time of FP32."""
 
-    def slow(contestants, *arguments):
-        timings = real(contestants, *arguments)
-        timings["int8"].latencies[:] = 2 * timings["fp32"].latencies
-        return timings
+    def int8_takes(times):
+        real = deploying.time_engines
 
-    monkeypatch.setattr(deploying, "time_engines", slow)
+        def measured(contestants, *arguments):
+            timings = real(contestants, *arguments)
+            timings["int8"].latencies[:] = times * timings["fp32"].latencies
+            return timings
+
+        monkeypatch.setattr(deploying, "time_engines", measured)
+
+    return int8_takes
+
+
+def test_an_int8_engine_that_is_slower_than_fp32_is_said(weights, scenes, classes, tmp_path, int8_takes, call):
+    int8_takes(2)
     summary = deployed(weights, scenes, classes, tmp_path / "out", "labels", iterations=5)
     assert "RedOrBlue.int8.onnx takes 2.00x the time of FP32 on this machine: it is slower" in summary.warnings
+    reason = "INT8 is slower than FP32 here (2.00x the time, quartiles 2.00-2.00)"
+    assert str(summary.ship) == f"ship RedOrBlue.fp32.onnx: {reason}"
+    written = json.loads((tmp_path / "out" / "summary.json").read_text())
+    speedup = {"median": 1.0, "low": 1.0, "high": 1.0}
+    assert written["ship"] == {"engine": "RedOrBlue.fp32.onnx", "reason": reason, "speedup": speedup}
+    assert f"ship RedOrBlue.fp32.onnx: {reason}" in call("inspect", tmp_path / "out" / "summary.json").out
+
+
+def test_a_required_speedup_that_is_missed_ships_nothing_and_says_what_to_try(
+    weights, scenes, classes, tmp_path, int8_takes, monkeypatch
+):
+    int8_takes(0.9)
+    images, output = scenes / "images", tmp_path / "out"
+    options = {"model": NET, "class_names": classes, "int8": True, **RIGHT, **QUICK, "iterations": 5}
+    options |= {"data": images, "labels": scenes / "labels"}
+    with pytest.raises(GateError) as caught:
+        deploy(weights, images, output, require_speedup=1.2, **options)
+    assert caught.value.exit_code == 3
+    assert "int8: speed-up over FP32 1.11x (quartiles 1.11-1.11), required 1.2x" in str(caught.value)
+    assert 'try the other `backend`, `bf16=True` with `backend="openvino"`' in str(caught.value)
+    assert "damage" not in str(caught.value)
+    assert not list(output.glob("*.int8.onnx"))
+    int8 = caught.value.report.engines[1]
+    assert int8.gate.speedup == pytest.approx(1 / 0.9)
+    assert int8.gate.criteria[-1] == "speedup>=1.2"
+    reason = "no engine to ship: INT8 missed its gate; FP32 met its gate, and can be deployed without it"
+    assert str(caught.value.report.ship) == reason
+    # With another requirement nothing is built or measured again.
+    for name in ("export", "calibrate", "build_engine", "compare", "time_engines"):
+        monkeypatch.setattr(deploying, name, lambda *a, **k: pytest.fail("the work was done again"))
+    summary = deploy(weights, images, output, require_speedup=1.1, resume=True, **options)
+    assert summary.resumed == ("export", "ranges", "fp32", "int8", "measures")
+    sidecar = json.loads((output / "RedOrBlue.int8.onnx.json").read_text())
+    assert sidecar["gate"]["speedup"] == pytest.approx(1 / 0.9)
+    assert Summary.from_json(json.loads((output / "summary.json").read_text())) == summary
+    assert summary.engines[0].gate.speedup is None
+
+
+def test_an_int8_engine_that_is_faster_is_the_one_to_ship(weights, scenes, classes, tmp_path, int8_takes):
+    int8_takes(0.5)
+    summary = deployed(weights, scenes, classes, tmp_path / "out", "labels", iterations=5)
+    assert summary.ship.engine == "RedOrBlue.int8.onnx"
+    assert summary.ship.speedup.median == pytest.approx(2)
 
 
 def test_a_net_of_one_label_ships_nothing(weights, scenes, classes, tmp_path):

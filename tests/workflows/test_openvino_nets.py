@@ -14,7 +14,7 @@ from fcn_deploy.workflows.deploying import deploy
 from fcn_deploy.workflows.exporting import export
 from fcn_deploy.workflows.verifying import verify
 from tests.support import custom_nets
-from tests.support.openvino import needs_openvino
+from tests.support.openvino import needs_bf16, needs_openvino
 
 pytestmark = needs_openvino
 SCALED = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "scale": 1 / 255}
@@ -78,14 +78,15 @@ def test_a_model_of_one_size_keeps_it(net, photo_folder, tmp_path):
 
 
 @pytest.mark.slow
+@needs_bf16
 def test_deploy_builds_verifies_and_measures_for_openvino(tmp_path):
     from fcn_deploy.demo import CALIBRATION_SEEDS, checkpoint_path, write_scenes
 
     write_scenes(tmp_path / "scenes", CALIBRATION_SEEDS[:10], (96, 128))
     quick = {"warmup": 0, "duration": 0, "iterations": 5}
     folder = tmp_path / "scenes" / "images"
-    summary = deploy(checkpoint_path(), folder, tmp_path / "out", int8=True, backend="openvino", **quick)
-    assert [engine.file for engine in summary.engines] == ["fcn8s.fp32.onnx", "fcn8s.int8.onnx"]
+    summary = deploy(checkpoint_path(), folder, tmp_path / "out", int8=True, bf16=True, backend="openvino", **quick)
+    assert [engine.file for engine in summary.engines] == ["fcn8s.fp32.onnx", "fcn8s.bf16.onnx", "fcn8s.int8.onnx"]
     for engine in summary.engines:
         sidecar = json.loads((tmp_path / "out" / f"{engine.file}.json").read_text())
         assert (sidecar["backend"], sidecar["gate"]["passed"]) == ("openvino", True)

@@ -40,7 +40,7 @@ gate_option = click.option(
     multiple=True,
     metavar="[PRECISION:]GATE",
     help="What an engine must keep, such as agreement>=98% or fp32:error<=1e-3, instead of the default gate of its "
-    "precision; repeatable. Without a precision it is for the INT8 engine, or for FP32 if that is the only one.",
+    "precision; repeatable. Without a precision it is for the last of FP32, BF16 and INT8 that is built.",
 )
 io_option = click.option(
     "--io",
