@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 HARD_NETS := UNet FastScnn MobileDeepLab EspNet
+FIDELITY := onnxruntime onnxruntime-static openvino-fp32 openvino-int8 openvino-controlled \
+	ours-fp32 ours-int8 ours-openvino-bf16 ours-openvino-int8 ours-openvino-int8-bf16
 PEERS := .venv-peers
 PEERS_INSTALLED := $(PEERS)/.installed
 # The oldest Python that is claimed; pyenv finds it by PYENV_VERSION, elsewhere that variable does nothing.
@@ -19,7 +21,7 @@ NETS ?=
 # Arguments for tools/bench_peers.py: a model of yours, shapes, threads.
 BENCH ?=
 
-.PHONY: demo test test-slow test-oldest test-nets hard-nets bench lint format clean
+.PHONY: demo test test-slow test-oldest test-nets hard-nets bench-hard-nets bench lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/fcn-deploy deploy --demo -o demo-out
@@ -59,6 +61,23 @@ out/scenes/classes.csv:
 bench: $(INSTALLED) $(PEERS_INSTALLED)
 	mkdir -p out
 	$(BIN)/python tools/bench_peers.py --peers $(PEERS)/bin/python -o out/peers.json --plot out/peers.svg $(BENCH)
+
+# Agreement, mIoU drop and time of these nets beside what others make of them: the tables of docs/results.md.
+bench-hard-nets: $(INSTALLED) $(PEERS_INSTALLED) out/judged/evaluation/classes.csv
+	for net in $(HARD_NETS); do \
+		$(BIN)/fcn-deploy export --weights tests/support/weights/$$net.safetensors \
+			--model tests.support.hard_nets:$$net -o out/$$net.onnx && \
+		$(BIN)/python tools/bench_peers.py --peers $(PEERS)/bin/python --model out/$$net.onnx \
+			--weights tests/support/weights/$$net.safetensors --model-from tests.support.hard_nets:$$net \
+			--calib-data out/judged/calibration/images --images out/judged/evaluation/images \
+			--fidelity --labels out/judged/evaluation/labels --shape 192x256 --shape 512x512 --threads 2 --rounds 15 --duration 10 \
+			$(FIDELITY:%=--contestant %) -o out/$$net.json || exit 1; \
+	done
+
+out/judged/evaluation/classes.csv:
+	$(BIN)/python -c "from pathlib import Path; from fcn_deploy.demo import *; \
+		write_scenes(Path('out/judged/calibration'), CALIBRATION_SEEDS[:24]); \
+		write_scenes(Path('out/judged/evaluation'), EVALUATION_SEEDS[:48])"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -294,7 +294,7 @@ class Bench:
                 )
             timings = time_in_turn({name: _runs(peer, batch) for name, peer in opened.items()}, config)
             labels = {name: peer.labels(self.work / "labels.npy") for name, peer in opened.items()}
-            judged = self._judged(opened)
+            judged = self._judged(opened) if self.judge is not None and self.judge.shape == shape else {}
         whole = {timing.name: timing for timing in timings}
         for name, timing in whole.items():
             alone = _alone(opened[name], timing)
@@ -317,8 +317,7 @@ class Bench:
 
             return labels
 
-        if self.judge is None:
-            return {}
+        assert self.judge is not None
         _say("judging over all images")
         labellers = {name: labeller(peer) for name, peer in opened.items()}
         return self.judge.judge(labellers, BASELINE, self.work / "image.npy")

@@ -30,11 +30,13 @@ class Judge:
 
     Attributes:
         images: They are run one by one.
+        shape: One of them.
         truth: Where the ground truth is.
         spec: Of the net.
     """
 
     images: ImageFolder
+    shape: ImageShape
     truth: TruthOptions
     spec: ModelSpec
 
@@ -44,18 +46,18 @@ class Judge:
 
         Raises:
             InputError: A folder cannot be read, or an image has no labels.
-            UsageError: The shape to run at is not one image of the size that all images have.
+            UsageError: None of the shapes to run at is one image of the size that all images have.
         """
         folder = ImageFolder.open(images)
         sizes = {stated_size(path) for path in folder.paths}
         expected = [ImageShape(1, *size) for size in sizes if size is not None]
-        if list(shapes) != expected:
-            got = ", ".join(map(str, shapes))
-            raise click.UsageError(f"--fidelity runs whole images: one --shape {expected[0]}, not {got or 'a grid'}")
+        if len(expected) != 1 or expected[0] not in shapes:
+            needed = " and ".join(map(str, expected))
+            raise click.UsageError(f"--fidelity runs whole images, of one size: name it by --shape {needed}")
         truth = TruthOptions.of(labels)
         assert truth is not None
         truth.files(folder)
-        return cls(folder, truth, spec)
+        return cls(folder, expected[0], truth, spec)
 
     def judge(self, labellers: Mapping[str, Labeller], baseline: str, file: Path) -> dict[str, dict[str, Any]]:
         """Runs every contestant over all images.

@@ -84,7 +84,7 @@ def test_labels_are_judged_over_all_images_beside_the_truth(run, scenes):
     ("arguments", "message"),
     [
         (("--fidelity",), "--fidelity and --labels go together"),
-        (("--fidelity", "--labels", "{}/labels", "--images", "{}/images", "--shape", "32x32"), "one --shape 1x48x64"),
+        (("--fidelity", "--labels", "{}/labels", "--images", "{}/images", "--shape", "32x32"), "--shape 1x48x64"),
     ],
 )
 def test_fidelity_needs_the_truth_of_whole_images(run, scenes, arguments, message):
