@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -59,11 +60,11 @@ def build_openvino(
     check_openvino(config, base)
     config = replace(config, target_cpu=resolve_target(config.target_cpu))
     prepared, precision = _prepare(model, config, ranges, base or "fp32")
-    graph = _finish(prepared.clone(), model, config)
-    graph.metadata_props[OPENVINO_KEY] = precision.base
-    data = serialize(graph, "the engine")
+    data = _content(_finish(prepared.clone(), model, config), precision.base)
+    if apart := quantized_alone(data):
+        data = _content(_finish(prepared.clone(), model, config, apart), precision.base)
     achieved = achieved_precision(data, precision)
-    logits = _finish(prepared, model, replace(config, io="tensor"))
+    logits = _finish(prepared, model, replace(config, io="tensor"), apart)
     quantized = config.precision == "int8" and precision.method != PREQUANTIZED
     check_kernels(logits, model, "bf16" if precision.base == "bf16" else "fp32", quantized=quantized)
     used = ranges if config.precision == "int8" else None
@@ -98,6 +99,27 @@ def openvino_simulation(model: ExportedModel, config: BuildConfig, ranges: Range
     graph_model = _finish(_prepare(model, config, ranges, "fp32")[0], model, config)
     graph_model.metadata_props[ENGINE_KEY] += SIMULATED
     return serialize(graph_model, "the engine")
+
+
+def _content(graph: ir.Model, base: str) -> bytes:
+    graph.metadata_props[OPENVINO_KEY] = base
+    return serialize(graph, "the engine")
+
+
+def quantized_alone(data: bytes) -> set[str]:
+    """Compiles an engine, and finds the QuantizeLinear that OpenVINO computes by kernels of their own.
+
+    Args:
+        data: The content of its ONNX file.
+
+    Returns:
+        Their names; those of quantisations that are part of the kernel before them are not among them.
+
+    Raises:
+        ArtifactError: OpenVINO cannot compile it.
+    """
+    with OpenVinoBackend(data) as backend:
+        return {name for node in backend.executed() if node.kind == "FakeQuantize" for name in node.layers}
 
 
 def achieved_precision(data: bytes, precision: Precision) -> Precision:
@@ -171,9 +193,9 @@ def _prepare(
     return graph_model, precision
 
 
-def _finish(prepared: ir.Model, model: ExportedModel, config: BuildConfig) -> ir.Model:
+def _finish(prepared: ir.Model, model: ExportedModel, config: BuildConfig, apart: Collection[str] = ()) -> ir.Model:
     """Makes of the graph, which is changed, the one of the engine."""
-    graph_model = pipelines.openvino(model.spec if config.io == "image" else None)(prepared).model
+    graph_model = pipelines.openvino(model.spec if config.io == "image" else None, apart)(prepared).model
     graph_model.metadata_props[ENGINE_KEY] = f"{config.precision}-{config.target_cpu}"
     graph_model.metadata_props.setdefault(METADATA_KEY, model.spec.dumps())
     return graph_model

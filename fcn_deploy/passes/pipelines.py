@@ -44,6 +44,7 @@ from fcn_deploy.passes.fp16 import QDQ_OPSET, ToFp16
 from fcn_deploy.passes.image_io import ImageInput, LabelOutput
 from fcn_deploy.passes.infer_types import InferTypes
 from fcn_deploy.passes.inline_and_fold import InlineAndFold
+from fcn_deploy.passes.keep_apart import KeepApart
 from fcn_deploy.passes.names import NameDims, NameLayers, ReserveNames, UniqueNames
 from fcn_deploy.passes.opset import RaiseOpset
 from fcn_deploy.passes.pad_to_multiple import PadToMultiple
@@ -198,7 +199,7 @@ def onnxruntime_cpu(image_io: ModelSpec | None, winograd: Collection[str] | None
     return Lowering(*steps)
 
 
-def openvino(image_io: ModelSpec | None) -> Lowering:
+def openvino(image_io: ModelSpec | None, apart: Collection[str] = ()) -> Lowering:
     """Lowers an exported model, in float or with Q/DQ, to an engine for OpenVINO.
 
     It fuses and lays out the graph by itself. What helps ONNX Runtime hides from it what it looks for:
@@ -207,9 +208,10 @@ def openvino(image_io: ModelSpec | None) -> Lowering:
     Args:
         image_io: What the net is, for an engine that takes uint8 images and gives labels; None for one that takes
             float32 `image` and gives `logits`.
+        apart: Names of the QuantizeLinear that OpenVINO would merge with what is before them.
     """
-    # Anywhere: nothing else here looks at max-pools.
-    steps: list[ir.passes.PassBase] = [PaddedPools()]
+    # Anywhere: nothing else here looks at max-pools, or at what is quantised.
+    steps: list[ir.passes.PassBase] = [PaddedPools(), KeepApart(apart)]
     if image_io is not None:
         steps += [ImageInput(image_io.normalization), LabelOutput(image_io.threshold, channels_last=True)]
     # Last, as for ONNX Runtime.

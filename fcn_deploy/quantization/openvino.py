@@ -6,33 +6,23 @@ into the convolutions
 (https://docs.openvino.ai/2025/documentation/openvino-extensibility/openvino-plugin-library/advanced-guides/low-precision-transformations.html).
 A pair stands where a quantised convolution reads, and before what only moves values on the way there (max-pools, crops,
 pixel shuffle), and nowhere else: the output of one that a float layer reads needs no rounding.
-
-OpenVINO may merge what is added by channel before a pair, such as the bias of a float layer, into the quantisation, and
-in a graph of an open batch size it then gives every channel what is the first's (seen in 2026.4.1). A Max with the
-lowest value that the pair lets through stands between the two: the numbers are the same, and it is not merged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-import numpy as np
 import onnx_ir as ir
 
 from fcn_deploy.artifacts.ranges import Range
-from fcn_deploy.graph.edit import add_constant, constant_of
-from fcn_deploy.graph.ops import CONVOLUTIONS, QUANTIZE
 from fcn_deploy.graph.rectifiers import is_rectifier
 from fcn_deploy.quantization.bias import Means
 from fcn_deploy.quantization.cpu_scheme import CpuScheme
-from fcn_deploy.quantization.params import QuantParams
 from fcn_deploy.quantization.qdq import add_pair, quantize_weights, range_of
 from fcn_deploy.quantization.selection import chosen_convolutions
 from fcn_deploy.quantization.tensors import data_input, in_place
 
 _MOVING = frozenset({"MaxPool", "DepthToSpace", "Slice"})
-_BIASED = frozenset({*CONVOLUTIONS, "BatchNormalization", "InstanceNormalization", "GroupNormalization", "Gemm"})
-_BY_ELEMENT = frozenset({"Add", "Sub", "Mul", "Div"})
 
 
 def emit_openvino(
@@ -75,8 +65,6 @@ def emit_openvino(
     for value in _in_order(graph, read):
         uses = list(value.uses())
         dequantized = add_pair(graph, value, params[value])
-        if value not in made and _shifted_by_channel(value):
-            _keep_apart(graph, value, params[value])
         for use in uses:
             # What an integer kernel makes exists as integers only. What a float kernel makes stays float for the float
             # kernels that read it.
@@ -91,26 +79,6 @@ def _movers_before(conv: ir.Node) -> Iterator[ir.Node]:
     while producer is not None and producer.op_type in _MOVING:
         yield producer
         producer = data_input(producer).producer()
-
-
-def _shifted_by_channel(value: ir.Value) -> bool:
-    """Whether a float layer adds a constant to a tensor, or normalisation does; a rectifier may follow."""
-    producer = value.producer()
-    while producer is not None and is_rectifier(producer):
-        producer = data_input(producer).producer()
-    if producer is None or producer.op_type in _BIASED:
-        return True
-    return producer.op_type in _BY_ELEMENT and any(constant_of(each) is not None for each in producer.inputs)
-
-
-def _keep_apart(graph: ir.Graph, value: ir.Value, params: QuantParams) -> None:
-    (quantize,) = (use.node for use in value.uses() if use.node.op_type == QUANTIZE)
-    lowest = np.asarray((params.lowest - params.zero_point) * params.scale, np.float32)
-    floor = add_constant(graph, f"{value.name}/lowest", lowest)
-    node = ir.node("Max", [value, floor], name=f"{value.name}/Max")
-    node.outputs[0].name, node.outputs[0].type, node.outputs[0].shape = node.name, value.type, value.shape
-    graph.insert_before(quantize, node)
-    quantize.replace_input_with(0, node.outputs[0])
 
 
 def _in_order(graph: ir.Graph, values: Collection[ir.Value]) -> list[ir.Value]:

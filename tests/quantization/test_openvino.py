@@ -149,42 +149,12 @@ def test_subpixels_are_rounded_before_they_are_put_in_their_places():
     emit_openvino(model, {"c0": WIDE, "r1": WIDE}, ["u1", "c2"])
     kinds = [node.op_type for node in model.graph if node.op_type != "DequantizeLinear"]
     assert kinds == [
-        *("Conv", "Max", "QuantizeLinear", "Conv", "Relu"),
+        *("Conv", "QuantizeLinear", "Conv", "Relu"),
         *("QuantizeLinear", "DepthToSpace", "QuantizeLinear", "Slice", "QuantizeLinear"),
         *("Conv", "Conv"),
     ]
     (got,) = outputs_in_float(model, image)
     assert np.abs(got - wanted).max() < 0.05 * np.ptp(wanted)
-
-
-@pytest.mark.parametrize("lowest", [-30.0, 0.0])
-def test_a_constant_that_a_float_layer_adds_is_kept_apart_from_the_quantisation(lowest):
-    """OpenVINO would merge the two, and may give every channel what is the first's."""
-    nodes = [
-        make_node("Conv", "image w0 b0", "c0"),
-        *([make_node("Relu", "c0", "r0")] if lowest == 0 else []),
-        make_node("Conv", "c0 w1" if lowest else "r0 w1", "c1"),
-        make_node("Conv", "c1 w2", "c2"),
-        make_node("Conv", "c2 w3", "logits"),
-    ]
-    bias = np.float32([3, -2, 1, 0.5])
-    model = model_of(nodes, b0=bias, **{f"w{index}": weights(index) for index in range(4)})
-    image = np.random.default_rng(1).normal(size=(1, 4, 16, 16)).astype(np.float32)
-    (wanted,) = outputs_in_float(model, image)
-    read, ranges = ("c0", "r0")[lowest == 0], {"c1": WIDE}
-    emit_openvino(model, ranges | {read: Range(lowest, 30.0)}, ["c1", "c2"])
-    found = reads(model)
-    assert found[f"{read}/QuantizeLinear"][0] == f"{read}/Max"
-    assert found[f"{read}/Max"] == [read, f"{read}/lowest"]
-    # What an integer kernel makes is part of that kernel.
-    assert found["c1/QuantizeLinear"][0] == "c1"
-    (got,) = outputs_in_float(model, image)
-    assert np.abs(got - wanted).max() < 0.1 * np.ptp(wanted)
-    # It takes nothing away: the pair does not let lower values through.
-    (apart,) = (node for node in model.graph if node.op_type == "Max")
-    (use,) = apart.outputs[0].uses()
-    use.node.replace_input_with(0, apart.inputs[0])
-    np.testing.assert_array_equal(outputs_in_float(model, image)[0], got)
 
 
 def test_a_tensor_without_a_range_is_named(exported):

@@ -8,7 +8,6 @@ from fcn_deploy.demo import CALIBRATION_SEEDS, CLASSES, EVALUATION_SEEDS, write_
 from fcn_deploy.engines import openvino
 from fcn_deploy.errors import ArtifactError
 from fcn_deploy.models.checkpoint import read_tensors
-from fcn_deploy.quantization import openvino as emission
 from fcn_deploy.runtime.openvino import library
 from fcn_deploy.workflows.building import build_engine
 from fcn_deploy.workflows.calibrating import calibrate
@@ -60,7 +59,7 @@ def test_a_rule_by_which_openvino_computes_something_else_is_found(scenes, monke
         pytest.skip(f"it is known of 2026.4.1, and this is {library.version()}")
     model = net("MobileDeepLab")
     ranges = calibrate(model, scenes / "calibration" / "images")
-    monkeypatch.setattr(emission, "_shifted_by_channel", lambda value: False)
+    monkeypatch.setattr(openvino, "quantized_alone", lambda data: set())
     with pytest.raises(ArtifactError, match="does not compute what this engine's graph says"):
         build_engine(model, precision="int8", ranges=ranges, backend="openvino")
     monkeypatch.setattr(openvino, "check_kernels", lambda *arguments, **options: None)
