@@ -8,6 +8,7 @@ loads, runs and gives labels.
 from __future__ import annotations
 
 import logging
+import math
 from typing import Literal
 
 import numpy as np
@@ -60,12 +61,13 @@ def check_kernels(graph: ir.Model, model: ExportedModel, base: Literal["fp32", "
     power = _power(exact)
     allowed = _SHARE[base] * power + (_OF_ROUNDING * _power(said - exact) if quantized else _UNKNOWN_SHARE * power)
     difference = _power(found - said)
-    _log.debug("OpenVINO's logits differ by %.3g of their power, %.3g is allowed", difference / power, allowed / power)
+    shares = _share(difference, power), _share(allowed, power)
+    _log.debug("OpenVINO's logits differ by %.3g of their power, %.3g is allowed", *shares)
     if not difference <= allowed:
         raise ArtifactError(
             f"OpenVINO {library.version()} does not compute what this engine's graph says",
-            got=f"logits that differ by {difference / power:.2g} of their power",
-            expected=f"{allowed / power:.2g} or less",
+            got=f"logits that differ by {shares[0]:.2g} of their power",
+            expected=f"{shares[1]:.2g} or less",
             fix="build for onnxruntime, or in another precision",
         )
 
@@ -90,3 +92,10 @@ def _logits(backend: Backend, image: NDArray[np.float32]) -> NDArray[np.float64]
 
 def _power(values: NDArray[np.float64]) -> float:
     return float(np.square(values).sum())
+
+
+def _share(part: float, power: float) -> float:
+    """A part of a power, which is 0 if all logits are, as in a net whose last layer starts with weights of 0."""
+    if power == 0:
+        return math.inf if part > 0 else 0.0
+    return part / power

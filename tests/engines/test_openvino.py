@@ -22,6 +22,7 @@ from fcn_deploy.engines.openvino import achieved_precision, build_openvino, open
 from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.trial import trial_shapes, try_engine
 from fcn_deploy.errors import ArtifactError, DependencyError, InputError, PrecisionError, UsageError
+from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.runtime import Segmenter, cpu
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.runtime.openvino import library
@@ -306,6 +307,25 @@ def test_kernels_that_compute_something_else_are_exit_5(model, ranges, monkeypat
     with pytest.raises(ArtifactError, match=r"does not compute what this engine's graph says.*onnxruntime") as caught:
         build_openvino(model(), config, ranges())
     assert caught.value.exit_code == 5
+
+
+@needs_openvino
+def test_logits_that_are_all_0_are_compared_too(model, monkeypatch):
+    proto = onnx.load_model_from_string(model().content)
+    (layer,) = (node for node in proto.graph.node if node.op_type == "ConvTranspose" and "upscore8" in node.name)
+    for each in proto.graph.initializer:
+        if each.name in layer.input:  # weights and bias
+            each.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(each)), each.name))
+    zero = ExportedModel.parse(proto.SerializeToString())
+    build_openvino(zero, BuildConfig("fp32"))
+
+    class Wrong(kernel_check.OpenVinoBackend):
+        def infer(self, feeds):
+            return {name: array + 1 for name, array in super().infer(feeds).items()}
+
+    monkeypatch.setattr(kernel_check, "OpenVinoBackend", Wrong)
+    with pytest.raises(ArtifactError, match="logits that differ by inf of their power; expected 0 or less"):
+        build_openvino(zero, BuildConfig("fp32"))
 
 
 # What is refused before work starts
