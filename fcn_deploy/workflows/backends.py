@@ -46,7 +46,7 @@ class Job:
         backend: `onnxruntime`, `openvino`, a TensorRT flavor, or `simulation`.
         config: What to build.
         tensorrt: The options of TensorRT's builders.
-        base: OpenVINO: what an INT8 engine computes in where it is not quantised; None for its default.
+        base: What the user says an INT8 engine computes in where it is not quantised; None for the backend's default.
         output: The file of the engine; None if it is not written.
         log: Where to write what a TensorRT library says; None for nowhere.
     """
@@ -78,6 +78,9 @@ class Job:
             check_writable(self.log)
         if self.is_onnxruntime:
             check_onnxruntime(self.config, self.tensorrt)
+            if self.base is not None:
+                got = f'`base="{self.base}"` for {self.backend}'
+                raise UsageError("what ONNX Runtime runs in float is FP32", got=got, fix="leave it out")
         elif self.backend == OPENVINO:
             check_openvino(self.config, self.base, self.tensorrt)
         elif self.backend == SIMULATION:

@@ -169,6 +169,7 @@ MISTAKES = {
         (BUILD + "--bf16", 2, "onnxruntime builds no engines in BF16"),
         (BUILD + "--bf16 --backend simulation", 2, "simulation builds no engines in BF16"),
         (BUILD + "--backend openvino --fp16", 2, "do not compute in FP16"),
+        (BUILD + "--int8 --calib-data images --base fp16", 2, "FP32; got --base fp16 for onnxruntime"),
         (BUILD + "--backend openvino --base bf16", 2, "only INT8 has another precision as its base"),
         (BUILD + "--backend openvino --int8 --calib-data images --base fp16", 2, "got --base fp16 for openvino"),
         (BUILD + "--backend openvino --tune 24x32", 2, "only ONNX Runtime's kernels can be chosen; got --tune"),
