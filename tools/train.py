@@ -221,6 +221,9 @@ def main(
     progress = TerminalProgress()
     try:
         check_output(output, weights, vgg16)
+        _refuse_options_of_fcn(
+            model, variant=variant, width=width, fc6_kernel=fc6_kernel, vgg16=vgg16, frozen_steps=frozen_steps
+        )
         if threads is not None:
             torch.set_num_threads(threads)
         if frozen_steps is None:
@@ -228,7 +231,6 @@ def main(
         if dropout is None and model is None:
             dropout = 0.5
         recipe = Recipe(**options, frozen_steps=frozen_steps, dropout=dropout, device=find_device(device))
-        _refuse_options_of_fcn(model, variant=variant, width=width, fc6_kernel=fc6_kernel, vgg16=vgg16)
         classes, palette = read_class_names(class_names)
         training, held_out = split(images, labels, val_images, val_labels, palette, ignore_index)
         torch.manual_seed(recipe.seed)
@@ -252,7 +254,8 @@ def main(
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        click.echo(f"interrupted; {output} is as it was last written", err=True)
+        left = f"{output} is as it was last written" if output.exists() else "nothing was written"
+        click.echo(f"interrupted; {left}", err=True)
         sys.exit(130)
 
 

@@ -146,6 +146,17 @@ def test_interrupting_leaves_the_best_net_so_far(data, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [output]
 
 
+def test_interrupting_before_the_first_evaluation_says_that_nothing_was_written(data, tmp_path, monkeypatch):
+    def evaluate(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "evaluate", evaluate)
+    result = run(data, tmp_path / "net.safetensors", "--width", WIDTH, "--steps", 1)
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1] == "interrupted; nothing was written"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_start_that_says_its_normalisation_keeps_it(data, coarse, tmp_path, caplog):
     caffe = ModelSpec("fcn32s", 32, WIDTH, len(CLASSES), CLASSES, PALETTE, normalization=CAFFE)
     model = train.Start.make("fcn32s", len(CLASSES), None, None, None, coarse[0]).model
@@ -237,6 +248,11 @@ def _missing_folder(data, folder):
             ("--model", "tests.support.hard_nets:UNet"),
             2,
             "options of an FCN for a net of your own; got --model with --width",
+        ),
+        (
+            ("--model", "tests.support.hard_nets:UNet", "--frozen-steps", 0),
+            2,
+            "options of an FCN for a net of your own; got --model with --width, --frozen-steps",
         ),
         (("--device", "abacus"), 7, "no device 'abacus'"),
     ],
