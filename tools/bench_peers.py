@@ -170,19 +170,22 @@ def main(
         raise click.UsageError("--model, --weights, --calib-data and --images go together")
     if fidelity != (labels is not None) or (fidelity and not any(given)):
         raise click.UsageError("--fidelity and --labels go together, with a model")
+    if model_from is not None and not any(given):
+        raise click.UsageError("--model-from says what makes the net of --model, and goes with it")
     check_writable(output)
     shapes = shapes or tuple(ImageShape(batch, *size) for batch in (1, 4) for size in _sizes())
     contestants = [name for name in (*_AT_HOME, *_ELSEWHERE) if not chosen or name in chosen]
     contestants = [name for name in contestants if peers or name in _AT_HOME]
     if BASELINE not in contestants:
         raise click.UsageError(f"everything is compared with {BASELINE}")
+    judge = None
+    if labels is not None:
+        assert model is not None
+        assert folder is not None
+        judge = Judge.open(folder, labels, exported_spec(parse(model.read_bytes())), shapes)
     with tempfile.TemporaryDirectory(prefix="bench-peers-") as work:
-        bench = Bench(Path(work), peers)
+        bench = Bench(Path(work), peers, judge=judge)
         refused = bench.prepare(model, weights, calib_data, folder, contestants, model_from)
-        if labels is not None:
-            assert model is not None
-            assert folder is not None
-            bench.judge = Judge.open(folder, labels, exported_spec(parse(model.read_bytes())), shapes)
         report: dict[str, Any] = {"format": 1, "host": check_up().to_json(), "refused": refused, "runs": []}
         report["peers"] = _versions(peers) if peers else {}
         config = BenchmarkConfig(duration=duration, iterations=rounds)

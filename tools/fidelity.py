@@ -46,18 +46,21 @@ class Judge:
 
         Raises:
             InputError: A folder cannot be read, or an image has no labels.
-            UsageError: None of the shapes to run at is one image of the size that all images have.
+            UsageError: Images differ in size, or none of the shapes to run at is one image of their size.
         """
         folder = ImageFolder.open(images)
-        sizes = {stated_size(path) for path in folder.paths}
-        expected = [ImageShape(1, *size) for size in sizes if size is not None]
-        if len(expected) != 1 or expected[0] not in shapes:
-            needed = " and ".join(map(str, expected))
-            raise click.UsageError(f"--fidelity runs whole images, of one size: name it by --shape {needed}")
+        sizes = {path: stated_size(path) for path in folder.paths}
+        first, *others = dict.fromkeys(sizes.values())
+        if first is None or others:
+            odd = next(path for path, size in sizes.items() if size is None or size != first)
+            raise click.UsageError(f"--fidelity needs images of one size; {odd} has another, or states none")
+        expected = ImageShape(1, *first)
+        if expected not in shapes:
+            raise click.UsageError(f"--fidelity runs whole images, of one size: name it by --shape {expected}")
         truth = TruthOptions.of(labels)
         assert truth is not None
         truth.files(folder)
-        return cls(folder, expected[0], truth, spec)
+        return cls(folder, expected, truth, spec)
 
     def judge(self, labellers: Mapping[str, Labeller], baseline: str, file: Path) -> dict[str, dict[str, Any]]:
         """Runs every contestant over all images.

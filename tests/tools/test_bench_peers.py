@@ -1,6 +1,7 @@
 """The comparison with other runtimes, tried on what is installed here."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -91,6 +92,24 @@ def test_fidelity_needs_the_truth_of_whole_images(run, scenes, arguments, messag
     result, _ = run("--contestant", "onnxruntime", *(word.format(scenes) for word in arguments))
     assert result.exit_code == 2
     assert message in result.output
+
+
+def test_fidelity_needs_images_of_one_size(run, scenes, tmp_path):
+    for kind, mode in (("images", "RGB"), ("labels", "L")):
+        shutil.copytree(scenes / kind, tmp_path / kind)
+        Image.new(mode, (48, 64)).save(tmp_path / kind / "scene_99999.png")
+    judged = ("--images", tmp_path / "images", "--fidelity", "--labels", tmp_path / "labels")
+    # Both sizes are asked for, and neither is that of all images.
+    result, _ = run("--contestant", "onnxruntime", *judged, "--shape", "48x64", "--shape", "64x48")
+    assert result.exit_code == 2
+    assert "--fidelity needs images of one size" in result.output
+
+
+def test_what_makes_a_net_goes_with_its_model():
+    arguments = ["--model-from", "tests.support.custom_nets:UNet", "-o", "x.json"]
+    result = CliRunner().invoke(bench_peers.main, arguments)
+    assert result.exit_code == 2
+    assert "goes with it" in result.output
 
 
 def test_what_a_peer_refuses_is_recorded_in_its_words_and_the_rest_goes_on(run, tmp_path, monkeypatch):
