@@ -3,7 +3,7 @@
     python tools/arm_engines.py build FOLDER
     python tools/arm_engines.py compare HOST.npz ARM.npz...
 
-Exit code 3 if labels differ where they have to be the same.
+Exit code 3 if labels differ where they have to be the same, or are missing.
 """
 
 from __future__ import annotations
@@ -62,7 +62,11 @@ def compare(host: Path, arms: tuple[Path, ...]) -> None:
     """Compares the labels of HOST with those of ARMS, bit for bit where both sum floats in the same order."""
     expected, failed = _labels(host), False
     for arm in arms:
-        for key, labels in _labels(arm).items():
+        found = _labels(arm)
+        if missing := expected.keys() - found.keys() - {"fp32 fast_math"}:
+            click.echo(f"{arm.stem:<12} {', '.join(sorted(missing))}: no labels: FAILED")
+            failed = True
+        for key, labels in found.items():
             differ = int((labels != expected[key.replace("fast_math", "all")]).sum())
             least = _least_agreement(key)
             passed = differ <= (1 - least) * labels.size

@@ -54,12 +54,18 @@ def test_other_arguments_than_a_folder_are_a_usage_error(arguments, tmp_path):
 )
 def test_one_label_more_than_may_differ_is_exit_3(tmp_path, key, allowed):
     host = {key: labels(), "fp32 all": labels()}
-    passed = compare(tmp_path, host, arm={key: labels(allowed)})
+    passed = compare(tmp_path, host, arm=host | {key: labels(allowed)})
     assert passed.exit_code == 0, passed.output
     assert f"{allowed} of 10000 labels differ" in passed.output
-    failed = compare(tmp_path, host, good={key: labels()}, arm={key: labels(allowed + 1)})
+    failed = compare(tmp_path, host, good=host, arm=host | {key: labels(allowed + 1)})
     assert failed.exit_code == 3
     assert failed.output.count("FAILED") == 1
+
+
+def test_labels_that_are_missing_have_not_passed(tmp_path):
+    found = compare(tmp_path, {"fp32 all": labels(), "int8-vnni all": labels()}, arm={"fp32 all": labels()})
+    assert found.exit_code == 3
+    assert "int8-vnni all: no labels: FAILED" in found.output
 
 
 @pytest.mark.slow
