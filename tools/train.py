@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from fcn_deploy.artifacts.normalization import Normalization
 from fcn_deploy.artifacts.spec import ModelSpec
+from fcn_deploy.cli.app import with_flags
 from fcn_deploy.cli.console import print_table
 from fcn_deploy.cli.options.types import PATH, SizeType
 from fcn_deploy.cli.progress import TerminalProgress
@@ -251,7 +252,7 @@ def main(
         print_table(accuracy_table("held-out images", classes, best))
         click.echo(f"{output}: mIoU {mean_iou(best):.2f}, pixel accuracy {pixel_accuracy(best):.2f}")
     except FcnDeployError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(with_flags(f"error: {error}"), err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         left = f"{output} is as it was last written" if output.exists() else "nothing was written"

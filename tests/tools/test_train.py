@@ -268,6 +268,12 @@ def test_what_cannot_be_trained_on_is_refused_before_anything_is_written(data, t
     assert not output.exists()
 
 
+def test_a_net_that_there_is_not_is_an_error_that_names_the_option(data, tmp_path):
+    result = run(data, tmp_path / "net.safetensors", "--model", "tests.support.hard_nets:Nope")
+    assert result.exit_code == 6
+    assert "has no Nope, which --model names" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("model", "got"),
     [
