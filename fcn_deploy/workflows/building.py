@@ -248,7 +248,7 @@ def build_engine(
     check_stated_size(tuned_for, net.spec.min_size, "tune")
     seen, held_out = source.get(net, search, threads=threads, progress=progress)
     if among and tuned_for is not None:
-        candidates = Tune(net, seen, search, held_out, ImageShape(1, *tuned_for), threads, progress)
+        candidates = Tune(net, seen, search, held_out, _timed_on(net, tuned_for), threads, progress)
         engine = build_fastest(candidates, jobs)
         try_engine(engine, trial_shapes(source.image_shape()))
         return _written(engine, file)
@@ -273,7 +273,7 @@ def _build(
     job, *siblings = jobs
     tuned: Tuned | None = None
     if tuned_for is not None:
-        shape, cpu = ImageShape(1, *tuned_for), this_machine().cpu.name
+        shape, cpu = _timed_on(model, tuned_for), this_machine().cpu.name
         tuned = tune_kernels(model, job.config, ranges, shape, cpu, threads=threads, progress=progress)
         job = replace(job, config=tuned.config)
     decision = Decision(job.config)
@@ -290,6 +290,13 @@ def _build(
     # Written when all are made: if one fails, the user does not get half of what was asked for.
     engine, *twins = (_written(made, each.output) for made, each in zip((engine, *beside), jobs, strict=True))
     return replace(engine, twin=twins[0]) if twins else engine
+
+
+def _timed_on(model: ExportedModel, size: Size) -> ImageShape:
+    """Returns the shape to time on: one image, or as many as the model takes if it takes no other number."""
+    shape = model.graph.inputs[0].shape
+    assert shape is not None
+    return ImageShape(shape[0] if isinstance(shape[0], int) else 1, *size)
 
 
 def _written(engine: Engine, output: Path | None) -> Engine:

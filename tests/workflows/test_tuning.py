@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from fcn_deploy.errors import GateError, PrecisionError, UsageError
 from fcn_deploy.evaluation.latency import Timing
@@ -16,6 +17,8 @@ from fcn_deploy.progress import Silent
 from fcn_deploy.runtime.openvino import library
 from fcn_deploy.workflows import backends, building, tuning
 from fcn_deploy.workflows.building import build_engine
+from fcn_deploy.workflows.exporting import export
+from tests.support.custom_nets import OneLayer
 from tests.support.openvino import needs_bf16, needs_openvino
 
 ROUNDS = 8
@@ -235,3 +238,9 @@ def test_within_a_library_the_median_counts_and_another_has_to_be_faster_in_most
 def test_bf16_without_its_library_names_it(tuned, no_openvino):
     with pytest.raises(UsageError, match=r'onnxruntime builds no engines in BF16.*`backend="openvino"` for BF16'):
         tuned("bf16")
+
+
+def test_a_model_of_a_fixed_batch_is_timed_on_it(times, tmp_path):
+    torch.save(OneLayer().state_dict(), tmp_path / "net.pth")
+    model = export(tmp_path / "net.pth", model="tests.support.custom_nets:OneLayer", shape="2x33x47")
+    assert build_engine(model, tune="33x47").sidecar.tuning.shape == "2x33x47"
