@@ -111,8 +111,9 @@ def test_the_fake_builder_has_nothing_that_the_library_lacks(version):
     for owner in ("Builder", "OnnxParser"):
         assert {f"{owner}.{name}" for name in public(getattr(module, owner))} <= set(found)
     for owner in ("NetworkDefinitionCreationFlag", "ProfilingVerbosity", "MemoryPoolType", "LayerInformationFormat"):
-        members = {f"{owner}.{name}" for name in getattr(module, owner).__members__}
-        assert members & set(found)
+        members = getattr(module, owner).__members__
+        assert {f"{owner}.{name}" for name in members} & set(found)
+        assert set(members) <= set(API["names"])
 
 
 @pytest.mark.slow
