@@ -1,8 +1,7 @@
 """Whether OpenVINO computes what a graph says.
 
 It fuses a graph by rules of its own, and which of them apply depends on the whole graph. In 2026.4.1 one of them gives
-all channels the bias of the first (see `fcn_deploy.passes.keep_apart`). Such an engine
-loads, runs and gives labels.
+all channels the bias of the first (see `fcn_deploy.passes.keep_apart`). Such an engine loads, runs and gives labels.
 """
 
 from __future__ import annotations
