@@ -14,8 +14,8 @@ from fcn_deploy.passes.rewrite import Declined, Lowering, Rewrite, RewriteResult
 
 HEADINGS = ["What", "Why", "Before -> after", "Source"]
 EXACT = {
-    "EarlyArgmax", "FoldQuantizedWeights", "ForgetShapes", "InferTypes", "InlineAndFold", "LabelOutput", "NameDims",
-    "KeepCubicResize", "NameLayers", "PaddedPools", "PadToMultiple", "QuantizeChannelsLast", "RaiseOpset",
+    "EarlyArgmax", "FoldQuantizedWeights", "ForgetShapes", "InferTypes", "InlineAndFold", "KeepApart", "LabelOutput",
+    "KeepCubicResize", "NameDims", "NameLayers", "PaddedPools", "PadToMultiple", "QuantizeChannelsLast", "RaiseOpset",
     "ReserveNames", "RewritePRelu", "TakeImage", "TakeLogits", "ToUint8", "UniqueNames",
 }  # fmt: skip
 BOUNDED = {"ConvolveSubpixels", "ImageInput", "RewriteUpsampling", "Winograd"}
