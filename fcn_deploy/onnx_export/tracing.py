@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from fcn_deploy._version import __version__
-from fcn_deploy.artifacts.receptive_field import ReceptiveField
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
 from fcn_deploy.errors import InputError
@@ -26,7 +25,7 @@ from fcn_deploy.onnx_export.pooling import Pooling
 from fcn_deploy.onnx_export.sizes import int_keeps_symbols, numbers_noted, place_of_error
 from fcn_deploy.onnx_export.threshold import check_threshold, chosen_threshold
 from fcn_deploy.passes import pipelines
-from fcn_deploy.receptive_field import receptive_field
+from fcn_deploy.receptive_field import find_receptive_field
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -89,7 +88,7 @@ def export_onnx(model: nn.Module, spec: ModelSpec, config: ExportConfig | None =
     spec = replace(
         spec,
         exporter=versions,
-        receptive_field=_receptive_field(exported, spec, config.shape),
+        receptive_field=find_receptive_field(exported, config.shape, spec.padding),
         threshold=chosen_threshold(spec, config.threshold, exported.graph),
     )
     exported.metadata_props[METADATA_KEY] = spec.dumps()
@@ -127,15 +126,6 @@ def traced_threshold(model: nn.Module, spec: ModelSpec) -> float | None:
         exported = _convert(program, ExportConfig())
     exported = pipelines.after_torch(ROOT if isinstance(model, AdaptedNet) else "")(exported).model
     return chosen_threshold(spec, None, exported.graph)
-
-
-def _receptive_field(model: ir.Model, spec: ModelSpec, fixed: ImageShape | None) -> ReceptiveField | None:
-    """The receptive field; None if it cannot be computed for this graph."""
-    try:
-        return receptive_field(model, fixed=fixed, divisor=spec.padding.divisor if spec.padding else 1)
-    except InputError as error:
-        _log.debug("%s", error)
-        return None
 
 
 def _trace(model: nn.Module, shape: ImageShape, config: ExportConfig) -> tuple[torch.export.ExportedProgram, list[str]]:

@@ -19,9 +19,9 @@ class KeepCubicResize(Rewrite):
 
     Why:
         ONNX Runtime runs INT8 convolutions with channels last, and moves the Transpose after one behind what reads it.
-        It moves it behind a cubic Resize too, which makes maps smaller with channels first only: the engine does not
-        load, or fails on every image. It moves none behind a DepthToSpace, and does not remove one; a Reshape to the
-        same sizes it removes if it knows them.
+        So the Transpose also comes after a cubic Resize, whose kernel can shrink maps only with channels first: the
+        engine does not load, or fails on every image. A DepthToSpace in between stops the Transpose, and ONNX Runtime
+        never removes it. A Reshape to the same sizes would be removed where the sizes are known.
 
     Before -> after:
         map -> Resize (cubic)

@@ -11,15 +11,19 @@ image, the net has no receptive field and cannot be run in tiles.
 
 from __future__ import annotations
 
+import logging
 from math import ceil, lcm
 
 import onnx_ir as ir
 
+from fcn_deploy.artifacts.geometry import Padding
 from fcn_deploy.artifacts.receptive_field import ReceptiveField
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.errors import InputError
 from fcn_deploy.receptive_field.field import WholeImageError
 from fcn_deploy.receptive_field.walk import Walk
+
+_log = logging.getLogger(__name__)
 
 # A multiple of the usual strides.
 _UNIT = 3840
@@ -61,6 +65,23 @@ def receptive_field(model: ir.Model, *, fixed: ImageShape | None = None, divisor
         alignment=alignment,
         any_size=any_size,
     )
+
+
+def find_receptive_field(
+    model: ir.Model, fixed: ImageShape | None = None, padding: Padding | None = None
+) -> ReceptiveField | None:
+    """Computes the receptive field of a net; None if it cannot be run in tiles, and the debug log says why.
+
+    Args:
+        model: As for `receptive_field`, and so the next.
+        fixed: The one image shape that the net takes; None if it takes any.
+        padding: How the graph pads images; None if it does not.
+    """
+    try:
+        return receptive_field(model, fixed=fixed, divisor=padding.divisor if padding else 1)
+    except InputError as error:
+        _log.debug("%s", error)
+        return None
 
 
 def _alignment(walk: Walk) -> int:

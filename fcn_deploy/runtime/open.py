@@ -12,6 +12,7 @@ from fcn_deploy.runtime.backend import Backend
 from fcn_deploy.runtime.options import Kind, RuntimeOptions, kind_of
 
 if TYPE_CHECKING:
+    from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
     from fcn_deploy.runtime.openvino.backend import OpenVinoBackend
 
 _DEFAULTS = RuntimeOptions()
@@ -70,10 +71,25 @@ def open_backend(engine: StrPath, options: RuntimeOptions = _DEFAULTS, *, flavor
         backend = OpenVinoBackend(path, threads=options.threads, device_name=options.device_name)
         _check_precisions(path, backend)
         return backend
+    return open_in_onnxruntime(path, options)
+
+
+def open_in_onnxruntime(model: StrPath | bytes, options: RuntimeOptions) -> OnnxRuntimeBackend:
+    """Opens an ONNX model in ONNX Runtime.
+
+    Args:
+        model: A file, or its content.
+        options: How it runs; those of other libraries are ignored.
+
+    Raises:
+        ArtifactError: ONNX Runtime cannot load the model, or it was built for another library or CPU.
+        DependencyError: ONNX Runtime, the provider or the GPU is missing.
+        InputError: The file cannot be read.
+    """
     from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(
-        path,
+        model,
         threads=options.threads,
         provider=options.provider or "cpu",
         device=options.device,

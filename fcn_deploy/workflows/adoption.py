@@ -15,7 +15,7 @@ from fcn_deploy.artifacts.outputs import Outputs
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import METADATA_KEY, ONNX_LAYOUT, CheckpointInfo, ModelSpec
 from fcn_deploy.engines.logits_size import check_logits_size
-from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.errors import UsageError
 from fcn_deploy.files import sha256_bytes
 from fcn_deploy.graph.external_data import read_with_weights
 from fcn_deploy.graph.model import ExportedModel, serialize
@@ -29,11 +29,10 @@ from fcn_deploy.onnx_export.threshold import check_threshold, chosen_threshold, 
 from fcn_deploy.passes import pipelines
 from fcn_deploy.progress import Progress
 from fcn_deploy.quantization.prequantized import is_prequantized
-from fcn_deploy.receptive_field import receptive_field
+from fcn_deploy.receptive_field import find_receptive_field
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
 if TYPE_CHECKING:
-    from fcn_deploy.artifacts.receptive_field import ReceptiveField
     from fcn_deploy.workflows.adopting import AdoptOptions
 
 _log = logging.getLogger(__name__)
@@ -126,7 +125,7 @@ def _with_spec(
     spec = replace(
         spec,
         exporter={"fcn_deploy": __version__, "producer": producer, "opset": model.opset_imports[""]},
-        receptive_field=_receptive_field(model, spec, foreign.image.fixed),
+        receptive_field=find_receptive_field(model, foreign.image.fixed, spec.padding),
         threshold=chosen_threshold(spec, threshold, model.graph),
     )
     model.metadata_props[METADATA_KEY] = spec.dumps()
@@ -135,15 +134,6 @@ def _with_spec(
         return ExportedModel.parse(serialize(model))
     with progress.working("simplifying"):
         return ExportedModel.parse(simplified(model))
-
-
-def _receptive_field(model: ir.Model, spec: ModelSpec, fixed: ImageShape | None) -> ReceptiveField | None:
-    """The receptive field; None if it cannot be computed for this graph."""
-    try:
-        return receptive_field(model, fixed=fixed, divisor=spec.padding.divisor if spec.padding else 1)
-    except InputError as error:
-        _log.debug("%s", error)
-        return None
 
 
 def _compared(

@@ -25,7 +25,7 @@ from fcn_deploy.models.spec_options import net_name
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.backend import Backend
-from fcn_deploy.runtime.open import check_engine_path
+from fcn_deploy.runtime.open import check_engine_path, open_in_onnxruntime
 from fcn_deploy.runtime.options import Kind, RuntimeOptions, kind_of
 from fcn_deploy.workflows.parameters import input_file, weights_file
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from fcn_deploy.graph.model import ExportedModel
     from fcn_deploy.models.load import Net
-    from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
     from fcn_deploy.runtime.openvino.backend import OpenVinoBackend
 
 # Before the path of a checkpoint that is to run in PyTorch.
@@ -241,7 +240,7 @@ def _kind(runnable: Runnable) -> Kind:
 
 def _open(runnable: Runnable, options: RuntimeOptions, code: NetCode, first: Segmenter | None) -> Segmenter:
     if _is_exported(runnable):
-        return _segmenter(_backend(runnable.content, options), runnable.spec, options)
+        return _segmenter(open_in_onnxruntime(runnable.content, options), runnable.spec, options)
     if isinstance(runnable, Engine):
         return _open_engine(runnable, options)
     if is_checkpoint(runnable):
@@ -252,7 +251,7 @@ def _open(runnable: Runnable, options: RuntimeOptions, code: NetCode, first: Seg
 def _open_engine(engine: Engine, options: RuntimeOptions) -> Segmenter:
     kind = _kind(engine)
     if kind != "plan":
-        backend = _openvino(engine.data, options) if kind == "openvino" else _backend(engine.data, options)
+        backend = _openvino(engine.data, options) if kind == "openvino" else open_in_onnxruntime(engine.data, options)
         segmenter = _segmenter(backend, engine.sidecar.spec, options)
         segmenter.sidecar = engine.sidecar
         return segmenter
@@ -270,18 +269,6 @@ def _segmenter(backend: Backend, spec: ModelSpec, options: RuntimeOptions) -> Se
     except BaseException:
         backend.close()
         raise
-
-
-def _backend(content: bytes, options: RuntimeOptions) -> OnnxRuntimeBackend:
-    from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
-
-    return OnnxRuntimeBackend(
-        content,
-        threads=options.threads,
-        provider=options.provider or "cpu",
-        device=options.device,
-        fast_math=options.fast_math,
-    )
 
 
 def _openvino(content: bytes, options: RuntimeOptions) -> OpenVinoBackend:
