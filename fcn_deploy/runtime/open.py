@@ -62,7 +62,15 @@ def open_backend(engine: StrPath, options: RuntimeOptions = _DEFAULTS, *, flavor
     if kind == "plan":
         from fcn_deploy.runtime.tensorrt.backend import TensorRTBackend
 
-        return TensorRTBackend(path, device=options.device, flavor=flavor, allow_host_code=options.allow_host_code)
+        return TensorRTBackend(
+            path,
+            device=options.device,
+            flavor=flavor,
+            allow_host_code=options.allow_host_code,
+            contexts=options.contexts,
+            graphs=options.graphs,
+            specialization=options.specialization,
+        )
     if flavor is not None:
         raise UsageError("`flavor` is for TensorRT plans", got=str(path), fix="leave it out")
     if kind == "openvino":

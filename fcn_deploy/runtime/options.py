@@ -12,6 +12,7 @@ from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.files import StrPath, as_path, read_json
 from fcn_deploy.runtime.backend import PLAN_SUFFIXES, Provider
 from fcn_deploy.runtime.openvino import library as openvino
+from fcn_deploy.runtime.tensorrt.settings import Specialization, check_counts, check_specialization
 from fcn_deploy.runtime.tiling import Size, check_tile
 
 # An exported model, or an engine for ONNX Runtime; an engine for OpenVINO; a plan of a TensorRT library; a checkpoint
@@ -23,7 +24,7 @@ ImageColor = Literal["rgb", "bgr"]
 _TAKEN: dict[Kind, tuple[str, ...]] = {
     "onnx": ("threads", "provider", "fast_math", "tile", "color"),
     "openvino": ("threads", "device_name", "tile", "color"),
-    "plan": ("device", "allow_host_code", "tile", "color"),
+    "plan": ("device", "allow_host_code", "contexts", "graphs", "specialization", "tile", "color"),
     "checkpoint": ("threads", "tile", "color"),
 }
 
@@ -33,6 +34,9 @@ _TAKERS = {
     "device": 'TensorRT plans, and for ONNX with `provider="cuda"`',
     "device_name": "engines of OpenVINO",
     "allow_host_code": "TensorRT plans",
+    "contexts": "TensorRT plans",
+    "graphs": "TensorRT plans",
+    "specialization": "TensorRT plans",
     "tile": "engines, models and checkpoints",
     "color": "engines, models and checkpoints",
     "fast_math": "engines of ONNX Runtime and exported models on a CPU",
@@ -56,6 +60,11 @@ class RuntimeOptions:
         device_name: What OpenVINO runs on, `CPU`, `GPU` or `NPU`; the CPU if None. There is no fallback.
         fast_math: Lets ONNX Runtime multiply matrices of FP32 in BF16, on a 64-bit Arm CPU that has it. For ONNX on a
             CPU.
+        contexts: How many calls on a plan run at the same time, at least 1; 8 if None. Others wait.
+        graphs: How many CUDA graphs each of them keeps, at least 0; 4 if None. With 0 there are none. For plans.
+        specialization: When TensorRT-RTX compiles the kernels of a plan for a shape of the images: `lazy`, in the
+            background; `eager`, before the first run of a shape; `none`, never. If None, `eager` for a plan of fixed
+            shapes and `lazy` for one that takes ranges.
 
     Raises:
         UsageError: A value is out of its range.
@@ -69,6 +78,9 @@ class RuntimeOptions:
     color: ImageColor = "rgb"
     device_name: str | None = None
     fast_math: bool = False
+    contexts: int | None = None
+    graphs: int | None = None
+    specialization: Specialization | None = None
 
     def __post_init__(self) -> None:
         check_threads(self.threads)
@@ -81,6 +93,8 @@ class RuntimeOptions:
             check_tile(self.tile)
         if self.color not in get_args(ImageColor):
             raise UsageError("unknown `color` of images", got=repr(self.color), expected="rgb or bgr")
+        check_counts(self.contexts, self.graphs)
+        check_specialization(self.specialization)
 
     @property
     def asked(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from fcn_deploy.runtime.labels import labels_of
 from fcn_deploy.runtime.open import open_backend
 from fcn_deploy.runtime.options import ImageColor, RuntimeOptions, kind_of
 from fcn_deploy.runtime.requirements import check_cpu, require_exact_8_bits
+from fcn_deploy.runtime.tensorrt.settings import Specialization
 from fcn_deploy.runtime.tiling import Size, Tiling
 from fcn_deploy.text import printable
 
@@ -53,6 +54,9 @@ class Segmenter(Closable):
             They are rounded up to multiples of the net's stride, and fed with the pixels around them that the net sees:
             the results are those of the whole image. If None, every image is run as a whole.
         color: Channel order of the images that are passed in: `rgb`, or `bgr` for frames of OpenCV.
+        contexts: How many calls on a TensorRT plan run at the same time; 8 if None. Others wait.
+        graphs: How many CUDA graphs each of them keeps; 4 if None, and none with 0.
+        specialization: When TensorRT-RTX compiles kernels for a shape: `lazy`, `eager` or `none`; see `RuntimeOptions`.
 
     Attributes:
         spec: The net's spec: classes, palette, normalisation.
@@ -80,8 +84,23 @@ class Segmenter(Closable):
         allow_host_code: bool = False,
         tile: Size | None = None,
         color: ImageColor = "rgb",
+        contexts: int | None = None,
+        graphs: int | None = None,
+        specialization: Specialization | None = None,
     ) -> None:
-        options = RuntimeOptions(threads, provider, device, allow_host_code, tile, color, device_name, fast_math)
+        options = RuntimeOptions(
+            threads=threads,
+            provider=provider,
+            device=device,
+            allow_host_code=allow_host_code,
+            tile=tile,
+            color=color,
+            device_name=device_name,
+            fast_math=fast_math,
+            contexts=contexts,
+            graphs=graphs,
+            specialization=specialization,
+        )
         path, sidecar = None, None
         if isinstance(engine, str | os.PathLike):
             path = as_path(engine)

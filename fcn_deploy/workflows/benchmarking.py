@@ -25,6 +25,7 @@ from fcn_deploy.reporting.siblings import FLOATS, Siblings, find_siblings
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
+from fcn_deploy.runtime.tensorrt.settings import Specialization
 from fcn_deploy.text import printable
 from fcn_deploy.workflows.parameters import image_shape, outputs, padding, percentiles
 from fcn_deploy.workflows.references import NetCode, Runnable, check_runnables, key_of, name_of, opened
@@ -106,6 +107,9 @@ def benchmark(
     device_name: str | None = None,
     fast_math: bool = False,
     allow_host_code: bool = False,
+    contexts: int | None = None,
+    graphs: int | None = None,
+    specialization: Specialization | None = None,
     progress: Progress | None = None,
 ) -> Benchmark:
     """Measures the latency of engines from uint8 image to labels, in turn, round by round.
@@ -132,6 +136,10 @@ def benchmark(
         device_name: What OpenVINO runs on: `CPU`, `GPU` or `NPU`; the CPU if None.
         fast_math: Lets ONNX Runtime multiply matrices of FP32 in BF16, on a 64-bit Arm CPU that has it.
         allow_host_code: Lets TensorRT plans run code on the host.
+        contexts: How many calls on a TensorRT plan run at the same time; 8 if None.
+        graphs: How many CUDA graphs each of them keeps; 4 if None, and none with 0.
+        specialization: When TensorRT-RTX compiles kernels for a shape: `lazy`, in the background; `eager`, before its
+            first run; or `none`. If None, `eager` for plans of fixed shapes, else `lazy`.
         progress: Told the share of the rounds that is done.
 
     Raises:
@@ -162,6 +170,9 @@ def benchmark(
         device_name=device_name,
         fast_math=fast_math,
         allow_host_code=allow_host_code,
+        contexts=contexts,
+        graphs=graphs,
+        specialization=specialization,
     )
     check_runnables(contestants, runtime, code)
     conditions = timing_conditions(threads)

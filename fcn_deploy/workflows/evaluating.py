@@ -25,6 +25,7 @@ from fcn_deploy.files import StrPath
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
+from fcn_deploy.runtime.tensorrt.settings import Specialization
 from fcn_deploy.text import printable
 from fcn_deploy.workflows.image_sizes import check_image_sizes
 from fcn_deploy.workflows.parameters import image_folder, outputs, padding
@@ -176,6 +177,9 @@ def evaluate(
     device_name: str | None = None,
     fast_math: bool = False,
     allow_host_code: bool = False,
+    contexts: int | None = None,
+    graphs: int | None = None,
+    specialization: Specialization | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measures the accuracy of an engine against ground truth.
@@ -207,6 +211,10 @@ def evaluate(
         fast_math: Lets ONNX Runtime multiply matrices of FP32 in BF16, on a 64-bit Arm CPU that has it; never in
             the reference.
         allow_host_code: Lets a TensorRT plan run code on the host.
+        contexts: How many calls on a TensorRT plan run at the same time; 8 if None.
+        graphs: How many CUDA graphs each of them keeps; 4 if None, and none with 0.
+        specialization: When TensorRT-RTX compiles kernels for a shape: `lazy`, in the background; `eager`, before its
+            first run; or `none`. If None, `eager` for plans of fixed shapes, else `lazy`.
         progress: Told of each image.
 
     Raises:
@@ -237,6 +245,9 @@ def evaluate(
         device_name=device_name,
         fast_math=fast_math,
         allow_host_code=allow_host_code,
+        contexts=contexts,
+        graphs=graphs,
+        specialization=specialization,
     )
     runnables = (engine,) if reference is None else (engine, reference)
     check_runnables(runnables, runtime, code)

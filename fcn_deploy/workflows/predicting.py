@@ -18,6 +18,7 @@ from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.reporting.pictures import KINDS, encode_png
 from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
+from fcn_deploy.runtime.tensorrt.settings import Specialization
 from fcn_deploy.text import printable
 from fcn_deploy.workflows.parameters import Size, image_size, outputs, padding
 from fcn_deploy.workflows.references import NetCode, Runnable, check_runnables, name_of, opened
@@ -103,6 +104,9 @@ def predict(
     device_name: str | None = None,
     fast_math: bool = False,
     allow_host_code: bool = False,
+    contexts: int | None = None,
+    graphs: int | None = None,
+    specialization: Specialization | None = None,
     progress: Progress | None = None,
 ) -> Predictions:
     """Labels images and writes pictures: `NAME.labels.png`, `NAME.overlay.png` and so on.
@@ -138,6 +142,10 @@ def predict(
         device_name: What OpenVINO runs on: `CPU`, `GPU` or `NPU`; the CPU if None.
         fast_math: Lets ONNX Runtime multiply matrices of FP32 in BF16, on a 64-bit Arm CPU that has it.
         allow_host_code: Lets a TensorRT plan run code on the host.
+        contexts: How many calls on a TensorRT plan run at the same time; 8 if None.
+        graphs: How many CUDA graphs each of them keeps; 4 if None, and none with 0.
+        specialization: When TensorRT-RTX compiles kernels for a shape: `lazy`, in the background; `eager`, before its
+            first run; or `none`. If None, `eager` for plans of fixed shapes, else `lazy`.
         progress: Told of each image.
 
     Raises:
@@ -182,6 +190,9 @@ def predict(
         device_name=device_name,
         fast_math=fast_math,
         allow_host_code=allow_host_code,
+        contexts=contexts,
+        graphs=graphs,
+        specialization=specialization,
         tile=size,
     )
     check_runnables((engine,), runtime, code)

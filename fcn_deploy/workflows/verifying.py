@@ -20,6 +20,7 @@ from fcn_deploy.files import StrPath
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
+from fcn_deploy.runtime.tensorrt.settings import Specialization
 from fcn_deploy.text import printable
 from fcn_deploy.workflows.image_sizes import check_image_sizes
 from fcn_deploy.workflows.parameters import gate_options, image_folder, outputs, padding
@@ -140,6 +141,9 @@ def verify(
     device_name: str | None = None,
     fast_math: bool = False,
     allow_host_code: bool = False,
+    contexts: int | None = None,
+    graphs: int | None = None,
+    specialization: Specialization | None = None,
     progress: Progress | None = None,
 ) -> Verification:
     """Compares an engine with a reference on images, and checks the result against a gate.
@@ -168,6 +172,10 @@ def verify(
         fast_math: Lets ONNX Runtime multiply matrices of FP32 in BF16, on a 64-bit Arm CPU that has it; never in
             the reference.
         allow_host_code: Lets a TensorRT plan run code on the host.
+        contexts: How many calls on a TensorRT plan run at the same time; 8 if None.
+        graphs: How many CUDA graphs each of them keeps; 4 if None, and none with 0.
+        specialization: When TensorRT-RTX compiles kernels for a shape: `lazy`, in the background; `eager`, before its
+            first run; or `none`. If None, `eager` for plans of fixed shapes, else `lazy`.
         progress: Told of each image.
 
     Returns:
@@ -205,6 +213,9 @@ def verify(
         device_name=device_name,
         fast_math=fast_math,
         allow_host_code=allow_host_code,
+        contexts=contexts,
+        graphs=graphs,
+        specialization=specialization,
     )
     options = gate_options(gate)
     stated, other = check_runnables((engine, against), runtime, code)

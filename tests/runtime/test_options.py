@@ -53,7 +53,7 @@ def test_only_resets_every_other_option():
         ("onnx", None, {"threads", "provider", "fast_math", "tile", "color"}),
         ("onnx", "cpu", {"threads", "provider", "fast_math", "tile", "color"}),
         ("onnx", "cuda", {"threads", "provider", "device", "tile", "color"}),
-        ("plan", "cuda", {"device", "allow_host_code", "tile", "color"}),
+        ("plan", "cuda", {"device", "allow_host_code", "contexts", "graphs", "specialization", "tile", "color"}),
         ("checkpoint", "cuda", {"threads", "tile", "color"}),
     ],
 )

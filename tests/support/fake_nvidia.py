@@ -41,6 +41,8 @@ class World:
         gpus: What the driver finds.
         libraries: The names of the flavors that are installed.
         fail: The call that fails: execute, context or capture; None for none.
+        room: Bytes of GPU memory that may be allocated at a time; any number if None.
+        pinned: Addresses of page-locked memory that is not the runtime's own.
         delay: How long a stream takes, in seconds.
         cache_accepted: Whether the library accepts the content of a runtime cache.
     """
@@ -56,6 +58,9 @@ class World:
         self.contexts: list[weakref.ref[Context]] = []
         self.made = 0
         self.fail: str | None = None
+        self.room: int | None = None
+        self.used = 0
+        self.pinned: set[int] = set()
         self.delay = 0.0
         self.cache_accepted = True
 
@@ -69,7 +74,12 @@ class World:
         return sum(each[: len(event)] == event for each in self.events)
 
     def allocate(self, kind: str, size: int) -> Buffer:
-        array = np.full(size, 0xAB, np.uint8)
+        if kind == "device":
+            if self.room is not None and self.used + size > self.room:
+                raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: The API call failed because\nthere is no memory")
+            self.used += size
+        array = aligned(size)
+        array[...] = 0xAB
         self.memory[array.ctypes.data] = array
         self.did("allocate", kind, size)
         return Buffer(self, kind, array)
@@ -88,7 +98,15 @@ class Buffer:
 
     def close(self) -> None:
         del self.world.memory[self.handle]
+        self.world.used -= self.array.nbytes if self.kind == "device" else 0
         self.world.did("free", self.kind)
+
+
+def aligned(size: int, offset: int = 0) -> np.ndarray:
+    """Bytes whose address is a multiple of 256, plus an offset, as GPU memory has it."""
+    array = np.empty(size + offset + 256, np.uint8)
+    begin = -array.ctypes.data % 256 + offset
+    return array[begin : begin + size]
 
 
 class Stream:
@@ -158,8 +176,12 @@ class Graph:
 class GpuArray:
     """An array on the GPU that another library made, with DLPack or with `__cuda_array_interface__` alone."""
 
-    def __init__(self, world: World, array: np.ndarray, *, device: int = 0, dlpack: bool = True) -> None:
-        self.buffer = world.allocate("foreign", max(array.nbytes, 1))
+    def __init__(
+        self, world: World, array: np.ndarray, *, device: int = 0, dlpack: bool = True, offset: int = 0
+    ) -> None:
+        whole = aligned(max(array.nbytes, 1), offset)
+        self.buffer = Buffer(world, "foreign", whole)
+        world.memory[whole.ctypes.data] = whole
         self.buffer.array[: array.nbytes] = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
         self.dtype, self.device, self.readonly = array.dtype, device, False
         self.view_shape, self.strides = array.shape, None
@@ -280,9 +302,17 @@ def cuda_driver(world: World) -> ModuleType:
         return (SUCCESS,)
 
     def up(address: int, host: int, size: int, handle: int) -> Any:
+        world.did("copy", host)
         world.bytes_at(address, size), world.bytes_at(host, size)
         world.streams[handle].put(lambda: np.copyto(world.bytes_at(address, size), world.bytes_at(host, size)))
         return (SUCCESS,)
+
+    def pointer(key: str, address: int) -> Any:
+        return (SUCCESS, 1) if address in world.pinned else (SimpleNamespace(name="CUDA_ERROR_INVALID_VALUE"), None)
+
+    def across(target: int, source: int, size: int, handle: int) -> Any:
+        world.did("copy on the device", size)
+        return up(target, source, size, handle)
 
     major, minor = "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR", "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR"
     return module(
@@ -299,6 +329,10 @@ def cuda_driver(world: World) -> ModuleType:
         cuCtxSetCurrent=put,
         cuMemcpyHtoDAsync=up,
         cuMemcpyDtoHAsync=up,
+        cuMemcpyDtoDAsync=across,
+        CUpointer_attribute=SimpleNamespace(CU_POINTER_ATTRIBUTE_MEMORY_TYPE="memory type"),
+        CUmemorytype=SimpleNamespace(CU_MEMORYTYPE_HOST=1, CU_MEMORYTYPE_DEVICE=2),
+        cuPointerGetAttribute=pointer,
     )
 
 
@@ -313,7 +347,7 @@ class Engine:
         self.world, self.plan = world, plan
         self.num_io_tensors = 2
         self.num_optimization_profiles = len(plan["profiles"])
-        self.device_memory_size_v2 = SCRATCH
+        self.device_memory_size_v2 = SCRATCH * len(plan["profiles"])
         image = plan["io"] == "image"
         self.tensors = {
             "image": ("UINT8" if image else "FLOAT", [-1, -1, -1, 3] if image else [-1, 3, -1, -1]),
@@ -348,8 +382,14 @@ class Engine:
             shapes.append([batch, height, width, 3] if self.plan["io"] == "image" else [batch, 3, height, width])
         return shapes
 
+    def get_device_memory_size_for_profile_v2(self, profile: int) -> int:
+        return SCRATCH * (profile + 1)
+
     def create_execution_context(self, how: Any) -> Any:
         if self.world.fail == "context":
+            return None
+        if self.world.fail == "full":
+            self.plan["log"]("[executionContext.cpp] Error Code 2: OutOfMemory (Requested size was 4 bytes.)")
             return None
         return Context(self, how)
 
@@ -410,9 +450,10 @@ class Context:
             self.using.release()
 
     def set_device_memory(self, address: int, size: int) -> None:
-        assert size >= SCRATCH
+        assert size >= SCRATCH * (self.profile + 1)
         self.world.bytes_at(address, size)
         self.scratch = address
+        self.version += 1
 
     def set_optimization_profile_async(self, index: int, handle: int) -> bool:
         with self.used():
@@ -436,6 +477,7 @@ class Context:
         return (*shape[:2], -1) if self.engine.plan.get("dynamic_output") else shape[:3]
 
     def set_tensor_address(self, name: str, address: int) -> bool:
+        assert address % 256 == 0
         self.addresses[name] = address
         self.world.did("address", name, address)
         return True
@@ -481,7 +523,7 @@ class Context:
 
 _STRATEGIES = {
     "CudaGraphStrategy": SimpleNamespace(DISABLED="DISABLED", WHOLE_GRAPH_CAPTURE="WHOLE_GRAPH_CAPTURE"),
-    "DynamicShapesKernelSpecializationStrategy": SimpleNamespace(EAGER="EAGER", LAZY="LAZY"),
+    "DynamicShapesKernelSpecializationStrategy": SimpleNamespace(EAGER="EAGER", LAZY="LAZY", NONE="NONE"),
 }
 
 

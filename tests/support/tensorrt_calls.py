@@ -2,9 +2,9 @@
 
 _RUNTIME = {
     "Runtime": "deserialize_cuda_engine engine_host_code_allowed",
-    "ICudaEngine": "create_execution_context device_memory_size_v2 get_tensor_dtype get_tensor_format_desc "
-    "get_tensor_location get_tensor_mode get_tensor_name get_tensor_profile_shape get_tensor_shape num_io_tensors "
-    "num_optimization_profiles",
+    "ICudaEngine": "create_execution_context device_memory_size_v2 get_device_memory_size_for_profile_v2 "
+    "get_tensor_dtype get_tensor_format_desc get_tensor_location get_tensor_mode get_tensor_name "
+    "get_tensor_profile_shape get_tensor_shape num_io_tensors num_optimization_profiles",
     "IExecutionContext": "execute_async_v3 get_tensor_shape set_device_memory set_input_shape "
     "set_optimization_profile_async set_tensor_address",
     "ILogger": "log",
@@ -19,7 +19,7 @@ _RTX_RUNTIME = {
     "set_runtime_cache",
     "IRuntimeCache": "deserialize serialize",
     "CudaGraphStrategy": "WHOLE_GRAPH_CAPTURE DISABLED",
-    "DynamicShapesKernelSpecializationStrategy": "EAGER",
+    "DynamicShapesKernelSpecializationStrategy": "EAGER LAZY NONE",
 }
 _BUILDER = {
     "Builder": "build_serialized_network create_builder_config create_network create_optimization_profile",

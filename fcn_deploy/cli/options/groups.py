@@ -114,6 +114,18 @@ gpu_options = stack(
     click.option(
         "--allow-host-code", is_flag=True, help="Run the code that plans built with --version-compatible bring."
     ),
+    click.option(
+        "--contexts", type=click.IntRange(1), help="How many calls on a plan run at the same time.  [default: 8]"
+    ),
+    click.option(
+        "--graphs", type=click.IntRange(0), help="CUDA graphs that each of them keeps; 0 for none.  [default: 4]"
+    ),
+    click.option(
+        "--specialization",
+        type=click.Choice(["lazy", "eager", "none"]),
+        help="When TensorRT-RTX compiles kernels for a shape: in the background, before its first run, or never.  "
+        "[default: eager for plans of fixed shapes, else lazy]",
+    ),
 )
 
 weights_options = stack(

@@ -64,6 +64,24 @@ def choose_flavor(engine: Path, sidecar: Sidecar | None, asked: str | None) -> F
     return own if own.installed else next((each for each in able if each.installed), own)
 
 
+def check_supported(engine: Path, flavor: Flavor, gpu: Gpu) -> None:
+    """Checks that a library runs on a GPU at all: no plan would help there.
+
+    Raises:
+        ArtifactError: It does not.
+    """
+    if flavor.supports(gpu.compute_capability):
+        return
+    others = [each.name for each in FLAVORS.values() if each.builds and each.supports(gpu.compute_capability)]
+    advice = f"build for {' or '.join(others)}, or " if others else ""
+    raise ArtifactError(
+        f"{flavor.name} cannot run {engine} here: it does not support this GPU",
+        got=f"{gpu.name}, compute capability {gpu.compute_capability}",
+        expected=", ".join(flavor.compute_capabilities) or f"{'.'.join(map(str, flavor.oldest_gpu))} or newer",
+        fix=f'{advice}run the exported model in ONNX Runtime with `provider="cuda"`',
+    )
+
+
 def check_gpu(engine: Path, sidecar: Sidecar, gpu: Gpu) -> None:
     """Checks that a plan was built for a GPU.
 
@@ -90,19 +108,19 @@ def check_version(engine: Path, sidecar: Sidecar, flavor: Flavor, version: str) 
     """Checks that a plan was built by a version that the installed one can load.
 
     That is a version with the same major, minor and patch numbers; for plans built with `version_compatible=True`, also
-    an older one.
+    an older one of the same major number.
 
     Raises:
         ArtifactError: It was built by another version.
     """
     built, installed = _numbers(sidecar.library)[:3], _numbers(version)[:3]
     compatible = bool(sidecar.target.get("version_compatible"))
-    if built == installed or (compatible and built <= installed):
+    if built == installed or (compatible and built[:1] == installed[:1] and built <= installed):
         return
     raise ArtifactError(
         f"{engine} was built by another version of {sidecar.backend}",
         got=f"{flavor.name} {version}",
-        expected=f"{sidecar.library}{' or newer' if compatible else ''}",
+        expected=f"{sidecar.library}{f' or a newer {built[0]}.x' if compatible else ''}",
         fix=f"{rebuild_command(engine, sidecar)}, where {sidecar.backend} {version} is installed",
     )
 

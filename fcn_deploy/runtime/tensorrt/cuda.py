@@ -10,6 +10,7 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,11 @@ from numpy.typing import NDArray
 from fcn_deploy.errors import ArtifactError, DependencyError, InputError
 from fcn_deploy.installation import install_command
 
-# In DLPack: memory of a GPU, memory of the host that is pinned for it, and memory that both see.
-_DLPACK_ON_GPU = (2, 3, 13)
+# Device types of DLPack: memory of a GPU and memory that both sides see; and memory of the host that is page-locked.
+_DLPACK_ON_GPU = (2, 13)
+_DLPACK_PINNED = 3
+# What the driver calls a full memory, in the messages of its own packages and of TensorRT's libraries.
+_OUT_OF_MEMORY = ("out of memory", "outofmemory", "out_of_memory")
 
 
 def _installed() -> bool:
@@ -42,6 +46,26 @@ def _checked(result: tuple[Any, ...]) -> Any:
     return values[0] if values else None
 
 
+class OutOfMemoryError(ArtifactError):
+    """The GPU, or what the driver may lock of the host's memory, is full."""
+
+
+def is_out_of_memory(message: str) -> bool:
+    """Returns whether a message of the driver or of a library says that memory is full."""
+    return any(words in message.lower() for words in _OUT_OF_MEMORY)
+
+
+@contextmanager
+def _allocating(size: int, where: str) -> Iterator[None]:
+    """Tells a full memory from other errors, by the message: the class belongs to a package that may be missing."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(str(error)):
+            raise
+        raise OutOfMemoryError(f"{where} is full", got=f"no room for {size} bytes more") from error
+
+
 @dataclass(frozen=True)
 class DeviceArray:
     """An array on the GPU that the caller owns.
@@ -60,6 +84,11 @@ class DeviceArray:
     readonly: bool
     owner: object
 
+    @property
+    def nbytes(self) -> int:
+        """Its size in bytes."""
+        return prod(self.shape) * self.dtype.itemsize
+
 
 def is_device_array(array: object) -> bool:
     """Returns whether an object says by DLPack or `__cuda_array_interface__` that its memory is on a GPU."""
@@ -69,6 +98,30 @@ def is_device_array(array: object) -> bool:
         return True
     where = getattr(array, "__dlpack_device__", None)
     return where is not None and where()[0] in _DLPACK_ON_GPU
+
+
+def pinned_array(array: object) -> NDArray[Any] | None:
+    """Returns a view of an array that another library keeps in page-locked memory of the host; None for all others.
+
+    Such an array belongs to the host: what writes to it must be done before it is passed on.
+    """
+    where = getattr(array, "__dlpack_device__", None)
+    if isinstance(array, np.ndarray) or where is None or where()[0] != _DLPACK_PINNED:
+        return None
+    view: NDArray[Any] = np.from_dlpack(array)  # type: ignore[arg-type]
+    return view
+
+
+def is_pinned(array: NDArray[Any]) -> bool:
+    """Returns whether the GPU can read an array of the host by itself: in C order, in page-locked memory."""
+    driver = _driver()
+    if not array.flags.c_contiguous or array.nbytes == 0:
+        return False
+    key = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_MEMORY_TYPE
+    status, kind = driver.cuPointerGetAttribute(key, array.ctypes.data)
+    # Memory that CUDA has never heard of, as most of the host's, is an invalid value to it.
+    known = status == driver.CUresult.CUDA_SUCCESS
+    return known and int(kind) == int(driver.CUmemorytype.CU_MEMORYTYPE_HOST)
 
 
 class Device:
@@ -124,13 +177,17 @@ class Stream:
         """Destroys it."""
         self._stream.close()
 
-    def copy_to_device(self, address: int, host: NDArray[np.uint8]) -> None:
+    def copy_to_device(self, address: int, host: NDArray[Any]) -> None:
         """Queues a copy from pinned memory, which must not change until the copy is done."""
         _checked(_driver().cuMemcpyHtoDAsync(address, host.ctypes.data, host.nbytes, self._stream.handle))
 
     def copy_to_host(self, host: NDArray[np.uint8], address: int) -> None:
         """Queues a copy to pinned memory."""
         _checked(_driver().cuMemcpyDtoHAsync(host.ctypes.data, address, host.nbytes, self._stream.handle))
+
+    def copy_on_device(self, target: int, source: int, size: int) -> None:
+        """Queues a copy of `size` bytes from one address of the GPU to another."""
+        _checked(_driver().cuMemcpyDtoDAsync(target, source, size, self._stream.handle))
 
     def capture(self, enqueue: Callable[[], None]) -> Graph:
         """Records what a function queues on this stream, without running it.
@@ -199,12 +256,17 @@ class Graph:
 
 
 class DeviceBuffer:
-    """Memory of a GPU that grows when more is needed, and otherwise keeps its address."""
+    """Memory of a GPU that grows when more is needed, and otherwise keeps its address.
+
+    Attributes:
+        address: Its address; 0 before the first `fit`.
+        size: Its size in bytes.
+    """
 
     def __init__(self, device: Device) -> None:
         self._device = device
         self._buffer: Any = None
-        self._size = 0
+        self.size = 0
         self.address = 0
 
     def fit(self, size: int, stream: Stream) -> bool:
@@ -216,19 +278,23 @@ class DeviceBuffer:
 
         Returns:
             Whether the memory has moved, which loses its content.
+
+        Raises:
+            OutOfMemoryError: The GPU has no room for it.
         """
-        if size <= self._size:
+        if size <= self.size:
             return False
         self.close()
-        self._buffer = _core().Device(self._device.index).allocate(size, stream=stream._stream)
-        self._size, self.address = size, int(self._buffer.handle)
+        with _allocating(size, f"the memory of GPU {self._device.index}"):
+            self._buffer = _core().Device(self._device.index).allocate(size, stream=stream._stream)
+        self.size, self.address = size, int(self._buffer.handle)
         return True
 
     def close(self) -> None:
         """Frees the memory."""
         if self._buffer is not None:
             self._buffer.close()
-        self._buffer, self._size, self.address = None, 0, 0
+        self._buffer, self.size, self.address = None, 0, 0
 
 
 class PinnedBuffer:
@@ -239,10 +305,15 @@ class PinnedBuffer:
         self._bytes: NDArray[np.uint8] = np.empty(0, np.uint8)
 
     def fit(self, size: int) -> NDArray[np.uint8]:
-        """Returns its first `size` bytes, uint8 [size]; their content is undefined."""
+        """Returns its first `size` bytes, uint8 [size]; their content is undefined.
+
+        Raises:
+            OutOfMemoryError: The host has no room for it that may be locked.
+        """
         if size > self._bytes.nbytes:
             self.close()
-            self._buffer = _core().LegacyPinnedMemoryResource().allocate(size)
+            with _allocating(size, "the host's page-locked memory"):
+                self._buffer = _core().LegacyPinnedMemoryResource().allocate(size)
             self._bytes = np.asarray(_Memory(int(self._buffer.handle), size))
         return self._bytes[:size]
 

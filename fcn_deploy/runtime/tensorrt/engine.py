@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fcn_deploy.artifacts.shapes import TensorSpec
 from fcn_deploy.errors import ArtifactError
+from fcn_deploy.runtime.tensorrt.cuda import OutOfMemoryError, is_out_of_memory
 from fcn_deploy.runtime.tensorrt.log import LibraryLog
 from fcn_deploy.runtime.tensorrt.profiles import Dims, Profile, ShapeRange
 
@@ -19,6 +20,9 @@ _DTYPES = {
     "UINT8": "uint8",
     "BOOL": "bool",
 }
+
+# NvInferRuntime.h, IExecutionContext::setTensorAddress: the address of a tensor is a multiple of this.
+ALIGNMENT = 256
 
 # A plan has no names of dimensions; these are the exported model's.
 _DIMENSIONS = {
@@ -37,8 +41,8 @@ class LoadedEngine:
     Attributes:
         module: The library.
         log: The library's log, which has the reasons for its errors.
-        config: How contexts run, if the library captures CUDA graphs itself; otherwise None. It stands before the
-            engine that it belongs to, so that it is freed first.
+        config: How contexts run, if the library has that; otherwise None. It stands before the engine that it belongs
+            to, so that it is freed first.
         cuda_engine: The library's ICudaEngine.
         inputs: The engine's inputs.
         outputs: Its outputs.
@@ -53,19 +57,24 @@ class LoadedEngine:
     outputs: tuple[TensorSpec, ...]
     profiles: tuple[Profile, ...]
 
-    @property
-    def scratch(self) -> int:
-        """Bytes of device memory that a context works in; 0 if contexts allocate their own."""
-        return 0 if self.config is not None else max(1, int(self.cuda_engine.device_memory_size_v2))
+    def configured(self, config: Any) -> LoadedEngine:
+        """Returns the same engine, whose contexts run as a config says."""
+        return replace(self, config=config)
 
-    def make_context(self, scratch: int) -> Any:
-        """Makes an execution context.
+    def scratch(self, profile: int) -> int:
+        """Returns the bytes of device memory that a context works in with a profile; 0 if contexts allocate it."""
+        if self.config is not None:
+            return 0
+        if not self.cuda_engine.num_optimization_profiles:
+            return max(1, int(self.cuda_engine.device_memory_size_v2))
+        return max(1, int(self.cuda_engine.get_device_memory_size_for_profile_v2(profile)))
 
-        Args:
-            scratch: Address of the device memory that it works in; contexts on one stream may share it.
+    def make_context(self) -> Any:
+        """Makes an execution context of the library.
 
         Raises:
             ArtifactError: The library cannot make one.
+            OutOfMemoryError: The GPU has no room for it.
         """
         if self.config is not None:
             context = self.cuda_engine.create_execution_context(self.config)
@@ -73,9 +82,7 @@ class LoadedEngine:
             strategy = self.module.ExecutionContextAllocationStrategy.USER_MANAGED
             context = self.cuda_engine.create_execution_context(strategy)
         if context is None:
-            raise ArtifactError("the library cannot make an execution context", got=self.log.take_errors())
-        if self.config is None:
-            context.set_device_memory(scratch, self.scratch)
+            raise self._error("cannot make an execution context")
         return context
 
     def require(self, done: bool, what: str) -> None:
@@ -87,19 +94,24 @@ class LoadedEngine:
 
         Raises:
             ArtifactError: `done` is False.
+            OutOfMemoryError: `done` is False because the GPU is full.
         """
         if not done:
-            raise ArtifactError(f"{self.module.__name__} {what}", got=self.log.take_errors())
+            raise self._error(what)
+
+    def _error(self, what: str) -> ArtifactError:
+        reason = self.log.take_errors()
+        kind = OutOfMemoryError if is_out_of_memory(reason) else ArtifactError
+        return kind(f"{self.module.__name__} {what}", got=reason)
 
 
-def describe_engine(module: Any, engine: Any, log: LibraryLog, config: Any) -> LoadedEngine:
+def describe_engine(module: Any, engine: Any, log: LibraryLog) -> LoadedEngine:
     """Reads the inputs, outputs and profiles of an engine.
 
     Args:
         module: The library.
         engine: Its ICudaEngine.
         log: The library's log.
-        config: How contexts run; see `LoadedEngine`.
 
     Raises:
         ArtifactError: It has tensors that this runtime cannot feed or read.
@@ -118,7 +130,7 @@ def describe_engine(module: Any, engine: Any, log: LibraryLog, config: Any) -> L
     return LoadedEngine(
         module=module,
         log=log,
-        config=config,
+        config=None,
         cuda_engine=engine,
         inputs=tuple(specs[name] for name in inputs),
         outputs=tuple(specs[name] for name in names if name not in inputs),

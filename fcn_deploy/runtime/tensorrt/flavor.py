@@ -30,6 +30,7 @@ class Flavor:
         version_compatible: Whether its builder makes engines that later versions, and the lean runtime, can load.
         compute_capabilities: GPU architectures that its builder can be told to build for, such as `8.6`; empty if it
             builds for the GPU of this machine.
+        oldest_gpu: The lowest compute capability that it runs on.
         runtime_config: Whether the library itself specialises engines to the GPU and captures their CUDA graphs, as an
             IRuntimeConfig says.
         runs: Names of the flavors whose engines it runs.
@@ -45,6 +46,7 @@ class Flavor:
     hardware_compatible: bool
     version_compatible: bool
     compute_capabilities: tuple[str, ...]
+    oldest_gpu: tuple[int, int]
     runtime_config: bool
     runs: tuple[str, ...]
     oldest: tuple[int, int]
@@ -55,6 +57,15 @@ class Flavor:
         spec = importlib.util.find_spec(self.module)
         # A folder of this name without code, as type stubs leave it, is found as a namespace without an origin.
         return spec is not None and spec.origin is not None
+
+    def supports(self, compute_capability: str) -> bool:
+        """Returns whether it runs on a GPU of an architecture, such as `8.6`, as far as is known here.
+
+        GPUs newer than those that this package knows are left for the library to decide.
+        """
+        gpu = _pair(compute_capability)
+        known = [_pair(each) for each in self.compute_capabilities]
+        return gpu >= self.oldest_gpu and (gpu in known or gpu > max(known, default=(0, 0)))
 
     @property
     def has_wheel(self) -> bool:
@@ -95,6 +106,11 @@ class Flavor:
         return module
 
 
+def _pair(compute_capability: str) -> tuple[int, int]:
+    major, minor = compute_capability.split(".")
+    return int(major), int(minor)
+
+
 _TENSORRT = Flavor(
     name="tensorrt",
     module="tensorrt",
@@ -105,6 +121,7 @@ _TENSORRT = Flavor(
     hardware_compatible=True,
     version_compatible=True,
     compute_capabilities=(),
+    oldest_gpu=(7, 0),  # of version 10.3; from 10.5 on 7.5
     runtime_config=False,
     runs=("tensorrt",),
     oldest=(10, 3),  # JetPack 6.2
@@ -119,6 +136,7 @@ _RTX = Flavor(
     hardware_compatible=False,
     version_compatible=False,
     compute_capabilities=("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"),
+    oldest_gpu=(7, 5),
     runtime_config=True,
     runs=("tensorrt-rtx",),
     oldest=(1, 4),
@@ -133,6 +151,7 @@ _LEAN = Flavor(
     hardware_compatible=False,
     version_compatible=False,
     compute_capabilities=(),
+    oldest_gpu=(7, 0),  # of version 10.3; from 10.5 on 7.5
     runtime_config=False,
     runs=("tensorrt",),
     oldest=(10, 3),

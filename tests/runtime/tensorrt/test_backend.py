@@ -13,12 +13,17 @@ from textwrap import dedent
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fcn_deploy.artifacts.shapes import TensorSpec
 from fcn_deploy.artifacts.sidecar import sidecar_path
 from fcn_deploy.errors import ArtifactError, ClosedError, DependencyError, InputError, UsageError
 from fcn_deploy.runtime import RuntimeOptions, Segmenter, open_backend
 from fcn_deploy.runtime.tensorrt.backend import TensorRTBackend
+from fcn_deploy.runtime.tensorrt.cuda import OutOfMemoryError
+from fcn_deploy.runtime.tensorrt.driver import Gpu
+from tests.support import fake_nvidia
 from tests.support.fake_nvidia import GpuArray
 
 TWO_PROFILES = [
@@ -156,6 +161,24 @@ def test_a_plan_whose_model_brought_its_scales_is_built_again_without_ranges(wor
         TensorRTBackend(path)
 
 
+@pytest.mark.parametrize("architecture", ["9.0", "10.0", "7.0", "5.2"])
+def test_a_gpu_that_the_library_does_not_know_is_exit_5_before_it_is_imported(world, plan, architecture):
+    world.gpus = (Gpu(0, "Hopper", architecture, 1 << 30),)
+    with pytest.raises(ArtifactError) as caught:
+        TensorRTBackend(plan("tensorrt-rtx"))
+    assert "tensorrt-rtx cannot run" in str(caught.value)
+    assert f"got Hopper, compute capability {architecture}; expected 7.5, 8.0" in str(caught.value)
+    other = "build for tensorrt, or " if architecture != "5.2" else ""
+    assert f"fix: {other}run the exported model in ONNX Runtime" in str(caught.value)
+    assert world.count("load") == 0
+
+
+def test_a_gpu_newer_than_all_that_are_known_is_the_librarys_to_decide(world, plan):
+    world.gpus = (Gpu(0, "Fake", "13.0", 1 << 30),)
+    for flavor in ("tensorrt", "tensorrt-rtx"):
+        TensorRTBackend(plan(flavor, target={"gpu": []})).close()
+
+
 def test_a_hardware_compatible_plan_runs_on_newer_gpus_only(world, plan):
     TensorRTBackend(plan(target={"gpu": ["8.0"], "hardware_compatible": True})).close()
     with pytest.raises(ArtifactError, match=r"--hardware-compatibility -o net\.engine"):
@@ -185,7 +208,9 @@ def test_another_build_of_the_same_version_is_taken(world, plan):
 def test_a_version_compatible_plan_runs_on_newer_versions_only(world, plan):
     compatible = {"version_compatible": True}
     TensorRTBackend(plan(library="10.2.0", target=compatible), allow_host_code=True).close()
-    with pytest.raises(ArtifactError, match=r"expected 10\.4\.0 or newer; fix: .*--version-compatible"):
+    with pytest.raises(ArtifactError, match=r"got tensorrt 10\.3\.0; expected 9\.3\.0 or a newer 9\.x; fix: "):
+        TensorRTBackend(plan(library="9.3.0", target=compatible), allow_host_code=True)
+    with pytest.raises(ArtifactError, match=r"expected 10\.4\.0 or a newer 10\.x; fix: .*--version-compatible"):
         TensorRTBackend(plan(library="10.4.0", target=compatible), allow_host_code=True)
 
 
@@ -470,7 +495,6 @@ def test_a_library_with_graphs_of_its_own_is_left_to_capture_them(world, plan):
     backend = TensorRTBackend(plan("tensorrt-rtx"))
     config = backend._engine.config
     assert config.cuda_graph_strategy == "WHOLE_GRAPH_CAPTURE"
-    assert config.dynamic_shapes_kernel_specialization_strategy == "EAGER"
     for _ in range(4):
         check(backend, photo())
     assert world.count("capture") == 0
@@ -545,7 +569,7 @@ def test_arrays_that_do_not_fit_are_refused_and_the_context_lives_on(world, plan
             backend.infer({"image": array})
     outputs = [
         ({}, "wrong outputs; got"),
-        ({"labels": np.zeros((1, 16, 24), np.uint8)}, "output labels cannot be written to; got a numpy array"),
+        ({"labels": np.zeros((1, 16, 24), np.uint8)}, "output labels cannot be written to; got an array of the host"),
         ({"labels": refused(world, labels.read(), readonly=True)}, "got a read-only array"),
         ({"labels": GpuArray(world, np.zeros((1, 16, 23), np.uint8))}, r"got \[1, 16, 23\]; expected \[1, 16, 24\]"),
         ({"labels": GpuArray(world, np.zeros((1, 16, 24), np.int32))}, "output labels has the wrong dtype; got int32"),
@@ -596,14 +620,48 @@ def test_one_thread_makes_one_context(world, plan):
     backend.close()
 
 
+@pytest.mark.parametrize(
+    ("profiles", "asked", "chosen"),
+    [
+        (None, None, "LAZY"),  # a range
+        ([{key: [1, 16, 24] for key in ("min", "opt", "max")}], None, "EAGER"),
+        (TWO_PROFILES, "eager", "EAGER"),
+        (None, "none", "NONE"),
+        (None, "lazy", "LAZY"),
+    ],
+)
+def test_kernels_are_specialised_before_the_first_run_of_fixed_shapes_alone(world, plan, profiles, asked, chosen):
+    path = plan("tensorrt-rtx", profiles=profiles)
+    with Segmenter(path, specialization=asked) as segmenter:
+        config = segmenter._backend._engine.config
+        assert config.dynamic_shapes_kernel_specialization_strategy == chosen
+        del config
+
+
+def test_only_tensorrt_rtx_specialises_kernels(world, plan):
+    with pytest.raises(UsageError, match="`specialization` is for TensorRT-RTX; got tensorrt; fix: leave it out"):
+        TensorRTBackend(plan("tensorrt"), specialization="eager")
+    with pytest.raises(UsageError, match="unknown `specialization`; got 'soon'; expected lazy or eager or none"):
+        TensorRTBackend(plan("tensorrt-rtx"), specialization="soon")
+    assert world.count("load") == 0
+
+
+def test_contexts_and_graphs_reach_the_backend(world, plan):
+    with Segmenter(plan(), contexts=1, graphs=0) as segmenter:
+        for _ in range(3):
+            segmenter(photo()["image"][0])
+        assert segmenter._backend._slots._limit == 1
+    assert world.count("capture") == 0
+
+
 def test_fewer_than_no_graphs_are_a_usage_error(world, plan):
-    with pytest.raises(UsageError, match="bad number of CUDA graphs; got -1; expected 0 or more"):
+    with pytest.raises(UsageError, match="bad number of CUDA `graphs`; got -1; expected 0 or more"):
         TensorRTBackend(plan(), graphs=-1)
     assert world.events == []
 
 
 def test_no_contexts_are_a_usage_error(world, plan):
-    with pytest.raises(UsageError, match="bad number of execution contexts; got 0; expected 1 or more"):
+    with pytest.raises(UsageError, match="bad number of execution `contexts`; got 0; expected 1 or more"):
         TensorRTBackend(plan(), contexts=0)
 
 
@@ -614,7 +672,7 @@ def test_no_contexts_are_a_usage_error(world, plan):
     ("fail", "words"),
     [
         ("execute", "tensorrt cannot run the engine; got the GPU has left the building"),
-        ("context", "the library cannot make an execution context; got no reason given"),
+        ("context", "tensorrt cannot make an execution context; got no reason given"),
     ],
 )
 def test_after_an_error_nothing_broken_is_used_again(world, plan, fail, words):
@@ -632,19 +690,48 @@ def test_after_an_error_nothing_broken_is_used_again(world, plan, fail, words):
     backend.close()
 
 
-def test_a_capture_that_fails_is_an_error_and_leaves_no_stream_recording(world, plan):
+def test_after_a_capture_that_fails_work_runs_without_graphs_and_the_log_says_so_once(world, plan, caplog):
     backend = TensorRTBackend(plan())
+    check(backend, photo(32, 32))
     check(backend, photo())
     world.fail = "capture"
-    with pytest.raises(
-        ArtifactError, match=r"cannot run .* on image \(1, 16, 24, 3\); got CUDA_ERROR_STREAM_CAPTURE_INV"
-    ):
-        backend.infer(photo())
-    assert world.streams
+    for seed in range(3):
+        check(backend, photo(seed=seed))
+        check(backend, photo(32, 32, seed=seed))
     assert all(stream.recording is None for stream in world.streams.values())
+    said = [record for record in caplog.records if "CUDA graphs" in record.message]
+    assert [record.levelname for record in said] == ["WARNING"]
+    assert said[0].message == (
+        "CUDA graphs are off from here on, because a capture failed: CUDA_ERROR_STREAM_CAPTURE_INVALIDATED: and more"
+    )
     world.fail = None
     for _ in range(3):
         check(backend, photo())
+    assert world.count("capture") == 1
+    assert world.count("launch") == 0
+    backend.close()
+    assert world.memory == {}
+
+
+def test_graphs_that_were_captured_before_a_failure_are_still_launched(world, plan):
+    backend = TensorRTBackend(plan())
+    check(backend, photo(32, 32))
+    for _ in range(3):
+        check(backend, photo())
+    world.fail = "capture"
+    for _ in range(2):
+        check(backend, photo(32, 32))
+    check(backend, photo())
+    assert world.count("launch") == 3
+    backend.close()
+
+
+def test_a_gpu_that_is_broken_is_an_error_and_no_question_of_graphs(world, plan):
+    backend = TensorRTBackend(plan())
+    check(backend, photo())
+    world.fail = "execute"
+    with pytest.raises(ArtifactError, match="got the GPU has left the building"):
+        backend.infer(photo())
     backend.close()
     assert world.memory == {}
 
@@ -699,6 +786,163 @@ def test_closing_waits_for_the_calls_under_way(world, plan):
     assert outcomes == ["closed", "closed"]
 
 
+# Memory
+
+
+def test_scratch_memory_is_that_of_the_profile(world, plan):
+    backend = TensorRTBackend(plan(profiles=TWO_PROFILES))
+
+    def scratch():
+        return [event[2] for event in world.names("allocate") if event[1] == "device" and event[2] % 1000 == 0]
+
+    for _ in range(2):
+        check(backend, photo(16, 16))
+    assert scratch() == [1000]
+    check(backend, photo(128, 128))  # the second profile takes twice as much
+    assert scratch() == [1000, 2000]
+    assert world.count("free", "graph") == 1
+    for size in (128, 16, 16, 16, 128):
+        check(backend, photo(size, size))
+    assert scratch() == [1000, 2000]
+    backend.close()
+
+
+def in_parallel(backend, calls, feeds):
+    started = threading.Barrier(calls)
+
+    def call(_):
+        started.wait()
+        return check(backend, feeds)
+
+    with ThreadPoolExecutor(calls) as threads:
+        return list(threads.map(call, range(calls)))
+
+
+NEEDED = 1000 + 32 * 32 * 3 + 32 * 32  # what one call on 32x32 holds
+
+
+def test_a_full_gpu_makes_calls_wait_for_each_other(world, plan, caplog):
+    world.delay = 0.02
+    world.room = 2 * NEEDED + 500
+    backend = TensorRTBackend(plan(), graphs=0)
+    assert len(in_parallel(backend, 6, photo(32, 32))) == 6
+    assert len(in_parallel(backend, 6, photo(32, 32))) == 6
+    assert world.used <= 2 * NEEDED
+    said = [record.message for record in caplog.records if "calls run at the same time" in record.message]
+    assert said
+    assert all(line.startswith("the memory of GPU 0 is full: from here on, ") for line in said)
+    backend.close()
+    assert world.used == 0
+
+
+def test_a_call_that_grows_on_a_full_gpu_takes_the_room_of_idle_contexts(world, plan):
+    world.delay = 0.02
+    backend = TensorRTBackend(plan(), graphs=0)
+    in_parallel(backend, 3, photo(16, 16))
+    world.room = 1000 + 64 * 64 * 4 + 100
+    check(backend, photo(64, 64))
+    assert world.used == 1000 + 64 * 64 * 4
+    backend.close()
+
+
+def test_a_call_that_has_the_gpu_to_itself_and_no_room_is_an_error(world, plan):
+    world.room = NEEDED
+    backend = TensorRTBackend(plan(), graphs=0)
+    with pytest.raises(ArtifactError, match="the memory of GPU 0 is full; got no room for 49152 bytes more"):
+        backend.infer(photo(64, 64, batch=4))
+    check(backend, photo(32, 32))
+    backend.close()
+    assert world.memory == {}
+
+
+def test_a_library_that_is_out_of_memory_says_so(world, plan):
+    world.fail = "full"
+    with (
+        TensorRTBackend(plan("tensorrt-rtx")) as backend,
+        pytest.raises(OutOfMemoryError, match=r"tensorrt_rtx cannot make an execution context; got .*OutOfMemory"),
+    ):
+        backend.infer(photo())
+
+
+@given(room=st.integers(NEEDED, 6 * NEEDED), calls=st.integers(1, 6), contexts=st.integers(1, 6))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_room_for_one_call_is_enough_for_all(tmp_path_factory, room, calls, contexts, make_spec):
+    world = fake_nvidia.World()
+    world.room, world.delay = room, 0.001
+    path = tmp_path_factory.mktemp("plan") / "net.engine"
+    path.write_bytes(fake_nvidia.plan_bytes())
+    with fake_nvidia.installed(world), TensorRTBackend(path, flavor="tensorrt", contexts=contexts, graphs=0) as backend:
+        for _ in range(2):
+            assert len(in_parallel(backend, calls, photo(32, 32))) == calls
+    assert world.used == 0
+
+
+# Where arrays lie
+
+
+@pytest.mark.parametrize("offset", [1, 3, 64, 255])
+def test_an_address_that_is_not_aligned_is_copied_on_the_gpu(world, plan, offset):
+    backend = TensorRTBackend(plan())
+    feeds = photo()
+    image = GpuArray(world, feeds["image"], offset=offset)
+    for _ in range(3):
+        np.testing.assert_array_equal(backend.infer({"image": image})["labels"], feeds["image"][..., 0])
+    assert world.count("copy on the device") == 3
+    assert world.count("launch") == 2  # the copy's address is always the same
+    labels = GpuArray(world, np.zeros((1, 16, 24), np.uint8), offset=offset)
+    for _ in range(3):
+        backend.infer_device({"image": image}, {"labels": labels})
+    np.testing.assert_array_equal(labels.read(), feeds["image"][..., 0])
+    assert world.count("copy on the device") == 9
+    backend.close()
+
+
+def test_an_aligned_address_is_not_copied(world, plan):
+    with TensorRTBackend(plan()) as backend:
+        backend.infer({"image": GpuArray(world, photo()["image"], offset=256)})
+    assert world.count("copy on the device") == 0
+
+
+class PinnedTensor:
+    """An array of another library in page-locked memory of the host."""
+
+    def __init__(self, array):
+        self._array = array
+
+    def __dlpack_device__(self):
+        return (3, 0)
+
+    def __dlpack__(self, **options):
+        return self._array.__dlpack__()
+
+
+def pinned(world, feeds):
+    image = fake_nvidia.aligned(feeds["image"].nbytes).reshape(feeds["image"].shape)
+    image[...] = feeds["image"]
+    world.memory[image.ctypes.data] = image.reshape(-1)
+    world.pinned.add(image.ctypes.data)
+    return image
+
+
+def test_page_locked_memory_is_copied_from_where_it_is(world, plan, monkeypatch):
+    monkeypatch.setattr(np, "from_dlpack", lambda tensor: tensor._array)  # numpy's own asks for a device of a real one
+    with TensorRTBackend(plan()) as backend:
+        feeds = photo()
+        image = pinned(world, feeds)
+        for array in (image, PinnedTensor(image)):
+            world.events.clear()
+            np.testing.assert_array_equal(backend.infer({"image": array})["labels"], feeds["image"][..., 0])
+            assert world.count("copy", image.ctypes.data) == 1
+            assert [event for event in world.names("allocate") if event[1] == "pinned"] in (
+                [],
+                [("allocate", "pinned", 16 * 24)],
+            )
+        # a part of it that is not in C order has to be staged
+        part = image[:, :, ::2]
+        np.testing.assert_array_equal(backend.infer({"image": part})["labels"], part[..., 0])
+        del world.memory[image.ctypes.data]
+
+
 # The cache of compiled kernels
 
 
@@ -715,6 +959,30 @@ def test_compiled_kernels_are_kept_next_to_the_engine(world, plan):
     TensorRTBackend(path).close()
     assert cache_of(path).read_bytes() == b"of a previous run"
     assert cache_of(path).stat().st_mtime_ns == stamp
+
+
+def test_what_a_new_shape_has_had_compiled_is_saved_at_once_and_again(world, plan):
+    path = plan("tensorrt-rtx")
+    now = [0.0]
+    with TensorRTBackend(path) as backend:
+        backend._cache._clock = lambda: now[0]
+
+        def saved(seconds, size=16):
+            now[0] = seconds
+            world.events.clear()
+            check(backend, photo(size, size))
+            return world.count("serialize")
+
+        assert saved(100) == 1  # compiled just now
+        assert cache_of(path).read_bytes() == b"compiled"
+        assert saved(104) == 0
+        assert saved(105) == 1  # what was compiled in the background since
+        assert saved(106, size=32) == 0  # another shape: soon, but not for each of many
+        assert saved(111, size=24) == 1
+        assert saved(120) == 1
+        assert saved(130) == 0
+        assert saved(171) == 1
+        assert saved(1000) == 0
 
 
 def test_a_cache_that_does_not_fit_is_a_warning_and_is_replaced(world, plan, caplog):
