@@ -167,6 +167,7 @@ def _torch_cases(net: Net, device: str, compiled: bool) -> Iterator[Case]:
     yield case("fp32", "labels", "channels_last", channels_last=True)
     if device == "cuda":
         yield case("fp32", "labels", "TF32", tf32=True)
+        yield case("fp32", "labels", "TF32, channels_last", tf32=True, channels_last=True)
         yield case("fp16", "labels")
     if compiled:
         yield case("fp32", "labels", "compiled", compiled=True)

@@ -8,6 +8,7 @@ import torch
 from click.testing import CliRunner
 
 import gpu_check
+import gpu_libraries
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.errors import DependencyError
 from fcn_deploy.evaluation.latency import BenchmarkConfig
@@ -103,7 +104,7 @@ def check(*cases):
     expected = [Output(np.zeros((4, 5), np.uint8))] * 2
     net = Net("fake", shape, None, None, b"", None, images, expected, None)
     rows, saved = [], []
-    gpu_check._check(net, cases, BenchmarkConfig(0, 0, 5), rows, lambda: saved.append(len(rows)))
+    gpu_libraries._check(net, cases, BenchmarkConfig(0, 0, 5), rows, lambda: saved.append(len(rows)))
     return rows, saved
 
 
@@ -161,8 +162,8 @@ def test_wrong_labels_show():
 
 
 def test_nothing_on_a_gpu_is_exit_7(monkeypatch, tmp_path):
-    monkeypatch.setattr(gpu_check, "make_net", lambda *arguments, **options: check_net())
-    monkeypatch.setattr(gpu_check, "cases", lambda *arguments: [Case("a", "fp32", "labels", "", False, Fake)])
+    monkeypatch.setattr(gpu_libraries, "make_net", lambda *arguments, **options: check_net())
+    monkeypatch.setattr(gpu_libraries, "cases", lambda *arguments: [Case("a", "fp32", "labels", "", False, Fake)])
 
     def check_net():
         images = np.zeros((1, 4, 5, 3), np.uint8)
