@@ -147,7 +147,7 @@ def shapes_and_graphs(lab: Lab) -> Figures:
     for graphs in (0, 1, 4):
         before = lab.record.captured
         with lab.open(graphs=graphs) as backend:
-            sizes = (16, 8, 16, 16, 40, 16, 8, 40, 256, 16, 16, 17, 17, 17)
+            sizes = (16, 8, 16, 16, 40, 16, 8, 40, 250, 16, 16, 17, 17, 17)
             for repeat in lab.times(20):
                 for seed, size in enumerate(sizes):
                     _right(backend, photo(size, size + repeat % 3, 1 + seed % 4, seed))
@@ -323,7 +323,8 @@ def a_full_gpu_makes_calls_wait(lab: Lab) -> Figures:
         _in_threads(run, 8)
         limit = backend._slots._limit
     _expect(limit in (1, 2), True, f"calls at the same time: {limit}")
-    with _little_memory(needed * 3 // 4), lab.open(plan) as backend:  # enough for scratch, not for images, too
+    # Enough for the scratch memory of 64 MiB and a small image; not for the 48 MiB of this one.
+    with _little_memory(104 * _MIB), lab.open(plan) as backend:
         try:
             backend.infer({"image": image})
         except ArtifactError as error:
@@ -354,6 +355,9 @@ def the_time_is_that_of_the_gpu(lab: Lab) -> Figures:
 def opened_and_closed_often(lab: Lab) -> Figures:
     """Memory of the GPU, threads and the caller's context are what they were before."""
     before = _call(driver.cuCtxGetCurrent())
+    pool = _call(driver.cuDeviceGetMemPool(_call(driver.cuDeviceGet(0))))
+    _call(driver.cuMemPoolTrimTo(pool, 0))
+    begin = _free_memory()
     free = []
     for _ in lab.times(100):
         with lab.open() as backend:
@@ -364,7 +368,7 @@ def opened_and_closed_often(lab: Lab) -> Figures:
     _expect(int(_call(driver.cuCtxGetCurrent())), int(before), "the current context")
     lost = free[1] - free[-1]
     _expect(lost <= 4 * _MIB, True, f"bytes lost: {lost}")
-    return {"bytes lost": lost}
+    return {"bytes lost": lost, "bytes kept for the next one": begin - free[-1]}
 
 
 def a_wild_write_ends_in_an_error(lab: Lab) -> Figures:
