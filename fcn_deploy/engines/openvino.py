@@ -23,6 +23,7 @@ from fcn_deploy.engines.target_cpu import resolve_target, weight_limit
 from fcn_deploy.errors import InputError, PrecisionError
 from fcn_deploy.graph.model import ExportedModel, serialize
 from fcn_deploy.passes import pipelines
+from fcn_deploy.passes.image_io import LogitsLayout, ends_in_resize
 from fcn_deploy.quantization.cpu_scheme import CpuScheme
 from fcn_deploy.quantization.methods import choose
 from fcn_deploy.quantization.openvino import emit_openvino
@@ -33,6 +34,9 @@ from fcn_deploy.runtime.openvino.backend import OpenVinoBackend
 from fcn_deploy.runtime.openvino.precisions import layer_precisions, listed
 
 _log = logging.getLogger(__name__)
+
+# From so many channels on OpenVINO 2026.4 brings float32 maps into planes by a kernel that takes longer than all else.
+_FLAT_BELOW = 16
 
 
 def build_openvino(
@@ -60,17 +64,18 @@ def build_openvino(
     check_openvino(config, base)
     config = replace(config, target_cpu=resolve_target(config.target_cpu))
     prepared, precision = _prepare(model, config, ranges, base or "fp32")
-    data = _content(_finish(prepared.clone(), model, config), precision.base)
+    floats = "fp32" if precision.base is None else precision.base
+    data = _content(_finish(prepared.clone(), model, config, floats), floats)
     if apart := quantized_alone(data):
-        data = _content(_finish(prepared.clone(), model, config, apart), precision.base)
+        data = _content(_finish(prepared.clone(), model, config, floats, apart), floats)
     achieved = achieved_precision(data, precision)
-    logits = _finish(prepared, model, replace(config, io="tensor"), apart)
+    logits = _finish(prepared, model, replace(config, io="tensor"), floats, apart)
     quantized = config.precision == "int8" and precision.method != PREQUANTIZED
-    check_kernels(logits, model, "bf16" if precision.base == "bf16" else "fp32", quantized=quantized)
+    check_kernels(logits, model, "bf16" if floats == "bf16" else "fp32", quantized=quantized)
     used = ranges if config.precision == "int8" else None
     for warning in config.warnings(used):
         _log.warning(warning)
-    needs = {"cpu_features": ["bf16"]} if precision.base == "bf16" else {}
+    needs = {"cpu_features": ["bf16"]} if floats == "bf16" else {}
     record = BuildRecord(
         backend=library.NAME,
         library=library.version(),
@@ -96,7 +101,7 @@ def openvino_simulation(model: ExportedModel, config: BuildConfig, ranges: Range
         UsageError: INT8 without ranges.
     """
     config = replace(config, target_cpu=resolve_target(config.target_cpu))
-    graph_model = _finish(_prepare(model, config, ranges, "fp32")[0], model, config)
+    graph_model = _finish(_prepare(model, config, ranges, "fp32")[0], model, config, "fp32")
     graph_model.metadata_props[ENGINE_KEY] += SIMULATED
     return serialize(graph_model, "the engine")
 
@@ -193,12 +198,23 @@ def _prepare(
     return graph_model, precision
 
 
-def _finish(prepared: ir.Model, model: ExportedModel, config: BuildConfig, apart: Collection[str] = ()) -> ir.Model:
+def _finish(
+    prepared: ir.Model, model: ExportedModel, config: BuildConfig, base: str, apart: Collection[str] = ()
+) -> ir.Model:
     """Makes of the graph, which is changed, the one of the engine."""
-    graph_model = pipelines.openvino(model.spec if config.io == "image" else None, apart)(prepared).model
+    image_io = model.spec if config.io == "image" else None
+    layout = _logits_layout(prepared.graph, model.spec.num_classes, base)
+    graph_model = pipelines.openvino(image_io, apart, layout=layout)(prepared).model
     graph_model.metadata_props[ENGINE_KEY] = f"{config.precision}-{config.target_cpu}"
     graph_model.metadata_props.setdefault(METADATA_KEY, model.spec.dumps())
     return graph_model
+
+
+def _logits_layout(graph: ir.Graph, classes: int, base: str) -> LogitsLayout:
+    """Chooses how logits lie when their ArgMax is taken, by what OpenVINO does in the least time: docs/openvino.md."""
+    if classes < _FLAT_BELOW:
+        return "flat"
+    return "first" if base == "bf16" and ends_in_resize(graph) else "last"
 
 
 def _refuse_saturation(model: ir.Model, config: BuildConfig) -> None:

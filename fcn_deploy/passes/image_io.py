@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -10,6 +10,9 @@ import onnx_ir as ir
 from fcn_deploy.artifacts.normalization import Normalization
 from fcn_deploy.graph.edit import NodeWriter
 from fcn_deploy.passes.rewrite import Declined, Rewrite, RewriteResult
+
+# [N, C, H, W] as they are; [N, H, W, C]; [N, C, H W].
+LogitsLayout = Literal["first", "last", "flat"]
 
 
 class ImageInput(Rewrite):
@@ -80,7 +83,8 @@ class LabelOutput(Rewrite):
     Before -> after:
         net -> logits
         net -> ArgMax -> Cast -> labels
-        net -> Transpose -> ArgMax -> Cast -> labels (with `channels_last`)
+        net -> Transpose -> ArgMax -> Cast -> labels (with the layout `last`)
+        net -> Reshape -> ArgMax -> Cast -> Reshape -> labels (with the layout `flat`)
         net -> Squeeze -> Greater -> Cast -> labels (binary nets)
 
     Source:
@@ -88,14 +92,13 @@ class LabelOutput(Rewrite):
 
     Args:
         threshold: Of a binary net; None for a net with a channel for each class.
-        channels_last: Whether ArgMax is taken along the last axis, which OpenVINO does in less time, transposition
-            included: docs/openvino.md.
+        layout: How logits lie when ArgMax is taken, which OpenVINO's time depends on: docs/openvino.md.
     """
 
     tolerance: ClassVar[float | None] = 0.0
 
-    def __init__(self, threshold: float | None = None, *, channels_last: bool = False) -> None:
-        self._threshold, self._channels_last = threshold, channels_last
+    def __init__(self, threshold: float | None = None, *, layout: LogitsLayout = "first") -> None:
+        self._threshold, self._layout = threshold, layout
 
     def call(self, model: ir.Model) -> RewriteResult:
         """Rewrites the first output."""
@@ -110,17 +113,34 @@ class LabelOutput(Rewrite):
             return RewriteResult(model, False, (Declined(reason),))
         dtype = ir.DataType.UINT8 if int(channels) <= 256 else ir.DataType.INT32  # type: ignore[arg-type]
         write = NodeWriter(graph, "labels")
-        labels = write.add("Cast", self._found(write, logits), to=dtype)
+        labels = self._found(write, logits, dtype)
         labels.name, labels.type, labels.shape = "labels", ir.TensorType(dtype), ir.Shape([batch, height, width])
         graph.extend(write.nodes)
         graph.outputs[0] = labels
         return RewriteResult(model, True)
 
-    def _found(self, write: NodeWriter, logits: ir.Value) -> ir.Value:
-        """Writes [N, C, H, W] to int64, or bool, [N, H, W]."""
-        if self._threshold is None and self._channels_last:
-            return write.add("ArgMax", write.add("Transpose", logits, perm=[0, 2, 3, 1]), axis=3, keepdims=0)
-        if self._threshold is None:
-            return write.add("ArgMax", logits, axis=1, keepdims=0)
-        threshold = write.constant("Greater/threshold", np.array(self._threshold, np.float32))
-        return write.add("Greater", write.add("Squeeze", logits, write.sizes("channel", 1)), threshold)
+    def _found(self, write: NodeWriter, logits: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """Writes [N, C, H, W] to labels [N, H, W]."""
+        if self._threshold is not None:
+            threshold = write.constant("Greater/threshold", np.array(self._threshold, np.float32))
+            above = write.add("Greater", write.add("Squeeze", logits, write.sizes("channel", 1)), threshold)
+            return write.add("Cast", above, to=dtype)
+        if self._layout == "first":
+            return write.add("Cast", write.add("ArgMax", logits, axis=1, keepdims=0), to=dtype)
+        if self._layout == "last":
+            last = write.add("Transpose", logits, perm=[0, 2, 3, 1])
+            return write.add("Cast", write.add("ArgMax", last, axis=3, keepdims=0), to=dtype)
+        flat = write.add("Reshape", logits, write.sizes("flat/shape", 0, 0, -1), suffix="flat")
+        labels = write.add("Cast", write.add("ArgMax", flat, axis=1, keepdims=0), to=dtype)  # [N, H W]
+        shape = write.add("Gather", write.add("Shape", logits), write.sizes("shape/axes", 0, 2, 3))
+        return write.add("Reshape", labels, shape)
+
+
+def ends_in_resize(graph: ir.Graph) -> bool:
+    """Returns whether the first output comes from a Resize, of which at most a part is taken."""
+    value: ir.Value | None = graph.outputs[0]
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type == "Resize":
+            return True
+        value = node.inputs[0] if node.op_type in ("Slice", "Identity") else None
+    return False

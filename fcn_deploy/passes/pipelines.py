@@ -41,7 +41,7 @@ from fcn_deploy.passes.early_argmax import EarlyArgmax
 from fcn_deploy.passes.fold_quantized_weights import FoldQuantizedWeights
 from fcn_deploy.passes.forget_shapes import ForgetShapes
 from fcn_deploy.passes.fp16 import QDQ_OPSET, ToFp16
-from fcn_deploy.passes.image_io import ImageInput, LabelOutput
+from fcn_deploy.passes.image_io import ImageInput, LabelOutput, LogitsLayout
 from fcn_deploy.passes.infer_types import InferTypes
 from fcn_deploy.passes.inline_and_fold import InlineAndFold
 from fcn_deploy.passes.keep_apart import KeepApart
@@ -199,7 +199,7 @@ def onnxruntime_cpu(image_io: ModelSpec | None, winograd: Collection[str] | None
     return Lowering(*steps)
 
 
-def openvino(image_io: ModelSpec | None, apart: Collection[str] = ()) -> Lowering:
+def openvino(image_io: ModelSpec | None, apart: Collection[str] = (), *, layout: LogitsLayout = "last") -> Lowering:
     """Lowers an exported model, in float or with Q/DQ, to an engine for OpenVINO.
 
     It fuses and lays out the graph by itself. What helps ONNX Runtime hides from it what it looks for:
@@ -209,11 +209,12 @@ def openvino(image_io: ModelSpec | None, apart: Collection[str] = ()) -> Lowerin
         image_io: What the net is, for an engine that takes uint8 images and gives labels; None for one that takes
             float32 `image` and gives `logits`.
         apart: Names of the QuantizeLinear that OpenVINO would merge with what is before them.
+        layout: How logits lie when labels are found; see `LabelOutput`.
     """
     # Anywhere: nothing else here looks at max-pools, or at what is quantised.
     steps: list[ir.passes.PassBase] = [PaddedPools(), KeepApart(apart)]
     if image_io is not None:
-        steps += [ImageInput(image_io.normalization), LabelOutput(image_io.threshold, channels_last=True)]
+        steps += [ImageInput(image_io.normalization), LabelOutput(image_io.threshold, layout=layout)]
     # Last, as for ONNX Runtime.
     steps += [RemoveUnusedNodesPass(), ForgetShapes()]
     return Lowering(*steps)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
@@ -27,6 +28,8 @@ from fcn_deploy.runtime import Segmenter, cpu
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 from fcn_deploy.runtime.openvino import library
 from fcn_deploy.runtime.openvino.backend import ExecutedNode, OpenVinoBackend
+from fcn_deploy.workflows.exporting import export
+from tests.support import tails
 from tests.support.openvino import needs_bf16, needs_openvino
 
 TRANSPOSED = ["upscore2", "upscore2_pool4", "upscore8"]
@@ -147,6 +150,25 @@ def test_bf16_computes_convolutions_in_bf16_and_says_what_stays_float(build, mod
     with Segmenter(tmp_path / "net.onnx") as ours, Segmenter(OnnxRuntimeBackend(model().content)) as reference:
         agreement = np.mean([(ours(photo) == reference(photo)).mean() for photo in photos])
     assert 0.97 < agreement < 1
+
+
+@needs_openvino
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
+@pytest.mark.parametrize("net", ["interpolated_15", "interpolated_16", "grown_15", "grown_16"])
+def test_logits_lie_for_the_fastest_labels(tmp_path, precision, net):
+    """docs/openvino.md has the times; labels are those of ONNX Runtime's engine whatever the layout."""
+    torch.save(getattr(tails, net)().state_dict(), tmp_path / "net.pth")
+    model = export(tmp_path / "net.pth", model=f"tests.support.tails:{net}", size_divisor=2, normalization="zero-one")
+    path, reference = tmp_path / "net.onnx", tmp_path / "reference.onnx"
+    build_openvino(model, BuildConfig(precision)).save(path)
+    build_onnxruntime(model, BuildConfig()).save(reference)
+    operators = [node.op_type for node in onnx.load(path).graph.node]
+    before = operators[operators.index("ArgMax") - 1]
+    in_bf16 = precision == "bf16" and net == "interpolated_16"
+    assert before == ("Reshape" if net.endswith("15") else "Slice" if in_bf16 else "Transpose")
+    image = np.random.default_rng(0).integers(0, 256, (34, 50, 3), dtype=np.uint8)
+    with Segmenter(path) as ours, Segmenter(reference) as theirs:
+        assert np.mean(ours(image) == theirs(image)) > (0.999 if precision == "fp32" else 0.9)
 
 
 @needs_openvino

@@ -65,15 +65,17 @@ def test_labels_are_the_argmax_of_the_logits(exported, size):
     np.testing.assert_array_equal(backend.infer({"image": images})["labels"], logits.argmax(1))
 
 
-def test_labels_along_the_last_axis_are_the_same_and_of_equal_logits_the_first(exported):
+@pytest.mark.parametrize("layout", ["last", "flat"])
+def test_labels_of_another_layout_are_the_same_and_of_equal_logits_the_first(exported, layout):
     data = exported("fcn8s").read_bytes()
     image = np.random.default_rng(0).normal(size=(2, 3, 33, 47)).astype(np.float32)
-    found = [
-        OnnxRuntimeBackend(serialize(LabelOutput(channels_last=last)(parse(data)).model)).infer({"image": image})
-        for last in (False, True)
-    ]
-    np.testing.assert_array_equal(found[0]["labels"], found[1]["labels"])
-    equal = OnnxRuntimeBackend(serialize(LabelOutput(channels_last=True)(parse(_identity(3))).model))
+    expected, found = (
+        OnnxRuntimeBackend(serialize(LabelOutput(layout=each)(parse(data)).model)).infer({"image": image})
+        for each in ("first", layout)
+    )
+    assert found["labels"].shape == (2, 33, 47)
+    np.testing.assert_array_equal(found["labels"], expected["labels"])
+    equal = OnnxRuntimeBackend(serialize(LabelOutput(layout=layout)(parse(_identity(3))).model))
     assert not equal.infer({"image": np.ones((1, 3, 4, 5), np.float32)})["labels"].any()
 
 
