@@ -11,6 +11,7 @@ from fcn_deploy.artifacts.gate import Gate
 from fcn_deploy.artifacts.precision import Precision
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import EngineFile, Io, Sidecar, Source, load_sidecar, sidecar_path
+from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.files import as_path, check_writable, read_bytes, sha256_bytes, write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -106,16 +107,33 @@ def make_engine(data: bytes, model: ExportedModel, ranges: Ranges | None, io: Io
         io: `image` or `tensor`.
         record: What the builder says.
     """
-    source = Source(model.sha256)
-    if ranges is not None:
-        source = Source(model.sha256, ranges.sha256, asdict(ranges.data))
+    return engine_from(data, model.spec, source_of(model, ranges), io, record)
+
+
+def source_of(model: ExportedModel, ranges: Ranges | None) -> Source:
+    """Returns what an engine is built from, as its sidecar states it."""
+    if ranges is None:
+        return Source(model.sha256)
+    return Source(model.sha256, ranges.sha256, asdict(ranges.data))
+
+
+def engine_from(data: bytes, spec: ModelSpec, source: Source, io: Io, record: BuildRecord) -> Engine:
+    """Makes an engine on a machine that does not have the model it is built from.
+
+    Args:
+        data: The content of the engine's file.
+        spec: The net's.
+        source: What it was built from.
+        io: `image` or `tensor`.
+        record: What the builder says.
+    """
     sidecar = Sidecar(
         engine=EngineFile("", sha256_bytes(data), len(data)),
         backend=record.backend,
         library=record.library,
         io=io,
         precision=record.precision,
-        spec=model.spec,
+        spec=spec,
         source=source,
         target=record.target,
         profiles=record.profiles,

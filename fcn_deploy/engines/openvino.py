@@ -18,7 +18,8 @@ from fcn_deploy.engines.engine import BuildRecord, Engine, make_engine
 from fcn_deploy.engines.int8_layers import layers_to_quantize
 from fcn_deploy.engines.kernel_check import check_kernels
 from fcn_deploy.engines.logits_size import check_logits_size
-from fcn_deploy.engines.prequantized import check_scales, prequantized_precision, require_int8
+from fcn_deploy.engines.prequantized import check_scales, prequantized_precision
+from fcn_deploy.engines.required_int8 import require_int8
 from fcn_deploy.engines.target_cpu import resolve_target, weight_limit
 from fcn_deploy.errors import InputError, PrecisionError
 from fcn_deploy.graph.model import ExportedModel, serialize

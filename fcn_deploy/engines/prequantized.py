@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import onnx
@@ -12,6 +12,7 @@ import onnx_ir as ir
 from fcn_deploy.artifacts.precision import PREQUANTIZED, Precision
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.engines.config import BuildConfig
+from fcn_deploy.engines.required_int8 import require_int8
 from fcn_deploy.errors import InputError, PrecisionError, UsageError
 from fcn_deploy.graph.layers import list_layers
 from fcn_deploy.quantization.prequantized import integer_weights, is_prequantized
@@ -120,28 +121,6 @@ def achieved_by_onnxruntime(
         "build for TensorRT, or calibrate the float model",
     )
     return known, in_float
-
-
-def require_int8(precision: Precision, library: str, fix: str) -> None:
-    """Checks that an engine of a prequantized model runs at least one layer in INT8.
-
-    Args:
-        precision: Asked and achieved; a layer whose achieved precision is not known may be INT8.
-        library: Name of the library that built it, for the error.
-        fix: What the user can do about it, for the error.
-
-    Raises:
-        PrecisionError: No layer that was to be INT8 is.
-    """
-    found: Mapping[str, str | None] = precision.achieved_layers or {}
-    kinds = {name: found.get(name) for name, asked in precision.layers.items() if asked == "int8"}
-    if all(kind not in ("int8", None) for kind in kinds.values()):
-        raise PrecisionError(
-            f"{library} runs no layer of the graph in INT8",
-            got=", ".join(f"{name} in {kind}" for name, kind in kinds.items()),
-            expected="INT8 for at least one of them",
-            fix=fix,
-        )
 
 
 def _is_integer(node: onnx.NodeProto) -> bool:

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from fcn_deploy.artifacts.precision import PREQUANTIZED, Precision
-from fcn_deploy.engines.prequantized import require_int8
+from fcn_deploy.engines.required_int8 import require_int8
 from fcn_deploy.engines.tensorrt.inspector import layer_precisions
 from fcn_deploy.errors import ArtifactError, DependencyError, PrecisionError
 from fcn_deploy.progress import Progress

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from fcn_deploy.artifacts.precision import Precision
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.sidecar import Io
@@ -22,14 +24,15 @@ from fcn_deploy.engines.tensorrt.achieved import Inspection, achieved_precision
 from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.monitor import BuildPhases, make_monitor, run_interruptibly
 from fcn_deploy.engines.tensorrt.profiles import FixedShape, ImageProfile, resolve_profiles
-from fcn_deploy.engines.tensorrt.typed_graph import typed_graph
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.files import check_writable, exists, read_bytes, write_bytes
-from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime.tensorrt.driver import Gpu, find_gpus
 from fcn_deploy.runtime.tensorrt.flavor import Flavor
 from fcn_deploy.runtime.tensorrt.log import LibraryLog, library_log
+
+if TYPE_CHECKING:
+    from fcn_deploy.graph.model import ExportedModel  # needs onnx, which a device that builds plans does not have
 
 _log = logging.getLogger(__name__)
 
@@ -77,24 +80,82 @@ def build_tensorrt(
         UsageError: This flavor cannot do what is asked for, the model does not take the shapes of a profile, INT8
             without ranges, or what else `typed_graph` refuses.
     """
+    # Imported here: it needs onnx, which a device that builds plans from typed graphs does not have.
+    from fcn_deploy.engines.tensorrt.typed_graph import typed_graph
+
     options = options or TensorRTConfig()
     architectures = check_tensorrt(flavor, config, options, gpus)
-    module = flavor.load()
+    flavor.load()
     graph = typed_graph(model, config, ranges, options.base)
     for note in graph.notes:
         progress.stage(note)
-    with library_log(module).recording(log) as said:
-        builder = _Builder(module, said)
-        network = builder.parse(graph.data)
-        profiles = resolve_profiles(options.profiles, _fixed_shape(network, config.io), model.spec.min_size)
+    data, record = build_plan(
+        flavor,
+        graph.data,
+        graph.precision,
+        config.io,
+        options,
+        architectures=architectures,
+        min_size=model.spec.min_size,
+        progress=progress,
+        log=log,
+        gpus=gpus,
+    )
+    return make_engine(data, model, ranges, config.io, record)
+
+
+def build_plan(
+    flavor: Flavor,
+    graph: bytes,
+    precision: Precision,
+    io: Io,
+    options: TensorRTConfig,
+    *,
+    architectures: Sequence[str],
+    min_size: tuple[int, int] = (1, 1),
+    progress: Progress = _SILENT,
+    log: Path | None = None,
+    gpus: Callable[[], tuple[Gpu, ...]] = find_gpus,
+    on_device: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> tuple[bytes, BuildRecord]:
+    """Builds the plan of a typed graph, with the library alone: neither torch nor onnx is needed.
+
+    Args:
+        flavor: The library that builds it.
+        graph: Content of the ONNX file of the typed graph.
+        precision: What the graph asks for.
+        io: Its input and output.
+        options: Profiles and what else only these builders take; its `base` is in the graph already.
+        architectures: What `check_tensorrt` returned for these options.
+        min_size: The smallest height and width that the net takes.
+        progress: As for `build_tensorrt`.
+        log: Likewise.
+        gpus: Likewise.
+        on_device: Makes the GPU that is built for the current one of the calling thread, until its context ends.
+
+    Returns:
+        The plan, and what the builder says about it.
+
+    Raises:
+        DependencyError: The library is not installed.
+        InputError: The library refuses the graph or cannot build it, or a file cannot be read or written.
+        KeyboardInterrupt: Ctrl-C; the build is stopped.
+        PrecisionError: A layer does not run in the precision asked for it.
+        UsageError: The graph does not take the shapes of a profile.
+    """
+    module = flavor.load()
+    with library_log(module).recording(log) as said, on_device():
+        builder = _Builder(module, said, on_device)
+        network = builder.parse(graph)
+        profiles = resolve_profiles(options.profiles, _fixed_shape(network, io), min_size)
         which = "" if options.profiles else ", the default; see `min_shape`, `opt_shape` and `max_shape`"
         for profile in profiles:
             progress.stage(f"profile: {profile}{which}")
-        with progress.advancing(f"building {config.precision} with {flavor.name} {module.__version__}") as show:
-            shapes = [_tensor_shapes(profile, config.io) for profile in profiles]
+        with progress.advancing(f"building {precision.requested} with {flavor.name} {module.__version__}") as show:
+            shapes = [_tensor_shapes(profile, io) for profile in profiles]
             data = builder.build(network, options, shapes, show)
         inspected = Inspection(flavor, module, said, data, host_code=options.version_compatible, gpus=gpus)
-        precision = achieved_precision(inspected, graph.precision, progress)
+        precision = achieved_precision(inspected, precision, progress)
     record = BuildRecord(
         backend=flavor.name,
         library=str(module.__version__),
@@ -102,7 +163,7 @@ def build_tensorrt(
         target=_target(architectures, options),
         profiles=tuple(profile.to_json() for profile in profiles),
     )
-    return make_engine(data, model, ranges, config.io, record)
+    return data, record
 
 
 def _target(architectures: Sequence[str], options: TensorRTConfig) -> dict[str, Any]:
@@ -134,8 +195,11 @@ def _tensor_shape(shape: ImageShape, io: Io) -> Shape:
 class _Builder:
     """One library's builder, from a graph to a plan; a refusal becomes an error that says why."""
 
-    def __init__(self, module: ModuleType, said: LibraryLog) -> None:
+    def __init__(
+        self, module: ModuleType, said: LibraryLog, on_device: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
         self._module = module
+        self._on_device = on_device
         self._name = f"{module.__name__} {module.__version__}"
         self._said = said
         self._builder: Any = module.Builder(said.logger)  # Any: the libraries bring no type hints
@@ -181,7 +245,12 @@ class _Builder:
                 raise self._failure()
         monitor = make_monitor(self._module, phases)  # a variable: the config alone does not keep it alive
         config.progress_monitor = monitor
-        plan = run_interruptibly(lambda: self._builder.build_serialized_network(network, config), phases.stop)
+
+        def work() -> Any:
+            with self._on_device():  # which GPU is the current one is known by thread, and this is another thread
+                return self._builder.build_serialized_network(network, config)
+
+        plan = run_interruptibly(work, phases.stop)
         if plan is None:
             raise self._failure()
         for error in self._said.errors():

@@ -16,7 +16,7 @@ from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.sidecar import load_sidecar, sidecar_path
 from fcn_deploy.calibration.observer import observe
 from fcn_deploy.engines.config import BuildConfig
-from fcn_deploy.engines.tensorrt import builder as module
+from fcn_deploy.engines.tensorrt import typed_graph
 from fcn_deploy.engines.tensorrt.builder import build_tensorrt
 from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.profiles import DEFAULT, ImageProfile
@@ -77,7 +77,7 @@ def graph_with(monkeypatch):
         )
         data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
         typed = TypedGraph(data, Precision("fp32", "fp32"))
-        monkeypatch.setattr(module, "typed_graph", lambda *arguments, **options: typed)
+        monkeypatch.setattr(typed_graph, "typed_graph", lambda *arguments, **options: typed)
 
     return put
 
@@ -228,7 +228,7 @@ def test_what_the_parser_refuses_is_listed_node_by_node(build, graph_with):
 
 def test_a_corrupt_graph_is_refused(build, monkeypatch):
     broken = TypedGraph(b"garbage", Precision("fp32", "fp32"))
-    monkeypatch.setattr(module, "typed_graph", lambda *arguments, **options: broken)
+    monkeypatch.setattr(typed_graph, "typed_graph", lambda *arguments, **options: broken)
     with pytest.raises(InputError, match=r"does not take the graph; got MODEL_DESERIALIZE_FAILED"):
         build("fp32")
 
