@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from fcn_deploy.workflows.deploying import deploy
     from fcn_deploy.workflows.evaluating import Evaluation, evaluate
     from fcn_deploy.workflows.exporting import export, simplify
+    from fcn_deploy.workflows.finishing import finish
     from fcn_deploy.workflows.inspecting import doctor, inspect
     from fcn_deploy.workflows.measuring_sensitivity import sensitivity
     from fcn_deploy.workflows.predicting import Predictions, predict
@@ -59,6 +60,7 @@ _PUBLIC_BY_MODULE = {
     "workflows.measuring_sensitivity": ("sensitivity",),
     "workflows.inspecting": ("doctor", "inspect"),
     "workflows.deploying": ("deploy",),
+    "workflows.finishing": ("finish",),
     "graph.model": ("ExportedModel", "load_exported"),
     "engines.engine": ("Engine", "load_engine"),
     "artifacts.ranges": ("Ranges",),
@@ -122,6 +124,7 @@ __all__ = [
     "doctor",
     "evaluate",
     "export",
+    "finish",
     "inspect",
     "load_engine",
     "load_exported",

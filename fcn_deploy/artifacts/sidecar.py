@@ -129,12 +129,12 @@ class Sidecar:
                 engine=EngineFile(**known_fields(EngineFile, fields["engine"])),
                 backend=str(fields["backend"]),
                 library=str(fields["library"]),
-                io=_checked_io(fields["io"]),
+                io=checked_io(fields["io"]),
                 precision=Precision.from_json(fields["precision"]),
                 spec=ModelSpec.from_json(fields["spec"]),
                 source=Source(**known_fields(Source, fields["source"])),
                 target=_checked_target(fields["target"]),
-                profiles=tuple(_checked_profile(profile) for profile in fields["profiles"]),
+                profiles=tuple(checked_profile(profile) for profile in fields["profiles"]),
                 gate=Gate.from_json(fields["gate"]) if fields.get("gate") else None,
                 winograd=_checked_names(fields.get("winograd", [])),
                 tuning=Tuning.from_json(fields["tuning"]) if fields.get("tuning") else None,
@@ -151,7 +151,8 @@ def _checked_names(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _checked_io(value: object) -> Io:
+def checked_io(value: object) -> Io:
+    """Returns `image` or `tensor` if `value` is one of them, else raises InputError."""
     if value == "image":
         return "image"
     if value == "tensor":
@@ -167,8 +168,8 @@ def _checked_target(value: Mapping[str, Any]) -> dict[str, Any]:
     return target
 
 
-def _checked_profile(value: object) -> Mapping[str, Any]:
-    """Returns a profile of min, opt and max, each [batch, height, width], if it is one."""
+def checked_profile(value: object) -> Mapping[str, Any]:
+    """Returns a profile of min, opt and max, each [batch, height, width], if it is one, else raises InputError."""
     shapes = [value.get(key) for key in ("min", "opt", "max")] if isinstance(value, Mapping) else [None]
     if not isinstance(value, Mapping) or not all(isinstance(shape, list) and len(shape) == 3 for shape in shapes):
         raise InputError("sidecar profiles", got=repr(value), expected="min, opt and max of three sizes each")

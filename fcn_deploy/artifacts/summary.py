@@ -16,6 +16,12 @@ from fcn_deploy.artifacts.recommendation import Recommendation
 from fcn_deploy.errors import InputError
 from fcn_deploy.text import printable
 
+# Keys of a summary or of one of its engines that an earlier version does not know, and would misunderstand without.
+_REQUIRED = ("simulates", "gpu")
+
+# Keys of an engine that stand in a summary only if there is something to say.
+_OPTIONAL = ("simulates", "simulated_agreement", "vs_fp16")
+
 
 @dataclass(frozen=True)
 class EngineSummary:
@@ -24,16 +30,21 @@ class EngineSummary:
     Attributes:
         file: Its name in the output folder.
         bytes: Size of the file.
-        precision: `fp32`, `bf16` or `int8`.
+        precision: `fp32`, `fp16`, `bf16` or `int8`.
         gate: What it was checked against, and whether it passed.
         failures: One phrase for each criterion that does not hold.
         parity: Against PyTorch.
         miou: In points, 0..100; None without labels.
         miou_drop: Against PyTorch; None without labels.
-        median_ms: Median latency of an image to its labels, in milliseconds.
+        median_ms: Median latency of an image to its labels, in milliseconds; None if it was not timed.
         percentiles_ms: Further latencies in milliseconds, by percentile, such as `95`.
-        vs_pytorch: Its time over PyTorch's.
-        vs_fp32: Its time over that of the FP32 engine.
+        vs_pytorch: Its time over PyTorch's; None if it was not timed, or without PyTorch.
+        vs_fp32: Its time over that of the FP32 engine; None if it was not timed, or there is no such engine.
+        simulates: `tensorrt` if the figures are those of a simulation on a CPU, whose time would mean nothing; None for
+            an engine that ran.
+        simulated_agreement: What the simulation of an engine that ran agreed with PyTorch, 0..1, on the images of
+            `deploy`; None if there was none.
+        vs_fp16: Its time over that of the FP16 engine, if that is what others are compared with.
     """
 
     file: str
@@ -44,20 +55,25 @@ class EngineSummary:
     parity: Parity
     miou: float | None
     miou_drop: Drop | None
-    median_ms: float
+    median_ms: float | None
     percentiles_ms: Mapping[str, float]
-    vs_pytorch: Ratio
-    vs_fp32: Ratio
+    vs_pytorch: Ratio | None
+    vs_fp32: Ratio | None
+    simulates: str | None = None
+    simulated_agreement: float | None = None
+    vs_fp16: Ratio | None = None
 
     def __repr__(self) -> str:
         outcome = "passed" if self.gate.passed else "failed"
         miou = "" if self.miou is None else f", mIoU {self.miou:.2f}"
-        figures = f"agreement {self.parity.agreement:.3%}{miou}, {self.median_ms:.1f} ms"
+        time = "simulated" if self.median_ms is None else f"{self.median_ms:.1f} ms"
+        figures = f"agreement {self.parity.agreement:.3%}{miou}, {time}"
         return printable(f"EngineSummary({self.file}, {self.precision}, {outcome}, {figures})")
 
     def to_json(self) -> dict[str, Any]:
-        """Returns it as JSON data."""
-        return {**asdict(self), "failures": list(self.failures)}
+        """Returns it as JSON data, without optional keys that say nothing."""
+        fields = {key: value for key, value in asdict(self).items() if value is not None or key not in _OPTIONAL}
+        return {**fields, "failures": list(self.failures)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> EngineSummary:
@@ -67,7 +83,9 @@ class EngineSummary:
             InputError: A value is bad.
             KeyError: A key is missing.
         """
-        drop = data["miou_drop"]
+        drop, simulates, agreed = data["miou_drop"], data.get("simulates"), data.get("simulated_agreement")
+        untimed = simulates is not None
+        without_cpu = untimed or "vs_fp16" in data
         return cls(
             file=str(data["file"]),
             bytes=integer(data["bytes"], "summary bytes"),
@@ -77,14 +95,21 @@ class EngineSummary:
             parity=Parity.from_json(data["parity"]),
             miou=optional_number(data["miou"], "summary miou"),
             miou_drop=None if drop is None else Drop.from_json(drop),
-            median_ms=number(data["median_ms"], "summary median_ms"),
+            median_ms=None if untimed else number(data["median_ms"], "summary median_ms"),
             percentiles_ms={
                 str(share): number(time, "summary percentiles_ms")
                 for share, time in data.get("percentiles_ms", {}).items()  # the first versions did not have it
             },
-            vs_pytorch=Ratio.from_json(data["vs_pytorch"]),
-            vs_fp32=Ratio.from_json(data["vs_fp32"]),
+            vs_pytorch=_ratio(data["vs_pytorch"], optional=without_cpu),
+            vs_fp32=_ratio(data["vs_fp32"], optional=without_cpu),
+            simulates=None if simulates is None else str(simulates),
+            simulated_agreement=None if agreed is None else number(agreed, "summary simulated_agreement"),
+            vs_fp16=_ratio(data.get("vs_fp16"), optional=True),
         )
+
+
+def _ratio(data: Any, *, optional: bool) -> Ratio | None:
+    return None if data is None and optional else Ratio.from_json(data)
 
 
 @dataclass(frozen=True)
@@ -97,9 +122,9 @@ class Summary:
         export_error: Largest relative error of the exported model against PyTorch.
         calibration: Numbers of images: `observed` for the ranges, `judged` for the gates.
         shape: [height, width] of the image that the times are of.
-        pytorch_ms: Median latency of PyTorch in milliseconds, image to labels.
+        pytorch_ms: Median latency of PyTorch in milliseconds, image to labels; None if it was not timed.
         pytorch_miou: Of PyTorch, in points; None without labels.
-        engines: FP32 first, then BF16 and INT8 if they were asked for.
+        engines: FP32 first, then BF16 and INT8 if they were asked for; for NVIDIA's libraries FP16, then INT8.
         truth: What the ground truth says; None without labels.
         normalization: From pixels in 0..255 to the net's input, and whether it was assumed; None if an earlier version
             wrote the summary.
@@ -108,6 +133,7 @@ class Summary:
         rounds: How many times each engine was timed; None likewise.
         resumed: The stages that were taken over from an earlier run, in order.
         ship: Which engine to ship, and why; None if an earlier version wrote the summary.
+        gpu: What the engines ran on, and by which library; None for a CPU, or if nothing ran.
         version: Of fcn-deploy, which wrote the summary.
     """
 
@@ -116,7 +142,7 @@ class Summary:
     export_error: float
     calibration: Mapping[str, int]
     shape: tuple[int, int]
-    pytorch_ms: float
+    pytorch_ms: float | None
     pytorch_miou: float | None
     engines: tuple[EngineSummary, ...]
     truth: GroundTruth | None = None
@@ -126,6 +152,7 @@ class Summary:
     rounds: int | None = None
     resumed: tuple[str, ...] = ()
     ship: Recommendation | None = None
+    gpu: str | None = None
     version: str = field(default=__version__, kw_only=True)
 
     def __repr__(self) -> str:
@@ -139,6 +166,8 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the summary as JSON data, with its format number."""
+        simulated = any(engine.simulates is not None for engine in self.engines)
+        requires = [name for name, said in zip(_REQUIRED, (simulated, self.gpu is not None), strict=True) if said]
         return {
             "format": FORMAT,
             "fcn_deploy": self.version,
@@ -157,6 +186,8 @@ class Summary:
             **({} if self.rounds is None else {"rounds": self.rounds}),
             "resumed": list(self.resumed),
             "ship": None if self.ship is None else self.ship.to_json(),
+            **({} if self.gpu is None else {"gpu": self.gpu}),
+            **({"requires": requires} if requires else {}),
         }
 
     @classmethod
@@ -164,12 +195,14 @@ class Summary:
         """Reads what `to_json` wrote.
 
         Raises:
+            ArtifactError: It requires something that this version does not know.
             InputError: The format is unknown, a key is missing, or a value is bad.
         """
-        fields = check_format(data, "the summary")
+        fields = check_format(data, "the summary", _REQUIRED)
         try:
             pytorch, truth, normalization = fields["pytorch"], fields.get("truth"), fields.get("normalization")
-            ship = fields.get("ship")  # the first versions did not have it
+            ship, gpu = fields.get("ship"), fields.get("gpu")  # the first versions did not have them
+            timed = pytorch["median_ms"]
             return cls(
                 model=str(fields["model"]),
                 variant=str(fields["variant"]),
@@ -179,7 +212,7 @@ class Summary:
                     for key, count in fields["calibration"].items()
                 },
                 shape=_shape(fields["shape"]),
-                pytorch_ms=number(pytorch["median_ms"], "summary pytorch"),
+                pytorch_ms=None if timed is None else number(timed, "summary pytorch"),
                 pytorch_miou=optional_number(pytorch["miou"], "summary pytorch"),
                 engines=tuple(EngineSummary.from_json(engine) for engine in fields["engines"]),
                 # The first versions had none of the next three.
@@ -190,6 +223,7 @@ class Summary:
                 resumed=strings(fields.get("resumed", ()), "summary resumed"),
                 ship=None if ship is None else Recommendation.from_json(ship),
                 rounds=None if fields.get("rounds") is None else integer(fields["rounds"], "summary rounds"),
+                gpu=None if gpu is None else str(gpu),
                 version=str(fields["fcn_deploy"]),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:

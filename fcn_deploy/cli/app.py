@@ -30,6 +30,7 @@ _COMPLETE = "_FCN_DEPLOY_COMPLETE"
 # In the order of use. A command's module imports click alone; its body imports what it needs.
 _COMMANDS = {
     "deploy": "deploy",
+    "finish": "finish",
     "export": "export",
     "adopt": "adopt",
     "simplify": "simplify",

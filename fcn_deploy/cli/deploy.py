@@ -18,6 +18,7 @@ from fcn_deploy.cli.options.groups import (
     method_option,
     model_options,
     output_option,
+    profile_options,
     spec_options,
     target_cpu_option,
     threads_option,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 @click.option("--weights", type=PATH, help="Checkpoint: .pth or .safetensors.")
 @click.option("--calib-data", type=FOLDER, metavar="DIR", help="Folder of images like those the net will see.")
 @click.option("--demo", is_flag=True, help="Deploy the net that ships with fcn-deploy, on scenes it generates.")
-@click.option("--int8", is_flag=True, help="Build an INT8 engine beside the FP32 one; --demo includes it.")
+@click.option("--int8", is_flag=True, help="Build an INT8 engine beside the FP32 or FP16 one; --demo includes it.")
 @click.option("--bf16", is_flag=True, help="Build a BF16 engine beside it: openvino, on CPUs that have BF16.")
 @variant_option
 @model_options
@@ -47,12 +48,15 @@ if TYPE_CHECKING:
 @io_option
 @click.option(
     "--backend",
-    type=click.Choice(["onnxruntime", "openvino"]),
+    type=click.Choice(["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]),
     default="onnxruntime",
     show_default=True,
-    help="What the engines are for; they are measured here.",
+    help="What the engines are for. onnxruntime and openvino: FP32, measured here. tensorrt and tensorrt-rtx: FP16; "
+    "without a GPU here a bundle is written, which fcn-deploy finish builds on the device.",
 )
 @target_cpu_option
+@profile_options(*["what your images have"] * 3)
+@click.option("--bundle", is_flag=True, help="TensorRT: write the bundle although the engines were built here.")
 @click.option(
     "--data",
     type=FOLDER,
@@ -82,9 +86,13 @@ def command(as_json: bool, **options: Any) -> None:
 
     Writes the exported model, the engines with their sidecars, and summary.json into the folder OUTPUT, and says which
     engine to ship: the fastest that meets its gate. If an engine misses its gate, no engine is written and the exit
-    code is 3. All ground truth is read and checked before anything
-    is exported. If a stage fails, those before are kept in the hidden folder OUTPUT/.fcn-deploy until a deployment ends
-    well; --resume takes them over, and does anew what depends on anything that has changed.
+    code is 3. All ground truth is read and checked before anything is exported.
+
+    Gates of TensorRT engines are checked by simulation on this CPU first. Without a GPU the folder OUTPUT/bundle is
+    written; on the device, fcn-deploy finish bundle builds, verifies and times the engines.
+
+    If a stage fails, those before are kept in the hidden folder OUTPUT/.fcn-deploy until a deployment ends well;
+    --resume takes them over, and does anew what depends on anything that has changed.
     """
     from fcn_deploy.artifacts.summary import Summary
     from fcn_deploy.errors import GateError

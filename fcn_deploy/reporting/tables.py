@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -127,8 +128,9 @@ def _annotate(table: Table, notes: Sequence[str]) -> None:
 
 def summary_table(summary: Summary) -> Table:
     """Returns a table with a column for PyTorch and one for each engine of a deployment; it fits 80 characters."""
-    size = f"{summary.shape[0]}x{summary.shape[1]}"
-    title = f"{summary.variant}, gates on {summary.calibration['judged']} images; image to labels at {size}"
+    timed = any(engine.median_ms is not None for engine in summary.engines)
+    how = f"image to labels at {summary.shape[0]}x{summary.shape[1]}" if timed else "simulated on the CPU, not timed"
+    title = f"{summary.variant}, gates on {summary.calibration['judged']} images; {how}"
     table = new_table(title, "", "PyTorch", *(engine.file for engine in summary.engines))
 
     def row(name: str | Text, pytorch: str, cell: Callable[[EngineSummary], str | Text]) -> None:
@@ -136,21 +138,46 @@ def summary_table(summary: Summary) -> Table:
 
     row("MB", "-", lambda engine: f"{engine.bytes / 1e6:.1f}")
     row("agreement", "reference", _agreement)
+    if any(engine.simulated_agreement is not None for engine in summary.engines):
+        row("simulated before", "-", lambda engine: _share(engine.simulated_agreement))
     if summary.pytorch_miou is not None:
         row("mIoU", f"{summary.pytorch_miou:.2f}", _miou)
         row(lines(("mIoU drop", "95% interval")), "-", _drop)
-    row("ms, median", f"{summary.pytorch_ms:.1f}", lambda engine: f"{engine.median_ms:.1f}")
-    row(lines(("time / PyTorch", "quartiles")), "1", lambda engine: format_ratio(engine.vs_pytorch))
-    row(lines(("time / FP32", "quartiles")), "-", lambda engine: format_ratio(engine.vs_fp32))
+    if timed:
+        row("ms, median", _ms(summary.pytorch_ms), lambda engine: _ms(engine.median_ms))
+    ratios: dict[str, Callable[[EngineSummary], Ratio | None]] = {
+        "PyTorch": lambda engine: engine.vs_pytorch,
+        "FP32": lambda engine: engine.vs_fp32,
+        "FP16": lambda engine: engine.vs_fp16,
+    }
+    for name, of in ratios.items():
+        if any(of(engine) is not None for engine in summary.engines):
+            baseline = "1" if name == "PyTorch" else "-"
+            row(lines((f"time / {name}", "quartiles")), baseline, functools.partial(_time_over, of))
     row("gate", "-", lambda engine: "passed" if engine.gate.passed else "FAILED")
     notes = [] if summary.ship is None else [str(summary.ship)]
-    notes += [] if summary.conditions is None else [f"times: {_timed(summary)}{summary.conditions}"]
+    if summary.conditions is not None and timed:
+        gpu = "" if summary.gpu is None else f"{summary.gpu}, "
+        notes.append(f"times: {_timed(summary)}{gpu}{summary.conditions}")
     if summary.resumed:
         notes.append(f"taken over from an earlier run: {', '.join(summary.resumed)}")
     notes += [] if summary.truth is None else [describe_truth(summary.truth)]
     notes += [f"warning: {warning}" for warning in summary.warnings]
     _annotate(table, notes)
     return table
+
+
+def _ms(milliseconds: float | None) -> str:
+    return "-" if milliseconds is None else f"{milliseconds:.1f}"
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.3%}"
+
+
+def _time_over(of: Callable[[EngineSummary], Ratio | None], engine: EngineSummary) -> str | Text:
+    found = of(engine)
+    return "-" if found is None else format_ratio(found)
 
 
 def _timed(summary: Summary) -> str:

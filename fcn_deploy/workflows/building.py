@@ -192,7 +192,7 @@ def build_engine(
         expected = '`data`, of images that were not observed, beside `accuracy_budget` or `calib_method="auto"`'
         raise UsageError("no images to decide on", got="`ranges`", expected=expected)
     file = None if output is None else as_path(output, "output")
-    profiles = _profiles(min_shape, opt_shape, max_shape)
+    profiles = stated_profiles(min_shape, opt_shape, max_shape)
     said = None if log is None else as_path(log, "log")
 
     def job_for(library: str) -> Job:
@@ -329,7 +329,12 @@ def _check_int8_only(precision: RequestedPrecision, search: SearchOptions, twin:
         )
 
 
-def _profiles(least: Shapes, tuned: Shapes, largest: Shapes) -> tuple[ImageProfile, ...]:
+def stated_profiles(least: Shapes, tuned: Shapes, largest: Shapes) -> tuple[ImageProfile, ...]:
+    """Returns the profiles that `min_shape`, `opt_shape` and `max_shape` state.
+
+    Raises:
+        UsageError: They are no shapes, or do not make profiles.
+    """
     return pair_shapes(*(tuple(map(image_shape, _listed(shapes))) for shapes in (least, tuned, largest)))
 
 

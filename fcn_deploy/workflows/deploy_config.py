@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from fcn_deploy.artifacts.sidecar import Io
 from fcn_deploy.data.folders import ImageFolder
-from fcn_deploy.engines.checks import OPENVINO, check_onnxruntime, check_openvino
+from fcn_deploy.engines.checks import ONNXRUNTIME, OPENVINO, check_onnxruntime, check_openvino, refused_bf16
 from fcn_deploy.engines.config import (
     AUTO_METHOD,
     DEFAULT_METHOD,
@@ -17,19 +17,24 @@ from fcn_deploy.engines.config import (
     TargetCpu,
     default_target,
 )
+from fcn_deploy.engines.tensorrt.profiles import ImageProfile
 from fcn_deploy.errors import ArtifactError, UsageError
 from fcn_deploy.evaluation.gates import Criterion, GateOption, gates_by_precision
 from fcn_deploy.evaluation.speedup import check_required
 from fcn_deploy.runtime.cpu import exact_8_bits
+from fcn_deploy.runtime.tensorrt.flavor import Flavor, find_flavor
+from fcn_deploy.workflows.image_profiles import check_single
 
 _log = logging.getLogger(__name__)
 _FEW_JUDGED = 20
 
-# The backends whose engines run on this machine's CPU, and so can be measured here.
-CpuBackend = Literal["onnxruntime", "openvino"]
+# The first two run on this machine's CPU, and so can be measured here; the others need a GPU, here or elsewhere.
+DeployBackend = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
+_OF_CPUS = (ONNXRUNTIME, OPENVINO)
 
-# What may be built, in the order in which it is: each keeps fewer labels than the one before.
-PRECISIONS: tuple[RequestedPrecision, ...] = ("fp32", "bf16", "int8")
+# What may be built, in the order in which it is: each keeps fewer labels than the one before. FP16 is for GPUs, FP32
+# and BF16 for CPUs.
+PRECISIONS: tuple[RequestedPrecision, ...] = ("fp32", "fp16", "bf16", "int8")
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ class DeployConfig:
         backend: What runs them.
         bf16: Whether BF16 is built beside FP32.
         require_speedup: The least that FP32's time over INT8's has to be; None for no such gate.
+        profiles: For GPUs: the shapes of images that the engines take; empty for those of the images.
+        bundle: For GPUs: whether a bundle is written even if the engines can be built and run here.
 
     Raises:
         ArtifactError: An INT8 engine for CPUs with VNNI cannot be verified on this one.
@@ -59,16 +66,23 @@ class DeployConfig:
     target_cpu: TargetCpu | None
     has_labels: bool
     gates: tuple[GateOption, ...]
-    backend: CpuBackend = "onnxruntime"
+    backend: DeployBackend = "onnxruntime"
     bf16: bool = False
     require_speedup: float | None = None
+    profiles: tuple[ImageProfile, ...] = ()
+    bundle: bool = False
 
     def __post_init__(self) -> None:
         if self.calib_method is not None and not self.int8:
             raise UsageError("calibration is for INT8", got="`calib_method`", fix="add `int8=True`, or leave it out")
-        if self.backend not in get_args(CpuBackend):
-            expected = f"{' or '.join(get_args(CpuBackend))}, whose engines are verified and measured here"
+        if self.backend not in get_args(DeployBackend):
+            expected = " or ".join(get_args(DeployBackend))
             raise UsageError("`deploy` has no such `backend`", got=repr(self.backend), expected=expected)
+        if self.flavor is not None:
+            self._check_for_gpu(self.flavor)
+        elif self.profiles or self.bundle:
+            got = f"{'`bundle`' if self.bundle else '`opt_shape`'} for {self.backend}"
+            raise UsageError("bundles and profiles are for TensorRT engines", got=got, fix="leave it out")
         if self.require_speedup is not None:
             check_required(self.require_speedup)
             if not self.int8:
@@ -78,7 +92,7 @@ class DeployConfig:
             config = self.build_config(precision)
             if self.backend == OPENVINO:
                 check_openvino(config, None)
-            else:
+            elif self.backend == ONNXRUNTIME:
                 check_onnxruntime(config)
         _ = self.criteria
         if self.int8 and self.build_config("int8").target_cpu == "vnni" and not exact_8_bits():
@@ -87,11 +101,33 @@ class DeployConfig:
                 fix='deploy with `target_cpu="generic"`, or build the engine and verify it where it will run',
             )
 
+    def _check_for_gpu(self, flavor: Flavor) -> None:
+        if self.bf16:
+            raise refused_bf16(flavor.name)
+        if self.target_cpu is not None:
+            got = f'`target_cpu="{self.target_cpu}"`'
+            raise UsageError("a target CPU for a GPU's engine", got=got, fix="leave it out")
+        if self.require_speedup is not None:
+            what = "the faster engine is shipped in any case, and which that is shows on the GPU"
+            raise UsageError(what, got=f"`require_speedup` for {flavor.name}", fix="leave it out")
+        check_single(self.profiles)
+
+    @property
+    def flavor(self) -> Flavor | None:
+        """The library of NVIDIA that the engines are for; None for engines that run on CPUs."""
+        return None if self.backend in _OF_CPUS else find_flavor(self.backend)
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether ranges are needed: for INT8, and to find what FP16 cannot hold."""
+        return self.int8 or self.flavor is not None
+
     @property
     def precisions(self) -> tuple[RequestedPrecision, ...]:
-        """What is built, FP32 first."""
-        left_out = {*(() if self.int8 else ("int8",)), *(() if self.bf16 else ("bf16",))}
-        return tuple(each for each in PRECISIONS if each not in left_out)
+        """What is built, FP32 first, or for GPUs FP16."""
+        floats = ("fp32",) if self.flavor is None else ("fp16",)
+        wanted = (*floats, *(("int8",) if self.int8 else ()), *(("bf16",) if self.bf16 else ()))
+        return tuple(each for each in PRECISIONS if each in wanted)
 
     @property
     def auto(self) -> bool:

@@ -6,7 +6,6 @@ checkpoint -> models -> onnx_export -> passes -> calibration -> quantization -> 
 from __future__ import annotations
 
 import functools
-import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,8 +22,9 @@ from fcn_deploy.artifacts.summary import Summary
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.demo.inputs import DemoInputs
 from fcn_deploy.diagnostics.conditions import timing_conditions
-from fcn_deploy.engines.config import DEFAULT_METHOD, RequestedPrecision, TargetCpu
+from fcn_deploy.engines.config import RequestedPrecision, TargetCpu
 from fcn_deploy.engines.engine import Engine
+from fcn_deploy.engines.tensorrt.profiles import resolve_profiles
 from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluation.comparison import compare
 from fcn_deploy.evaluation.gates import GateOption, check_gate
@@ -34,9 +34,11 @@ from fcn_deploy.files import StrPath, as_path, only_writer, output_folder
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.options import RuntimeOptions
-from fcn_deploy.workflows.building import build_engine
+from fcn_deploy.workflows.building import Shapes, build_engine, stated_profiles
+from fcn_deploy.workflows.bundling import HeldAgainst, Simulated, for_gpu, with_profiles
 from fcn_deploy.workflows.calibrating import calibrate
-from fcn_deploy.workflows.deploy_config import CpuBackend, DeployConfig, split_images
+from fcn_deploy.workflows.deploy_config import DeployBackend, DeployConfig, split_images
+from fcn_deploy.workflows.device import Target
 from fcn_deploy.workflows.exporting import export
 from fcn_deploy.workflows.fingerprints import engine_inputs, images_hash, measured_inputs, net_inputs
 from fcn_deploy.workflows.image_sizes import check_image_sizes
@@ -56,15 +58,13 @@ from fcn_deploy.workflows.publishing import OutputFiles, publish, require_gates
 from fcn_deploy.workflows.references import PYTORCH, NetCode, Runnable, opened
 from fcn_deploy.workflows.resuming import ENGINE, MEASURED, MODEL, RANGES, Stages
 from fcn_deploy.workflows.samples import LabelMapping, TruthOptions, ignore_indices, samples
+from fcn_deploy.workflows.suspects import suspects
 from fcn_deploy.workflows.truth import check_pairs, check_truth, with_ignored
 
 if TYPE_CHECKING:
     from fcn_deploy.graph.model import ExportedModel
 
 _log = logging.getLogger(__name__)
-# If INT8 misses its gate: how many layers are named, and on how many images they are found.
-_SUSPECTS = 3
-_SUSPECTED_ON = 4
 
 
 def deploy(
@@ -99,8 +99,12 @@ def deploy(
     max_images: int | None = None,
     calib_method: str | None = None,
     io: Io = "image",
-    backend: CpuBackend = "onnxruntime",
+    backend: DeployBackend = "onnxruntime",
     target_cpu: TargetCpu | None = None,
+    min_shape: Shapes = (),
+    opt_shape: Shapes = (),
+    max_shape: Shapes = (),
+    bundle: bool = False,
     data: StrPath | ImageFolder | None = None,
     labels: StrPath | None = None,
     label_map: LabelMapping | None = None,
@@ -153,8 +157,13 @@ def deploy(
         max_images: At most so many calibration images, evenly spread over the folder.
         calib_method: How INT8 ranges are chosen; `auto` tries all on every fifth image that would be observed.
         io: `image`: uint8 images in, labels out. `tensor`: float image in, logits out.
-        backend: What the engines are for: `onnxruntime` or `openvino`.
+        backend: What the engines are for: `onnxruntime` or `openvino`; `tensorrt` or `tensorrt-rtx`, in FP16 and, with
+            `int8`, in INT8. They are built here if there is a GPU; else a bundle is written, which `finish` builds.
         target_cpu: Where the engines will run: `generic`, `vnni` or `native`; as for `build_engine` if None.
+        min_shape: TensorRT: smallest images, as for `build_engine`; the sizes of your images make a profile if None.
+        opt_shape: TensorRT: images that the engines are tuned for.
+        max_shape: TensorRT: largest images.
+        bundle: TensorRT: whether the bundle is written although the engines were built here.
         data: Folder of images to verify on; every fifth calibration image is held out if None.
         labels: Folder of their ground truth.
         label_map: What values of the ground truth mean, if they are not the net's labels: `255=1,7=ignore`, with
@@ -192,7 +201,19 @@ def deploy(
     progress, folder, conditions = progress or Silent(), as_path(output, "output"), timing_conditions(threads)
     int8 = int8 or demo
     gates, has_labels = tuple(gate_options(gate)), labels is not None or demo
-    config = DeployConfig(int8, calib_method, io, target_cpu, has_labels, gates, backend, bf16, require_speedup)
+    config = DeployConfig(
+        int8,
+        calib_method,
+        io,
+        target_cpu,
+        has_labels,
+        gates,
+        backend,
+        bf16,
+        require_speedup,
+        stated_profiles(min_shape, opt_shape, max_shape),
+        bundle,
+    )
     timing = BenchmarkConfig(warmup, duration, iterations, percentiles(percentile))
     if require_speedup is not None:
         check_rounds(timing)
@@ -244,12 +265,17 @@ def deploy(
     observed, judged, decided_on = split_images(calibration, judged_on, config)
     if options is not None:
         check_pairs(judged, options)
+    target = None
+    if (flavor := config.flavor) is not None:
+        config = with_profiles(config, judged, observed, progress)
+        target = Target.here(flavor, progress)
 
     checked: list[GroundTruth] = []
 
     def check_loaded(spec: ModelSpec) -> None:
         for images in (observed, judged, decided_on):
             check_image_sizes(images, spec.min_size)
+        resolve_profiles(config.profiles, (None, None, None), spec.min_size)
         if options is not None:
             checked.append(check_truth(judged, options, spec))
 
@@ -266,11 +292,11 @@ def deploy(
         files = OutputFiles(folder, net.spec.variant)
         files.check_writable()
         ranges = None
-        if int8:
+        if config.calibrates:
             images = {"exported model": net.sha256, "calib_data": images_hash(observed)}
             observe = functools.partial(calibrate, net, observed, threads=threads, progress=progress)
             ranges = stages.run("ranges", images, RANGES, observe)
-        engines: dict[RequestedPrecision, Engine] = {}
+        engines: dict[str, Engine] = {}
         for precision in config.precisions:
             build = functools.partial(_build, precision, net, ranges, decided_on, config, threads, progress)
             built_from = engine_inputs(precision, net.sha256, ranges, decided_on, config)
@@ -288,7 +314,7 @@ def deploy(
                 named: dict[str, Segmenter] = {"pytorch": reference}
                 named.update(zip(engines, candidates, strict=True))
                 image = next(iter(judged))
-                timings = time_engines(named, image, timing, progress)
+                timings = time_engines(named, image, timing, progress) if config.flavor is None else {}
             return Measured.of((image.shape[0], image.shape[1]), found, engines, timings, conditions)
 
         compared = measured_inputs(engines, made_of, judged, options, timing, conditions)
@@ -299,7 +325,7 @@ def deploy(
             )
             for precision in engines
         }
-        lossy = ranges is not None and bool(results["int8"].failures)
+        lossy = int8 and bool(results["int8"].failures)
         if config.require_speedup is not None:
             results["int8"] = check_speedup(results["int8"], measured.speedup("int8"), config.require_speedup)
         summaries = tuple(
@@ -312,7 +338,7 @@ def deploy(
             export_error=net.error or 0.0,
             calibration={"observed": len(observed) if ranges else 0, "judged": len(judged)},
             shape=measured.shape,
-            pytorch_ms=measured.timings["pytorch"].median,
+            pytorch_ms=measured.median("pytorch"),
             pytorch_miou=measured.pytorch_miou,
             engines=summaries,
             truth=measured.truth,
@@ -321,13 +347,17 @@ def deploy(
             conditions=measured.conditions,
             rounds=measured.rounds,
             resumed=tuple(stages.taken),
-            ship=recommended(measured, summaries),
+            ship=recommended(measured, summaries) if config.flavor is None else None,
         )
-        suspects = ""
+        if config.flavor is not None and ranges is not None and summary.passed:
+            made = Simulated(net, ranges, engines, config, summary)
+            against = HeldAgainst(checkpoint, code, runtime, judged, options, checked[0] if checked else None)
+            return for_gpu(made, against, files, target, timing, conditions, progress)
+        costly = ""
         if ranges is not None and lossy and all(each.parity.measured for each in summaries):
-            suspects = _suspects(net, ranges, engines["int8"], config, judged, threads, progress)
-        publish(files, net, ranges, engines, summary, progress)
-        require_gates(summary, lossy, suspects)
+            costly = suspects(net, ranges, engines["int8"], config, judged, threads, progress)
+        publish(files, net, ranges, engines if summary.passed else {}, summary, progress)
+        require_gates(summary, lossy, costly)
     return summary
 
 
@@ -340,45 +370,17 @@ def _build(
     threads: int | None,
     progress: Progress,
 ) -> Engine:
-    if precision != "int8":
-        return build_engine(
-            model,
-            precision=precision,
-            io=config.io,
-            target_cpu=config.target_cpu,
-            backend=config.backend,
-            progress=progress,
-        )
+    is_int8 = precision == "int8"
     return build_engine(
         model,
         precision=precision,
-        ranges=ranges,
-        calib_method=config.calib_method,
-        data=decided_on,
+        ranges=ranges if precision in ("fp16", "int8") else None,
+        calib_method=config.calib_method if is_int8 else None,
+        data=decided_on if is_int8 else None,
         io=config.io,
         target_cpu=config.target_cpu,
-        backend=config.backend,
-        threads=threads if decided_on is not None else None,
+        # An engine for a GPU is simulated first: what it costs is known before there is a GPU.
+        backend="simulation" if config.flavor is not None else config.backend,
+        threads=threads if is_int8 and decided_on is not None else None,
         progress=progress,
     )
-
-
-def _suspects(
-    model: ExportedModel,
-    ranges: Ranges,
-    engine: Engine,
-    config: DeployConfig,
-    judged: ImageFolder,
-    threads: int | None,
-    progress: Progress,
-) -> str:
-    """Returns the layers that cost the most, in words, measured on some of the images of the gate."""
-    from fcn_deploy.mixed_precision.candidates import Candidates
-    from fcn_deploy.mixed_precision.damage import measure_sensitivity
-
-    build = replace(config.build_config("int8"), io="tensor", method=engine.sidecar.precision.method or DEFAULT_METHOD)
-    candidates = Candidates(model, ranges, build, config.backend)
-    images = list(itertools.islice(judged, _SUSPECTED_ON))
-    found = measure_sensitivity(candidates, images, threads=threads, progress=progress)
-    worst = found.by_damage()[:_SUSPECTS]
-    return ", ".join(f"{layer.name} ({found.damage(layer):.2%} of pixels)" for layer in worst)

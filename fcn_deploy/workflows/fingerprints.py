@@ -16,7 +16,6 @@ from typing import Any
 from fcn_deploy.artifacts.conditions import Conditions
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.data.folders import ImageFolder
-from fcn_deploy.engines.config import RequestedPrecision
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.evaluation.latency import BenchmarkConfig
 from fcn_deploy.files import reading, sha256_bytes, sha256_file
@@ -63,15 +62,17 @@ def engine_inputs(
     """
     inputs = {"exported model": model, "io": config.io, "target_cpu": config.target_cpu, "kind of CPU": exact_8_bits()}
     inputs["backend"] = config.backend
-    if precision != "int8":
+    if precision not in ("fp16", "int8"):
         return inputs
     seen = {"set of ranges": None if ranges is None else ranges.sha256}
+    if precision == "fp16":
+        return {**inputs, **seen}
     seen["set of images to decide on"] = images_hash(decided_on)
     return {**inputs, **seen, "calib_method": config.calib_method}
 
 
 def measured_inputs(
-    engines: Mapping[RequestedPrecision, Engine],
+    engines: Mapping[str, Engine],
     net: Mapping[str, Any],
     judged: ImageFolder,
     truth: TruthOptions | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fcn_deploy.artifacts.conditions import Conditions
 from fcn_deploy.artifacts.measures import Drop, GroundTruth, Parity, Ratio
 from fcn_deploy.artifacts.recommendation import Recommendation
+from fcn_deploy.artifacts.sidecar import SIMULATES
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.artifacts.summary import EngineSummary
 from fcn_deploy.diagnostics.conditions import timing_warnings
@@ -41,7 +42,7 @@ class Measured:
         mious: In points, by precision; None without labels.
         pytorch_miou: Of PyTorch, likewise.
         truth: What the ground truth says; None without labels.
-        timings: By precision, and of `pytorch`.
+        timings: By precision, and of `pytorch`; empty if the engines are simulations, whose time means nothing.
         conditions: That the times were measured under.
     """
 
@@ -77,9 +78,19 @@ class Measured:
         )
 
     @property
-    def rounds(self) -> int:
-        """How often each engine was timed."""
-        return len(self.timings["pytorch"].latencies)
+    def rounds(self) -> int | None:
+        """How often each engine was timed; None if none was."""
+        return next((len(timing.latencies) for timing in self.timings.values()), None)
+
+    def median(self, name: str) -> float | None:
+        """Returns the median latency in milliseconds of an engine, by precision, or of `pytorch`; None if untimed."""
+        return self.timings[name].median if name in self.timings else None
+
+    def time_over(self, precision: str, other: str) -> Ratio | None:
+        """Returns the time of an engine over that of another, or of `pytorch`; None if one of them was not timed."""
+        if precision not in self.timings or other not in self.timings:
+            return None
+        return ratio(self.timings[precision], self.timings[other])
 
     def speedup(self, precision: str) -> Ratio:
         """Returns the time of the FP32 engine over that of another, so that more is faster."""
@@ -134,10 +145,11 @@ def summary_warnings(found: Measured, spec: ModelSpec, engines: Sequence[EngineS
         warnings += chance_warnings("PyTorch", miou, found.truth, spec.num_classes)
     for engine in engines:
         warnings += parity_warnings(engine.file, engine.parity)
-        against_fp32 = engine.vs_fp32
-        if engine.precision != "fp32" and against_fp32.low > 1:  # in three rounds of four, not by chance
-            what = f"{engine.file} takes {against_fp32.median:.2f}x the time of FP32 on this machine: it is slower"
-            warnings.append(what)
+        for other, against in (("FP32", engine.vs_fp32), ("FP16", engine.vs_fp16)):
+            # In three rounds of four, not by chance.
+            if against is not None and engine.precision.upper() != other and against.low > 1:
+                what = f"{engine.file} takes {against.median:.2f}x the time of {other} on this machine: it is slower"
+                warnings.append(what)
     warnings += timing_warnings(found.conditions)
     for warning in warnings:
         _log.warning("%s", warning)
@@ -155,8 +167,8 @@ def engine_summary(
     file: str, engine: Engine, measured: Measured, result: GateResult, config: BenchmarkConfig
 ) -> EngineSummary:
     """Returns what was measured of one engine."""
-    precision, timings = engine.sidecar.precision.requested, measured.timings
-    own = timings[precision]
+    precision = engine.sidecar.precision.requested
+    own = measured.timings.get(precision)
     return EngineSummary(
         file=file,
         bytes=len(engine.data),
@@ -166,15 +178,27 @@ def engine_summary(
         parity=measured.parities[precision],
         miou=measured.mious[precision],
         miou_drop=measured.drops[precision],
-        median_ms=own.median,
-        percentiles_ms={f"{share:g}": own.percentile(share) for share in config.percentiles},
-        vs_pytorch=ratio(own, timings["pytorch"]),
-        vs_fp32=ratio(own, timings["fp32"]),
+        median_ms=measured.median(precision),
+        percentiles_ms={} if own is None else {f"{each:g}": own.percentile(each) for each in config.percentiles},
+        vs_pytorch=measured.time_over(precision, "pytorch"),
+        vs_fp32=measured.time_over(precision, "fp32"),
+        simulates=engine.sidecar.target.get(SIMULATES),
+        vs_fp16=measured.time_over(precision, "fp16"),
     )
 
 
-def recommended(found: Measured, engines: Sequence[EngineSummary]) -> Recommendation:
-    """Returns which engine of a deployment to ship."""
+def recommended(
+    found: Measured,
+    engines: Sequence[EngineSummary],
+    recommend: Callable[[Sequence[Contender]], Recommendation] = recommend,
+) -> Recommendation:
+    """Returns which engine of a deployment to ship.
+
+    Args:
+        found: What was measured.
+        engines: The engines.
+        recommend: One of the rules of `evaluation.shipping`.
+    """
     contenders = (
         Contender(each.file, each.precision, each.gate.passed, found.timings[each.precision]) for each in engines
     )

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import sidecar_path
 from fcn_deploy.artifacts.summary import Summary
-from fcn_deploy.engines.config import RequestedPrecision
+from fcn_deploy.bundle.folder import check_replaceable, remove_bundle
+from fcn_deploy.bundle.manifest import PRECISIONS as BUNDLED
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.errors import GateError
-from fcn_deploy.files import check_writable, exists, write_json
+from fcn_deploy.files import check_writable, exists, write_bytes, write_json
 from fcn_deploy.progress import Progress
+from fcn_deploy.runtime.tensorrt.kernel_cache import kernel_cache_path
 from fcn_deploy.workflows.deploy_config import PRECISIONS
+from fcn_deploy.workflows.on_device import engine_file
 
 if TYPE_CHECKING:
     from fcn_deploy.graph.model import ExportedModel
@@ -48,9 +51,24 @@ class OutputFiles:
         """The summary."""
         return self.folder / "summary.json"
 
+    @property
+    def bundle(self) -> Path:
+        """The bundle for a device with a GPU."""
+        return self.folder / "bundle"
+
     def engine(self, precision: str) -> Path:
-        """The engine of a precision."""
+        """The engine of a precision, for a CPU."""
         return self.folder / f"{self.variant}.{precision}.onnx"
+
+    @property
+    def plans(self) -> list[Path]:
+        """The engines that may have been built for a GPU."""
+        return [self.folder / engine_file(self.variant, precision) for precision in BUNDLED]
+
+    @property
+    def engines(self) -> list[Path]:
+        """All engines that there may be."""
+        return [*map(self.engine, PRECISIONS), *self.plans]
 
     def check_writable(self) -> None:
         """Checks that each of them can be written.
@@ -58,46 +76,68 @@ class OutputFiles:
         Raises:
             InputError: One cannot, because it is a folder, for example.
         """
-        engines = [self.engine(precision) for precision in PRECISIONS]
-        for path in (self.model, self.ranges, self.summary, *engines, *map(sidecar_path, engines)):
+        for path in (self.model, self.ranges, self.summary, *self.engines, *map(sidecar_path, self.engines)):
             check_writable(path)
+        check_replaceable(self.bundle)
 
-    def remove_engines(self) -> list[Path]:
+    def remove_engines(self, *, bundle: bool) -> list[Path]:
         """Removes engines and ranges of an earlier deployment; sidecars first, because no engine runs without one.
+
+        Args:
+            bundle: Whether a bundle is kept, because it is of this deployment.
 
         Returns:
             What was removed.
         """
-        engines = [self.engine(precision) for precision in PRECISIONS]
-        found = [path for path in (*map(sidecar_path, engines), *engines, self.ranges) if exists(path)]
+        caches = map(kernel_cache_path, self.plans)
+        made = (*map(sidecar_path, self.engines), *self.engines, *caches, self.ranges)
+        found = [path for path in made if exists(path)]
         for path in found:
             path.unlink()
-        return found
+        return found if bundle or not remove_bundle(self.bundle) else [*found, self.bundle]
 
 
 def publish(
     files: OutputFiles,
     model: ExportedModel,
     ranges: Ranges | None,
-    engines: Mapping[RequestedPrecision, Engine],
+    engines: Mapping[str, Engine],
     summary: Summary,
     progress: Progress,
+    *,
+    bundle: bool = False,
+    caches: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Writes what a deployment has made, the engines only if every gate was met, and says what was written.
+    """Writes what a deployment has made, and says what was written.
+
+    Args:
+        files: Where it goes.
+        model: The exported model.
+        ranges: The ranges, or None.
+        engines: The engines to write, by precision, which met their gates.
+        summary: Says what they are called, and which gates they met.
+        progress: Told of each file.
+        bundle: Whether there is a bundle of this deployment already.
+        caches: Kernels that were compiled for an engine, by precision.
 
     Raises:
         InputError: A file cannot be written.
     """
-    removed = files.remove_engines()
+    removed = files.remove_engines(bundle=bundle)
     model.save(files.model)
     written = [files.model]
     if ranges is not None:
         ranges.save(files.ranges)
         written.append(files.ranges)
-    if summary.passed:
-        for engine, result in zip(engines.values(), summary.engines, strict=True):
-            engine.save(files.folder / result.file, result.gate)
-            written.append(files.folder / result.file)
+    for result in summary.engines:
+        engine = engines.get(result.precision)
+        if engine is None:
+            continue
+        path = files.folder / result.file
+        if caches and result.precision in caches:
+            write_bytes(kernel_cache_path(path), caches[result.precision])
+        engine.save(path, result.gate)
+        written.append(path)
     write_json(files.summary, summary.to_json())
     for path in (*written, files.summary):
         progress.stage(f"wrote {path}")

@@ -2,7 +2,10 @@
 
 import pytest
 
+from fcn_deploy.artifacts.shapes import ImageShape
+from fcn_deploy.engines.tensorrt.profiles import ImageProfile
 from fcn_deploy.errors import UsageError
+from fcn_deploy.evaluation.gates import GateOption
 from fcn_deploy.workflows import deploy_config
 from fcn_deploy.workflows.deploy_config import DeployConfig
 
@@ -50,6 +53,36 @@ def test_bf16_is_for_openvino(config):
         config(bf16=True)
 
 
-def test_a_backend_whose_engines_cannot_be_measured_here_is_refused(config):
-    with pytest.raises(UsageError, match="no such `backend`; got 'tensorrt'; expected onnxruntime or openvino"):
-        config(backend="tensorrt")
+def test_an_unknown_backend_is_refused(config):
+    with pytest.raises(UsageError, match="no such `backend`; got 'tensorrt-lean'; expected onnxruntime or openvino or"):
+        config(backend="tensorrt-lean")
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
+def test_for_a_gpu_fp16_is_built_first_and_calibration_is_always_needed(config, backend):
+    """To know what FP16 cannot hold; the library and the GPU need not be here."""
+    assert (config(backend=backend).precisions, config(backend=backend).calibrates) == (("fp16", "int8"), True)
+    only_fp16 = config(int8=False, backend=backend)
+    assert (only_fp16.precisions, only_fp16.calibrates) == (("fp16",), True)
+    assert not config(int8=False).calibrates
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bf16": True}, "tensorrt builds no engines in BF16"),
+        ({"target_cpu": "vnni"}, 'got `target_cpu="vnni"`'),
+        ({"require_speedup": 1.2}, "the faster engine is shipped in any case"),
+        ({"profiles": (ImageProfile(*[ImageShape(2, 8, 8)] * 3),)}, "one image at a time; got `min_shape` 2x8x8"),
+        ({"gates": (GateOption.parse("fp32:agreement>=99%"),)}, "expected fp16 or int8"),
+    ],
+)
+def test_what_is_not_for_gpus_is_refused(config, options, message):
+    with pytest.raises(UsageError, match=message):
+        config(backend="tensorrt", **options)
+
+
+@pytest.mark.parametrize("options", [{"bundle": True}, {"profiles": (ImageProfile(*[ImageShape(1, 8, 8)] * 3),)}])
+def test_bundles_and_profiles_are_for_gpus(config, options):
+    with pytest.raises(UsageError, match="bundles and profiles are for TensorRT engines"):
+        config(**options)

@@ -249,23 +249,31 @@ search_options = stack(
     *_labels_options,
 )
 
+
+def profile_options(least: str, tuned: str, largest: str) -> Callable[[Function], Function]:
+    """Returns the options that make profiles; the arguments say what their defaults are."""
+    return stack(
+        click.option(
+            "--min-shape",
+            type=ShapeType(),
+            multiple=True,
+            help="Smallest images a TensorRT engine takes; the n-th --min-shape, --opt-shape and --max-shape make a "
+            f"profile.  [default: {least}]",
+        ),
+        click.option(
+            "--opt-shape",
+            type=ShapeType(),
+            multiple=True,
+            help=f"Images it is tuned for; without the other two also the only ones it takes.  [default: {tuned}]",
+        ),
+        click.option(
+            "--max-shape", type=ShapeType(), multiple=True, help=f"Largest images it takes.  [default: {largest}]"
+        ),
+    )
+
+
 tensorrt_options = stack(
-    click.option(
-        "--min-shape",
-        type=ShapeType(),
-        multiple=True,
-        help="Smallest images a TensorRT engine takes; the n-th --min-shape, --opt-shape and --max-shape make a "
-        "profile.  [default: 1x32x32]",
-    ),
-    click.option(
-        "--opt-shape",
-        type=ShapeType(),
-        multiple=True,
-        help="Images it is tuned for; without the other two also the only ones it takes.  [default: 1x512x512]",
-    ),
-    click.option(
-        "--max-shape", type=ShapeType(), multiple=True, help="Largest images it takes.  [default: 4x1024x1024]"
-    ),
+    profile_options("1x32x32", "1x512x512", "4x1024x1024"),
     click.option(
         "--base",
         type=click.Choice(["fp16", "fp32", "bf16"]),

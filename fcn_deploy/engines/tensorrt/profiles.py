@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 
 from fcn_deploy.artifacts.shapes import ImageShape
@@ -32,6 +32,20 @@ class ImageProfile:
         sizes = zip(*map(astuple, (self.min, self.opt, self.max)), strict=True)
         if not all(low <= best <= high for low, best, high in sizes):
             raise UsageError("bad profile", got=str(self), expected="min <= opt <= max on every axis")
+
+    def takes(self, shape: ImageShape) -> bool:
+        """Returns whether an engine with this profile takes images of a shape."""
+        sizes = zip(*map(astuple, (self.min, shape, self.max)), strict=True)
+        return all(low <= size <= high for low, size, high in sizes)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Sequence[int]]) -> ImageProfile:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            UsageError: min <= opt <= max does not hold on every axis.
+        """
+        return cls(*(ImageShape(*data[key]) for key in ("min", "opt", "max")))
 
     def to_json(self) -> dict[str, list[int]]:
         """Returns it as JSON data for a sidecar: [batch, height, width] each."""
