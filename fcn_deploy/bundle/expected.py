@@ -123,8 +123,9 @@ def load_expected(data: bytes, io_kind: Io, count: int) -> list[Expected]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             arrays = dict(_arrays(archive))
-        names = [f"{index:02}" for index in range(count)]
-        examples = [_example(arrays, io_kind, name) for name in names]
+        if count > len(arrays):
+            raise ValueError(f"{len(arrays)} arrays for {count} images")
+        examples = [_example(arrays, io_kind, f"{index:02}") for index in range(count)]
     except _MALFORMED as error:
         raise ArtifactError(f"the expected results of the bundle are malformed: {error}") from error
     if arrays:
@@ -133,6 +134,29 @@ def load_expected(data: bytes, io_kind: Io, count: int) -> list[Expected]:
     if any(with_truth) != all(with_truth):
         raise ArtifactError("some images of the bundle have ground truth, and others do not")
     return examples
+
+
+def check_values(examples: Sequence[Expected], io_kind: Io, classes: int, ignore_index: int | None) -> None:
+    """Checks that labels and ground truth are classes of the net.
+
+    Args:
+        examples: As they were read.
+        io_kind: `image` if their results are labels.
+        classes: The net's number of classes.
+        ignore_index: The value of ground truth that does not count; None if there is none.
+
+    Raises:
+        ArtifactError: They hold another value.
+    """
+    for example in examples:
+        labels = [example.result] if io_kind == "image" else []
+        truth = example.truth
+        if truth is not None:
+            labels.append(truth if ignore_index is None else truth[truth != ignore_index])
+        if any(each.size and not 0 <= each.min() <= each.max() < classes for each in labels):
+            raise ArtifactError(
+                "the expected results of the bundle are malformed", got=f"labels beyond {classes} classes"
+            )
 
 
 def _example(arrays: dict[str, Array], io_kind: Io, name: str) -> Expected:

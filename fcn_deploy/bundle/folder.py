@@ -15,7 +15,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fcn_deploy.bundle.manifest import MANIFEST, MANIFEST_HASH, Bundle, FileEntry
+from fcn_deploy.bundle.manifest import (
+    EXPECTED,
+    MANIFEST,
+    MANIFEST_HASH,
+    PRECISIONS,
+    RANGES,
+    Bundle,
+    FileEntry,
+    graph_file,
+)
 from fcn_deploy.errors import ArtifactError, FcnDeployError, InputError
 from fcn_deploy.files import (
     dumps_json,
@@ -34,6 +43,8 @@ from fcn_deploy.files import (
 _LARGEST_MANIFEST = 16 << 20
 # The largest file: what protobuf, and so the ONNX parser of TensorRT, can hold.
 _LARGEST_FILE = 2 << 30
+# What may be in a bundle, of all precisions.
+_ALL_NAMES = {MANIFEST, MANIFEST_HASH, EXPECTED, RANGES, *map(graph_file, PRECISIONS)}
 _FIX = "copy the whole folder again from the machine that made it, or make it again with fcn-deploy deploy"
 
 
@@ -74,18 +85,26 @@ def check_replaceable(folder: Path) -> None:
         return
     if folder.is_symlink() or not is_folder(folder):
         raise InputError(f"cannot write the bundle {folder}", got="something else", fix="remove it")
-    with reading(folder):
-        names = {path.name for path in folder.iterdir()}
-    if names and MANIFEST not in names:
-        raise InputError(f"cannot write the bundle {folder}", got="a folder of other files", fix="move it away")
+    others = sorted(_names(folder) - _ALL_NAMES)
+    if others:
+        got = f"a folder that has {others[0]}"
+        raise InputError(f"cannot write the bundle {folder}", got=got, fix="move it away")
 
 
 def remove_bundle(folder: Path) -> bool:
-    """Removes a bundle of an earlier deployment; returns whether there was one."""
-    if folder.is_symlink() or not exists(folder / MANIFEST):
+    """Removes a bundle of an earlier deployment; returns whether there was one. A folder with other files stays."""
+    if folder.is_symlink() or not is_folder(folder):
+        return False
+    names = _names(folder)
+    if MANIFEST not in names or not names <= _ALL_NAMES:
         return False
     shutil.rmtree(folder)
     return True
+
+
+def _names(folder: Path) -> set[str]:
+    with reading(folder):
+        return {path.name for path in folder.iterdir()}
 
 
 def write_bundle(folder: Path, manifest: Bundle, contents: Mapping[str, bytes]) -> CheckedBundle:

@@ -19,6 +19,7 @@ from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import Io
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.artifacts.summary import Summary
+from fcn_deploy.bundle.folder import check_replaceable
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.demo.inputs import DemoInputs
 from fcn_deploy.diagnostics.conditions import timing_conditions
@@ -54,7 +55,7 @@ from fcn_deploy.workflows.parameters import (
     require_torch,
     weights_file,
 )
-from fcn_deploy.workflows.publishing import OutputFiles, publish, require_gates
+from fcn_deploy.workflows.publishing import BUNDLE, OutputFiles, publish, require_gates
 from fcn_deploy.workflows.references import PYTORCH, NetCode, Runnable, opened
 from fcn_deploy.workflows.resuming import ENGINE, MEASURED, MODEL, RANGES, Stages
 from fcn_deploy.workflows.samples import LabelMapping, TruthOptions, ignore_indices, samples
@@ -267,6 +268,7 @@ def deploy(
         check_pairs(judged, options)
     target = None
     if (flavor := config.flavor) is not None:
+        check_replaceable(folder / BUNDLE)
         config = with_profiles(config, judged, observed, progress)
         target = Target.here(flavor, progress)
 
@@ -344,7 +346,7 @@ def deploy(
             truth=measured.truth,
             normalization=net.spec.normalization,
             warnings=summary_warnings(measured, net.spec, summaries),
-            conditions=measured.conditions,
+            conditions=measured.conditions if measured.timings else None,
             rounds=measured.rounds,
             resumed=tuple(stages.taken),
             ship=recommended(measured, summaries) if config.flavor is None else None,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.sidecar import sidecar_path
 from fcn_deploy.artifacts.summary import Summary
-from fcn_deploy.bundle.expected import load_expected, samples_of
+from fcn_deploy.bundle.expected import check_values, load_expected, samples_of
 from fcn_deploy.bundle.folder import CheckedBundle, check_bundle
 from fcn_deploy.bundle.manifest import EXPECTED, PRECISIONS
 from fcn_deploy.bundle.recorded import RecordedBackend
@@ -121,6 +121,7 @@ def finish(
     if target.flavor.name != manifest.backend:
         progress.stage(f"{target.flavor.name} builds what was made for {manifest.backend}, as you ask")
     examples = load_expected(checked.read(EXPECTED), manifest.io, manifest.images)
+    check_values(examples, manifest.io, manifest.spec.num_classes, manifest.ignore_index)
     run = Run(target, timing, conditions, None if size is None else _noise(size))
     with output_folder(into), only_writer(into):
         _check_writable(into, manifest.spec.variant)

@@ -150,7 +150,7 @@ def summary_warnings(found: Measured, spec: ModelSpec, engines: Sequence[EngineS
             if against is not None and engine.precision.upper() != other and against.low > 1:
                 what = f"{engine.file} takes {against.median:.2f}x the time of {other} on this machine: it is slower"
                 warnings.append(what)
-    warnings += timing_warnings(found.conditions)
+    warnings += timing_warnings(found.conditions) if found.timings else ()
     for warning in warnings:
         _log.warning("%s", warning)
     normalization = spec.normalization

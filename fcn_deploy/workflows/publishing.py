@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import sidecar_path
 from fcn_deploy.artifacts.summary import Summary
-from fcn_deploy.bundle.folder import check_replaceable, remove_bundle
+from fcn_deploy.bundle.folder import remove_bundle
 from fcn_deploy.bundle.manifest import PRECISIONS as BUNDLED
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.errors import GateError
@@ -22,6 +22,9 @@ from fcn_deploy.workflows.on_device import engine_file
 
 if TYPE_CHECKING:
     from fcn_deploy.graph.model import ExportedModel
+
+# The name of the bundle in the output folder.
+BUNDLE = "bundle"
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class OutputFiles:
     @property
     def bundle(self) -> Path:
         """The bundle for a device with a GPU."""
-        return self.folder / "bundle"
+        return self.folder / BUNDLE
 
     def engine(self, precision: str) -> Path:
         """The engine of a precision, for a CPU."""
@@ -78,7 +81,6 @@ class OutputFiles:
         """
         for path in (self.model, self.ranges, self.summary, *self.engines, *map(sidecar_path, self.engines)):
             check_writable(path)
-        check_replaceable(self.bundle)
 
     def remove_engines(self, *, bundle: bool) -> list[Path]:
         """Removes engines and ranges of an earlier deployment; sidecars first, because no engine runs without one.
