@@ -36,6 +36,20 @@ def install_command(extra: str, dist: Distribution | None = None) -> str:
     return "pip install " + " ".join(f"'{package}'" for package in packages)
 
 
+def command_elsewhere(extra: str, dist: Distribution | None = None) -> str:
+    """Returns the command that installs the packages of an extra on another machine, which has no checkout.
+
+    Args:
+        extra: Of pyproject.toml, such as `tensorrt-rtx`.
+        dist: Metadata of the installed package; those of this one if None.
+    """
+    dist = dist or _own()
+    packages = packages_of(extra, () if dist is None else dist.requires or ())
+    if not packages:
+        return f"install the packages of the extra '{extra}' in pyproject.toml"
+    return "pip install " + " ".join(f"'{package}'" for package in packages)
+
+
 def packages_of(extra: str, requirements: Sequence[str]) -> list[str]:
     """Returns the requirements that an extra adds, without their markers: `onnxruntime>=1.22`."""
     found = []

@@ -1,7 +1,7 @@
 import json
 from importlib.metadata import Distribution
 
-from fcn_deploy.installation import install_command, packages_of
+from fcn_deploy.installation import command_elsewhere, install_command, packages_of
 
 REQUIRES = ["numpy>=1.26", 'onnxruntime>=1.22; extra == "cpu"', "torch>=2.9 ; extra == 'host'", 'onnx; extra == "host"']
 
@@ -37,6 +37,12 @@ def test_a_checkout_is_installed_again_with_the_extra(tmp_path):
     folder.mkdir()
     checkout = Installed(folder.as_uri(), dir_info={"editable": True})
     assert install_command("host", checkout) == f"pip install --editable '{folder}[host]'"
+
+
+def test_another_machine_has_no_checkout(tmp_path):
+    checkout = Installed(tmp_path.as_uri(), dir_info={"editable": True})
+    assert command_elsewhere("cpu", checkout) == "pip install 'onnxruntime>=1.22'"
+    assert command_elsewhere("none", checkout) == "install the packages of the extra 'none' in pyproject.toml"
 
 
 def test_this_copy_has_a_command_for_each_extra():

@@ -24,15 +24,17 @@ from fcn_deploy.data.images import stated_size
 from fcn_deploy.engines.engine import Engine, source_of
 from fcn_deploy.evaluation.latency import BenchmarkConfig
 from fcn_deploy.files import temporary_folder
+from fcn_deploy.installation import command_elsewhere
 from fcn_deploy.progress import Progress
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.options import RuntimeOptions
+from fcn_deploy.runtime.tensorrt.flavor import find_flavor
 from fcn_deploy.workflows.deploy_config import DeployConfig
 from fcn_deploy.workflows.device import Target
 from fcn_deploy.workflows.finishing import device_summary, require_device_gates
 from fcn_deploy.workflows.image_profiles import profiles_for
-from fcn_deploy.workflows.on_device import BuiltOnDevice, Run, build_on_device, measure_on_device
-from fcn_deploy.workflows.publishing import OutputFiles, publish
+from fcn_deploy.workflows.on_device import BuiltOnDevice, Run, build_on_device, measure_on_device, try_builder
+from fcn_deploy.workflows.publishing import BUNDLE, OutputFiles, publish
 from fcn_deploy.workflows.references import PYTORCH, NetCode, opened
 from fcn_deploy.workflows.samples import TruthOptions, samples
 from fcn_deploy.workflows.truth import with_ignored
@@ -148,21 +150,30 @@ def with_profiles(config: DeployConfig, judged: ImageFolder, observed: ImageFold
     return replace(config, profiles=profiles)
 
 
-def bundle_of(folder: Path, made: Simulated, against: HeldAgainst, progress: Progress) -> CheckedBundle:
-    """Writes the bundle of a deployment, and says where it is.
+def bundle_of(
+    folder: Path, made: Simulated, against: HeldAgainst, target: Target | None, progress: Progress
+) -> CheckedBundle:
+    """Writes the bundle of a deployment.
+
+    If there is no GPU here, but a library that builds without one, it is tried on the graphs first: what it refuses is
+    better known before the device gets the bundle.
 
     Args:
         folder: Where it goes; a bundle that is there is replaced.
         made: What goes into it.
         against: What the engines will be held against on the device: some of these images.
+        target: The GPU and the library of this machine; None if there is none.
         progress: Told how far it is.
 
     Raises:
-        InputError: It cannot be written, or an image cannot be read.
+        InputError: It cannot be written, an image cannot be read, or the library refuses a graph.
     """
-    examples = _expected(made, against, progress)
+    graphs, examples = made.graphs(), _expected(made, against, progress)
     manifest = made.manifest(len(examples), against.ignore_index(made.net))
-    contents = {graph_file(precision): graph for precision, graph in made.graphs().items()}
+    flavor = find_flavor(manifest.backend)
+    if target is None and flavor.builds_without_gpu and flavor.installed:
+        try_builder(manifest, graphs, flavor, progress)
+    contents = {graph_file(precision): graph for precision, graph in graphs.items()}
     contents[EXPECTED] = save_expected(examples, made.config.io)
     contents[RANGES] = made.ranges.dumps()
     return write_bundle(folder, manifest, contents)
@@ -213,17 +224,17 @@ def for_gpu(
         FcnDeployError: As for `finish`.
     """
     if target is None:
-        bundle = bundle_of(files.bundle, made, against, progress)
+        bundle = bundle_of(files.bundle, made, against, target, progress)
         summary = replace(made.summary, engines=_of_graphs(made, bundle), ship=_not_run_yet(made.config.backend))
         publish(files, made.net, made.ranges, {}, summary, progress, bundle=True)
-        progress.stage(
-            f"wrote {files.bundle}: copy it to the device, and run there: fcn-deploy finish {files.bundle.name}"
-        )
+        progress.stage(f"wrote {files.bundle}: copy it to the device, and run there: fcn-deploy finish {BUNDLE}")
+        needs = command_elsewhere(find_flavor(made.config.backend).extra)
+        progress.stage(f"the device needs fcn-deploy without its extra host, and: {needs}")
         return summary
     run = Run(target, timing, conditions)
     with temporary_folder() as scratch:
         folder = files.bundle if made.config.bundle else scratch / "bundle"
-        bundle = bundle_of(folder, made, against, progress)
+        bundle = bundle_of(folder, made, against, target, progress)
         built = _built_here(bundle, made, against, run, progress)
     summary = replace(device_summary(bundle, built, run, len(against.images)), resumed=made.summary.resumed)
     passed = {name: engine for name, engine in built.engines.items() if built.passed(name)}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,10 +14,10 @@ from numpy.typing import NDArray
 from fcn_deploy.artifacts.conditions import Conditions
 from fcn_deploy.artifacts.summary import EngineSummary
 from fcn_deploy.bundle.folder import CheckedBundle
-from fcn_deploy.bundle.manifest import graph_file
+from fcn_deploy.bundle.manifest import Bundle, graph_file
 from fcn_deploy.engines.checks import check_tensorrt
 from fcn_deploy.engines.config import BuildConfig
-from fcn_deploy.engines.engine import Engine, engine_from
+from fcn_deploy.engines.engine import BuildRecord, Engine, engine_from
 from fcn_deploy.engines.tensorrt.builder import build_plan
 from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.profiles import ImageProfile
@@ -26,6 +27,8 @@ from fcn_deploy.evaluation.latency import BenchmarkConfig
 from fcn_deploy.files import is_file, read_bytes, temporary_folder
 from fcn_deploy.progress import Progress
 from fcn_deploy.runtime import Segmenter
+from fcn_deploy.runtime.tensorrt.driver import Gpu, find_gpus
+from fcn_deploy.runtime.tensorrt.flavor import Flavor
 from fcn_deploy.runtime.tensorrt.kernel_cache import kernel_cache_path
 from fcn_deploy.workflows.device import Target
 from fcn_deploy.workflows.measured import Measured, engine_summary, time_engines
@@ -92,27 +95,67 @@ def build_on_device(
         InputError: The library refuses a graph or cannot build it, or the log cannot be written.
         PrecisionError: A layer does not run in the precision asked for it.
     """
-    manifest = bundle.manifest
-    profiles = tuple(map(ImageProfile.from_json, manifest.profiles))
-    options = TensorRTConfig(profiles, compute_capabilities=target.compute_capabilities)
-    engines = {}
-    for precision, graph in manifest.graphs.items():
-        config = BuildConfig(graph.precision.requested, manifest.io)  # type: ignore[arg-type]  # checked when made
-        data, record = build_plan(
-            target.flavor,
-            bundle.read(graph_file(precision)),
-            graph.precision,
-            manifest.io,
-            options,
-            architectures=check_tensorrt(target.flavor, config, options, lambda: (target.gpu,)),
-            min_size=manifest.spec.min_size,
-            progress=progress,
-            log=None if log is None else log.with_name(f"{log.stem}.{precision}{log.suffix}"),
-            gpus=lambda: (target.gpu,),
-            on_device=target.current,
-        )
+    manifest, engines = bundle.manifest, {}
+    for precision in manifest.graphs:
+        content = bundle.read(graph_file(precision))
+        said = None if log is None else log.with_name(f"{log.stem}.{precision}{log.suffix}")
+        data, record = _build(manifest, precision, content, target.flavor, target, progress, said)
         engines[precision] = engine_from(data, manifest.spec, manifest.source, manifest.io, record)
     return engines
+
+
+def try_builder(manifest: Bundle, graphs: Mapping[str, bytes], flavor: Flavor, progress: Progress) -> None:
+    """Builds what a device will build, on a machine without a GPU, and keeps nothing: refusals show here.
+
+    Args:
+        manifest: Of the bundle that is to be written.
+        graphs: Its typed graphs, by precision.
+        flavor: A library that builds without a GPU.
+        progress: Told how far each build is, and what the builder says of the plan.
+
+    Raises:
+        DependencyError: The library cannot be loaded.
+        InputError: It refuses a graph or cannot build it.
+    """
+    for precision, content in graphs.items():
+        _build(manifest, precision, content, flavor, None, progress, None)
+
+
+def _build(
+    manifest: Bundle,
+    precision: str,
+    content: bytes,
+    flavor: Flavor,
+    target: Target | None,
+    progress: Progress,
+    log: Path | None,
+) -> tuple[bytes, BuildRecord]:
+    """Builds the plan of a typed graph; for the library's default GPUs without a target."""
+    graph, gpus = manifest.graphs[precision], find_gpus
+    if target is not None:
+        gpus = functools.partial(_alone, target.gpu)
+    config = BuildConfig(graph.precision.requested, manifest.io)  # type: ignore[arg-type]  # checked when made
+    options = TensorRTConfig(
+        tuple(map(ImageProfile.from_json, manifest.profiles)),
+        compute_capabilities=() if target is None else target.compute_capabilities,
+    )
+    return build_plan(
+        flavor,
+        content,
+        graph.precision,
+        manifest.io,
+        options,
+        architectures=check_tensorrt(flavor, config, options, gpus),
+        min_size=manifest.spec.min_size,
+        progress=progress,
+        log=log,
+        gpus=gpus,
+        on_device=nullcontext if target is None else target.current,
+    )
+
+
+def _alone(gpu: Gpu) -> tuple[Gpu, ...]:
+    return (gpu,)
 
 
 def measure_on_device(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -16,10 +17,13 @@ from fcn_deploy.cli.app import run
 from fcn_deploy.engines.tensorrt.profiles import ImageProfile
 from fcn_deploy.errors import DependencyError, GateError, InputError
 from fcn_deploy.files import sha256_file
+from fcn_deploy.progress import Silent
 from fcn_deploy.runtime import Segmenter
-from fcn_deploy.runtime.tensorrt.driver import find_gpus
-from fcn_deploy.workflows import deploying, device
+from fcn_deploy.runtime.tensorrt.driver import Gpu, find_gpus
+from fcn_deploy.runtime.tensorrt.flavor import find_flavor
+from fcn_deploy.workflows import bundling, deploying, device
 from fcn_deploy.workflows.deploying import deploy
+from fcn_deploy.workflows.on_device import build_on_device
 from tests.support import colour_nets, rtx
 from tests.support.bundles import make_bundle
 from tests.support.fake_device import Plans, red_over_blue
@@ -276,9 +280,35 @@ def test_the_command_says_in_one_line_what_is_written_and_what_to_do(scenes, wei
     reason = "this machine cannot run tensorrt-rtx, so a bundle for the device will be written: no NVIDIA driver"
     assert any(line.startswith(reason) for line in lines)
     assert f"wrote {tmp_path}/out/bundle: copy it to the device, and run there: fcn-deploy finish bundle" in lines
+    assert lines[-1].startswith("the device needs fcn-deploy without its extra host, and: pip install 'tensorrt-rtx'")
+    assert any(line.startswith("building fp16 with tensorrt-rtx") for line in lines), "the library is tried here"
     assert any(line.startswith("profile: 1x24x36, the sizes of your images") for line in lines)
     assert "simulated on the CPU, not timed" in said.out
     assert "ms, median" not in said.out
+
+
+def test_what_the_library_refuses_is_known_before_the_bundle_is_written(scenes, weights, tmp_path, monkeypatch):
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    monkeypatch.setattr(bundling.Simulated, "graphs", lambda made: {"fp16": b"no graph", "int8": b"no graph"})
+    with pytest.raises(InputError, match="does not take the graph"):
+        deploy(weights, scenes / "images", tmp_path / "out", **{**NET, "backend": "tensorrt-rtx"})
+    assert "bundle" not in names(tmp_path / "out")
+
+
+def test_the_real_library_builds_the_engines_of_the_bundle_for_the_gpu_of_the_device(made, monkeypatch):
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    monkeypatch.setattr(device.Target, "current", lambda target: nullcontext())  # which needs a driver
+    target = device.Target(find_flavor("tensorrt-rtx"), Gpu(0, "none", "8.6", 1 << 30))
+    engines = build_on_device(check_bundle(made[0] / "bundle"), target, Silent())
+    for precision, engine in engines.items():
+        sidecar = engine.sidecar
+        assert (sidecar.precision.requested, sidecar.backend, sidecar.target["gpu"]) == (
+            precision,
+            "tensorrt-rtx",
+            ["8.6"],
+        )
+        assert sidecar.profiles == ({"min": [1, 24, 36], "opt": [1, 24, 36], "max": [1, 24, 36]},)
+        assert len(engine.data) > 1000
 
 
 def test_the_function_is_public():
