@@ -13,6 +13,8 @@ from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.sidecar import ENGINE_KEY, SIMULATED, SIMULATES, Sidecar, find_sidecar, load_sidecar
 from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
 from fcn_deploy.artifacts.summary import Summary
+from fcn_deploy.bundle.folder import check_bundle
+from fcn_deploy.bundle.manifest import MANIFEST
 from fcn_deploy.errors import ArtifactError, InputError, UsageError
 from fcn_deploy.files import check_file, read_bytes, read_json, sha256_bytes, sha256_file
 from fcn_deploy.graph.header import check_onnx_file
@@ -36,7 +38,7 @@ def inspect_file(path: Path, shape: ImageShape | None = None) -> dict[str, Any]:
         JSON data, its `kind` first.
 
     Raises:
-        ArtifactError: An engine does not fit its sidecar, or a plan has no sidecar.
+        ArtifactError: An engine does not fit its sidecar, a plan has no sidecar, or a bundle is not as it was written.
         InputError: The file cannot be read, or is of another kind, or the model does not run on such images.
         UsageError: The model does not take this shape, or the file is not a model and has no shape to choose.
     """
@@ -135,12 +137,14 @@ def _json(path: Path) -> dict[str, Any]:
     content = check_format(read_json(path), str(path))
     if "histograms" in content:
         return _ranges(path)
+    if path.name == MANIFEST:
+        return {"kind": "bundle", **check_bundle(path.parent).manifest.to_json()}
     if "engine" in content:
         return {"kind": "sidecar", **Sidecar.from_json(content).to_json()}
     if "engines" in content:
         Summary.from_json(content)  # refuses what cannot be shown as a table
         return {"kind": "summary", **content}
-    raise InputError(f"{path} is not of a kind that inspect knows", expected="ranges, a sidecar or a summary")
+    raise InputError(f"{path} is not of a kind that inspect knows", expected="ranges, a sidecar, a summary or a bundle")
 
 
 def _ranges(path: Path) -> dict[str, Any]:

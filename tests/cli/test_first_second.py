@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.bundles import make_bundle
+
 # Runs command lines in one process, and says after each what it printed and which of the libraries it imported.
 SCRIPT = """
 import io, json, sys
@@ -62,6 +64,9 @@ def field(tmp_path_factory):
         Image.fromarray(photo).save(folder / "images" / f"{index}.png")
         Image.fromarray(photo[..., 0] % 5).save(folder / "labels" / f"{index}.png")
     Image.fromarray(photo).save(folder / "few" / "0.png")
+    make_bundle(folder / "bundle")
+    make_bundle(folder / "damaged_bundle")
+    (folder / "damaged_bundle" / "bundle.json").write_text('{"format": 1}')
     (folder / "damaged").mkdir()
     (folder / "damaged" / "0.png").write_bytes((folder / "few" / "0.png").read_bytes()[:40])
     return folder
@@ -287,9 +292,32 @@ MISTAKES = {
         (DEPLOY + "--gate error<=1e-3", 2, "--io tensor"),
         (DEPLOY + "--class-names names.csv", 6, "names.csv, line 1: bad colour"),
         (DEPLOY + "--threads 0", 2, "--threads"),
+        (DEPLOY + "--bundle", 2, "bundles and profiles are for TensorRT engines; got --bundle for onnxruntime"),
+        (DEPLOY + "--opt-shape 8x8", 2, "bundles and profiles are for TensorRT engines"),
+        (DEPLOY + "--backend tensorrt --bf16", 2, "tensorrt builds no engines in BF16"),
+        (DEPLOY + "--backend tensorrt --target-cpu vnni", 2, "a target CPU for a GPU's engine"),
+        (DEPLOY + "--backend tensorrt --int8 --require-speedup 1.2", 2, "the faster engine is shipped in any case"),
+        (DEPLOY + "--backend tensorrt-rtx --opt-shape 8x8", 6, "fits no profile; got 24x32; expected 1x8x8"),
+        (DEPLOY + "--backend tensorrt-rtx --min-shape 8x8", 2, "do not make profiles"),
+        (DEPLOY + "--backend tensorrt --gate bf16:agreement>=98%", 2, "expected fp16"),
         ("deploy --demo --normalization caffe --mean 1,2,3 -o out/d", 2, "--mean contradicts --normalization"),
     ],
+    "finish": [
+        ("finish none", 6, "none is not a bundle; got no such file"),
+        ("finish net.onnx", 6, "net.onnx is not a bundle; got a file"),
+        ("finish images", 6, "images is not a bundle; got no bundle.json"),
+        ("finish damaged_bundle", 5, "bundle.json is not the file that bundle.json.sha256 describes"),
+        ("finish bundle --shape 8x8", 2, "takes --shape; got 8x8; expected 1x16x24 to 1x64x96"),
+        ("finish bundle -o bundle/out", 2, "the engines cannot go into the bundle"),
+        ("finish bundle --log bundle/log", 2, "the log cannot go into the bundle"),
+        ("finish bundle --backend onnxruntime", 2, "--backend"),
+        ("finish bundle --shape 8", 2, "bad size"),
+        ("finish bundle --device -1", 2, "--device"),
+        ("finish bundle --percentile 101", 2, "bad percentiles"),
+        ("finish bundle --iterations 0", 2, "--iterations"),
+    ],
     "inspect": [
+        ("inspect damaged_bundle/bundle.json", 5, "is not the file that bundle.json.sha256 describes"),
         ("inspect none.onnx", 6, "got no such file"),
         ("inspect images", 6, "got a folder"),
         ("inspect text.onnx", 6, "is not an ONNX model"),

@@ -26,6 +26,7 @@ from fcn_deploy.reporting.facts import brief, detail_table, facts_table
 from fcn_deploy.reporting.tables import summary_table
 from fcn_deploy.reporting.units import with_prefix
 from tests.support.building import build
+from tests.support.bundles import make_bundle
 
 SUMMARY = Path(__file__).parents[1] / "artifacts" / "golden" / "summary.json"
 
@@ -288,3 +289,12 @@ def test_long_names_are_folded(tmp_path):
 def test_counts_have_three_digits_and_a_prefix(count, said):
     assert with_prefix(count) == said
     assert with_prefix(count, "MAC") == (said if " " in said else f"{said} ") + "MAC"
+
+
+def test_a_bundle_is_described_by_its_manifest_once_it_is_checked(call, tmp_path):
+    folder = make_bundle(tmp_path / "bundle").folder
+    facts = json.loads(call("inspect", folder / "bundle.json", "--json").out)
+    assert (facts["kind"], facts["backend"], [*facts["graphs"]]) == ("bundle", "tensorrt", ["fp16", "int8"])
+    assert "tensorrt" in call("inspect", folder / "bundle.json").out
+    (folder / "fp16.onnx").write_bytes(b"another graph......")
+    assert "another size" in call("inspect", folder / "bundle.json", code=5).err
