@@ -107,7 +107,7 @@ def finish(
     timing = BenchmarkConfig(warmup, duration, iterations, percentiles(percentile))
     RuntimeOptions(device=device)
     size = image_size(shape, "shape")
-    into = _output(folder, output)
+    stated = None if output is None else _outside(folder, as_path(output, "output"), "the engines")
     log_file = None if log is None else _outside(folder, as_path(log, "log"), "the log")
     names = ("auto", *(flavor.name for flavor in BUILDERS))
     if backend not in names:
@@ -116,6 +116,7 @@ def finish(
     with progress.working(f"checking {folder}"):
         checked = check_bundle(folder)
     manifest = checked.manifest
+    into = real_path(folder).with_name("finished") if stated is None else stated
     _check_shape(checked, size)
     target = Target.find(find_flavor(manifest.backend if backend == "auto" else backend), device)
     if target.flavor.name != manifest.backend:
@@ -165,14 +166,8 @@ def device_summary(bundle: CheckedBundle, built: BuiltOnDevice, run: Run, judged
     )
 
 
-def _output(bundle: Path, output: StrPath | None) -> Path:
-    """Returns the folder to write into, which cannot be the bundle itself: a file more would be found as damage."""
-    if output is None:
-        return real_path(bundle).with_name("finished")
-    return _outside(bundle, as_path(output, "output"), "the engines")
-
-
 def _outside(bundle: Path, path: Path, what: str) -> Path:
+    """Returns a path that is not in the bundle, in which a further file would be found as damage."""
     inside = real_path(path)
     if real_path(bundle) in (inside, *inside.parents):
         raise UsageError(f"{what} cannot go into the bundle", got=str(path), fix="name another folder")

@@ -18,10 +18,12 @@ from fcn_deploy.artifacts.summary import EngineSummary
 from fcn_deploy.bundle.expected import Expected, save_expected
 from fcn_deploy.bundle.folder import CheckedBundle, write_bundle
 from fcn_deploy.bundle.manifest import EXPECTED, RANGES, Bundle, BundledGraph, graph_file
+from fcn_deploy.runtime.image import normalize
 from tests.support.fake_device import red_over_blue
 
 PROFILE = {"min": [1, 16, 24], "opt": [1, 24, 36], "max": [1, 64, 96]}
 CONTENTS = {"fp16": b"a graph, fp16-fp16", "int8": b"a graph, int8-fp16"}
+TENSOR_CONTENTS = {precision: graph + b", tensor" for precision, graph in CONTENTS.items()}
 
 
 def spec(**changes: Any) -> ModelSpec:
@@ -59,6 +61,12 @@ def examples(count: int = 3, truth: bool = False) -> list[Expected]:
     return [Expected(image, red_over_blue(image), red_over_blue(image) if truth else None) for image in images]
 
 
+def with_logits(made: Bundle) -> list[Expected]:
+    """Of the net that the fake library's plans of tensors are: 4 times what it is given."""
+    found = examples(made.images)
+    return [Expected(each.image, 4 * normalize(each.image[None], made.spec.normalization)[0]) for each in found]
+
+
 def manifest(graphs: dict[str, BundledGraph] | None = None, **changes: Any) -> Bundle:
     facts: dict[str, Any] = {
         "backend": "tensorrt",
@@ -79,6 +87,8 @@ def manifest(graphs: dict[str, BundledGraph] | None = None, **changes: Any) -> B
 def make_bundle(folder: Path, *, truth: bool = False, **changes: Any) -> CheckedBundle:
     """Writes a bundle, and returns it."""
     made = manifest(**changes)
-    contents = {graph_file(precision): CONTENTS[precision] for precision in made.graphs}
-    contents |= {RANGES: b"{}", EXPECTED: save_expected(examples(made.images, truth), "image")}
+    graphs = CONTENTS if made.io == "image" else TENSOR_CONTENTS
+    contents = {graph_file(precision): graphs[precision] for precision in made.graphs}
+    written = examples(made.images, truth) if made.io == "image" else with_logits(made)
+    contents |= {RANGES: b"{}", EXPECTED: save_expected(written, made.io)}
     return write_bundle(folder, made, contents)

@@ -41,6 +41,7 @@ class Plans:
         seconds: How long an engine takes.
         wrong: The precisions whose engines give label 0 where `red_over_blue` gives 1 on half of the rows.
         refused: The precisions whose graphs the parser refuses.
+        inspected: What the library's inspector says of every engine.
         built: What was built: precision, profiles, and the GPU architectures that were asked for.
     """
 
@@ -48,6 +49,7 @@ class Plans:
         self.seconds: dict[str, float] = {}
         self.wrong: set[str] = set()
         self.refused: set[str] = set()
+        self.inspected = "{}"
         self.built: list[tuple[str, Any, Any]] = []
 
 
@@ -57,7 +59,7 @@ def device(world: World, plans: Plans) -> Iterator[World]:
     library, context = fake_nvidia.library, fake_nvidia.Context
     fake_nvidia.library = lambda *arguments: _with_builder(library(*arguments), plans)
     fake_nvidia.Context = _Context  # type: ignore[misc]
-    fake_nvidia.Engine.create_engine_inspector = lambda self: _Inspector()  # type: ignore[attr-defined]
+    fake_nvidia.Engine.create_engine_inspector = lambda self: _Inspector(plans)  # type: ignore[attr-defined]
     try:
         with fake_nvidia.installed(world):
             yield world
@@ -67,8 +69,11 @@ def device(world: World, plans: Plans) -> Iterator[World]:
 
 
 class _Inspector:
+    def __init__(self, plans: Plans) -> None:
+        self.plans = plans
+
     def get_engine_information(self, form: Any) -> str:
-        return "{}"
+        return self.plans.inspected
 
 
 class _Context(fake_nvidia.Context):
@@ -99,8 +104,12 @@ def _with_builder(module: Any, plans: Plans) -> Any:
     class Network:
         data = b""
 
+        @property
+        def io(self) -> str:
+            return "tensor" if b"tensor" in self.data else "image"
+
         def get_input(self, index: int) -> Any:
-            return SimpleNamespace(shape=(-1, -1, -1, 3))
+            return SimpleNamespace(shape=(-1, -1, -1, 3) if self.io == "image" else (-1, 3, -1, -1))
 
     class Config:
         num_compute_capabilities = 0
@@ -126,7 +135,8 @@ def _with_builder(module: Any, plans: Plans) -> Any:
 
         def set_shape(self, name: str, *shapes: Any) -> None:
             assert name == "image"
-            self.shapes = dict(zip(("min", "opt", "max"), ([n, h, w] for n, h, w, _ in shapes), strict=True))
+            images = ([n, h, w] if c == 3 else [n, w, c] for n, h, w, c in shapes)  # channels last, or first
+            self.shapes = dict(zip(("min", "opt", "max"), images, strict=True))
 
     class Builder:
         def __init__(self, logger: Any) -> None:
@@ -144,6 +154,8 @@ def _with_builder(module: Any, plans: Plans) -> Any:
         def build_serialized_network(self, network: Network, config: Config) -> bytes:
             precision = "int8" if b"int8-fp16" in network.data else "fp16"
             plans.built.append((precision, config.profiles, config.architectures))
+            if network.io == "tensor":  # which gives 4 times what it is given
+                return fake_nvidia.plan_bytes("tensor", config.profiles)
             return fake_nvidia.plan_bytes(
                 profiles=config.profiles,
                 net="wrong" if precision in plans.wrong else "right",

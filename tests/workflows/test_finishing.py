@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from fcn_deploy.artifacts.palette import default_palette
 from fcn_deploy.artifacts.sidecar import load_sidecar
 from fcn_deploy.artifacts.summary import Summary
 from fcn_deploy.cli.app import run
-from fcn_deploy.errors import ArtifactError, DependencyError, GateError, InputError, UsageError
+from fcn_deploy.errors import ArtifactError, DependencyError, GateError, InputError, PrecisionError, UsageError
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.tensorrt.driver import Gpu
 from fcn_deploy.workflows.finishing import finish
@@ -137,6 +138,23 @@ def test_ground_truth_in_the_bundle_gives_the_miou(world, plans, tmp_path):
     assert summary.pytorch_miou == 100
     assert summary.engines[0].miou_drop.points == 0
     assert summary.truth.pixels == sum(example.result.size for example in examples())
+
+
+def test_engines_that_give_logits_are_held_against_logits(world, tmp_path):
+    net = spec(num_classes=3, classes=("red", "green", "blue"), palette=default_palette(3))
+    graphs = {"fp16": graph("fp16", "error<=1e-6")}
+    summary = finish(make_bundle(tmp_path / "bundle", io="tensor", spec=net, graphs=graphs).folder, **QUICK)
+    assert (summary.engines[0].parity.error, summary.engines[0].parity.agreement) == (0, 1)
+    assert summary.engines[0].gate.criteria == ("error<=1e-06",)
+
+
+def test_a_layer_in_another_precision_is_exit_code_4(world, plans, bundle, tmp_path):
+    layer = {"Name": "head", "LayerType": "CaskConvolution"}
+    formats = {"Inputs": [{"Name": "a", "Format/Datatype": "Row major linear FP32"}], "Outputs": []}
+    plans.inspected = json.dumps({"Layers": [{**layer, **formats}], "Bindings": []})
+    with pytest.raises(PrecisionError, match="does not run every layer in the precision asked for; got head in fp32"):
+        finish(bundle, **QUICK)
+    assert names(tmp_path) == {"bundle"}
 
 
 def test_a_bundle_of_fp16_alone(world, tmp_path):
