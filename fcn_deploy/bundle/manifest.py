@@ -26,6 +26,8 @@ RANGES = "ranges.json"
 # before.
 PRECISIONS = ("fp16", "int8")
 
+# Of a batch, a height or a width; CUDA counts with 31 bits.
+_LARGEST_SIZE = 2**31 - 1
 _NAME = re.compile(r"[^/\\\0.][^/\\\0]{0,200}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -139,6 +141,10 @@ class Bundle:
         require(_NAME.fullmatch(self.spec.variant) is not None, "variant of a bundle", self.spec.variant, "a file name")
         require(bool(self.graphs), "graphs of a bundle", self.graphs, "one or two")
         require(bool(self.profiles), "profiles of a bundle", self.profiles, "one or more")
+        for profile in self.profiles:
+            ranges = list(zip(*(profile[key] for key in ("min", "opt", "max")), strict=True))
+            fits = all(low <= best <= high <= _LARGEST_SIZE for low, best, high in ranges)
+            require(fits, "profile of a bundle", dict(profile), f"min <= opt <= max <= {_LARGEST_SIZE} on every axis")
         require(self.images >= 1, "images of a bundle", self.images, "one or more")
         for name, graph in self.graphs.items():
             known = name in PRECISIONS and graph.precision.requested == name

@@ -134,6 +134,8 @@ def test_a_link_or_a_folder_in_the_place_of_a_file_is_refused(bundle, name):
         ({"backend": "onnxruntime"}, "backend of a bundle"),
         ({"profiles": []}, "profiles of a bundle"),
         ({"profiles": [{"min": [0, 1, 1], "opt": [1, 1, 1], "max": [1, 1, 1]}]}, "sidecar profiles"),
+        ({"profiles": [{"min": [1, 9, 9], "opt": [1, 8, 8], "max": [1, 9, 9]}]}, "min <= opt <= max"),
+        ({"profiles": [{"min": [1, 9, 9], "opt": [1, 9, 9], "max": [1, 9, 2**31]}]}, "profile of a bundle"),
         ({"images": 0}, "images of a bundle"),
         ({"images": 2**70}, "integer|images|bundle"),
         ({"io": "video"}, "image or tensor"),
