@@ -272,7 +272,9 @@ def _of_graphs(made: Simulated, bundle: CheckedBundle) -> tuple[EngineSummary, .
 
 
 def _not_run_yet(backend: str) -> Recommendation:
-    return Recommendation(None, f"not known yet which engine to ship: {backend} has not run; fcn-deploy finish says it")
+    return Recommendation(
+        None, f"not known yet which engine to ship: {backend} has not run; fcn-deploy finish tells, on the device"
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -114,7 +114,7 @@ def test_without_a_gpu_the_folder_holds_a_bundle_and_no_engine(made):
     assert checked.manifest.source.onnx_sha256 == sha256_file(output / "RedOrBlue.onnx")
     assert sha256_file(output / "bundle" / "ranges.json") == checked.manifest.source.ranges_sha256
     assert summary.ship.engine is None
-    assert "fcn-deploy finish says it" in summary.ship.reason
+    assert "fcn-deploy finish tells, on the device" in summary.ship.reason
 
 
 def test_what_int8_costs_is_known_before_there_is_a_gpu(made):
