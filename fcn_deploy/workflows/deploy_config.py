@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from fcn_deploy.artifacts.sidecar import Io
 from fcn_deploy.data.folders import ImageFolder
-from fcn_deploy.engines.checks import ONNXRUNTIME, OPENVINO, check_onnxruntime, check_openvino, refused_bf16
+from fcn_deploy.engines.checks import ONNXRUNTIME, OPENVINO, check_onnxruntime, check_openvino
 from fcn_deploy.engines.config import (
     AUTO_METHOD,
     DEFAULT_METHOD,
@@ -103,7 +103,8 @@ class DeployConfig:
 
     def _check_for_gpu(self, flavor: Flavor) -> None:
         if self.bf16:
-            raise refused_bf16(flavor.name)
+            what = f"`deploy` builds FP16 and INT8 for {flavor.name}"
+            raise UsageError(what, got="`bf16`", fix="leave it out")
         if self.target_cpu is not None:
             got = f'`target_cpu="{self.target_cpu}"`'
             raise UsageError("a target CPU for a GPU's engine", got=got, fix="leave it out")

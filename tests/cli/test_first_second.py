@@ -294,7 +294,7 @@ MISTAKES = {
         (DEPLOY + "--threads 0", 2, "--threads"),
         (DEPLOY + "--bundle", 2, "bundles and profiles are for TensorRT engines; got --bundle for onnxruntime"),
         (DEPLOY + "--opt-shape 8x8", 2, "bundles and profiles are for TensorRT engines"),
-        (DEPLOY + "--backend tensorrt --bf16", 2, "tensorrt builds no engines in BF16"),
+        (DEPLOY + "--backend tensorrt --bf16", 2, "FP16 and INT8 for tensorrt; got --bf16"),
         (DEPLOY + "--backend tensorrt --target-cpu vnni", 2, "a target CPU for a GPU's engine"),
         (DEPLOY + "--backend tensorrt --int8 --require-speedup 1.2", 2, "the faster engine is shipped in any case"),
         (DEPLOY + "--backend tensorrt-rtx --opt-shape 8x8", 6, "fits no profile; got 24x32; expected 1x8x8"),

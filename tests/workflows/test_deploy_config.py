@@ -70,7 +70,7 @@ def test_for_a_gpu_fp16_is_built_first_and_calibration_is_always_needed(config, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"bf16": True}, "tensorrt builds no engines in BF16"),
+        ({"bf16": True}, "builds FP16 and INT8 for tensorrt; got `bf16`"),
         ({"target_cpu": "vnni"}, 'got `target_cpu="vnni"`'),
         ({"require_speedup": 1.2}, "the faster engine is shipped in any case"),
         ({"profiles": (ImageProfile(*[ImageShape(2, 8, 8)] * 3),)}, "one image at a time; got `min_shape` 2x8x8"),
