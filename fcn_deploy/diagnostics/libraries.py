@@ -16,6 +16,7 @@ from types import ModuleType
 from fcn_deploy.diagnostics.machine import Cpu, Machine, Nvidia
 from fcn_deploy.errors import DependencyError
 from fcn_deploy.installation import install_command
+from fcn_deploy.runtime.tensorrt.driver import install_cuda_packages
 from fcn_deploy.runtime.tensorrt.flavor import FLAVORS, Flavor
 
 _PRECISIONS = ("fp32", "fp16", "int8")
@@ -32,10 +33,7 @@ _HOST_LIBRARIES = (
     ("safetensors", "safetensors", False, "reads .safetensors"),
 )
 _FOR_BUILDING = ("onnx", "onnx-ir", "onnxscript")
-_CUDA_PACKAGES = (
-    ("cuda-core", "cuda.core", "memory and streams of TensorRT engines"),
-    ("cuda-bindings", "cuda.bindings", "asks the driver for its GPUs"),
-)
+_CUDA_CORE = (0, 5)  # the oldest version with the API that the runtime uses
 
 
 @dataclass(frozen=True)
@@ -110,13 +108,13 @@ def find_libraries(machine: Machine, packages: Packages = _PACKAGES) -> tuple[Li
     """
     host = tuple(_plain(packages, *library) for library in _HOST_LIBRARIES)
     lacking = [library.name for library in host if library.problem and library.name in _FOR_BUILDING]
-    cuda = tuple(_cuda(packages, *package) for package in _CUDA_PACKAGES)
+    cuda = (_cuda_core(packages, machine.nvidia), _cuda_bindings(packages, machine.nvidia))
     onnxruntime = _onnxruntime(packages, machine.nvidia, lacking)
     if not onnxruntime.loaded:  # every build needs it: calibration runs in it
         lacking = [*lacking, _ONNX_RUNTIMES[0]]
     openvino = _openvino(packages, machine.cpu, lacking)
-    unable = [library.name for library in cuda if library.problem]
-    flavors = (_flavor(packages, flavor, machine.nvidia, lacking, unable) for flavor in FLAVORS.values())
+    unable = [library for library in cuda if library.problem]
+    flavors = (_flavor(packages, flavor, machine, lacking, unable) for flavor in FLAVORS.values())
     return onnxruntime, openvino, *flavors, *cuda, *host
 
 
@@ -145,11 +143,32 @@ def _plain(packages: Packages, package: str, module: str, load: bool, role: str)
     return Library(package, version, True, loaded is not None, role)
 
 
-def _cuda(packages: Packages, package: str, module: str, role: str) -> Library:
+def _cuda_core(packages: Packages, nvidia: Nvidia) -> Library:
+    library = _cuda(packages, nvidia, "cuda-core", "cuda.core", "memory and streams of TensorRT engines")
+    if library.version is None or _numbers(library.version) >= _CUDA_CORE:
+        return library
+    problem = f"is too old: {library.version}, expected {'.'.join(map(str, _CUDA_CORE))} or newer"
+    return replace(library, problem=problem, fix=install_cuda_packages(nvidia.cuda))
+
+
+def _cuda_bindings(packages: Packages, nvidia: Nvidia) -> Library:
+    library = _cuda(packages, nvidia, "cuda-bindings", "cuda.bindings", "asks the driver for its GPUs")
+    if library.version is None or nvidia.cuda is None or _numbers(library.version)[0] <= _numbers(nvidia.cuda)[0]:
+        return library
+    problem = f"version {library.version} needs a driver of a newer CUDA than {nvidia.cuda}"
+    return replace(library, problem=problem, fix=install_cuda_packages(nvidia.cuda))
+
+
+def _cuda(packages: Packages, nvidia: Nvidia, package: str, module: str, role: str) -> Library:
     if packages.found(module):
         return Library(package, packages.version(package), True, False, role)
-    fix = f"{install_command('tensorrt')}; or the packages of another TensorRT extra"
+    fix = install_cuda_packages(nvidia.cuda)
     return Library(package, None, False, False, role, problem="not installed", fix=fix)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The major and minor number of a version."""
+    return tuple(int(part) for part in version.split(".")[:2])
 
 
 def _onnxruntime(packages: Packages, nvidia: Nvidia, lacking: Sequence[str]) -> Library:
@@ -218,18 +237,18 @@ def _without_host(library: Library, lacking: Sequence[str]) -> Library:
 
 
 def _flavor(
-    packages: Packages, flavor: Flavor, nvidia: Nvidia, lacking: Sequence[str], unable: Sequence[str]
+    packages: Packages, flavor: Flavor, machine: Machine, lacking: Sequence[str], unable: Sequence[Library]
 ) -> Library:
     """Describes one of NVIDIA's libraries.
 
     Args:
         packages: What is installed.
         flavor: The library.
-        nvidia: The driver and the GPUs.
+        machine: The machine that it would run on.
         lacking: Packages that are missing to build with.
-        unable: Packages that are missing to run with.
+        unable: Packages to run with that are missing or do not fit.
     """
-    found = flavor.installed
+    nvidia, found = machine.nvidia, flavor.installed
     version = packages.version(flavor.module) if found else None
     role = "builds and runs engines" if flavor.builds else f"runs version-compatible engines of {flavor.runs[0]}"
     library = Library(flavor.name, version, found, False, role, ".engine")
@@ -237,7 +256,7 @@ def _flavor(
     if not found and not flavor.has_wheel:
         return replace(library, problem="not available for this machine")
     if not found:
-        return replace(library, problem="not installed", fix=install)
+        return replace(library, problem="not installed", fix=_of_jetpack(flavor, machine) or install)
     if nvidia.gpus:
         try:
             version = str(flavor.load().__version__)
@@ -248,7 +267,7 @@ def _flavor(
             return replace(library, problem=f"cannot be loaded: {_words(error)}", fix=install)
         library = replace(library, version=version, loaded=True, runs=(("gpu", _PRECISIONS),))
         if unable:
-            library = replace(library, runs=(), problem=f"runs nothing without {', '.join(unable)}", fix=install)
+            library = replace(library, runs=(), problem=f"runs nothing without {_needed(unable)}", fix=unable[0].fix)
         elif unnamed := _unnamed(flavor, nvidia):
             library = replace(library, problem=f"does not name the architecture of {unnamed}: it may refuse the GPU")
     else:  # and it is not loaded, see the head of this module
@@ -257,6 +276,20 @@ def _flavor(
     if not flavor.builds or not (nvidia.gpus or flavor.builds_without_gpu):
         return library
     return _without_host(replace(library, builds=_PRECISIONS), lacking)
+
+
+def _needed(unable: Sequence[Library]) -> str:
+    return ", ".join(f"{library.name} that fits" if library.installed else library.name for library in unable)
+
+
+def _of_jetpack(flavor: Flavor, machine: Machine) -> str | None:
+    """How a Jetson gets TensorRT, which no index has for it; None on other machines."""
+    if flavor.name != "tensorrt" or "Jetson" not in (machine.board or ""):
+        return None
+    return (
+        "apt install python3-libnvinfer, and make the virtual environment with --system-site-packages: TensorRT is a "
+        "package of JetPack"
+    )
 
 
 def _unnamed(flavor: Flavor, nvidia: Nvidia) -> str:

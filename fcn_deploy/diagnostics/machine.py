@@ -11,7 +11,7 @@ from pathlib import Path
 from fcn_deploy.errors import DependencyError
 from fcn_deploy.runtime.cores import CORES
 from fcn_deploy.runtime.cpu import exact_8_bits, has_bf16
-from fcn_deploy.runtime.tensorrt.driver import Gpu, find_gpus
+from fcn_deploy.runtime.tensorrt.driver import Gpu, cuda_of_driver, find_gpus
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,13 @@ class Nvidia:
         driver: Version of the driver; None if the system does not list it.
         gpus: The GPUs; empty if the driver cannot be asked.
         problem: Why there are no GPUs, or None.
+        cuda: Version of CUDA that the driver has, such as `12.6`; None if the driver cannot be asked.
     """
 
     driver: str | None
     gpus: tuple[Gpu, ...]
     problem: str | None
+    cuda: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class System:
         board: File that names a board with a device tree, such as a Jetson.
         nvidia: File that names the version of NVIDIA's driver.
         gpus: Asks the driver for its GPUs; raises DependencyError without a driver.
+        cuda: Returns the version of CUDA that a driver with GPUs has, or None.
         vnni: Returns whether weights of all 8 bits give exact results on the processor, or None.
         bf16: Returns whether it has instructions for bfloat16, or None.
     """
@@ -94,6 +97,7 @@ class System:
     board: Path = Path("/proc/device-tree/model")
     nvidia: Path = Path("/proc/driver/nvidia/version")
     gpus: Callable[[], tuple[Gpu, ...]] = find_gpus
+    cuda: Callable[[], str | None] = cuda_of_driver
     vnni: Callable[[], bool | None] = exact_8_bits
     bf16: Callable[[], bool | None] = has_bf16
 
@@ -137,7 +141,7 @@ def _nvidia(system: System) -> Nvidia:
     stated = re.search(r"Kernel Module\D.*?\s(\d+\.[\d.]+)", _text(system.nvidia))
     driver = stated[1] if stated else None
     try:
-        return Nvidia(driver, system.gpus(), None)
+        return Nvidia(driver, system.gpus(), None, system.cuda())
     except DependencyError as error:
         return Nvidia(driver, (), error.what if error.got is None else f"{error.what}: {error.got}")
     except Exception as error:  # a broken CUDA package can fail in any way; doctor reports it

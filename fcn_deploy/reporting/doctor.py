@@ -48,7 +48,8 @@ def _machine_table(machine: Machine) -> Table:
 
 def _driver(nvidia: Nvidia) -> str:
     known = nvidia.driver or ("found, of unknown version" if nvidia.gpus else "")
-    return "; ".join(text for text in (known, nvidia.problem) if text)
+    cuda = f"for CUDA {nvidia.cuda} and older" if nvidia.cuda else ""
+    return "; ".join(text for text in (known, cuda, nvidia.problem) if text)
 
 
 def _engine_table(libraries: Sequence[Library]) -> Table:

@@ -15,7 +15,7 @@ from fcn_deploy.diagnostics.libraries import Packages, find_libraries
 from fcn_deploy.diagnostics.machine import Cpu, Machine, Nvidia
 from fcn_deploy.installation import install_command
 from fcn_deploy.reporting.doctor import doctor_tables
-from fcn_deploy.runtime.tensorrt.driver import Gpu
+from fcn_deploy.runtime.tensorrt.driver import Gpu, install_cuda_packages
 from fcn_deploy.runtime.tensorrt.flavor import FLAVORS
 
 GIB = 2**30
@@ -25,9 +25,9 @@ PACKAGES = Packages()
 SPEC = types.SimpleNamespace(origin="made up")
 
 
-def machine(*gpus):
+def machine(*gpus, cuda=None, board=None):
     problem = None if gpus else "no NVIDIA driver was found"
-    return Machine("CPython 3.11", "Linux", None, Cpu("A CPU", 4, True), Nvidia("580.65.06", gpus, problem))
+    return Machine("CPython 3.11", "Linux", board, Cpu("A CPU", 4, True), Nvidia("580.65.06", gpus, problem, cuda))
 
 
 def by_name(machine, packages=PACKAGES):
@@ -88,12 +88,13 @@ def nvidia_libraries(monkeypatch):
 
 def test_the_tables_of_a_checkup_fit_eighty_columns(nvidia_libraries):
     nvidia_libraries(tensorrt_rtx="1.7.1.116")
-    here = machine(ADA, HOPPER)
+    here = machine(ADA, HOPPER, cuda="13.0")
     console = Console(width=80, file=io.StringIO())
     for table in doctor_tables(Checkup(here, find_libraries(here))):
         console.print(table)
     text = console.file.getvalue()
     assert max(map(len, text.splitlines())) <= 80
+    assert "580.65.06; for CUDA 13.0 and older" in text
     assert "0: NVIDIA RTX 4000 Ada Generation, architecture 8.9, 20.0 GiB" in text
 
 
@@ -178,8 +179,54 @@ def test_tensorrt_engines_do_not_run_without_cuda_core(nvidia_libraries):
     for flavor in FLAVORS.values():
         assert found[flavor.name].runs == ()
         assert found[flavor.name].problem == "runs nothing without cuda-core"
-        assert found[flavor.name].fix == install_command(flavor.extra)
+        assert found[flavor.name].fix == install_cuda_packages()
     assert found["tensorrt"].builds == ("fp32", "fp16", "int8")
+
+
+def cuda_packages(**versions):
+    """Packages among which are cuda-core and cuda-bindings of these versions."""
+    known = {f"cuda-{name}": version for name, version in versions.items()}
+    return replace(
+        PACKAGES,
+        version=lambda package: known.get(package) or PACKAGES.version(package),
+        found=lambda module: module in ("cuda.core", "cuda.bindings") or PACKAGES.found(module),
+    )
+
+
+def test_bindings_for_a_newer_cuda_than_the_driver_s_are_named(nvidia_libraries):
+    nvidia_libraries()
+    found = by_name(machine(ADA, cuda="12.6"), cuda_packages(core="1.2.2", bindings="13.5.0"))
+    bindings = found["cuda-bindings"]
+    assert bindings.problem == "version 13.5.0 needs a driver of a newer CUDA than 12.6"
+    assert bindings.fix == install_command("cuda12")
+    assert found["tensorrt"].runs == ()
+    assert found["tensorrt"].problem == "runs nothing without cuda-bindings that fits"
+    assert found["tensorrt"].fix == install_command("cuda12")
+
+
+@pytest.mark.parametrize(("bindings", "cuda"), [("12.9.10", "12.6"), ("12.9.10", "13.0"), ("13.5.0", None)])
+def test_bindings_for_the_driver_s_cuda_or_an_older_one_fit(nvidia_libraries, bindings, cuda):
+    nvidia_libraries()
+    found = by_name(machine(ADA, cuda=cuda), cuda_packages(core="0.5.0", bindings=bindings))
+    assert found["cuda-bindings"].problem is found["cuda-core"].problem is None
+    assert found["tensorrt"].runs
+
+
+@pytest.mark.parametrize(("cuda", "extra"), [("12.6", "cuda12"), ("13.0", "cuda13")])
+def test_a_cuda_core_without_its_api_is_named(nvidia_libraries, cuda, extra):
+    nvidia_libraries()
+    found = by_name(machine(ADA, cuda=cuda), cuda_packages(core="0.4.2", bindings="12.9.10"))
+    assert found["cuda-core"].problem == "is too old: 0.4.2, expected 0.5 or newer"
+    assert found["cuda-core"].fix == install_command(extra)
+    assert found["tensorrt"].problem == "runs nothing without cuda-core that fits"
+
+
+def test_on_a_jetson_tensorrt_comes_from_jetpack():
+    jetson = by_name(machine(board="NVIDIA Jetson Orin Nano Developer Kit"))["tensorrt"]
+    assert jetson.problem == "not installed"
+    assert "--system-site-packages" in jetson.fix
+    assert "pip install" not in jetson.fix
+    assert by_name(machine(board="Raspberry Pi 5"))["tensorrt"].fix == install_command("tensorrt")
 
 
 @pytest.mark.parametrize(("missing", "extra"), [("onnx", "host"), ("onnxruntime", "cpu")])

@@ -15,8 +15,8 @@ def _raise(error):
 
 
 def test_the_gpus_are_those_of_the_driver(tmp_path):
-    nvidia = this_machine(System(nvidia=tmp_path / "none", gpus=lambda: (ADA,))).nvidia
-    assert (nvidia.driver, nvidia.gpus, nvidia.problem) == (None, (ADA,), None)
+    nvidia = this_machine(System(nvidia=tmp_path / "none", gpus=lambda: (ADA,), cuda=lambda: "12.6")).nvidia
+    assert (nvidia.driver, nvidia.gpus, nvidia.problem, nvidia.cuda) == (None, (ADA,), None, "12.6")
 
 
 def test_a_machine_without_a_driver_says_why_it_has_no_gpus():

@@ -320,6 +320,7 @@ def cuda_driver(world: World) -> ModuleType:
         CUresult=SimpleNamespace(CUDA_SUCCESS=SUCCESS),
         CUdevice_attribute=SimpleNamespace(**{major: 0, minor: 1}),
         cuInit=init,
+        cuDriverGetVersion=lambda: (SUCCESS, 12060),
         cuDeviceGetCount=lambda: (SUCCESS, len(world.gpus)),
         cuDeviceGet=lambda index: (SUCCESS, index),
         cuDeviceGetName=lambda length, index: (SUCCESS, world.gpus[index].name.encode().ljust(length, b"\0")),

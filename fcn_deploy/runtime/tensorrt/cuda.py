@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcn_deploy.errors import ArtifactError, DependencyError, InputError
-from fcn_deploy.installation import install_command
+from fcn_deploy.runtime.tensorrt.driver import cuda_of_driver, install_cuda_packages
 
 # Device types of DLPack: memory of a GPU and memory that both sides see; and memory of the host that is page-locked.
 _DLPACK_ON_GPU = (2, 13)
@@ -131,13 +131,17 @@ class Device:
         index: Its index, as CUDA counts GPUs.
 
     Raises:
-        DependencyError: cuda-core is not installed.
+        DependencyError: cuda-core is not installed, or too old.
     """
 
     def __init__(self, index: int) -> None:
         if not _installed():
             raise DependencyError(
-                "plans need NVIDIA's cuda-core", got="no module cuda.core", fix=install_command("tensorrt")
+                "plans need NVIDIA's cuda-core", got="no module cuda.core", fix=install_cuda_packages(cuda_of_driver())
+            )
+        if not hasattr(_core(), "Device"):  # 0.4 and older have it under cuda.core.experimental
+            raise DependencyError(
+                "cuda-core is too old", expected="0.5 or newer", fix=install_cuda_packages(cuda_of_driver())
             )
         self.index = index
 

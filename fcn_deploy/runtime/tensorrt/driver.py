@@ -35,7 +35,7 @@ def find_gpus() -> tuple[Gpu, ...]:
     if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
         raise DependencyError(
             "cannot ask the CUDA driver: cuda-bindings is not installed",
-            fix=f"{install_command('tensorrt')}; or the packages of another TensorRT extra",
+            fix=install_cuda_packages(),
         )
     from cuda.bindings import driver
 
@@ -49,6 +49,31 @@ def find_gpus() -> tuple[Gpu, ...]:
     if status != driver.CUresult.CUDA_SUCCESS or count < 1:
         raise _no_driver("a driver without a GPU")
     return tuple(_gpu(index) for index in range(count))
+
+
+def cuda_of_driver() -> str | None:
+    """Returns the version of CUDA that the driver has, such as `12.6`; None if it cannot be asked.
+
+    `find_gpus` must have found the driver.
+    """
+    from cuda.bindings import driver
+
+    try:
+        _, number = driver.cuDriverGetVersion()
+    except RuntimeError:  # this machine does not have the driver's library
+        return None
+    return f"{number // 1000}.{number % 1000 // 10}"  # CUDA writes 12.6 as 12060
+
+
+def install_cuda_packages(cuda: str | None = None) -> str:
+    """Returns the command that installs NVIDIA's CUDA packages for Python.
+
+    Args:
+        cuda: The version of CUDA that the driver has, such as `12.6`; None if it is not known.
+    """
+    if cuda is None:
+        return f"{install_command('cuda13')}; or, if the driver is of CUDA 12, {install_command('cuda12')}"
+    return install_command("cuda12" if int(cuda.partition(".")[0]) < 13 else "cuda13")
 
 
 def _no_driver(got: str) -> DependencyError:
