@@ -13,7 +13,7 @@ from fcn_deploy.errors import InputError
 PREQUANTIZED = "given"
 
 # Keys that stand in the JSON only if there is something to say.
-_OPTIONAL = ("audited", "kept_fp32", "achieved_layers", "bias_corrected", "weight_rounding", "tried", "budget")
+_OPTIONAL = ("audited", "kept_fp32", "achieved_layers", "bias_corrected", "weight_rounding", "tried", "budget", "tf32")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Precision:
     """What was asked of the builder and what the engine does.
 
     Attributes:
-        requested: `fp32`, `fp16`, `bf16` or `int8`.
+        requested: `fp32`, `fp16`, `bf16`, `int8` or `fp8`.
         base: What the layers that are not quantised run in.
         method: How ranges were chosen; `given` if the model already had its scales, None if nothing was quantised.
         layers: Precision asked for each quantisable layer.
@@ -60,6 +60,7 @@ class Precision:
             known.
         weight_rounding: How weights were rounded, `nearest` or `correlated`; None if nothing was quantised, or it is
             not known.
+        tf32: Whether layers in FP32 may multiply in TF32; None if not.
     """
 
     requested: str
@@ -74,15 +75,16 @@ class Precision:
     budget: Budget | None = None
     bias_corrected: bool | None = None
     weight_rounding: str | None = None
+    tf32: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.requested not in ("fp32", "fp16", "bf16", "int8"):
-            raise InputError("sidecar precision", got=repr(self.requested), expected="fp32, fp16, bf16 or int8")
+        if self.requested not in ("fp32", "fp16", "bf16", "int8", "fp8"):
+            raise InputError("sidecar precision", got=repr(self.requested), expected="fp32, fp16, bf16, int8 or fp8")
         if not isinstance(self.layers, Mapping) or not all(isinstance(each, str) for each in self.layers.values()):
             raise InputError("sidecar precision of layers", got=repr(self.layers), expected="a precision by layer")
         if not isinstance(self.kept_fp32, tuple) or not all(isinstance(name, str) for name in self.kept_fp32):
             raise InputError("sidecar precision kept_fp32", got=repr(self.kept_fp32), expected="names of tensors")
-        for key in ("audited", "bias_corrected"):
+        for key in ("audited", "bias_corrected", "tf32"):
             if getattr(self, key) not in (None, True, False):
                 raise InputError(f"sidecar precision {key}", got=repr(getattr(self, key)), expected="true or false")
         if self.achieved_layers is not None and not isinstance(self.achieved_layers, Mapping):
@@ -96,6 +98,11 @@ class Precision:
         if not isinstance(self.weight_rounding, str | None):
             got = repr(self.weight_rounding)
             raise InputError("sidecar precision weight_rounding", got=got, expected="the name of one")
+
+    @property
+    def gated_as(self) -> str:
+        """The precision whose gate the engine has to meet: TF32 has the mantissa of FP16."""
+        return "tf32" if self.requested == "fp32" and self.tf32 else self.requested
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON data, without the keys that do not apply or are not known."""

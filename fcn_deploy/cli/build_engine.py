@@ -31,9 +31,14 @@ if TYPE_CHECKING:
 @click.argument("model", type=PATH)
 @click.option("--fp32", "precision", flag_value="fp32", multiple=True, help="All layers in FP32 (the default).")
 @click.option("--fp16", "precision", flag_value="fp16", multiple=True, help="TensorRT only; audited with --ranges.")
-@click.option("--bf16", "precision", flag_value="bf16", multiple=True, help="openvino only; needs no calibration.")
+@click.option(
+    "--bf16", "precision", flag_value="bf16", multiple=True, help="openvino and TensorRT; needs no calibration."
+)
 @click.option(
     "--int8", "precision", flag_value="int8", multiple=True, help="Needs --calib-data, --ranges, or Q/DQ in MODEL."
+)
+@click.option(
+    "--fp8", "precision", flag_value="fp8", multiple=True, help="TensorRT only; needs --calib-data or --ranges."
 )
 @click.option("--calib-data", type=FOLDER, metavar="DIR", help="Calibrate on these images first.")
 @click.option("--ranges", type=PATH, metavar="FILE", help="What calibrate wrote for this model.")
@@ -44,7 +49,7 @@ if TYPE_CHECKING:
     "bias_correction",
     flag_value=False,
     default=True,
-    help="INT8: do not correct biases for the rounding of the weights.",
+    help="INT8, FP8: do not correct biases for the rounding of the weights.",
 )
 @click.option(
     "--weight-rounding",
@@ -124,8 +129,8 @@ def _describe(output: Path, sidecar: Sidecar) -> str:
     counts = Counter(achieved.get(name) or asked for name, asked in precision.layers.items())
     layers = ", ".join(
         f"{counts[kind]} in {kind.upper()}"
-        for kind in ("int8", "fp16", "bf16", "fp32")
-        if counts[kind] or kind != "bf16"
+        for kind in ("int8", "fp8", "fp16", "bf16", "fp32")
+        if counts[kind] or kind not in ("fp8", "bf16")
     )
     return (
         f"wrote {output}, {sidecar.engine.bytes / 1e6:.1f} MB: of {counts.total()} layers {layers}; "

@@ -32,7 +32,9 @@ from fcn_deploy.cli.progress import TerminalProgress
     help="Whose graph is examined; the other two are simulated, and what they save is in MACs instead of time.",
 )
 @click.option(
-    "--base", type=click.Choice(["fp16", "fp32"]), help="TensorRT: precision of what is not INT8.  [default: fp16]"
+    "--base",
+    type=click.Choice(["fp16", "fp32", "bf16"]),
+    help="TensorRT: precision of what is not INT8.  [default: fp16]",
 )
 @click.option(
     "--calib-method",

@@ -19,7 +19,9 @@ from fcn_deploy.installation import install_command
 from fcn_deploy.runtime.tensorrt.driver import install_cuda_packages
 from fcn_deploy.runtime.tensorrt.flavor import FLAVORS, Flavor
 
-_PRECISIONS = ("fp32", "fp16", "int8")
+_PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
+# The first compute capability whose GPUs have them.
+_FIRST = {"bf16": (8, 0), "fp8": (8, 9)}
 _ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # two packages with one module
 
 # What the extra `host` installs: package, module, whether it is loaded, and what it is for. onnxsim is not loaded,
@@ -265,7 +267,7 @@ def _flavor(
             return replace(library, problem=problem, fix=error.fix)
         except Exception as error:  # a broken library can fail in any way
             return replace(library, problem=f"cannot be loaded: {_words(error)}", fix=install)
-        library = replace(library, version=version, loaded=True, runs=(("gpu", _PRECISIONS),))
+        library = replace(library, version=version, loaded=True, runs=(("gpu", _of_gpu(nvidia)),))
         if unable:
             library = replace(library, runs=(), problem=f"runs nothing without {_needed(unable)}", fix=unable[0].fix)
         elif unnamed := _unnamed(flavor, nvidia):
@@ -275,7 +277,14 @@ def _flavor(
         library = replace(library, problem=f"{idle} without an NVIDIA GPU and its driver")
     if not flavor.builds or not (nvidia.gpus or flavor.builds_without_gpu):
         return library
-    return _without_host(replace(library, builds=_PRECISIONS), lacking)
+    builds = _PRECISIONS if flavor.builds_without_gpu else _of_gpu(nvidia)
+    return _without_host(replace(library, builds=builds), lacking)
+
+
+def _of_gpu(nvidia: Nvidia) -> tuple[str, ...]:
+    """The precisions of the first GPU, for which engines are built and on which they run."""
+    capability = _numbers(nvidia.gpus[0].compute_capability)
+    return tuple(each for each in _PRECISIONS if capability >= _FIRST.get(each, ()))
 
 
 def _needed(unable: Sequence[Library]) -> str:
@@ -287,8 +296,8 @@ def _of_jetpack(flavor: Flavor, machine: Machine) -> str | None:
     if flavor.name != "tensorrt" or "Jetson" not in (machine.board or ""):
         return None
     return (
-        "apt install python3-libnvinfer, and make the virtual environment with --system-site-packages: TensorRT is a "
-        "package of JetPack"
+        "TensorRT is a package of JetPack: apt install python3-libnvinfer; then "
+        "python3 -m venv --system-site-packages .venv, and pip install this package there"
     )
 
 

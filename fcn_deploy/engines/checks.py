@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fcn_deploy.engines.config import BuildConfig, RequestedBase, refused_winograd
+from fcn_deploy.engines.config import Base, BuildConfig, refused_winograd
 from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.errors import DependencyError, UsageError
 from fcn_deploy.runtime import cpu
@@ -17,6 +17,10 @@ ONNXRUNTIME = "onnxruntime"
 OPENVINO = openvino.NAME
 SIMULATION = "simulation"
 
+# The first compute capability with BF16 and TF32, and the first with FP8:
+# https://docs.nvidia.com/deeplearning/tensorrt/latest/getting-started/support-matrix.html
+_AMPERE, _ADA = "8.0", "8.9"
+
 
 def check_onnxruntime(config: BuildConfig, options: TensorRTConfig | None = None) -> None:
     """Checks what can be checked before work starts.
@@ -26,7 +30,7 @@ def check_onnxruntime(config: BuildConfig, options: TensorRTConfig | None = None
         options: What was asked of TensorRT's builders; all of it has to be the default.
 
     Raises:
-        UsageError: FP16, which ONNX Runtime's CPU has no kernels for, or an option for TensorRT.
+        UsageError: FP16, BF16 or FP8, which ONNX Runtime's CPU has no kernels for, or an option for TensorRT.
     """
     if config.precision == "fp16":
         raise UsageError(
@@ -35,12 +39,15 @@ def check_onnxruntime(config: BuildConfig, options: TensorRTConfig | None = None
             expected='`precision="fp32"` or `precision="int8"`',
         )
     if config.precision == "bf16":
-        raise refused_bf16(ONNXRUNTIME)
+        got = f'`precision="bf16"` for {ONNXRUNTIME}'
+        expected = '`backend="openvino"` for BF16'
+        raise UsageError(f"{ONNXRUNTIME} builds no engines in BF16", got=got, expected=expected)
+    _refuse_fp8(config, ONNXRUNTIME)
     if options is not None:
         options.require_defaults(ONNXRUNTIME)
 
 
-def check_openvino(config: BuildConfig, base: RequestedBase | None, options: TensorRTConfig | None = None) -> None:
+def check_openvino(config: BuildConfig, base: Base | None, options: TensorRTConfig | None = None) -> None:
     """Checks what can be checked before work starts: the options, the library, and whether the CPU has BF16.
 
     Args:
@@ -51,8 +58,9 @@ def check_openvino(config: BuildConfig, base: RequestedBase | None, options: Ten
     Raises:
         DependencyError: OpenVINO is not installed; or BF16 is asked for, and this CPU does not have it, so that nothing
             can be measured of the engine.
-        UsageError: FP16, which OpenVINO does not compute in on x86 CPUs, or an option that it has no use for.
+        UsageError: FP16 or FP8, which OpenVINO does not compute in on x86 CPUs, or an option that it has no use for.
     """
+    _refuse_fp8(config, OPENVINO)
     asked = f'`precision="{config.precision}"`'
     if config.precision == "fp16" or base == "fp16":
         got = asked if config.precision == "fp16" else '`base="fp16"`'
@@ -75,10 +83,12 @@ def check_openvino(config: BuildConfig, base: RequestedBase | None, options: Ten
         )
 
 
-def refused_bf16(backend: str) -> UsageError:
-    """Returns the error for an engine in BF16 of a backend that has none."""
-    got = f'`precision="bf16"` for {backend}'
-    return UsageError(f"{backend} builds no engines in BF16", got=got, expected='`backend="openvino"` for BF16')
+def _refuse_fp8(config: BuildConfig, backend: str) -> None:
+    if config.precision == "fp8":
+        expected = "`backend` tensorrt, tensorrt-rtx or simulation for FP8"
+        raise UsageError(
+            f"{backend} builds no engines in FP8", got=f'`precision="fp8"` for {backend}', expected=expected
+        )
 
 
 def check_simulation(config: BuildConfig, options: TensorRTConfig | None = None) -> None:
@@ -86,20 +96,19 @@ def check_simulation(config: BuildConfig, options: TensorRTConfig | None = None)
 
     Args:
         config: What is to be built.
-        options: What was asked of TensorRT's builders; all of it has to be the default, but for the base of INT8.
+        options: What was asked of TensorRT's builders; all of it has to be the default, but for the base of INT8 and
+            FP8.
 
     Raises:
         UsageError: An option that a simulation has no use for.
     """
-    if config.precision == "bf16":
-        raise refused_bf16(SIMULATION)
     if config.target_cpu != "generic":
         got = f'`target_cpu="{config.target_cpu}"`'
         raise UsageError("a target CPU for a simulation", got=got, fix="leave it out")
     if config.winograd is not None:
         raise refused_winograd(config.winograd, SIMULATION)
     if options is not None:
-        options.require_defaults(SIMULATION, ("base",) if config.precision == "int8" else ())
+        options.require_defaults(SIMULATION, ("base",) if config.quantized else ())
 
 
 def check_tensorrt(
@@ -121,20 +130,30 @@ def check_tensorrt(
         it loads the engine.
 
     Raises:
-        DependencyError: The library is not installed, or this machine lacks the GPU that it needs.
-        UsageError: This flavor cannot do what is asked for.
+        DependencyError: The library is not installed, or this machine lacks the GPU that it needs, or that BF16, FP8 or
+            TF32 needs.
+        UsageError: This flavor cannot do what is asked for, or GPUs that the engine is for cannot.
     """
     _check_options(flavor, config, options)
     flavor.check_installed()
     if flavor.builds_without_gpu:
         return options.compute_capabilities
     found = gpus()  # before the library is touched: without a driver it does not always fail cleanly
-    return ("8.0",) if options.hardware_compatibility else (found[0].compute_capability,)
+    if options.hardware_compatibility:
+        return (_AMPERE,)
+    gpu = found[0]
+    for asked, least in _needs(config, options):
+        if _numbers(gpu.compute_capability) < _numbers(least):
+            raise DependencyError(
+                f"the GPU of this machine does not have what {asked} needs",
+                got=f"{gpu.name}, compute capability {gpu.compute_capability}",
+                expected=f"compute capability {least} or newer",
+                fix="build it on the GPU that it is for, or in another precision",
+            )
+    return (gpu.compute_capability,)
 
 
 def _check_options(flavor: Flavor, config: BuildConfig, options: TensorRTConfig) -> None:
-    if config.precision == "bf16":
-        raise refused_bf16(flavor.name)
     if not flavor.builds:
         raise UsageError(f"{flavor.name} only runs engines", expected="a backend that builds them")
     asked_and_can = {
@@ -158,6 +177,47 @@ def _check_options(flavor: Flavor, config: BuildConfig, options: TensorRTConfig)
         raise UsageError("a target CPU for a GPU's engine", got=got, fix="leave it out")
     if config.winograd is not None:
         raise refused_winograd(config.winograd, flavor.name)
-    if options.base != "fp16" and config.precision != "int8":
-        got = f'`base="{options.base}"` with `precision="{config.precision}"`'
-        raise UsageError("only INT8 has another precision as its base", got=got, fix="leave it out")
+    asked = f'`precision="{config.precision}"`'
+    if options.base != "fp16" and not config.quantized:
+        got = f'`base="{options.base}"` with {asked}'
+        raise UsageError("only INT8 and FP8 have another precision as their base", got=got, fix="leave it out")
+    if options.tf32 and (options.base if config.quantized else config.precision) != "fp32":
+        base = f' and `base="{options.base}"`' if config.quantized else ""
+        expected = '`precision="fp32"`, or `base="fp32"` of INT8 and FP8'
+        raise UsageError("TF32 is for what runs in FP32", got=f"`tf32` with {asked}{base}", expected=expected)
+    _check_targets(flavor, config, options)
+
+
+def _check_targets(flavor: Flavor, config: BuildConfig, options: TensorRTConfig) -> None:
+    """Checks that all GPUs that the user names, or that the library builds for by itself, have the precision."""
+    if not flavor.builds_without_gpu and not options.hardware_compatibility:
+        return  # it is built for the GPU of this machine, which is not known yet
+    targets = options.compute_capabilities or (_AMPERE,)
+    for asked, least in _needs(config, options):
+        lacking = [target for target in targets if _numbers(target) < _numbers(least)]
+        if lacking:
+            named = [each for each in flavor.compute_capabilities if _numbers(each) >= _numbers(least)]
+            fix = f"name GPUs that have it with `compute_capability`: {', '.join(named)}"
+            newer = "" if options.compute_capabilities else " and newer"
+            raise UsageError(
+                f"not every GPU that the engine is for has what {asked} needs",
+                got=f"compute capability {', '.join(lacking)}{newer}",
+                expected=f"{least} or newer",
+                fix=fix if named else "leave out `hardware_compatibility`, and build it on the GPU that it is for",
+            )
+
+
+def _needs(config: BuildConfig, options: TensorRTConfig) -> list[tuple[str, str]]:
+    """Returns what is asked for that not every GPU has, each with the oldest compute capability that has it."""
+    needs = [('`precision="fp8"`', _ADA)] if config.precision == "fp8" else []
+    if config.precision == "bf16":
+        needs.append(('`precision="bf16"`', _AMPERE))
+    if options.base == "bf16":
+        needs.append(('`base="bf16"`', _AMPERE))
+    if options.tf32:
+        needs.append(("`tf32`", _AMPERE))
+    return needs
+
+
+def _numbers(capability: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in capability.split("."))

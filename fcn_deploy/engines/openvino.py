@@ -13,7 +13,7 @@ from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import ENGINE_KEY, OPENVINO_KEY, SIMULATED
 from fcn_deploy.artifacts.spec import METADATA_KEY
 from fcn_deploy.engines.checks import check_openvino
-from fcn_deploy.engines.config import BuildConfig, RequestedBase
+from fcn_deploy.engines.config import Base, BuildConfig
 from fcn_deploy.engines.engine import BuildRecord, Engine, make_engine
 from fcn_deploy.engines.int8_layers import layers_to_quantize
 from fcn_deploy.engines.kernel_check import check_kernels
@@ -41,7 +41,7 @@ _FLAT_BELOW = 16
 
 
 def build_openvino(
-    model: ExportedModel, config: BuildConfig, ranges: Ranges | None = None, base: RequestedBase | None = None
+    model: ExportedModel, config: BuildConfig, ranges: Ranges | None = None, base: Base | None = None
 ) -> Engine:
     """Builds an engine for OpenVINO's CPU device.
 
@@ -180,7 +180,7 @@ def _require_all_int8(precision: Precision, missed: dict[str, str | None], fix: 
 
 
 def _prepare(
-    model: ExportedModel, config: BuildConfig, ranges: Ranges | None, base: RequestedBase
+    model: ExportedModel, config: BuildConfig, ranges: Ranges | None, base: Base
 ) -> tuple[ir.Model, Precision]:
     """Makes the graph in float, or with Q/DQ, that still takes `image` and gives `logits`."""
     graph_model = model.copy()

@@ -25,7 +25,7 @@ _QUANTIZED = ("int", "float")
 
 
 def check_scales(model: ir.Model, config: BuildConfig, ranges: Ranges | None) -> bool:
-    """Checks that an INT8 engine gets its scales from exactly one source: ranges, or the model's own Q/DQ.
+    """Checks that an INT8 or FP8 engine gets its scales from exactly one source: ranges, or the model's own Q/DQ.
 
     Args:
         model: As exported, or with Q/DQ.
@@ -37,7 +37,8 @@ def check_scales(model: ir.Model, config: BuildConfig, ranges: Ranges | None) ->
 
     Raises:
         InputError: The model is quantised by integer operators.
-        UsageError: INT8 of a float model without ranges; of a prequantized model another precision, or ranges for it.
+        UsageError: INT8 or FP8 of a float model without ranges; of a prequantized model another precision than INT8, or
+            ranges for it.
     """
     prequantized = is_prequantized(model)
     if prequantized and config.precision != "int8":
@@ -52,8 +53,8 @@ def check_scales(model: ir.Model, config: BuildConfig, ranges: Ranges | None) ->
             got="`ranges`",
             fix="leave them out, or quantise the float model by them",
         )
-    if config.precision == "int8" and not prequantized and ranges is None:
-        raise UsageError("INT8 needs ranges", fix="name calibration images or a ranges file")
+    if config.quantized and not prequantized and ranges is None:
+        raise UsageError(f"{config.precision.upper()} needs ranges", fix="name calibration images or a ranges file")
     return prequantized
 
 

@@ -193,9 +193,11 @@ class DefaultGate:
 
 DEFAULT_GATES = {
     "fp32": DefaultGate(agreement=0.9999, error=1e-4),
+    "tf32": DefaultGate(agreement=0.995),
     "fp16": DefaultGate(agreement=0.995),
     "bf16": DefaultGate(agreement=0.99),
     "int8": DefaultGate(agreement=0.97, miou_drop=0.5, floor=0.95),
+    "fp8": DefaultGate(agreement=0.97, miou_drop=0.5, floor=0.95),
 }
 
 
@@ -205,7 +207,7 @@ class GateOption:
 
     Attributes:
         criterion: What an engine must keep.
-        precision: Of the engine, `fp32`, `fp16`, `bf16` or `int8`; None for the lowest that is built.
+        precision: Of the engine, a key of `DEFAULT_GATES`; None for the lowest that is built.
 
     Raises:
         UsageError: The precision is unknown.
@@ -289,7 +291,7 @@ def check_gate(
     """Checks what was measured against the gate of a precision.
 
     Args:
-        precision: `fp32`, `fp16`, `bf16` or `int8`.
+        precision: A key of `DEFAULT_GATES`, such as `int8`.
         parity: Against the reference.
         drop: Of mIoU against the reference; None without labels.
         criteria: What the user asks for; if empty, the default gate of the precision counts.

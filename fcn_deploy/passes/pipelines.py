@@ -13,9 +13,9 @@ Between two lowerings `quantization` changes the graph, a room that `passes` doe
     ... INT8                        before_openvino_integers, quantization.openvino (emits Q/DQ), openvino
     ... a prequantized model        prequantized, openvino
 
-    TensorRT, FP32                  tensorrt
+    TensorRT, FP32 or BF16          tensorrt
     ... FP16                        quantization.fp16_range (what stays FP32), tensorrt
-    ... INT8                        quantization.tensorrt (emits Q/DQ), quantization.fp16_range, tensorrt
+    ... INT8 or FP8                 quantization.tensorrt (emits Q/DQ), quantization.fp16_range, tensorrt
     ... a prequantized model        prequantized, quantization.fp16_range, tensorrt
     ... simulated on a CPU          the lowering of TensorRT, simulation
 
@@ -35,23 +35,26 @@ from fcn_deploy.artifacts.geometry import Padding
 from fcn_deploy.artifacts.outputs import ResizeMode
 from fcn_deploy.artifacts.shapes import Layout
 from fcn_deploy.artifacts.spec import ModelSpec
+from fcn_deploy.passes.bf16 import ToBf16
 from fcn_deploy.passes.channels_last import QuantizeChannelsLast
 from fcn_deploy.passes.cubic_resize import KeepCubicResize
 from fcn_deploy.passes.early_argmax import EarlyArgmax
 from fcn_deploy.passes.fold_quantized_weights import FoldQuantizedWeights
 from fcn_deploy.passes.forget_shapes import ForgetShapes
-from fcn_deploy.passes.fp16 import QDQ_OPSET, ToFp16
+from fcn_deploy.passes.fp16 import ToFp16
 from fcn_deploy.passes.image_io import ImageInput, LabelOutput, LogitsLayout
 from fcn_deploy.passes.infer_types import InferTypes
 from fcn_deploy.passes.inline_and_fold import InlineAndFold
 from fcn_deploy.passes.keep_apart import KeepApart
+from fcn_deploy.passes.keep_rectifiers import KeepRectifiers
 from fcn_deploy.passes.names import NameDims, NameLayers, ReserveNames, UniqueNames
 from fcn_deploy.passes.opset import RaiseOpset
 from fcn_deploy.passes.pad_to_multiple import PadToMultiple
 from fcn_deploy.passes.padded_pools import PaddedPools
 from fcn_deploy.passes.prelu import RewritePRelu
+from fcn_deploy.passes.retype import QDQ_OPSET
 from fcn_deploy.passes.rewrite import Lowering
-from fcn_deploy.passes.simulate_fp16 import SimulateFp16
+from fcn_deploy.passes.simulate_rounding import SimulateRounding
 from fcn_deploy.passes.subpixel import ConvolveSubpixels
 from fcn_deploy.passes.take_signature import TakeImage, TakeLogits
 from fcn_deploy.passes.to_fp32 import ToFp32
@@ -221,10 +224,10 @@ def openvino(image_io: ModelSpec | None, apart: Collection[str] = (), *, layout:
 
 
 def tensorrt(
-    base: Literal["fp16", "fp32"],
+    base: Literal["fp16", "bf16", "fp32"],
     image_io: ModelSpec | None,
     *,
-    quantized: bool = False,
+    quantized: Literal["int8", "fp8"] | None = None,
     keep_fp32: Collection[str] = (),
 ) -> Lowering:
     """Lowers an exported model, with or without Q/DQ, to the typed graph that a TensorRT builder parses.
@@ -233,20 +236,22 @@ def tensorrt(
         base: The precision of what is not quantised.
         image_io: What the net is, for an engine that takes uint8 images and gives labels; None for one that takes
             float32 `image` and gives `logits`.
-        quantized: Whether the graph has Q/DQ.
+        quantized: What the Q/DQ of the graph make; None if it has none.
         keep_fp32: Names of the tensors that stay float32 on a base of FP16.
     """
     steps: list[ir.passes.PassBase] = []
     if image_io is not None:
-        # Before FP16: then ArgMax reads FP16 logits, and no cast must make float32 of them first.
+        # Before the types: then ArgMax reads logits of 16 bits, and no cast must make float32 of them first.
         steps.append(LabelOutput(image_io.threshold))
-    if base == "fp16" and quantized:
-        # Before FP16: in older opsets Q/DQ does not take it. After quantisation, whose emitter writes any opset.
+    if quantized == "fp8" or (quantized and base != "fp32"):
+        # Before the types: in older opsets Q/DQ has none of these. After quantisation, whose emitter writes any opset.
         steps.append(RaiseOpset(QDQ_OPSET))
     if base == "fp16":
         steps.append(ToFp16(keep_fp32))
+    if base == "bf16":
+        steps.append(ToBf16())
     if image_io is not None:
-        # After FP16: what stands before the net by then would become FP16, and normalisation must stay FP32.
+        # After the types: what stands before the net by then would get them too, and normalisation must stay FP32.
         steps.append(ImageInput(image_io.normalization))
     # Last. Drop the float constants that were replaced, or the graph holds them twice; and shapes, as for ONNX Runtime.
     steps += [RemoveUnusedNodesPass(), ForgetShapes()]
@@ -256,7 +261,9 @@ def tensorrt(
 def simulation() -> Lowering:
     """Lowers a typed graph to one by which ONNX Runtime computes on a CPU what the typed graph says."""
     return Lowering(
-        SimulateFp16(),
-        # The FP16 constants, now that float32 ones stand beside them.
+        SimulateRounding(),
+        # After it: what it rounds has a cast in front of the QuantizeLinear, and ONNX Runtime leaves that alone.
+        KeepRectifiers(),
+        # The 16-bit constants, now that float32 ones stand beside them.
         RemoveUnusedNodesPass(),
     )

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from fcn_deploy.artifacts.ranges import Range
 from fcn_deploy.errors import InputError
 
-# float64 is for comparing ranges: emitted scales are float32, or float32 numbers that FP16 holds.
-ScaleType = Literal["float16", "float32", "float64"]
+# float64 is for comparing ranges: emitted scales are float32, or float32 numbers that FP16 or BF16 holds.
+ScaleType = Literal["float16", "bfloat16", "float32", "float64"]
 IntegerType = Literal["uint8", "int8", "int32"]
 
 # The smallest positive FP16 number.
@@ -59,6 +59,11 @@ class QuantParams:
                 got=f"{self.lowest} to {self.highest} with zero point {self.zero_point}",
                 expected=f"zero point within the limits, limits within {self.integer}",
             )
+
+    @property
+    def number(self) -> np.dtype[Any]:
+        """The type of the integers, as a dtype."""
+        return np.dtype(self.integer)
 
     def quantize(
         self, values: NDArray[np.floating], round_steps: Callable[[NDArray[Any]], NDArray[Any]] = np.rint
@@ -117,11 +122,11 @@ class AsymmetricUint8:
     scale_type: ScaleType = "float32"
 
     def __post_init__(self) -> None:
-        _check_scale_type(self.scale_type)
+        check_scale_type(self.scale_type)
 
     def of_range(self, chosen: Range) -> QuantParams:
         """Returns the parameters of a tensor with a range; its scale is 1 if the range is empty."""
-        scale = _rounded(np.asarray((chosen.hi - chosen.lo) / 255), self.scale_type)
+        scale = rounded_scale(np.asarray((chosen.hi - chosen.lo) / 255), self.scale_type)
         # By the rounded scale, for that one is used. A subnormal scale may be rounded by so much that 255 is passed.
         zero_point = min(255, round(-chosen.lo / float(scale)))
         return QuantParams(scale, "uint8", 0, 255, zero_point)
@@ -133,8 +138,9 @@ class SymmetricInt8:
 
     Attributes:
         limit: At most 127, not 128, so that a number and its negative are equally far from zero.
-        scale_type: What scales are rounded to. `float16`: to numbers that FP16 holds, upwards, so that a range stays
-            covered; a scale that is too large for FP16 stays float32, as does the tensor that has it.
+        scale_type: What scales are rounded to. `float16` and `bfloat16`: to numbers that FP16 or BF16 holds, upwards,
+            so that a range stays covered; a scale that is too large for FP16 stays float32, as does the tensor that
+            has it.
 
     Raises:
         InputError: The limit is not in 1..127, or the scale type is unknown.
@@ -146,7 +152,7 @@ class SymmetricInt8:
     def __post_init__(self) -> None:
         if not 1 <= self.limit <= 127:
             raise InputError("bad limit of int8", got=self.limit, expected="1 to 127")
-        _check_scale_type(self.scale_type)
+        check_scale_type(self.scale_type)
 
     def of_range(self, chosen: Range) -> QuantParams:
         """Returns the parameters of a tensor with a range, whose wider side counts for both; scale 1 if it is empty."""
@@ -168,21 +174,28 @@ class SymmetricInt8:
     def _of_largest(self, largest: NDArray[np.floating], least_scale: NDArray[np.float64] | float) -> QuantParams:
         exact = largest.astype(np.float64) / self.limit
         exact = np.maximum(np.where(exact > 0, exact, 1.0), least_scale)
-        return QuantParams(_rounded(exact, self.scale_type), "int8", -self.limit, self.limit)
+        return QuantParams(rounded_scale(exact, self.scale_type), "int8", -self.limit, self.limit)
 
 
-def _check_scale_type(scale_type: str) -> None:
+def check_scale_type(scale_type: str) -> None:
+    """Checks the name of a type of scales.
+
+    Raises:
+        InputError: It is unknown.
+    """
     if scale_type not in get_args(ScaleType):
         raise InputError("unknown scale type", got=repr(scale_type), expected=" or ".join(get_args(ScaleType)))
 
 
-def _rounded(exact: NDArray[np.float64], scale_type: ScaleType) -> NDArray[np.floating]:
+def rounded_scale(exact: NDArray[np.float64], scale_type: ScaleType) -> NDArray[np.floating]:
     """Rounds scales; those that become 0, of tensors that are always or nearly zero, are 1."""
     if scale_type == "float64":
         return np.where(exact > 0, exact, 1.0)
     with np.errstate(under="ignore", over="ignore"):
         scale = exact.astype(np.float32)
         scale = np.where(scale > 0, scale, np.float32(1))
+        if scale_type == "bfloat16":
+            return _up_to_bf16(scale)
         return _up_to_fp16(scale) if scale_type == "float16" else scale
 
 
@@ -192,6 +205,13 @@ def _up_to_fp16(scale: NDArray[np.float32]) -> NDArray[np.float32]:
     fp16 = np.where(fp16.astype(np.float32) < scale, np.nextafter(fp16, np.float16(np.inf)), fp16)
     wide = fp16.astype(np.float32)
     return np.where(np.isfinite(wide), np.maximum(wide, _SMALLEST_FP16), scale)
+
+
+def _up_to_bf16(scale: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rounds scales up to numbers that BF16 holds: float32 numbers whose lower 16 bits are 0."""
+    bits = np.asarray(scale, np.float32).view(np.uint32)
+    wide = ((bits + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000)).view(np.float32)
+    return np.where(np.isfinite(wide), wide, scale)
 
 
 def _along(values: NDArray[Any], axis: int, rank: int) -> NDArray[Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, Literal
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -53,19 +55,19 @@ def check_not_prequantized(model: ir.Model, what: str = "the model") -> None:
         )
 
 
-def check_fp16_scales(graph: ir.Graph) -> None:
-    """Checks that FP16 holds every scale of a graph's Q/DQ exactly: if the rest of the graph is FP16, they are FP16.
+def check_scales_of_base(graph: ir.Graph, base: Literal["fp16", "bf16"]) -> None:
+    """Checks that FP16 or BF16 holds every scale of a graph's Q/DQ exactly: scales have the type of the rest.
 
     Raises:
-        UsageError: FP16 would round a scale.
+        UsageError: It would round a scale.
     """
     scales = {node.inputs[1] for node in graph if node.op_type in QDQ}
-    rounded = sorted(str(value.name) for value in scales if value is not None and not _is_fp16(value))
+    rounded = sorted(str(value.name) for value in scales if value is not None and not _holds(base, value))
     if rounded:
         raise UsageError(
-            "FP16 would round scales of the graph's Q/DQ",
+            f"{base.upper()} would round scales of the graph's Q/DQ",
             got=", ".join(rounded[:3]) + (f" and {len(rounded) - 3} more" if len(rounded) > 3 else ""),
-            expected="scales that FP16 holds exactly",
+            expected=f"scales that {base.upper()} holds exactly",
             fix='build with `base="fp32"`, which keeps them; or quantise again with such scales',
         )
 
@@ -100,12 +102,13 @@ def _nodes(model: ir.Model) -> Iterator[ir.Node]:
         yield from ir.traversal.RecursiveGraphIterator(function)
 
 
-def _is_fp16(scale: ir.Value) -> bool:
+def _holds(base: Literal["fp16", "bf16"], scale: ir.Value) -> bool:
     array = constant_of(scale)
     if array is None or array.dtype != np.float32:
-        return True  # computed by the graph, which the lint refuses; or FP16 already
+        return True  # computed by the graph, which the lint refuses; or of 16 bits already
+    number: Any = np.float16 if base == "fp16" else ml_dtypes.bfloat16
     with np.errstate(over="ignore"):
-        return bool(np.array_equal(array.astype(np.float16).astype(np.float32), array))
+        return bool(np.array_equal(array.astype(number).astype(np.float32), array))
 
 
 def _quantized_layers(graph: ir.Graph) -> Iterator[tuple[ir.Node, ir.Value]]:

@@ -1,8 +1,9 @@
-"""Q/DQ nodes, and the integers of weights: how they come into a graph, for every target."""
+"""Q/DQ nodes, and quantised weights: how they come into a graph, for every target."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -13,6 +14,7 @@ from fcn_deploy.errors import InputError
 from fcn_deploy.graph.edit import add_constant, constant_of, insert_after
 from fcn_deploy.graph.ops import DEQUANTIZE, QUANTIZE
 from fcn_deploy.quantization.bias import Means, bias_of, input_mean, mean_shift, set_bias
+from fcn_deploy.quantization.float8 import Float8, Float8Params
 from fcn_deploy.quantization.params import QuantParams, SymmetricInt8
 from fcn_deploy.quantization.rounding import Rounding, round_weights
 from fcn_deploy.quantization.tensors import ranged_tensor
@@ -34,7 +36,7 @@ def range_of(value: ir.Value, ranges: Mapping[str, Range]) -> Range:
     return ranges[str(source.name)]
 
 
-def add_pair(graph: ir.Graph, value: ir.Value, params: QuantParams) -> ir.Value:
+def add_pair(graph: ir.Graph, value: ir.Value, params: QuantParams | Float8Params) -> ir.Value:
     """Puts QuantizeLinear and DequantizeLinear after a tensor; the caller decides which nodes read their output.
 
     Args:
@@ -47,11 +49,11 @@ def add_pair(graph: ir.Graph, value: ir.Value, params: QuantParams) -> ir.Value:
     """
     constants = [
         add_constant(graph, f"{value.name}/scale", np.asarray(params.scale, np.float32)),
-        add_constant(graph, f"{value.name}/zero_point", np.array(params.zero_point, params.integer)),
+        add_constant(graph, f"{value.name}/zero_point", np.array(params.zero_point, params.number)),
     ]
     quantize = ir.node(QUANTIZE, [value, *constants], name=f"{value.name}/{QUANTIZE}")
     dequantize = ir.node(DEQUANTIZE, [quantize.outputs[0], *constants], name=f"{value.name}/{DEQUANTIZE}")
-    for node, dtype in ((quantize, ir.DataType.from_numpy(np.dtype(params.integer))), (dequantize, ir.DataType.FLOAT)):
+    for node, dtype in ((quantize, ir.DataType.from_numpy(params.number)), (dequantize, ir.DataType.FLOAT)):
         node.outputs[0].name = node.name
         node.outputs[0].type = ir.TensorType(dtype)
         node.outputs[0].shape = value.shape
@@ -60,21 +62,26 @@ def add_pair(graph: ir.Graph, value: ir.Value, params: QuantParams) -> ir.Value:
 
 
 def quantize_weights(
-    graph: ir.Graph, conv: ir.Node, integers: SymmetricInt8, rounding: Rounding, means: Means | None
+    graph: ir.Graph, conv: ir.Node, quantizer: SymmetricInt8 | Float8, rounding: Rounding, means: Means | None
 ) -> None:
     """Quantises the weights of a convolution for a target that takes biases in float.
 
     Args:
         graph: Holds the convolution.
         conv: It still reads the tensor that calibration saw.
-        integers: Of the weights, one scale per output channel.
-        rounding: `nearest` or `correlated`.
+        quantizer: Of the weights: integers with one scale per output channel, or E4M3 with one for all.
+        rounding: `nearest` or `correlated`; E4M3 is always rounded to the nearest.
         means: By which its bias is corrected; None or empty: it stays what it is.
     """
     weights = constant_of(conv.inputs[1])
     assert weights is not None
-    params = integers.of_weights(weights)
-    rounded = quantized_weights(conv, weights, params, rounding)
+    params: QuantParams | Float8Params
+    if isinstance(quantizer, Float8):
+        params = quantizer.of_weights(weights)
+        rounded = params.quantize(weights)
+    else:
+        params = quantizer.of_weights(weights)
+        rounded = quantized_weights(conv, weights, params, rounding)
     conv.replace_input_with(1, add_dequantized(graph, conv, f"{conv.name}.weight", rounded, params))
     shift = mean_shift(weights, rounded, params.scale, input_mean(conv, weights, means))
     if shift.any():
@@ -99,29 +106,29 @@ def quantized_weights(
 
 
 def add_dequantized(
-    graph: ir.Graph, before: ir.Node, name: str, integers: NDArray[np.integer], params: QuantParams
+    graph: ir.Graph, before: ir.Node, name: str, numbers: NDArray[Any], params: QuantParams | Float8Params
 ) -> ir.Value:
-    """Puts integer constants and a DequantizeLinear in front of a node.
+    """Puts quantised constants and a DequantizeLinear in front of a node.
 
     Args:
         graph: Holds the node.
         before: The node that will read them.
         name: What the names of the constants begin with.
-        integers: [channels, ...], quantised by `params`.
-        params: One scale per channel; one zero point for all.
+        numbers: [channels, ...], quantised by `params`.
+        params: One scale per channel or one for all; one zero point for all.
 
     Returns:
-        The dequantised tensor, float32, of the shape of `integers`.
+        The dequantised tensor, float32, of the shape of `numbers`.
     """
     inputs = [
-        add_constant(graph, f"{name}/quantized", integers),
+        add_constant(graph, f"{name}/quantized", numbers),
         add_constant(graph, f"{name}/scale", np.asarray(params.scale, np.float32)),
-        add_constant(graph, f"{name}/zero_point", np.full(params.scale.shape, params.zero_point, params.integer)),
+        add_constant(graph, f"{name}/zero_point", np.full(params.scale.shape, params.zero_point, params.number)),
     ]
-    node = ir.node(DEQUANTIZE, inputs, {"axis": 0}, name=f"{name}/{DEQUANTIZE}")
+    node = ir.node(DEQUANTIZE, inputs, {"axis": 0} if params.scale.ndim else {}, name=f"{name}/{DEQUANTIZE}")
     output = node.outputs[0]
     output.name = node.name
     output.type = ir.TensorType(ir.DataType.FLOAT)
-    output.shape = ir.Shape(integers.shape)
+    output.shape = ir.Shape(numbers.shape)
     graph.insert_before(before, node)
     return output

@@ -1,7 +1,8 @@
-"""Emission for TensorRT: explicit quantisation by Q/DQ pairs that its builder fuses into INT8 kernels.
+"""Emission for TensorRT: explicit quantisation by Q/DQ pairs that its builder fuses into INT8 or FP8 kernels.
 
-Everything is symmetric int8, weights per output channel, activations per tensor, zero points 0, biases float: TensorRT
-has no other INT8. Q/DQ pairs stand where NVIDIA recommends, see "Q/DQ Layer-Placement Recommendations" in
+INT8 is symmetric, weights per output channel, activations per tensor, zero points 0, biases float: TensorRT has no
+other. FP8 is E4M3 with one scale for each tensor. Both stand in the same places, where NVIDIA recommends Q/DQ pairs:
+"Q/DQ Layer-Placement Recommendations" in
 https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html;
 docs/tensorrt-graphs.md says what this means for the nets of this package.
 """
@@ -10,17 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import onnx_ir as ir
 
 from fcn_deploy.artifacts.ranges import Range
+from fcn_deploy.errors import UsageError
 from fcn_deploy.graph.edit import constant_of
 from fcn_deploy.quantization.bias import Means
-from fcn_deploy.quantization.params import SymmetricInt8
+from fcn_deploy.quantization.float8 import Float8
+from fcn_deploy.quantization.params import ScaleType, SymmetricInt8
 from fcn_deploy.quantization.qdq import add_pair, quantize_weights, range_of
 from fcn_deploy.quantization.rounding import Rounding, check_rounding
 from fcn_deploy.quantization.selection import chosen_convolutions
 from fcn_deploy.quantization.tensors import activation, data_input, passed_on_from
+
+QuantizedNumbers = Literal["int8", "fp8"]
 
 
 @dataclass(frozen=True)
@@ -28,25 +34,31 @@ class TensorRtScheme:
     """How to quantise for TensorRT.
 
     Attributes:
-        fp16_scales: Whether scales are numbers that FP16 holds. A graph whose other tensors are FP16 needs them. They
-            are rounded up, so a range stays covered, and before the integers are computed, so nothing else is lost.
+        scale_type: What scales are: a graph whose other tensors are FP16 or BF16 needs numbers that these hold. They
+            are rounded up, so a range stays covered, and before the numbers are quantised, so nothing else is lost.
         rounding: How weights are rounded: `nearest` or `correlated`; see `fcn_deploy.quantization.rounding`. With
-            8 bits the gain of `correlated` is too small to measure.
+            8 bits the gain of `correlated` is too small to measure. FP8 is rounded to the nearest.
+        numbers: What weights and activations become, `int8` or `fp8`.
 
     Raises:
-        UsageError: The rounding is unknown.
+        InputError: The type of the scales is unknown.
+        UsageError: The rounding or the numbers are unknown.
     """
 
-    fp16_scales: bool = False
+    scale_type: ScaleType = "float32"
     rounding: Rounding = "nearest"
+    numbers: QuantizedNumbers = "int8"
 
     def __post_init__(self) -> None:
         check_rounding(self.rounding)
+        if self.numbers not in get_args(QuantizedNumbers):
+            expected = " or ".join(get_args(QuantizedNumbers))
+            raise UsageError("unknown numbers to quantise to", got=repr(self.numbers), expected=expected)
 
     @property
-    def integers(self) -> SymmetricInt8:
-        """The integers of weights and activations."""
-        return SymmetricInt8(scale_type="float16" if self.fp16_scales else "float32")
+    def quantizer(self) -> SymmetricInt8 | Float8:
+        """How weights and activations are quantised."""
+        return Float8(self.scale_type) if self.numbers == "fp8" else SymmetricInt8(scale_type=self.scale_type)
 
 
 def emit_tensorrt(
@@ -62,7 +74,7 @@ def emit_tensorrt(
         model: As exported and simplified, with float32 `image` and `logits`.
         ranges: By tensor name, for the inputs of the layers and of the sums that run with them.
         layers: Names of the layers to quantise, from `quantizable_layers`.
-        scheme: Which scales are allowed, and how weights are rounded.
+        scheme: What the numbers become, which scales are allowed, and how weights are rounded.
         means: By tensor name, the mean of each channel of what the layers read, float64 [C]: biases are corrected by
             them (see `fcn_deploy.quantization.bias`; padding is ignored). None or empty: biases stay what they are.
 
@@ -82,9 +94,9 @@ def emit_tensorrt(
         assert value is not None
         readers.setdefault(value, []).append((node, index))
     for conv in convs:
-        quantize_weights(graph, conv, scheme.integers, scheme.rounding, means)
+        quantize_weights(graph, conv, scheme.quantizer, scheme.rounding, means)
     for value, uses in readers.items():
-        dequantized = add_pair(graph, value, scheme.integers.of_range(range_of(value, ranges)))
+        dequantized = add_pair(graph, value, scheme.quantizer.of_range(range_of(value, ranges)))
         for node, index in uses:
             # Other readers stay on the float tensor: a score layer reads the output of the pool, not what was rounded.
             node.replace_input_with(index, dequantized)
@@ -92,7 +104,7 @@ def emit_tensorrt(
 
 
 def _residual_inputs(graph: ir.Graph, convs: set[ir.Node]) -> list[tuple[ir.Node, int]]:
-    """Returns the inputs of residual sums that must be INT8, so that the sum becomes part of a convolution.
+    """Returns the inputs of residual sums that must be quantised, so that the sum becomes part of a convolution.
 
     TensorRT computes Conv, Add and ReLU in one kernel, whose other input has the type of its output. The output is INT8
     if a quantised convolution reads it; so the tensor that skips the block must be INT8 too. The convolution's own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -15,10 +16,17 @@ from fcn_deploy.graph.ops import DEQUANTIZE, QDQ, QUANTIZE, SELECTING, WEIGHTED
 _MOVING = SELECTING | {"Concat"}
 # TensorRT has no tensors of these types.
 _NO_TYPES = (ir.DataType.UINT16, ir.DataType.INT16, ir.DataType.UINT32, ir.DataType.UINT64, ir.DataType.STRING)
+_NAMES = {
+    ir.DataType.INT8: "int8, with a zero point of int8 that is 0",
+    ir.DataType.FLOAT8E4M3FN: "float8e4m3fn, with a zero point of float8e4m3fn that is 0",
+}
 # The operators of ONNX that a quantiser may write, and those for pooling with indices, that TensorRT's parser does not
 # import: https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md
 _NO_QUANTIZERS = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear")
 _NO_INDICES = "enlarge maps by interpolation or transposed convolution in place of unpooling, or build for onnxruntime"
+
+
+_Check = Callable[[ir.Node, set[ir.Value]], Iterator["Finding"]]
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class Finding:
         return f"{self.node}, tensor {self.tensor}: {self.what}; fix: {self.fix}"
 
 
-def lint(model: ir.Model) -> tuple[Finding, ...]:
+def lint(model: ir.Model, quantized: ir.DataType = ir.DataType.INT8) -> tuple[Finding, ...]:
     """Looks through a typed graph for what TensorRT does not take.
 
     TensorRT's parser refuses most of it. It takes three things that it should refuse: Q/DQ of uint8, which it reads as
@@ -51,15 +59,18 @@ def lint(model: ir.Model) -> tuple[Finding, ...]:
 
     Args:
         model: Any model. A tensor whose type the model does not state is not checked for its type.
+        quantized: What its Q/DQ may make: `INT8`, or `FLOAT8E4M3FN` of an FP8 graph. TensorRT takes both; the GPUs
+            that the engine is for may have no FP8.
 
     Returns:
         One finding for each problem, in graph order.
     """
     computed = _computed(model.graph)
+    checks: list[_Check] = [*_CHECKS, partial(_check_numbers, quantized=quantized)]
     return tuple(
         finding
         for node in model.graph
-        for check in _CHECKS
+        for check in checks
         for finding in check(node, computed)
     )  # fmt: skip
 
@@ -86,18 +97,17 @@ def _check_operator(node: ir.Node, computed: set[ir.Value]) -> Iterator[Finding]
                 yield _finding(node, indices, "TensorRT's MaxPool gives no indices", _NO_INDICES)
 
 
-def _check_integers(node: ir.Node, computed: set[ir.Value]) -> Iterator[Finding]:
+def _check_numbers(node: ir.Node, computed: set[ir.Value], quantized: ir.DataType) -> Iterator[Finding]:
     if node.op_type == DEQUANTIZE and node.inputs[0] is not None and node.inputs[0].dtype == ir.DataType.INT32:
         yield _finding(node, node.inputs[0], "int32 is dequantised", "leave biases float: QuantizeBias off in the tool")
-    elif node.op_type in QDQ and _integer_type(node) not in (None, ir.DataType.INT8):
-        dtype = _integer_type(node)
+    elif node.op_type in QDQ and (dtype := _number_type(node)) not in (None, quantized):
         integers = node.outputs[0] if node.op_type == QUANTIZE else node.inputs[0]
         assert integers is not None
-        yield _finding(node, integers, f"Q/DQ of {dtype}", "quantise to int8, with a zero point of int8 that is 0")
+        yield _finding(node, integers, f"Q/DQ of {dtype}", f"quantise to {_NAMES[quantized]}")
 
 
-def _integer_type(node: ir.Node) -> ir.DataType | None:
-    """Returns the integer type of a Q or DQ; None if the graph does not state it."""
+def _number_type(node: ir.Node) -> ir.DataType | None:
+    """Returns what a Q makes, or a DQ reads; None if the graph does not state it."""
     zero_point = optional_input(node, 2)
     if zero_point is not None and zero_point.dtype is not None:
         return zero_point.dtype
@@ -176,9 +186,8 @@ def _check_mixture(node: ir.Node, computed: set[ir.Value]) -> Iterator[Finding]:
         yield _finding(node, node.outputs[0], f"inputs of several types: {found}", "cast them to one")
 
 
-_CHECKS: tuple[Callable[[ir.Node, set[ir.Value]], Iterator[Finding]], ...] = (
+_CHECKS: tuple[_Check, ...] = (
     _check_operator,
-    _check_integers,
     _check_zero_point,
     _check_scale,
     _check_pair,

@@ -26,7 +26,7 @@ def check_cpu(sidecar: Sidecar, engine: object) -> None:
     if "int8" in precision.layers.values() and sidecar.target.get("cpu") == "vnni":
         require_exact_8_bits(engine)
         _require_converted(sidecar, engine)
-    if "bf16" in (precision.requested, precision.base) and cpu.has_bf16() is False:
+    if sidecar.backend == OPENVINO and "bf16" in (precision.requested, precision.base) and cpu.has_bf16() is False:
         raise no_bf16(engine)
 
 

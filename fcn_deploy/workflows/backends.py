@@ -17,7 +17,7 @@ from fcn_deploy.engines.checks import (
     check_simulation,
     check_tensorrt,
 )
-from fcn_deploy.engines.config import BuildConfig, RequestedBase
+from fcn_deploy.engines.config import Base, BuildConfig
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.errors import DependencyError, UsageError
@@ -54,7 +54,7 @@ class Job:
     backend: str
     config: BuildConfig
     tensorrt: TensorRTConfig
-    base: RequestedBase | None = None
+    base: Base | None = None
     output: Path | None = None
     log: Path | None = None
 

@@ -17,11 +17,12 @@ from fcn_deploy.diagnostics.machine import this_machine
 from fcn_deploy.engines.checks import ONNXRUNTIME, OPENVINO
 from fcn_deploy.engines.config import (
     AUTO_METHOD,
-    DEFAULT_METHOD,
+    QUANTIZED,
+    Base,
     BuildConfig,
-    RequestedBase,
     RequestedPrecision,
     TargetCpu,
+    default_method,
     default_target,
 )
 from fcn_deploy.engines.engine import Engine
@@ -88,7 +89,8 @@ def build_engine(
     min_shape: Shapes = (),
     opt_shape: Shapes = (),
     max_shape: Shapes = (),
-    base: RequestedBase | None = None,
+    base: Base | None = None,
+    tf32: bool = False,
     workspace: int | None = None,
     builder_optimization_level: int | None = None,
     timing_cache: StrPath | None = None,
@@ -107,15 +109,15 @@ def build_engine(
 
     Args:
         model: An exported ONNX file, or one that is loaded.
-        precision: `fp32`, `fp16` (TensorRT only), `bf16` (OpenVINO only) or `int8`, which needs `calib_data`, `ranges`,
-            or Q/DQ in the model.
+        precision: `fp32`, `fp16` (TensorRT), `bf16` (OpenVINO, TensorRT), `int8`, which needs `calib_data`, `ranges`,
+            or Q/DQ in the model, or `fp8` (TensorRT), which needs one of the first two.
         calib_data: Folder of images to calibrate on first.
         ranges: What `calibrate` found for this model.
-        calib_method: How INT8 ranges are chosen: `minmax`, `percentile`, `entropy`, `mse` (the default), or `auto`,
-            which tries all on images that were not observed.
+        calib_method: How ranges are chosen: `minmax` (the default of FP8), `percentile`, `entropy`, `mse` (the default
+            of INT8), or for INT8 `auto`, which tries all on images that were not observed.
         calib_size: `HxW` or (height, width) to resize calibration images to.
         max_images: At most so many calibration images, evenly spread over the folder.
-        bias_correction: INT8: whether biases are corrected for the rounding of weights.
+        bias_correction: INT8 and FP8: whether biases are corrected for the rounding of weights.
         weight_rounding: INT8: `nearest` or `correlated`; the better for the backend if None.
         winograd: ONNX Runtime: whether float 3x3 layers of many channels use Winograd's algorithm.
         tune: `HxW` or (height, width) of images; chooses by measured time, on this machine. For ONNX Runtime: which
@@ -140,8 +142,9 @@ def build_engine(
         min_shape: TensorRT: smallest images; the n-th `min_shape`, `opt_shape` and `max_shape` make a profile.
         opt_shape: TensorRT: images that the engine is tuned for; without the other two also the only ones it takes.
         max_shape: TensorRT: largest images.
-        base: What an INT8 engine runs in where it is not quantised: `fp16` or `fp32` on TensorRT, `fp16` if None;
-            `fp32` or `bf16` on OpenVINO, `fp32` if None.
+        base: What an INT8 or FP8 engine runs in where it is not quantised: `fp16`, `fp32` or `bf16` on TensorRT, `fp16`
+            if None; `fp32` or `bf16` on OpenVINO, `fp32` if None.
+        tf32: TensorRT: whether layers in FP32 may multiply in TF32.
         workspace: TensorRT: MiB of GPU memory that a layer may use.
         builder_optimization_level: TensorRT: 0 builds fastest, 5 searches longest.
         timing_cache: TensorRT: a file, read if it exists and written after the build.
@@ -199,7 +202,7 @@ def build_engine(
         config = BuildConfig(
             precision=precision,
             io=io,
-            method=DEFAULT_METHOD if calib_method in (None, AUTO_METHOD) else str(calib_method),
+            method=default_method(precision) if calib_method in (None, AUTO_METHOD) else str(calib_method),
             target_cpu=target_cpu or default_target(library, precision),
             bias_correction=bias_correction,
             weight_rounding=weight_rounding,
@@ -207,7 +210,8 @@ def build_engine(
         )
         tensorrt = TensorRTConfig(
             profiles=profiles,
-            base="fp16" if base is None or library == OPENVINO else base,  # type: ignore[arg-type]  # checked when made
+            base="fp16" if base is None or library == OPENVINO else base,
+            tf32=tf32,
             workspace=workspace,
             builder_optimization_level=builder_optimization_level,
             timing_cache=None if timing_cache is None else as_path(timing_cache, "timing cache"),
@@ -242,7 +246,7 @@ def build_engine(
     net = exported_model(model, spec_from)
     if is_prequantized(net.copy()):
         source.refuse_for_prequantized(jobs[0].config, search, twin, tune)
-    elif precision == "int8":
+    elif precision in QUANTIZED:
         source.require_one()
     check_image_sizes(search.data, net.spec.min_size)
     check_stated_size(tuned_for, net.spec.min_size, "tune")
@@ -322,7 +326,8 @@ def _check_int8_only(precision: RequestedPrecision, search: SearchOptions, twin:
         return
     fix = 'add `precision="int8"`'
     if search != SearchOptions():
-        raise UsageError("budgets and precision maps are for INT8", got=f'`precision="{precision}"`', fix=fix)
+        what = 'budgets, precision maps and `calib_method="auto"` are for INT8'
+        raise UsageError(what, got=f'`precision="{precision}"`', fix=fix)
     if twin:
         raise UsageError(
             "the FP16 engine is built beside an INT8 one", got=f'`twin` with `precision="{precision}"`', fix=fix

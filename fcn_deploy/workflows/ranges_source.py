@@ -1,4 +1,4 @@
-"""Where the ranges of an INT8 build come from: images to calibrate on, or an earlier calibration."""
+"""Where the ranges of an INT8 or FP8 build come from: images to calibrate on, or an earlier calibration."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.data.folders import ImageFolder
-from fcn_deploy.engines.config import BuildConfig, RequestedPrecision
+from fcn_deploy.engines.config import QUANTIZED, BuildConfig, RequestedPrecision
 from fcn_deploy.engines.trial import ORDINARY
 from fcn_deploy.errors import UsageError
 from fcn_deploy.files import StrPath
@@ -48,12 +48,12 @@ class RangesSource:
 
     def __post_init__(self) -> None:
         calibrating = self.calib_data or self.method or self.size or self.max_images
-        if self.precision != "int8" and calibrating:
+        if self.precision not in QUANTIZED and calibrating:
             fix = 'add `precision="int8"`, or leave it out'
-            raise UsageError("calibration is for INT8", got=f'`precision="{self.precision}"`', fix=fix)
-        if self.precision == "fp32" and self.ranges:
-            fix = 'add `precision="int8"` or `precision="fp16"`, or leave them out'
-            raise UsageError("ranges are for INT8 and FP16", got='`precision="fp32"`', fix=fix)
+            raise UsageError("calibration is for INT8 and FP8", got=f'`precision="{self.precision}"`', fix=fix)
+        if self.precision in ("fp32", "bf16") and self.ranges:
+            fix = 'add `precision="int8"`, `precision="fp8"` or `precision="fp16"`, or leave them out'
+            raise UsageError("ranges are for INT8, FP8 and FP16", got=f'`precision="{self.precision}"`', fix=fix)
         if self.ranges and (self.size or self.max_images):
             got = "`calib_size` or `max_images` with `ranges`"
             raise UsageError("a ranges file is used as it is", got=got, fix="leave them out")
@@ -74,10 +74,10 @@ class RangesSource:
         return replace(self, calib_data=folder, ranges=ranges)
 
     def require_one(self) -> None:
-        """Checks that an INT8 build of a float model has ranges, and from one source."""
+        """Checks that an INT8 or FP8 build of a float model has ranges, and from one source."""
         if (self.calib_data is None) == (self.ranges is None):
             raise UsageError(
-                "INT8 needs ranges",
+                f"{self.precision.upper()} needs ranges",
                 got="both" if self.ranges else "neither",
                 expected="`calib_data` or `ranges`",
             )

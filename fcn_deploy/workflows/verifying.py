@@ -43,7 +43,7 @@ class Verification:
     Attributes:
         engine: Name of what was verified.
         reference: Name of what it was compared with.
-        precision: Of the engine: `fp32`, `fp16` or `int8`.
+        precision: Of the engine, by which its gate was chosen: `fp32`, `tf32`, `fp16`, `bf16`, `int8` or `fp8`.
         parity: What the comparison found.
         result: Of the gate.
         noise: Whether the engine was calibrated on noise, not on images.
@@ -220,7 +220,7 @@ def verify(
     options = gate_options(gate)
     stated, other = check_runnables((engine, against), runtime, code)
     check_not_itself(engine, against)
-    precision = stated.precision.requested if stated else "fp32"
+    precision = stated.precision.gated_as if stated else "fp32"
     _criteria(options, precision, [sidecar.io for sidecar in (stated, other) if sidecar])
     images = image_folder(data, max_images=max_images, recursive=recursive)
     with opened((engine, against), runtime, code, progress, against) as (candidate, compared):

@@ -74,7 +74,7 @@ def test_it_comes_back_from_its_json():
     | st.none(),
     st.builds(
         Precision,
-        st.sampled_from(["fp32", "fp16", "int8"]),
+        st.sampled_from(["fp32", "fp16", "bf16", "int8", "fp8"]),
         st.text(),
         st.none() | st.text(),
         st.dictionaries(st.text(), st.text()),
@@ -84,6 +84,7 @@ def test_it_comes_back_from_its_json():
         st.none() | st.dictionaries(st.text(), st.none() | st.text()),
         bias_corrected=st.none() | st.booleans(),
         weight_rounding=st.none() | st.sampled_from(["nearest", "correlated"]),
+        tf32=st.none() | st.booleans(),
     ),
     st.builds(Source, st.text(), st.none() | st.text(), st.none() | st.dictionaries(st.text(), st.integers())),
 )
@@ -236,6 +237,7 @@ def test_a_missing_key_is_named(key):
         ("precision", {"requested": "int8"}),
         ("precision", {"requested": "fp16", "base": "fp16", "audited": "yes"}),
         ("precision", {"requested": "fp16", "base": "fp16", "kept_fp32": "conv1_1"}),
+        ("precision", {"requested": "fp32", "base": "fp32", "tf32": "yes"}),
         ("precision", {"requested": "fp16", "base": "fp16", "achieved_layers": ["conv1_1"]}),
         ("spec", None),
         ("spec", {}),

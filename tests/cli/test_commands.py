@@ -210,7 +210,7 @@ def test_verify_refuses_gates_it_cannot_judge(call, exported, photo_folder, tmp_
         (("--workspace", 5), "options of TensorRT"),
         (("--log", "x.log"), "a log is for TensorRT's builders"),
         (("--twin",), "beside an INT8 one"),
-        (("--ranges", "r.json"), "ranges are for INT8 and FP16"),
+        (("--ranges", "r.json"), "ranges are for INT8, FP8 and FP16"),
         (("--min-shape", "8x8"), "do not make profiles"),
         (("--backend", "tensorrt-rtx"), "ends in .engine or .plan"),
         (("--int8", "--ranges", "r.json", "--calib-data", "d"), "got both"),

@@ -76,6 +76,7 @@ EXPORT = "export --weights net.pth -o out/m.onnx "
 ADOPT = "adopt net.onnx -o out/m.onnx "
 CALIBRATE = "calibrate net.onnx --calib-data images -o out/r.json "
 BUILD = "build-engine net.onnx -o out/e.onnx "
+PLAN = "build-engine net.onnx -o out/e.engine --backend tensorrt-rtx "
 VERIFY = "verify net.onnx --reference other.onnx --data images "
 EVALUATE = "evaluate net.onnx --data images --labels labels "
 BENCHMARK = "benchmark net.onnx --shape 24x32 "
@@ -172,7 +173,19 @@ MISTAKES = {
         (BUILD + "--int8 --fp32", 2, "more than one precision"),
         (BUILD + "--fp16", 2, "do not compute in FP16"),
         (BUILD + "--bf16", 2, "onnxruntime builds no engines in BF16"),
-        (BUILD + "--bf16 --backend simulation", 2, "simulation builds no engines in BF16"),
+        (BUILD + "--fp8 --calib-data images", 2, "onnxruntime builds no engines in FP8"),
+        (BUILD + "--fp8 --calib-data images --backend openvino", 2, "openvino builds no engines in FP8"),
+        (BUILD + "--fp8 --backend simulation --ranges bad.json --weight-rounding nearest", 2, "rounded in INT8"),
+        (BUILD + "--fp8 --backend simulation --calib-data images --calib-method auto", 2, "are for INT8; got --fp8"),
+        (BUILD + "--bf16 --backend simulation --ranges bad.json", 2, "ranges are for INT8, FP8 and FP16; got --bf16"),
+        (BUILD + "--bf16 --backend simulation --base fp32", 2, "TensorRT's builders for simulation; got --base"),
+        (BUILD + "--tf32", 2, "options of TensorRT's builders for onnxruntime; got --tf32"),
+        (BUILD + "--tf32 --backend openvino", 2, "options of TensorRT's builders for openvino; got --tf32"),
+        (BUILD + "--tf32 --backend simulation", 2, "options of TensorRT's builders for simulation; got --tf32"),
+        (PLAN + "--fp16 --tf32", 2, "TF32 is for what runs in FP32; got --tf32 with --fp16"),
+        (PLAN + "--bf16 --compute-capability 7.5", 2, "has what --bf16 needs; got compute capability 7.5"),
+        (PLAN + "--fp8 --calib-data images", 2, "has what --fp8 needs; got compute capability 8.0 and newer"),
+        (PLAN + "--fp8 --calib-data images --compute-capability 8.6", 2, "got compute capability 8.6; expected 8.9"),
         (BUILD + "--backend openvino --fp16", 2, "do not compute in FP16"),
         (BUILD + "--int8 --calib-data images --base fp16", 2, "FP32; got --base fp16 for onnxruntime"),
         (BUILD + "--backend openvino --base bf16", 2, "only INT8 has another precision as its base"),

@@ -53,6 +53,22 @@ def test_int8_with_its_twin_calibrates_once(call, exported, photo_folder, tmp_pa
     assert (tmp_path / "build.fp16.log").stat().st_size > 1000
 
 
+def test_bf16_fp8_and_tf32_are_built_and_said(call, exported, ranges_file, tmp_path):
+    engine, line = tmp_path / "net.engine", ("build-engine", exported("fcn8s"), *SMALL, "-o", tmp_path / "net.engine")
+    said = call(*line, "--bf16")
+    assert "of 21 layers 0 in INT8, 0 in FP16, 18 in BF16, 3 in FP32" in said.out
+    fp8 = ("--fp8", "--ranges", ranges_file("fcn8s"), "--compute-capability", "8.9")
+    said = call(*line, *fp8)
+    assert "of 21 layers 0 in INT8, 14 in FP8, 7 in FP16, 0 in FP32" in said.out
+    precision = json.loads(engine.with_name("net.engine.json").read_text())["precision"]
+    assert (precision["requested"], precision["method"], precision["achieved"]) == ("fp8", "minmax", "unknown")
+    report = json.loads(call(*line, *fp8, "--base", "fp32", "--tf32", "--calib-method", "mse", "--json").out)
+    precision = report["precision"]
+    assert (precision["base"], precision["tf32"], precision["method"]) == ("fp32", True, "mse")
+    call(*line, "--tf32")
+    assert json.loads(engine.with_name("net.engine.json").read_text())["precision"]["tf32"] is True
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -64,7 +80,8 @@ def test_int8_with_its_twin_calibrates_once(call, exported, photo_folder, tmp_pa
         (("--min-shape", "64x64", "--opt-shape", "32x32", "--max-shape", "96x96"), "min <= opt <= max"),
         (("--target-cpu", "vnni"), "target CPU"),
         (("--base", "fp32"), "--base fp32 with --fp16"),
-        (("--calib-size", "32x32"), "calibration is for INT8"),
+        (("--tf32",), "--tf32 with --fp16"),
+        (("--calib-size", "32x32"), "calibration is for INT8 and FP8"),
     ],
 )
 def test_options_it_cannot_do_are_usage_errors_and_no_files(call, exported, tmp_path, arguments, message):

@@ -103,16 +103,26 @@ def test_with_a_gpu_the_tensorrt_libraries_are_loaded_and_run(nvidia_libraries):
     found = by_name(machine(ADA))
     assert found["tensorrt"].version == "11.4.1"
     for name in ("tensorrt", "tensorrt-rtx"):
-        assert found[name].builds == ("fp32", "fp16", "int8")
+        assert found[name].builds == ("fp32", "fp16", "bf16", "int8", "fp8")
         assert found[name].problem is None
     assert found["tensorrt-lean"].builds == ()
-    assert found["tensorrt-lean"].runs == (("gpu", ("fp32", "fp16", "int8")),)
+    assert found["tensorrt-lean"].runs == (("gpu", ("fp32", "fp16", "bf16", "int8", "fp8")),)
+
+
+@pytest.mark.parametrize(("capability", "lacks"), [("7.5", {"bf16", "fp8"}), ("8.7", {"fp8"}), ("8.9", set())])
+def test_a_gpu_builds_and_runs_the_precisions_that_it_has(nvidia_libraries, capability, lacks):
+    nvidia_libraries()
+    found = by_name(machine(replace(ADA, compute_capability=capability)))
+    precisions = tuple(each for each in ("fp32", "fp16", "bf16", "int8", "fp8") if each not in lacks)
+    assert found["tensorrt"].builds == precisions
+    assert dict(found["tensorrt"].runs) == dict(found["tensorrt-rtx"].runs) == {"gpu": precisions}
+    assert found["tensorrt-rtx"].builds == ("fp32", "fp16", "bf16", "int8", "fp8")
 
 
 def test_without_a_gpu_only_what_builds_ahead_of_time_builds(nvidia_libraries):
     nvidia_libraries()
     found = by_name(machine())
-    assert found["tensorrt-rtx"].builds == ("fp32", "fp16", "int8")
+    assert found["tensorrt-rtx"].builds == ("fp32", "fp16", "bf16", "int8", "fp8")
     assert found["tensorrt-rtx"].problem == "runs nothing without an NVIDIA GPU and its driver"
     assert found["tensorrt"].builds == ()
     assert found["tensorrt"].problem == "builds and runs nothing without an NVIDIA GPU and its driver"
@@ -180,7 +190,7 @@ def test_tensorrt_engines_do_not_run_without_cuda_core(nvidia_libraries):
         assert found[flavor.name].runs == ()
         assert found[flavor.name].problem == "runs nothing without cuda-core"
         assert found[flavor.name].fix == install_cuda_packages()
-    assert found["tensorrt"].builds == ("fp32", "fp16", "int8")
+    assert found["tensorrt"].builds == ("fp32", "fp16", "bf16", "int8", "fp8")
 
 
 def cuda_packages(**versions):
@@ -225,7 +235,7 @@ def test_on_a_jetson_tensorrt_comes_from_jetpack():
     jetson = by_name(machine(board="NVIDIA Jetson Orin Nano Developer Kit"))["tensorrt"]
     assert jetson.problem == "not installed"
     assert "--system-site-packages" in jetson.fix
-    assert "pip install" not in jetson.fix
+    assert "tensorrt>=" not in jetson.fix
     assert by_name(machine(board="Raspberry Pi 5"))["tensorrt"].fix == install_command("tensorrt")
 
 

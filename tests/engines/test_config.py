@@ -2,7 +2,7 @@
 
 import pytest
 
-from fcn_deploy.engines.config import BuildConfig
+from fcn_deploy.engines.config import BuildConfig, default_method
 from fcn_deploy.errors import UsageError
 
 
@@ -37,6 +37,20 @@ def test_options_of_int8_are_refused_in_another_precision(precision, options, me
     assert str(caught.value).startswith(message.format(precision))
     assert 'add `precision="int8"`' in caught.value.fix
     BuildConfig("int8", **options)
+
+
+def test_fp8_takes_a_method_and_corrects_biases_and_has_one_rounding():
+    assert BuildConfig("fp8", method="percentile", bias_correction=False).quantized
+    for options in ({"int8_layers": ("a",)}, {"weight_rounding": "correlated"}):
+        with pytest.raises(UsageError, match=r"in INT8|without INT8"):
+            BuildConfig("fp8", **options)
+    with pytest.raises(UsageError, match="Winograd's algorithm"):
+        BuildConfig("fp8", winograd=())
+
+
+def test_the_range_of_fp8_is_the_largest_value_unless_asked_otherwise():
+    assert [default_method(precision) for precision in ("int8", "fp8")] == ["mse", "minmax"]
+    assert BuildConfig("fp16", method=default_method("fp16"))
 
 
 def test_winograd_is_refused_in_fp16():

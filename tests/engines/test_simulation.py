@@ -12,7 +12,7 @@ from fcn_deploy.engines.simulation import build_simulation, open_simulation
 from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.typed_graph import typed_graph
 from fcn_deploy.errors import UsageError
-from fcn_deploy.runtime import Segmenter
+from fcn_deploy.runtime import Segmenter, cpu
 
 
 @pytest.fixture(scope="module")
@@ -23,16 +23,16 @@ def simulated(model, ranges, tmp_path_factory):
     def build(precision, io="tensor"):
         path = folder / f"{precision}.{io}.onnx"
         if not path.exists():
-            used = ranges() if precision == "int8" else None
+            used = ranges() if precision in ("int8", "fp8") else None
             build_simulation(model(), BuildConfig(precision, io), ranges=used).save(path)
         return path
 
     return build
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8", "fp8"])
 def test_the_engine_gives_what_the_simulation_of_the_typed_graph_gives(simulated, model, ranges, photos, precision):
-    graph = typed_graph(model(), BuildConfig(precision, "tensor"), ranges() if precision == "int8" else None)
+    graph = typed_graph(model(), BuildConfig(precision, "tensor"), ranges() if precision in ("int8", "fp8") else None)
     with Segmenter(simulated(precision)) as engine, Segmenter(open_simulation(graph), spec=engine.spec) as direct:
         np.testing.assert_array_equal(engine.logits(photos[0]), direct.logits(photos[0]))
 
@@ -56,6 +56,16 @@ def test_the_sidecar_says_what_is_simulated_and_inspect_shows_it(simulated):
 def test_verify_holds_it_against_the_gate_of_its_precision(call, simulated, exported, photo_folder):
     said = call("verify", simulated("fp16"), "--reference", exported("fcn8s"), "--data", photo_folder, "--json")
     assert (json.loads(said.out)["precision"], json.loads(said.out)["failures"]) == ("fp16", [])
+
+
+def test_bf16_and_fp8_have_gates_of_their_own(call, simulated, exported, photo_folder, monkeypatch):
+    monkeypatch.setattr(cpu, "has_bf16", lambda: False)  # a simulation needs no CPU with BF16
+    against = ("--reference", exported("fcn8s"), "--data", photo_folder)
+    found = json.loads(call("verify", simulated("bf16"), *against, "--json").out)
+    assert (found["precision"], found["failures"]) == ("bf16", [])
+    # Of a net with random weights, on noise.
+    assert "got agreement 95" in (missed := call("verify", simulated("fp8"), *against, code=3).err)
+    assert "required 97%" in missed
 
 
 def test_benchmark_refuses_it(call, simulated, exported):

@@ -386,7 +386,7 @@ def test_a_gate_option_is_read_and_written(text, precision, criterion, canonical
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("int4:agreement>=98%", "unknown precision; got 'int4'; expected fp32 or fp16 or bf16 or int8"),
+        ("int4:agreement>=98%", "unknown precision; got 'int4'; expected fp32 or tf32 or fp16 or bf16 or int8 or fp8"),
         (":agreement>=98%", "unknown precision; got ''"),
         ("fp32:fp16:agreement>=98%", "unknown precision; got 'fp32:fp16'"),
         ("int8:", "not a criterion"),

@@ -15,7 +15,7 @@ from fcn_deploy.passes import pipelines
 from fcn_deploy.passes.fp16 import ToFp16
 from fcn_deploy.passes.opset import RaiseOpset
 from fcn_deploy.passes.rewrite import Declined
-from fcn_deploy.passes.simulate_fp16 import SimulateFp16
+from fcn_deploy.passes.simulate_rounding import SimulateRounding
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
 
 FP32, FP16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
@@ -149,7 +149,7 @@ def test_an_opset_that_will_do_is_left_alone():
 
 
 def test_a_graph_without_fp16_needs_no_simulation():
-    assert not SimulateFp16()(model([node("Conv", "image w1", "logits")], w1=weights())).modified
+    assert not SimulateRounding()(model([node("Conv", "image w1", "logits")], w1=weights())).modified
 
 
 def test_a_graph_that_computes_on_no_float32_input_is_declined():

@@ -44,18 +44,22 @@ def test_an_engine_for_a_cpu_takes_tensors_or_images():
 @pytest.mark.parametrize(
     ("base", "quantized", "typing"),
     [
-        ("fp32", False, []),
-        ("fp32", True, []),
-        ("fp16", False, ["ToFp16"]),
-        ("fp16", True, ["RaiseOpset", "ToFp16"]),
+        ("fp32", None, []),
+        ("fp32", "int8", []),
+        ("fp32", "fp8", ["RaiseOpset"]),
+        ("fp16", None, ["ToFp16"]),
+        ("fp16", "int8", ["RaiseOpset", "ToFp16"]),
+        ("fp16", "fp8", ["RaiseOpset", "ToFp16"]),
+        ("bf16", None, ["ToBf16"]),
+        ("bf16", "int8", ["RaiseOpset", "ToBf16"]),
     ],
 )
-def test_a_typed_graph_finds_labels_in_fp16_and_normalises_in_fp32(base, quantized, typing):
+def test_a_typed_graph_finds_labels_in_its_base_and_normalises_in_fp32(base, quantized, typing):
     last = ["RemoveUnusedNodesPass", "ForgetShapes"]
     assert names(pipelines.tensorrt(base, None, quantized=quantized)) == [*typing, *last]
     found = names(pipelines.tensorrt(base, SPEC, quantized=quantized))
     assert found == ["LabelOutput", *typing, "ImageInput", *last]
 
 
-def test_a_simulation_drops_the_fp16_constants():
-    assert names(pipelines.simulation()) == ["SimulateFp16", "RemoveUnusedNodesPass"]
+def test_a_simulation_drops_the_16_bit_constants():
+    assert names(pipelines.simulation()) == ["SimulateRounding", "KeepRectifiers", "RemoveUnusedNodesPass"]

@@ -1,5 +1,6 @@
 """The arithmetic of quantising: against the formulas written out, against ONNX Runtime's operators, and at its ends."""
 
+import ml_dtypes
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -102,6 +103,16 @@ def test_weight_scales_are_those_of_the_tensorrt_emitter(weights, fp16_scales):
     params = SymmetricInt8(127, "float16" if fp16_scales else "float32").of_weights(weights)
     assert params.scale.dtype == np.float32
     np.testing.assert_array_equal(params.scale, tensorrt_scales(np.abs(weights).max(axis=(1, 2, 3)), fp16_scales))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.floats(2.0**-120, 2.0**100))
+def test_scales_for_bf16_are_its_numbers_and_the_next_one_up(largest):
+    scale = SymmetricInt8(127, "bfloat16").of_range(Range(0, largest)).scale
+    exact = np.float32(largest / 127)
+    assert scale.dtype == np.float32
+    assert scale == scale.astype(ml_dtypes.bfloat16).astype(np.float32)
+    assert exact <= scale < exact * (1 + 2.0**-7)
 
 
 @settings(max_examples=300, deadline=None)
@@ -234,5 +245,6 @@ def test_a_limit_outside_int8_is_refused(limit):
 
 @pytest.mark.parametrize("scheme", [AsymmetricUint8, lambda scale_type: SymmetricInt8(127, scale_type)])
 def test_an_unknown_scale_type_is_refused(scheme):
-    with pytest.raises(InputError, match="unknown scale type; got 'bfloat16'; expected float16 or float32 or float64"):
-        scheme("bfloat16")
+    expected = "float16 or bfloat16 or float32 or float64"
+    with pytest.raises(InputError, match=f"unknown scale type; got 'float8'; expected {expected}"):
+        scheme("float8")

@@ -10,8 +10,8 @@ from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.graph.edit import constant_of
 from fcn_deploy.graph.model import load_exported, parse
 from fcn_deploy.quantization.prequantized import (
-    check_fp16_scales,
     check_not_prequantized,
+    check_scales_of_base,
     integer_weights,
     is_prequantized,
     saturating_weights,
@@ -115,7 +115,9 @@ def test_weights_saturate_beyond_the_limit(quantized, largest, limit, saturates)
 
 def test_scales_that_fp16_would_round_are_refused_by_name(load):
     with pytest.raises(UsageError, match=r'got conv1_1.*_scale, .* more; .*fix: build with `base="fp32"`'):
-        check_fp16_scales(load("tensorrt").graph)
+        check_scales_of_base(load("tensorrt").graph, "fp16")
+    with pytest.raises(UsageError, match="BF16 would round scales"):
+        check_scales_of_base(load("tensorrt").graph, "bf16")
 
 
 def test_scales_that_fp16_holds_are_accepted(quantized):
@@ -124,4 +126,4 @@ def test_scales_that_fp16_holds_are_accepted(quantized):
         if each.name.endswith("_scale"):
             fp16 = numpy_helper.to_array(each).astype(np.float16).astype(np.float32)
             each.CopyFrom(numpy_helper.from_array(fp16, each.name))
-    check_fp16_scales(parse(proto.SerializeToString()).graph)
+    check_scales_of_base(parse(proto.SerializeToString()).graph, "fp16")

@@ -2,16 +2,20 @@
 
 from collections import Counter
 
+import ml_dtypes
 import numpy as np
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcn_deploy.artifacts.ranges import Range, Ranges
-from fcn_deploy.errors import InputError
+from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.graph.edit import constant_of
 from fcn_deploy.graph.model import parse
 from fcn_deploy.graph.ops import QDQ
+from fcn_deploy.passes.opset import RaiseOpset
+from fcn_deploy.passes.retype import QDQ_OPSET
 from fcn_deploy.quantization.methods import choose
 from fcn_deploy.quantization.selection import float_by_default, quantizable_layers
 from fcn_deploy.quantization.tensorrt import TensorRtScheme, emit_tensorrt
@@ -72,6 +76,67 @@ def test_weights_and_activations_are_symmetric_int8(exported, ranges_file):
     np.testing.assert_array_equal(np.abs(weights.astype(int)).max((1, 2, 3)), 127)
 
 
+def test_fp8_stands_where_int8_does_with_one_scale_for_each_tensor(exported, ranges_file):
+    emitted = {}
+    ranges = choose(Ranges.load(ranges_file("fcn8s")).histograms, "minmax", symmetric=True)
+    for numbers in ("int8", "fp8"):
+        model = emitted[numbers] = parse(exported("fcn8s").read_bytes())
+        layers = set(quantizable_layers(model.graph)) - float_by_default(model.graph)
+        emit_tensorrt(model, ranges, layers, TensorRtScheme(numbers=numbers))
+    assert _reads(emitted["fp8"]) == _reads(emitted["int8"])
+    assert lint(emitted["fp8"], ir.DataType.FLOAT8E4M3FN) == ()
+    (finding, *_) = lint(emitted["fp8"])
+    assert "Q/DQ of FLOAT8E4M3FN" in str(finding)
+    for node in emitted["fp8"].graph:
+        if node.op_type in QDQ:
+            scale, zero_point = constant_of(node.inputs[1]), constant_of(node.inputs[2])
+            assert (scale.shape, scale.dtype, zero_point.shape) == ((), np.float32, ())
+            assert zero_point.dtype == ml_dtypes.float8_e4m3fn
+    weights = constant_of(next(n for n in emitted["fp8"].graph if n.name.startswith("conv2_1.weight")).inputs[0])
+    assert weights.dtype == ml_dtypes.float8_e4m3fn
+    assert np.abs(weights.astype(np.float32)).max() == 448
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    largest=st.floats(1e-3, 1e4),
+    scale_type=st.sampled_from(["float32", "float16", "bfloat16"]),
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7)),
+)
+def test_an_fp8_graph_gives_what_the_numbers_of_e4m3_give(seed, largest, scale_type, shape):
+    array = weights(seed)
+    model = model_of([make_node("Identity", "image", "a"), make_node("Conv", "a w", "logits")], w=array)
+    batch, height, width = shape
+    # Up to twice the range, so that some values saturate.
+    image = np.random.default_rng(seed).uniform(-2 * largest, 2 * largest, (batch, 4, height, width)).astype(np.float32)
+    scheme = TensorRtScheme(scale_type, numbers="fp8")
+    emit_tensorrt(model, {"a": Range(-largest / 2, largest)}, ["logits"], scheme)
+    found = _run(RaiseOpset(QDQ_OPSET)(model).model, image)
+    of_data, of_weights = scheme.quantizer.of_range(Range(-largest / 2, largest)), scheme.quantizer.of_weights(array)
+    assert np.abs(of_data.dequantize(of_data.quantize(image))).max() <= 448.0 * float(of_data.scale)
+    kernel = of_weights.dequantize(of_weights.quantize(array))[..., 0, 0]
+    wanted = np.einsum("oc,nchw->nohw", kernel, of_data.dequantize(of_data.quantize(image)))
+    np.testing.assert_allclose(found, wanted, atol=1e-5 * largest)
+
+
+def test_fp8_corrects_biases_for_the_rounding_of_weights():
+    array = weights(3)
+    means = {"a": np.array([3.0, 2.0, 1.0, 5.0])}
+    model = model_of([make_node("Identity", "image", "a"), make_node("Conv", "a w", "logits")], w=array)
+    emit_tensorrt(model, {"a": Range(0, 10)}, ["logits"], TensorRtScheme(numbers="fp8"), means)
+    quantizer = TensorRtScheme(numbers="fp8").quantizer.of_weights(array)
+    kernel = quantizer.dequantize(quantizer.quantize(array))[..., 0, 0]
+    (conv,) = [node for node in model.graph if node.op_type == "Conv"]
+    wanted = (array[..., 0, 0] - kernel) @ means["a"]
+    np.testing.assert_allclose(constant_of(conv.inputs[2]), wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_unknown_numbers_are_refused():
+    with pytest.raises(UsageError, match="unknown numbers to quantise to; got 'int4'; expected int8 or fp8"):
+        TensorRtScheme(numbers="int4")
+
+
 @pytest.mark.parametrize("identity", [True, False])
 def test_a_residual_sum_reads_its_skip_in_int8_and_its_convolution_in_float(identity):
     model = residual(identity)
@@ -110,7 +175,9 @@ def test_scales_cover_the_range_and_the_error_is_what_rounding_allows(scale, lar
     image = np.random.default_rng(seed).uniform(-largest, largest, (1, 4, 5, 5)).astype(np.float32)
     image[0, 0, 0, 0] = largest
     wanted = _run(model, image)
-    emit_tensorrt(model, {"a": Range(-largest, largest / 2)}, ["logits"], TensorRtScheme(fp16))
+    emit_tensorrt(
+        model, {"a": Range(-largest, largest / 2)}, ["logits"], TensorRtScheme("float16" if fp16 else "float32")
+    )
     scales = {node.name: constant_of(node.inputs[1]) for node in model.graph if "Linear" in node.op_type}
     step, steps = scales["a/QuantizeLinear"], scales["logits.weight/DequantizeLinear"]
     assert step * 127 >= np.float32(largest) * (1 - 1e-6)
@@ -127,7 +194,7 @@ def test_a_tensor_that_was_always_zero_is_no_division_by_zero():
     model = model_of(
         [make_node("Identity", "image", "a"), make_node("Conv", "a w", "logits")], w=np.zeros((4, 4, 1, 1), "f4")
     )
-    emit_tensorrt(model, {"a": Range(0, 0)}, ["logits"], TensorRtScheme(fp16_scales=True))
+    emit_tensorrt(model, {"a": Range(0, 0)}, ["logits"], TensorRtScheme("float16"))
     np.testing.assert_array_equal(_run(model, np.ones((1, 4, 2, 2), np.float32)), 0)
 
 

@@ -14,11 +14,11 @@ from fcn_deploy.runtime.requirements import check_cpu, require_fast_math
 
 @pytest.fixture
 def needing(make_spec):
-    def make(requested="int8", base="fp32", target="generic", method=None):
+    def make(requested="int8", base="fp32", target="generic", method=None, backend="openvino"):
         layers = {"conv1": base, "conv2": requested}
         return Sidecar(
             EngineFile("net.onnx", "0", 1),
-            "openvino",
+            backend,
             "2026.4.1",
             "image",
             Precision(requested, base, method, layers),
@@ -35,6 +35,13 @@ def needing(make_spec):
 def test_a_cpu_that_has_bf16_or_does_not_say_may_try(needing, monkeypatch, answer, requested, base):
     monkeypatch.setattr(cpu, "has_bf16", lambda: answer)
     check_cpu(needing(requested, base), "net.onnx")
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx", "onnxruntime"])
+@pytest.mark.parametrize(("requested", "base"), [("bf16", "bf16"), ("fp8", "bf16")])
+def test_bf16_on_a_gpu_and_its_simulation_need_nothing_of_the_cpu(needing, monkeypatch, backend, requested, base):
+    monkeypatch.setattr(cpu, "has_bf16", lambda: False)
+    check_cpu(needing(requested, base, backend=backend), "net.engine")
 
 
 @pytest.mark.parametrize(("requested", "base"), [("bf16", "bf16"), ("int8", "bf16")])

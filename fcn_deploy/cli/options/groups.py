@@ -201,7 +201,7 @@ spec_options = stack(
 method_option = click.option(
     "--calib-method",
     type=click.Choice(["minmax", "percentile", "entropy", "mse", "auto"]),
-    help="How ranges are chosen; auto tries all on images that were not observed.  [default: mse]",
+    help="How ranges are chosen; auto tries all on images that were not observed.  [default: mse; minmax for --fp8]",
 )
 
 recursive_option = click.option("--recursive", is_flag=True, help="Search the sub-folders of the folders too.")
@@ -277,9 +277,10 @@ tensorrt_options = stack(
     click.option(
         "--base",
         type=click.Choice(["fp16", "fp32", "bf16"]),
-        help="Precision of what is not INT8 in an INT8 engine: fp16 or fp32 on TensorRT, fp32 or bf16 on openvino.  "
+        help="Precision of what is not quantised in an INT8 or FP8 engine: any on TensorRT, fp32 or bf16 on openvino.  "
         "[default: fp16 on TensorRT, fp32 on openvino]",
     ),
+    click.option("--tf32", is_flag=True, help="What runs in FP32 may multiply in TF32, of 10 bits."),
     click.option(
         "--workspace", type=click.IntRange(1, 2**24), metavar="MIB", help="GPU memory a layer may use.  [default: all]"
     ),

@@ -110,7 +110,12 @@ def achieved_precision(inspection: Inspection, precision: Precision, progress: P
 def missed_layers(precision: Precision) -> dict[str, str]:
     """Returns what those layers run in that do not run as asked, by name; empty if nothing is known."""
     found = (precision.achieved_layers or {}).items()
-    return {name: kind for name, kind in found if kind is not None and kind != precision.layers.get(name)}
+    asked = precision.layers
+    return {name: kind for name, kind in found if kind is not None and not _as_asked(kind, asked.get(name), precision)}
+
+
+def _as_asked(kind: str, asked: str | None, precision: Precision) -> bool:
+    return kind == asked or (kind == "tf32" and asked == "fp32" and bool(precision.tf32))
 
 
 def _summarize(precision: Precision, found: Mapping[str, str | None]) -> str:
@@ -118,7 +123,7 @@ def _summarize(precision: Precision, found: Mapping[str, str | None]) -> str:
     told = {name: kind for name, kind in found.items() if kind is not None}
     if not told:
         return "unknown"
-    if any(kind != precision.layers[name] for name, kind in told.items()):
+    if any(not _as_asked(kind, precision.layers[name], precision) for name, kind in told.items()):
         return "mixed"
     return precision.requested if len(told) == len(found) else "partial"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -144,6 +145,7 @@ def build_plan(
         UsageError: The graph does not take the shapes of a profile.
     """
     module = flavor.load()
+    asked = replace(precision, tf32=True) if options.tf32 else precision
     with library_log(module).recording(log) as said, on_device():
         builder = _Builder(module, said, on_device)
         network = builder.parse(graph)
@@ -155,7 +157,7 @@ def build_plan(
             shapes = [_tensor_shapes(profile, io) for profile in profiles]
             data = builder.build(network, options, shapes, show)
         inspected = Inspection(flavor, module, said, data, host_code=options.version_compatible, gpus=gpus)
-        precision = achieved_precision(inspected, precision, progress)
+        precision = achieved_precision(inspected, asked, progress)
     record = BuildRecord(
         backend=flavor.name,
         library=str(module.__version__),
@@ -263,6 +265,8 @@ class _Builder:
         module, config = self._module, self._builder.create_builder_config()
         config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # the inspector then tells about each layer
         config.clear_flag(module.BuilderFlag.TF32)  # on by default, and 13 bits short of FP32
+        if options.tf32:
+            config.set_flag(module.BuilderFlag.TF32)
         if options.workspace is not None:
             config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace * _MIB)
         if options.builder_optimization_level is not None:

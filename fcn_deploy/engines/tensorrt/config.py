@@ -20,7 +20,8 @@ class TensorRTConfig:
 
     Attributes:
         profiles: Shapes of images that the engine takes; empty for `profiles.DEFAULT`, or the shape the model fixes.
-        base: What an INT8 engine computes in where it is not quantised: `fp16` or `fp32`.
+        base: What an INT8 or FP8 engine computes in where it is not quantised: `fp16`, `fp32` or `bf16`.
+        tf32: Whether FP32 layers may multiply in TF32, with 10 bits of mantissa in place of 23.
         workspace: MiB of GPU memory that a layer may use as scratch; None for the library's default.
         builder_optimization_level: 0 builds fastest, 5 searches longest; None for the library's default, 3.
         timing_cache: File of kernel timings: read if it exists, and written after the build.
@@ -37,6 +38,7 @@ class TensorRTConfig:
 
     profiles: tuple[ImageProfile, ...] = ()
     base: Base = "fp16"
+    tf32: bool = False
     workspace: int | None = None
     builder_optimization_level: int | None = None
     timing_cache: str | os.PathLike[str] | None = None

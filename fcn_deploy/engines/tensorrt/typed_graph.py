@@ -16,13 +16,18 @@ from fcn_deploy.engines.logits_size import check_logits_size
 from fcn_deploy.engines.prequantized import check_scales, prequantized_precision
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.graph.model import ExportedModel, serialize
+from fcn_deploy.graph.ops import DEQUANTIZE
 from fcn_deploy.passes import pipelines
 from fcn_deploy.quantization.fp16_range import LARGEST, MARGIN, SMALLEST, Fp16Audit, audit_fp16_range
 from fcn_deploy.quantization.methods import choose
-from fcn_deploy.quantization.prequantized import check_fp16_scales
-from fcn_deploy.quantization.tensorrt import TensorRtScheme, emit_tensorrt
+from fcn_deploy.quantization.params import ScaleType
+from fcn_deploy.quantization.prequantized import check_scales_of_base
+from fcn_deploy.quantization.tensorrt import QuantizedNumbers, TensorRtScheme, emit_tensorrt
 from fcn_deploy.quantization.tensorrt_lint import lint
 from fcn_deploy.quantization.tensors import data_input
+
+_SCALES: dict[Base, ScaleType] = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
+_NUMBERS = {"int8": ir.DataType.INT8, "fp8": ir.DataType.FLOAT8E4M3FN}
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +56,9 @@ def typed_graph(
     Args:
         model: As `export` writes it, or prequantized.
         config: Precision, input and output, and how ranges are chosen; the target CPU is ignored.
-        ranges: What calibration saw: needed for INT8 of a model without Q/DQ; FP16 is audited by them.
-        base: What an INT8 graph computes in where it is not quantised. An FP32 graph is FP32, an FP16 graph FP16.
+        ranges: What calibration saw: needed for INT8 of a model without Q/DQ, and for FP8; FP16 is audited by them.
+        base: What an INT8 or FP8 graph computes in where it is not quantised. Other graphs have one precision, and
+            `fp16` stands for that.
 
     Returns:
         The graph. Its input and output are those of CONTRACTS for `config.io`, whatever the types inside.
@@ -60,9 +66,9 @@ def typed_graph(
     Raises:
         InputError: A layer to quantise is not in the model, the ranges belong to another model, the graph cannot be
             made FP16, or TensorRT would refuse it.
-        PrecisionError: INT8 was asked for, and no layer is INT8.
-        UsageError: INT8 without ranges, FP16 on a base of FP32, or an unknown base; for a prequantized model ranges,
-            layers to quantise, another precision, or a base of FP16 that would round its scales.
+        PrecisionError: INT8 or FP8 was asked for, and no layer is.
+        UsageError: INT8 or FP8 without ranges, FP16 or BF16 on another base, or an unknown base; for a prequantized
+            model ranges, layers to quantise, another precision, or a base that would round its scales.
     """
     base = _checked_base(config, base)
     graph_model, spec = model.copy(), model.spec
@@ -72,25 +78,26 @@ def typed_graph(
     if prequantized:
         check_logits_size(model)
         graph_model = _prepare_prequantized(graph_model, config, base)
-    scheme = TensorRtScheme(base == "fp16", config.weight_rounding or "nearest")
-    if config.precision == "int8" and ranges is not None:
+    numbers: QuantizedNumbers = "fp8" if config.precision == "fp8" else "int8"
+    scheme = TensorRtScheme(_SCALES[base], config.weight_rounding or "nearest", numbers)
+    if config.quantized and ranges is not None:
         _quantize(graph_model, config, ranges, scheme)
     images = spec if config.io == "image" else None
     audit = None
     if base == "fp16":
         audit = audit_fp16_range(graph_model.graph, None if ranges is None else ranges.histograms)
     keep = audit.keep if audit is not None else ()
-    lowering = pipelines.tensorrt(base, images, quantized=config.precision == "int8", keep_fp32=keep)
+    lowering = pipelines.tensorrt(base, images, quantized=numbers if config.quantized else None, keep_fp32=keep)
     graph_model = lowering(graph_model).model
     graph_model.metadata_props[ENGINE_KEY] = f"{config.precision}-{base}"
     graph_model.metadata_props.setdefault(METADATA_KEY, spec.dumps())
-    _require_clean(graph_model)
+    _require_clean(graph_model, _NUMBERS[numbers])
     if prequantized:
         precision = prequantized_precision(graph_model, base)
     else:
-        method = config.method if config.precision == "int8" else None
+        method = config.method if config.quantized else None
         precision = Precision(config.precision, base, method, _layers(graph_model.graph))
-    if config.precision == "int8" and ranges is not None:
+    if config.quantized and ranges is not None:
         corrected = bool(config.bias_means(ranges))
         precision = replace(precision, bias_corrected=corrected, weight_rounding=scheme.rounding)
     if audit is not None:
@@ -101,9 +108,15 @@ def typed_graph(
 
 def _checked_base(config: BuildConfig, base: Base) -> Base:
     require_base(base)
-    if config.precision == "fp16" and base == "fp32":
-        raise UsageError("an FP16 graph on a base of FP32", fix='leave `base` out, or ask for `precision="fp32"`')
-    return "fp32" if config.precision == "fp32" else base
+    if config.precision in ("fp16", "bf16") and base not in ("fp16", config.precision):
+        raise UsageError(
+            f"the base of {config.precision.upper()} is {config.precision.upper()} itself",
+            got=f'`base="{base}"`',
+            fix=f'leave `base` out, or ask for `precision="{base}"`',
+        )
+    if config.precision == "fp32":
+        return "fp32"
+    return "bf16" if config.precision == "bf16" else base
 
 
 def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, scheme: TensorRtScheme) -> None:
@@ -116,28 +129,31 @@ def _prepare_prequantized(model: ir.Model, config: BuildConfig, base: Base) -> i
     if config.int8_layers is not None:
         raise UsageError("layers to quantise in a graph that brings its own Q/DQ", got=", ".join(config.int8_layers))
     model = pipelines.prequantized()(model).model
-    _require_clean(model)  # before the base is looked at: another base does not mend the graph
-    if base == "fp16":
-        check_fp16_scales(model.graph)
+    _require_clean(model, ir.DataType.INT8)  # before the base is looked at: another base does not mend the graph
+    if base != "fp32":
+        check_scales_of_base(model.graph, base)
     return model
 
 
 def _layers(graph: ir.Graph) -> dict[str, str]:
     """The precision the graph asks for each convolution."""
-    names = {ir.DataType.FLOAT: "fp32", ir.DataType.FLOAT16: "fp16"}
+    names = {ir.DataType.FLOAT: "fp32", ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16"}
     layers: dict[str, str] = {}
     for node in graph:
         if node.op_type in ("Conv", "ConvTranspose"):
             producer, weights = data_input(node).producer(), node.inputs[1]
             assert weights is not None
             dtype = weights.dtype or ir.DataType.FLOAT  # an FP32 graph need not say the type; an FP16 graph does
-            quantized = producer is not None and producer.op_type == "DequantizeLinear"
-            layers[str(node.name)] = "int8" if quantized else names.get(dtype, dtype.name.lower())
+            if producer is not None and producer.op_type == DEQUANTIZE:
+                numbers = data_input(producer).dtype
+                layers[str(node.name)] = "fp8" if numbers == ir.DataType.FLOAT8E4M3FN else "int8"
+            else:
+                layers[str(node.name)] = names.get(dtype, dtype.name.lower())
     return layers
 
 
-def _require_clean(model: ir.Model) -> None:
-    findings = lint(model)
+def _require_clean(model: ir.Model, quantized: ir.DataType) -> None:
+    findings = lint(model, quantized)
     if findings:
         raise InputError(
             "TensorRT would refuse the graph of this net",

@@ -152,10 +152,14 @@ def rebuild_command(engine: Path, sidecar: Sidecar, *, backend: str | None = Non
     flavor = FLAVORS.get(name)
     precision = sidecar.precision
     words = ["fcn-deploy build-engine", "MODEL.onnx", f"--{precision.requested}"]
-    if precision.requested == "int8" and precision.method != PREQUANTIZED:
+    if precision.requested in ("int8", "fp8") and precision.method != PREQUANTIZED:
         words.append("--ranges RANGES.json")
         if precision.method:
             words.append(f"--calib-method {precision.method}")
+    if precision.requested in ("int8", "fp8") and precision.base != "fp16":
+        words.append(f"--base {precision.base}")
+    if precision.tf32:
+        words.append("--tf32")
     words.append(f"--backend {name} --io {sidecar.io}")
     for profile in sidecar.profiles:
         words += [

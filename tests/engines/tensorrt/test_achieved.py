@@ -8,7 +8,7 @@ import pytest
 from fcn_deploy.artifacts.precision import Precision
 from fcn_deploy.artifacts.sidecar import load_sidecar
 from fcn_deploy.engines.config import BuildConfig
-from fcn_deploy.engines.tensorrt.achieved import Inspection, achieved_precision
+from fcn_deploy.engines.tensorrt.achieved import Inspection, achieved_precision, missed_layers
 from fcn_deploy.engines.tensorrt.builder import build_tensorrt
 from fcn_deploy.errors import DependencyError, PrecisionError
 from fcn_deploy.progress import Silent
@@ -63,6 +63,13 @@ def test_all_as_asked():
     assert (found.achieved, found.achieved_layers, lines) == ("int8", ASKED, [])
     assert asked == [("load", b"a plan"), ("inspect", "JSON")]
     assert Precision.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+@pytest.mark.parametrize(("tf32", "missed"), [(True, {}), (None, {"conv1_1": "tf32"})])
+def test_tf32_is_fp32_only_where_it_was_permitted(tf32, missed):
+    found = {"conv1_1": "tf32", "conv1_2": "fp32"}
+    precision = Precision("fp32", "fp32", layers=dict.fromkeys(found, "fp32"), achieved_layers=found, tf32=tf32)
+    assert missed_layers(precision) == missed
 
 
 def test_layers_that_are_not_found_are_listed_and_no_failure():

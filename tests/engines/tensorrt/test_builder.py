@@ -57,7 +57,7 @@ def no_gpus():
 def build(model, ranges):
     def build(precision="fp16", variant="fcn8s", options=SMALL, used=None, progress=None, log=None, **config):
         config, progress = BuildConfig(precision, **config), progress or Silent()
-        used = ranges(variant) if precision == "int8" else used
+        used = ranges(variant) if precision in ("int8", "fp8") else used
         return build_tensorrt(RTX, model(variant), config, options, used, progress, log, gpus=no_gpus)
 
     return build
@@ -93,6 +93,56 @@ def test_every_variant_in_every_precision(build, variant, precision):
     layers = sidecar.precision.layers
     assert layers["conv4_2"] == precision
     assert "int8" not in (layers["score_fr"], layers[f"upscore{variant[3:-1]}"])
+
+
+@pytest.mark.parametrize("base", ["fp16", "fp32", "bf16"])
+def test_fp8_for_gpus_that_have_it(build, base):
+    sidecar = build("fp8", options=replace(SMALL, base=base, compute_capabilities=("8.9", "12.0"))).sidecar
+    assert (sidecar.precision.requested, sidecar.precision.base) == ("fp8", base)
+    assert sidecar.precision.layers["conv4_2"] == "fp8"
+    assert sidecar.target["gpu"] == ["8.9", "12.0"]
+
+
+def test_bf16_needs_no_ranges(build):
+    sidecar = build("bf16").sidecar
+    assert (sidecar.precision.requested, sidecar.precision.base) == ("bf16", "bf16")
+    assert (sidecar.precision.layers["conv4_2"], sidecar.precision.layers["upscore8"]) == ("bf16", "fp32")
+    assert sidecar.precision.audited is None
+
+
+def test_int8_on_a_base_of_bf16(build):
+    assert build("int8", options=replace(SMALL, base="bf16")).sidecar.precision.layers["score_fr"] == "bf16"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_tf32_stands_in_the_sidecar(build, precision):
+    options = replace(SMALL, base="fp32" if precision == "int8" else "fp16")
+    assert build(precision, options=replace(options, tf32=True)).sidecar.precision.to_json()["tf32"] is True
+    assert "tf32" not in build(precision, options=options).sidecar.precision.to_json()
+
+
+@pytest.mark.parametrize(
+    ("precision", "options", "message"),
+    [
+        ("fp8", {}, r"not every GPU .* `precision=\"fp8\"` needs; got compute capability 8.0 and newer; expected 8.9"),
+        ("fp8", {"compute_capabilities": ("8.6", "8.9")}, r"got compute capability 8.6; expected 8.9 or newer"),
+        ("bf16", {"compute_capabilities": ("7.5", "8.0")}, r"got compute capability 7.5; expected 8.0 or newer"),
+        ("int8", {"base": "bf16", "compute_capabilities": ("7.5",)}, r"`base=\"bf16\"` needs; got .* 7.5"),
+        ("fp32", {"tf32": True, "compute_capabilities": ("7.5",)}, r"`tf32` needs; got compute capability 7.5"),
+        ("fp16", {"tf32": True}, r"TF32 is for what runs in FP32; got `tf32` with `precision=\"fp16\"`"),
+        ("int8", {"tf32": True}, r"got `tf32` with `precision=\"int8\"` and `base=\"fp16\"`"),
+        ("bf16", {"base": "fp32"}, "only INT8 and FP8 have another precision as their base"),
+    ],
+)
+def test_gpus_and_options_without_the_precision_are_refused(build, precision, options, message):
+    with pytest.raises(UsageError, match=message):
+        build(precision, options=replace(SMALL, **options))
+
+
+def test_the_fix_names_the_gpus_that_have_fp8(build):
+    with pytest.raises(UsageError) as caught:
+        build("fp8")
+    assert caught.value.fix == "name GPUs that have it with `compute_capability`: 8.9, 12.0, 12.1"
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])

@@ -1,6 +1,7 @@
 """What TensorRT 10 and 11 are asked for, written down by a fake; the real calls are made by TensorRT-RTX elsewhere."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.engines.tensorrt.builder import build_tensorrt
 from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.profiles import ImageProfile
-from fcn_deploy.errors import DependencyError, InputError
+from fcn_deploy.errors import DependencyError, InputError, UsageError
 from fcn_deploy.progress import Silent
 from fcn_deploy.runtime.tensorrt.driver import Gpu
 from fcn_deploy.runtime.tensorrt.flavor import find_flavor
@@ -30,9 +31,9 @@ def asked(request, monkeypatch):
 
 @pytest.fixture
 def build(model):
-    def build(precision="fp16", gpus=lambda: (GPU,), **options):
+    def build(precision="fp16", gpus=lambda: (GPU,), used=None, **options):
         options = TensorRTConfig((ImageProfile(*SHAPES),), **options)
-        return build_tensorrt(find_flavor("tensorrt"), model("fcn8s"), BuildConfig(precision), options, gpus=gpus)
+        return build_tensorrt(find_flavor("tensorrt"), model("fcn8s"), BuildConfig(precision), options, used, gpus=gpus)
 
     return build
 
@@ -47,6 +48,40 @@ def test_the_network_is_strongly_typed_and_no_builder_flag_says_a_precision(aske
     assert [value.name for name, value, *_ in asked if name == "profiling_verbosity"] == ["DETAILED"]
     assert engine.sidecar.target == {"cpu": "generic", "gpu": ["8.7"]}
     assert "tensorrt: a fake is as fast as it is wrong" in caplog.text
+
+
+def test_tf32_is_permitted_by_a_flag_of_the_builder_after_it_was_cleared(asked, build):
+    sidecar = build("fp32", tf32=True).sidecar
+    assert [each for each in asked if each[1] == "TF32"] == [("clear", "TF32"), ("set", "TF32")]
+    assert sidecar.precision.tf32 is True
+    assert (sidecar.precision.requested, sidecar.precision.gated_as) == ("fp32", "tf32")
+
+
+def test_what_the_gpu_of_this_machine_lacks_is_refused_before_the_library_is_asked(asked, build, ranges):
+    with pytest.raises(DependencyError) as caught:
+        build("fp8", used=ranges("fcn8s"))
+    assert caught.value.what == 'the GPU of this machine does not have what `precision="fp8"` needs'
+    assert caught.value.got == "a GPU, compute capability 8.7"
+    assert caught.value.expected == "compute capability 8.9 or newer"
+    old = (replace(GPU, compute_capability="7.2"),)
+    for options in ({"precision": "bf16"}, {"precision": "fp32", "tf32": True}):
+        with pytest.raises(DependencyError, match=r"compute capability 7.2; expected compute capability 8.0 or newer"):
+            build(gpus=lambda: old, **options)
+    assert asked == []
+
+
+@pytest.mark.parametrize("capability", ["8.9", "9.0", "10.0", "11.0", "12.0"])
+def test_gpus_from_ada_on_have_fp8(asked, build, ranges, capability):
+    gpu = replace(GPU, compute_capability=capability)
+    sidecar = build("fp8", used=ranges("fcn8s"), gpus=lambda: (gpu,)).sidecar
+    assert sidecar.precision.requested == "fp8"
+    assert sidecar.target["gpu"] == [capability]
+
+
+def test_an_engine_for_all_gpus_from_ampere_on_has_bf16_and_no_fp8(asked, build, ranges):
+    assert build("bf16", hardware_compatibility=True).sidecar.target["gpu"] == ["8.0"]
+    with pytest.raises(UsageError, match=r"got compute capability 8.0 and newer; .*leave out `hardware_compatibility`"):
+        build("fp8", used=ranges("fcn8s"), hardware_compatibility=True)
 
 
 def test_every_option_reaches_the_builder(asked, build):

@@ -161,6 +161,14 @@ def test_a_plan_whose_model_brought_its_scales_is_built_again_without_ranges(wor
         TensorRTBackend(path)
 
 
+def test_what_a_plan_was_built_with_is_in_the_command_that_builds_it_again(world, plan):
+    made = {"requested": "fp8", "base": "fp32", "method": "minmax", "tf32": True}
+    path = edit(plan(library="10.2.0"), lambda data: data["precision"].update(made))
+    command = r"--fp8 --ranges RANGES\.json --calib-method minmax --base fp32 --tf32 --backend tensorrt"
+    with pytest.raises(ArtifactError, match=command):
+        TensorRTBackend(path)
+
+
 @pytest.mark.parametrize("architecture", ["9.0", "10.0", "7.0", "5.2"])
 def test_a_gpu_that_the_library_does_not_know_is_exit_5_before_it_is_imported(world, plan, architecture):
     world.gpus = (Gpu(0, "Hopper", architecture, 1 << 30),)

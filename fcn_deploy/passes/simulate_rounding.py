@@ -1,4 +1,4 @@
-"""Writes an FP16 graph in float32 with its rounding made explicit, so that a CPU computes what FP16 would."""
+"""Writes a graph of 16-bit floats in float32, its rounding made explicit: a CPU then computes what they would give."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from fcn_deploy.graph.edit import add_constant, constant_of, insert_cast
 from fcn_deploy.graph.ops import DEQUANTIZE, SELECTING
 from fcn_deploy.passes.rewrite import Rewrite, RewriteResult
 
-_FP32, _FP16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
+_FP32 = ir.DataType.FLOAT
+_NAMES = {ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16"}
 # They give values that they read, which are rounded already. The output of a DequantizeLinear is not rounded either:
 # TensorRT computes its readers from the integers.
 _EXACT = SELECTING | {"Concat", DEQUANTIZE}
 
 
-class SimulateFp16(Rewrite):
-    """Makes every FP16 tensor float32, and rounds to FP16 the output of each node that made one.
+class SimulateRounding(Rewrite):
+    """Makes every FP16 and BF16 tensor float32, and rounds the output of each node that made one.
 
     What:
-        A Cast to FP16 and a Cast back after each node that computes in FP16. Sums inside a node are float32. If only a
-        Relu reads a node, the Relu's output is rounded instead, which gives the same. Q/DQ is computed in float32 with
-        the graph's own scales.
+        A Cast to the type and a Cast back after each node that computes in it. Sums inside a node are float32. If only
+        a Relu reads a node, the Relu's output is rounded instead, which gives the same. Q/DQ is computed in float32
+        with the graph's own scales, to integers or to E4M3.
 
     Why:
-        ONNX Runtime's CPU provider has no FP16 convolutions. It runs an FP16 graph in float32 and removes the casts
-        between the nodes, even the graph's own, so that nothing is rounded and nothing overflows. Pairs of casts
+        ONNX Runtime's CPU provider has no convolutions in these types. It runs an FP16 graph in float32 and removes the
+        casts between the nodes, even the graph's own, so that nothing is rounded and nothing overflows. Pairs of casts
         between float32 nodes it leaves alone.
 
     Before -> after:
@@ -43,18 +44,18 @@ class SimulateFp16(Rewrite):
     tolerance: ClassVar[float | None] = None
 
     def call(self, model: ir.Model) -> RewriteResult:
-        """Rewrites constants, then nodes, of a graph that `ToFp16` has typed."""
+        """Rewrites constants, then nodes, of a graph that `ToFp16` or `ToBf16` has typed."""
         graph = model.graph
         modified = False
         for name, value in list(graph.initializers.items()):
-            if value.dtype == _FP16:
+            if value.dtype in _NAMES:
                 array = constant_of(value)
                 assert array is not None
                 value.replace_all_uses_with(add_constant(graph, f"{name}/fp32", array.astype(np.float32)))
                 modified = True
         for node in list(graph):
             for value in node.outputs:
-                if value.dtype == _FP16:
+                if value.dtype in _NAMES:
                     _round(graph, node, value)
                     modified = True
         return RewriteResult(model, modified)
@@ -62,13 +63,14 @@ class SimulateFp16(Rewrite):
 
 def _round(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
     """Makes an output of a node float32, and rounds it if the node computes."""
-    uses = list(value.uses())
+    uses, dtype = list(value.uses()), value.dtype
+    assert dtype is not None
     if node.op_type == "Cast":  # it rounds by itself
         _read_instead(uses, insert_cast(graph, value, _FP32, f"{value.name}/fp32"))
         return
     value.type = ir.TensorType(_FP32)
     if node.op_type not in _EXACT and [reader.op_type for reader, _ in uses] != ["Relu"]:
-        rounded = insert_cast(graph, value, _FP16, f"{value.name}/fp16")
+        rounded = insert_cast(graph, value, dtype, f"{value.name}/{_NAMES[dtype]}")
         _read_instead(uses, insert_cast(graph, rounded, _FP32, f"{rounded.name}/fp32"))
 
 
