@@ -228,7 +228,10 @@ def for_gpu(
         summary = replace(made.summary, engines=_of_graphs(made, bundle), ship=_not_run_yet(made.config.backend))
         publish(files, made.net, made.ranges, {}, summary, progress, bundle=True)
         progress.stage(f"wrote {files.bundle}: copy it to the device, and run there: fcn-deploy finish {BUNDLE}")
-        needs = command_elsewhere(find_flavor(made.config.backend).extra)
+        flavor = find_flavor(made.config.backend)
+        needs = command_elsewhere(flavor.extra)
+        if flavor.extra == "tensorrt":  # which is a package of JetPack, and has no wheel for it
+            needs += f"; on a Jetson with JetPack 6 in place of that: {command_elsewhere('cuda12')}"
         progress.stage(f"the device needs fcn-deploy without its extra host, and: {needs}")
         return summary
     run = Run(target, timing, conditions)

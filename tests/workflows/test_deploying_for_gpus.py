@@ -17,6 +17,7 @@ from fcn_deploy.cli.app import run
 from fcn_deploy.engines.tensorrt.profiles import ImageProfile
 from fcn_deploy.errors import DependencyError, GateError, InputError
 from fcn_deploy.files import sha256_file
+from fcn_deploy.installation import command_elsewhere
 from fcn_deploy.progress import Silent
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.tensorrt.driver import Gpu, find_gpus
@@ -269,6 +270,14 @@ def test_stages_are_taken_over(scenes, weights, tmp_path):
     summary = deploy(weights, scenes / "images", tmp_path / "out", resume=True, io="tensor", **NET)
     assert summary.resumed == ("export", "ranges", "fp16", "int8", "measures")
     assert (tmp_path / "out" / "bundle").is_dir()
+
+
+def test_a_jetson_is_told_of_the_packages_for_its_cuda(scenes, weights, tmp_path, capsys):
+    arguments = ["deploy", "--weights", weights, "--calib-data", scenes / "images", "--model", NET["model"]]
+    rest = ["--normalization", "zero-one", "--backend", "tensorrt", "-o", tmp_path / "out"]
+    assert run([str(each) for each in (*arguments, *rest)]) == 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith(f"; on a Jetson with JetPack 6 in place of that: {command_elsewhere('cuda12')}")
 
 
 def test_the_command_says_in_one_line_what_is_written_and_what_to_do(scenes, weights, tmp_path, capsys):
