@@ -47,9 +47,9 @@ class Precision:
         base: What the layers that are not quantised run in.
         method: How ranges were chosen; `given` if the model already had its scales, None if nothing was quantised.
         layers: Precision asked for each quantisable layer.
-        achieved: What an inspection of the engine found. `requested` again: every layer runs in what was asked for it.
-            `partial`: the layers that the inspection tells of do, and it does not tell of all. `mixed`: a layer runs in
-            something else. `unknown`: the engine was not inspected, or the inspection tells of no layer.
+        achieved: What an inspection of the engine found, or the log of its builder. `requested` again: every layer runs
+            in what was asked for it. `partial`: the layers that are told of do, and not all are. `mixed`: a layer runs
+            in something else. `unknown`: nothing tells, or of no layer.
         audited: Whether calibration was searched for values that FP16 cannot hold; None if nothing is FP16.
         kept_fp32: The tensors that stay FP32 for that reason, by name.
         achieved_layers: Precision that the inspection found for each layer, None for a layer it does not tell of; None

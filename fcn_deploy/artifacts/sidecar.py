@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from fcn_deploy.artifacts.gate import Gate
 from fcn_deploy.artifacts.json import FORMAT, check_format, known_fields
+from fcn_deploy.artifacts.plan import Plan
 from fcn_deploy.artifacts.precision import Precision
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.artifacts.tuning import Tuning
@@ -35,7 +36,7 @@ SIMULATES = "simulates"
 _REQUIRED = ("openvino",)
 
 # Keys that stand in a sidecar only if there is something to say.
-_OPTIONAL = ("winograd", "tuning")
+_OPTIONAL = ("winograd", "tuning", "plan")
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class Sidecar:
         gate: The gate it met before `deploy` shipped it; None for an engine that was only built.
         winograd: Names of the layers that an engine for ONNX Runtime computes by Winograd's algorithm.
         tuning: How these layers, the INT8 layers and the library were chosen by time; None if nothing was measured.
+        plan: The layers of a TensorRT plan, as its builder's log or its inspector tells of them; None if neither did.
     """
 
     engine: EngineFile
@@ -103,6 +105,7 @@ class Sidecar:
     gate: Gate | None = None
     winograd: tuple[str, ...] = ()
     tuning: Tuning | None = None
+    plan: Plan | None = None
 
     def __repr__(self) -> str:
         kind = f"{self.precision.requested} for {self.backend} {self.library}, io {self.io}"
@@ -110,7 +113,12 @@ class Sidecar:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the sidecar as JSON data, with its format number and without optional keys that say nothing."""
-        fields = {**asdict(self), "precision": self.precision.to_json(), "spec": self.spec.to_json()}
+        fields = {
+            **asdict(replace(self, plan=None)),
+            "precision": self.precision.to_json(),
+            "spec": self.spec.to_json(),
+        }
+        fields["plan"] = self.plan.to_json() if self.plan is not None else None  # last: it is long
         said = {key: value for key, value in fields.items() if value or key not in _OPTIONAL}
         requires = {"requires": [self.backend]} if self.backend in _REQUIRED else {}
         return {"format": FORMAT, **said, **requires}
@@ -138,6 +146,7 @@ class Sidecar:
                 gate=Gate.from_json(fields["gate"]) if fields.get("gate") else None,
                 winograd=_checked_names(fields.get("winograd", [])),
                 tuning=Tuning.from_json(fields["tuning"]) if fields.get("tuning") else None,
+                plan=Plan.from_json(fields["plan"]) if fields.get("plan") else None,
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, InputError):

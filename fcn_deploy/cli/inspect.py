@@ -25,8 +25,9 @@ def command(file: Path, shape: ImageShape | None, as_json: bool) -> None:
     """Say what a FILE is: a checkpoint, an exported model, an engine, ranges, a sidecar or a summary.
 
     Lists each layer of a model or an ONNX engine: weights, output, parameters, multiplications (MACs) and precision.
-    For a TensorRT engine it lists the precision asked for and achieved, by layer; for a checkpoint or ranges each
-    tensor; for a summary it prints the table that deploy printed. --json prints all of it.
+    For a TensorRT engine it lists the precision asked for and achieved, by layer, and the kernels: what each reads,
+    writes and moves, and what is fused into it. For a checkpoint or ranges it lists each tensor; for a summary it
+    prints the table that deploy printed. --json prints all of it.
     """
     from fcn_deploy.workflows.inspecting import inspect
 
@@ -44,3 +45,8 @@ def command(file: Path, shape: ImageShape | None, as_json: bool) -> None:
     if details is not None:
         say("")
         print_table(details)
+    if "plan" in facts:
+        from fcn_deploy.reporting.plan_table import plan_table
+
+        say("")
+        print_table(plan_table(facts["plan"]))

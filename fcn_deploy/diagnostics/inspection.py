@@ -15,6 +15,7 @@ from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
 from fcn_deploy.artifacts.summary import Summary
 from fcn_deploy.bundle.folder import check_bundle
 from fcn_deploy.bundle.manifest import MANIFEST
+from fcn_deploy.diagnostics.plan_facts import describe_plan
 from fcn_deploy.errors import ArtifactError, InputError, UsageError
 from fcn_deploy.files import check_file, read_bytes, read_json, sha256_bytes, sha256_file
 from fcn_deploy.graph.header import check_onnx_file
@@ -99,6 +100,7 @@ def _plan(path: Path) -> dict[str, Any]:
         "sha256": sidecar.engine.sha256,  # load_sidecar has checked that it is the file's
         "profiles": [dict(profile) for profile in sidecar.profiles],
         "precisions": {name: {"asked": kind, "achieved": found.get(name)} for name, kind in asked.items()},
+        **({"plan": describe_plan(sidecar.plan)} if sidecar.plan is not None else {}),
         "spec": sidecar.spec.to_json(),
         "sidecar": sidecar.to_json(),
     }

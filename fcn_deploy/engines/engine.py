@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fcn_deploy.artifacts.gate import Gate
+from fcn_deploy.artifacts.plan import Plan
 from fcn_deploy.artifacts.precision import Precision
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.sidecar import EngineFile, Io, Sidecar, Source, load_sidecar, sidecar_path
@@ -87,6 +88,7 @@ class BuildRecord:
         target: Where it may run.
         profiles: Min, opt and max shapes; empty if any size runs.
         winograd: Names of the layers that Winograd's algorithm multiplies.
+        plan: The layers of a TensorRT plan; None if nothing told of them.
     """
 
     backend: str
@@ -95,6 +97,7 @@ class BuildRecord:
     target: Mapping[str, Any]
     profiles: tuple[Mapping[str, Any], ...] = ()
     winograd: tuple[str, ...] = ()
+    plan: Plan | None = None
 
 
 def make_engine(data: bytes, model: ExportedModel, ranges: Ranges | None, io: Io, record: BuildRecord) -> Engine:
@@ -138,5 +141,6 @@ def engine_from(data: bytes, spec: ModelSpec, source: Source, io: Io, record: Bu
         target=record.target,
         profiles=record.profiles,
         winograd=record.winograd,
+        plan=record.plan,
     )
     return Engine(data, sidecar)

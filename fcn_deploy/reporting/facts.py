@@ -10,6 +10,7 @@ from rich.text import Text
 
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.summary import Summary
+from fcn_deploy.reporting.plan_table import plan_line
 from fcn_deploy.reporting.tables import PlainTable, heading, lines, new_table, plain, summary_table
 from fcn_deploy.reporting.units import with_prefix
 
@@ -140,6 +141,8 @@ def brief(facts: Mapping[str, Any]) -> dict[str, Any]:
             {key: str(ImageShape(*shape)) for key, shape in profile.items()} for profile in facts["profiles"]
         ]
         del short["precisions"]
+    if "plan" in short:
+        short["plan"] = plan_line(facts["plan"])
     if "parameters" in short:
         short["parameters"] = f"{short['parameters']:,}"
     if facts["kind"] == "checkpoint" and facts["layout"] is None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fcn_deploy.artifacts.gate import Gate
 from fcn_deploy.artifacts.measures import Ratio
 from fcn_deploy.artifacts.palette import default_palette
+from fcn_deploy.artifacts.plan import Plan, PlanLayer, PlanTensor
 from fcn_deploy.artifacts.precision import Precision
 from fcn_deploy.artifacts.sidecar import EngineFile, Sidecar, Source, load_sidecar, sidecar_path
 from fcn_deploy.artifacts.spec import ModelSpec
@@ -54,6 +55,24 @@ def rewrite(engine, change):
 def test_it_lies_beside_the_engine_with_json_added_to_its_name():
     assert sidecar_path(Path("a/fcn8s.int8.engine")) == Path("a/fcn8s.int8.engine.json")
     assert sidecar_path(Path("net")) == Path("net.json")
+
+
+PLAN = Plan("log", (PlanLayer("c", "conv", "", ("c",), ("x",), ("x",)),), {"x": PlanTensor("int8", (-1, 2), "NHWC")})
+
+
+def test_the_layers_of_a_plan_stand_last_and_come_back():
+    sidecar = replace(SIDECAR, plan=PLAN)
+    data = json.loads(json.dumps(sidecar.to_json()))
+    assert list(data)[-1] == "plan"
+    assert Sidecar.from_json(data) == sidecar
+    assert "plan" not in SIDECAR.to_json()
+
+
+def test_a_sidecar_from_before_the_layers_of_plans_loads():
+    data = json.loads((Path(__file__).parent / "golden" / "sidecar_before_plan.json").read_text())
+    sidecar = Sidecar.from_json(data)
+    assert (sidecar.backend, sidecar.precision.achieved, sidecar.plan) == ("tensorrt-rtx", "unknown", None)
+    assert json.loads(json.dumps(sidecar.to_json())) == data
 
 
 def test_it_comes_back_from_its_json():

@@ -20,13 +20,17 @@ from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
 from fcn_deploy.artifacts.summary import Summary
 from fcn_deploy.diagnostics.inspection import inspect_file
 from fcn_deploy.engines.config import BuildConfig
+from fcn_deploy.engines.tensorrt.layer_table import read_layer_table
+from fcn_deploy.engines.tensorrt.plan_reader import read_plan
 from fcn_deploy.errors import ArtifactError, InputError, UsageError
 from fcn_deploy.files import sha256_file
 from fcn_deploy.reporting.facts import brief, detail_table, facts_table
+from fcn_deploy.reporting.plan_table import plan_table
 from fcn_deploy.reporting.tables import summary_table
 from fcn_deploy.reporting.units import with_prefix
 from tests.support.building import build
 from tests.support.bundles import make_bundle
+from tests.support.layer_tables import RTX
 
 SUMMARY = Path(__file__).parents[1] / "artifacts" / "golden" / "summary.json"
 
@@ -140,6 +144,28 @@ def test_of_a_plan_nobody_looked_into_there_is_no_column_of_what_was_achieved(en
     table = _printed(detail_table(facts))
     assert "asked" in table
     assert "achieved" not in table
+
+
+def test_the_kernels_of_a_plan_are_a_table_of_80_characters(engine, tmp_path):
+    path = _plan(tmp_path / "net.engine", engine)
+    sidecar = json.loads(sidecar_path(path).read_text())
+    sidecar["plan"] = read_plan(read_layer_table(RTX), "log").to_json()
+    sidecar_path(path).write_text(json.dumps(sidecar))
+    facts = inspect_file(path)
+    plan = facts["plan"]
+    assert (plan["source"], plan["kernels"], plan["reformats"], plan["moved_bytes"]) == ("log", 3, 0, None)
+    assert [layer["bytes_per_element"] for layer in plan["layers"]] == [4, 5, 1]
+    conv, rest, _ = plan["layers"]
+    assert (conv["reads"], conv["writes"]) == (["int8 -1x64x-1x-1 NHWC"], ["fp32 -1x64x-1x-1 NHWC"])
+    assert (rest["belongs_to"], rest["nodes"][-1]) == (conv["name"], "pool1/MaxPool/QuantizeLinear")
+    said = _printed(facts_table(path.name, brief(facts)))
+    assert "3 kernels, 0 reformats, 0 tensors written twice, by the log" in said
+    table = _printed(plan_table(plan)).splitlines()
+    assert max(map(len, table)) <= 80
+    rows = [line.split() for line in table[3:-1]]
+    assert rows[0] == ["conv1_2", "correlation", "int8", "->", "fp32", "4", "DQ,", "DQ"]
+    assert rows[1] == ["Q", "MulCastAddReluMulMi…", "fp32", "->", "int8", "5", "Relu,", "conv1_2"]
+    assert rows[2] == ["pool1/MaxPool", "maxpool", "int8", "->", "int8", "1"]
 
 
 def test_a_plan_without_its_sidecar_or_with_anothers_is_an_artifact_error(engine, tmp_path):

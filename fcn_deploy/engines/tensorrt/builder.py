@@ -21,8 +21,9 @@ from fcn_deploy.artifacts.sidecar import Io
 from fcn_deploy.engines.checks import check_tensorrt
 from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.engines.engine import BuildRecord, Engine, make_engine
-from fcn_deploy.engines.tensorrt.achieved import Inspection, achieved_precision
+from fcn_deploy.engines.tensorrt.achieved import Inspection, find_achieved
 from fcn_deploy.engines.tensorrt.config import TensorRTConfig
+from fcn_deploy.engines.tensorrt.layer_table import LayerTableLog
 from fcn_deploy.engines.tensorrt.monitor import BuildPhases, make_monitor, run_interruptibly
 from fcn_deploy.engines.tensorrt.profiles import FixedShape, ImageProfile, resolve_profiles
 from fcn_deploy.errors import InputError, UsageError
@@ -64,13 +65,14 @@ def build_tensorrt(
         config: Precision, input and output.
         options: Profiles and what else only these builders take.
         ranges: What calibration saw: needed for INT8 of a model without Q/DQ; FP16 is audited by them.
-        progress: Told of the profiles, of what stays in another precision, of how far the build is, and of what is not
-            known about the precision that was achieved.
+        progress: Told of the profiles, of what stays in another precision, of how far the build is, of what the plan
+            runs in and moves, and of what is not known about that.
         log: File for everything the library says.
         gpus: Returns the GPUs of this machine.
 
     Returns:
-        The engine, with the precision that the library's inspector finds in it; without a driver that is `unknown`.
+        The engine, with its layers and their precision: as the library's inspector says; without a driver as the
+        builder's log does, and `unknown` if that log is not understood.
 
     Raises:
         DependencyError: The library is not installed, or this machine lacks the GPU that it needs.
@@ -146,7 +148,8 @@ def build_plan(
     """
     module = flavor.load()
     asked = replace(precision, tf32=True) if options.tf32 else precision
-    with library_log(module).recording(log) as said, on_device():
+    table = LayerTableLog()
+    with library_log(module).recording(log, table.hear) as said, on_device():
         builder = _Builder(module, said, on_device)
         network = builder.parse(graph)
         profiles = resolve_profiles(options.profiles, _fixed_shape(network, io), min_size)
@@ -156,14 +159,17 @@ def build_plan(
         with progress.advancing(f"building {precision.requested} with {flavor.name} {module.__version__}") as show:
             shapes = [_tensor_shapes(profile, io) for profile in profiles]
             data = builder.build(network, options, shapes, show)
-        inspected = Inspection(flavor, module, said, data, host_code=options.version_compatible, gpus=gpus)
-        precision = achieved_precision(inspected, asked, progress)
+        inspection = Inspection(
+            flavor, module, said, data, host_code=options.version_compatible, gpus=gpus, table=table.text
+        )
+        achieved = find_achieved(inspection, asked, progress)
     record = BuildRecord(
         backend=flavor.name,
         library=str(module.__version__),
-        precision=precision,
+        precision=achieved.precision,
         target=_target(architectures, options),
         profiles=tuple(profile.to_json() for profile in profiles),
+        plan=achieved.plan,
     )
     return data, record
 
@@ -263,7 +269,7 @@ class _Builder:
 
     def _configure(self, options: TensorRTConfig) -> Any:
         module, config = self._module, self._builder.create_builder_config()
-        config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # the inspector then tells about each layer
+        config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # log and inspector then tell of each layer
         config.clear_flag(module.BuilderFlag.TF32)  # on by default, and 13 bits short of FP32
         if options.tf32:
             config.set_flag(module.BuilderFlag.TF32)

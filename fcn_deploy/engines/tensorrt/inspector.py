@@ -1,8 +1,9 @@
-"""What an engine inspector's JSON says about convolutions: read from text alone, without a library or a GPU.
+"""What a library says about the layers of a plan, and which precision that means: read without a library or a GPU.
 
-TensorRT 10 describes a tensor by one key, `Format/Datatype`; 11 splits it into `Format` and `DataType`. The keys tell
-which version it is. An engine layer stands for the ONNX nodes that its `Metadata` lists; without metadata, for the
-nodes that its name is made of.
+The inspector of an engine gives JSON; the builder's log has the same keys (see `layer_table`). TensorRT 10 describes a
+tensor by one key, `Format/Datatype`; 11 splits it into `Format` and `DataType`. The keys tell which version it is. An
+engine layer stands for the ONNX nodes that its `Metadata` lists; without metadata, for the nodes that its name is made
+of.
 """
 
 from __future__ import annotations
@@ -46,28 +47,15 @@ _MOVERS = ("reformat", "noop", "shuffle", "constant", "signal", "wait", "shape",
 _CONVOLVERS = ("conv", "correlation", "gemm")
 
 
-def layer_precisions(text: str, layers: Collection[str]) -> dict[str, str | None]:
-    """Reads what convolutions run in.
+def inspected_layers(text: str) -> list[Mapping[str, Any]]:
+    """Reads the layers of an engine from its inspector's answer.
 
     Args:
         text: JSON from `get_engine_information`, of an engine built with detailed profiling verbosity.
-        layers: Names of the ONNX nodes.
-
-    Returns:
-        What each of them runs in, such as `int8`, in their order. If several engine layers stand for a node, it is the
-        widest. It is None if no engine layer is found for a node, or those found do not tell.
 
     Raises:
         ArtifactError: The text is not what an inspector gives.
     """
-    found: dict[str, list[Mapping[str, Any]]] = {name: [] for name in layers}
-    for layer in _layers(text):
-        for name in _nodes(layer) & found.keys():
-            found[name].append(layer)
-    return {name: _precision(candidates) for name, candidates in found.items()}
-
-
-def _layers(text: str) -> list[Mapping[str, Any]]:
     try:
         # Not strict: Metadata holds control characters as separators, which not every version escapes.
         content = json.loads(text, strict=False)
@@ -82,12 +70,30 @@ def _layers(text: str) -> list[Mapping[str, Any]]:
     return [layer for layer in layers if isinstance(layer, Mapping)]
 
 
-def _nodes(layer: Mapping[str, Any]) -> set[str]:
-    """The ONNX nodes that an engine layer stands for."""
+def layer_precisions(layers: Iterable[Mapping[str, Any]], names: Collection[str]) -> dict[str, str | None]:
+    """Finds what convolutions run in.
+
+    Args:
+        layers: Of the plan, from `inspected_layers` or `read_layer_table`.
+        names: Of the ONNX nodes.
+
+    Returns:
+        What each of them runs in, such as `int8`, in their order. If several engine layers stand for a node, it is the
+        widest. It is None if no engine layer is found for a node, or those found do not tell.
+    """
+    found: dict[str, list[Mapping[str, Any]]] = {name: [] for name in names}
+    for layer in layers:
+        for name in found.keys() & set(nodes_of(layer)):
+            found[name].append(layer)
+    return {name: _precision(candidates) for name, candidates in found.items()}
+
+
+def nodes_of(layer: Mapping[str, Any]) -> list[str]:
+    """Returns the names of the ONNX nodes that an engine layer stands for, each once, in its order."""
     listed = _METADATA_NODE.findall(str(layer.get("Metadata") or ""))
-    if listed:
-        return set(listed)
-    return set(_JOINTS.split(_PROFILE.sub("", str(layer.get("Name") or ""))))
+    if not listed:
+        listed = _JOINTS.split(_PROFILE.sub("", str(layer.get("Name") or "")))
+    return list(dict.fromkeys(listed))
 
 
 def _precision(candidates: Iterable[Mapping[str, Any]]) -> str | None:
@@ -109,15 +115,18 @@ def _of_convolution(layer: Mapping[str, Any]) -> str | None:
     if kernel:
         return kernel
     inputs, weights = layer.get("Inputs") or [], layer.get("Weights")
+    if "Constants" in layer:
+        # Weights and scales are apart from the inputs, and a kernel that does not dequantise has weights of its type.
+        return next(map(type_of, inputs), None)
     if isinstance(weights, Mapping) and weights.get("Type"):
         # The first input is the feature map; the others are added to the result.
-        return _widest([*map(_type, inputs[:1]), _known(str(weights["Type"]))])
+        return _widest([*map(type_of, inputs[:1]), _known(str(weights["Type"]))])
     # Weights that are not listed separately may be among the inputs, and so may scales and biases.
-    return _common(map(_type, inputs))
+    return _common(map(type_of, inputs))
 
 
 def _of_fusion(layer: Mapping[str, Any]) -> str | None:
-    return _common(_type(tensor) for key in ("Inputs", "Outputs") for tensor in layer.get(key) or [])
+    return _common(type_of(tensor) for key in ("Inputs", "Outputs") for tensor in layer.get(key) or [])
 
 
 def _kernel(layer: Mapping[str, Any]) -> str | None:
@@ -126,8 +135,8 @@ def _kernel(layer: Mapping[str, Any]) -> str | None:
     return _TYPES[match[1]] if match else None
 
 
-def _type(tensor: Mapping[str, Any]) -> str | None:
-    """The type of one of a layer's tensors."""
+def type_of(tensor: Mapping[str, Any]) -> str | None:
+    """Returns the type of one of a layer's tensors, such as `fp16`; None if it is no type that layers compute in."""
     keys = {str(key).lower(): str(value) for key, value in tensor.items()}
     return next((_known(keys[key]) for key in ("datatype", "format/datatype", "format") if key in keys), None)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -39,6 +39,7 @@ class LibraryLog:
         self._errors: deque[str] = deque(maxlen=_KEPT)
         self._warned: set[str] = set()
         self._file: TextIO | None = None
+        self._listen: Callable[[str], None] | None = None
         self.logger = _make_logger(module, self._receive)
 
     def take_errors(self) -> str:
@@ -53,7 +54,7 @@ class LibraryLog:
         return errors
 
     @contextmanager
-    def recording(self, path: Path | None) -> Iterator[LibraryLog]:
+    def recording(self, path: Path | None, listen: Callable[[str], None] | None = None) -> Iterator[LibraryLog]:
         """Forgets earlier messages, and writes every new message to a file until the context ends.
 
         A repeated warning is logged once; the file has it each time. Unlike an artifact, the file is written as it
@@ -61,25 +62,19 @@ class LibraryLog:
 
         Args:
             path: The file; if None, no file is written.
+            listen: Called with every message; also from threads of the library.
 
         Raises:
             InputError: The file cannot be written.
         """
         self._errors.clear()
         self._warned.clear()
-        if path is None:
-            yield self
-            return
-        try:
-            file = path.open("w", encoding="utf-8", buffering=1)
-        except OSError as error:
-            raise InputError(f"cannot write {path}", got=error.strerror or error) from error
-        with file:
-            self._file = file
+        with _opened(path) as file:
+            self._file, self._listen = file, listen
             try:
                 yield self
             finally:
-                self._file = None
+                self._file = self._listen = None
 
     def _receive(self, severity: str, message: str) -> None:
         """Keeps errors for the exception that follows; the library also calls this from threads of its own."""
@@ -87,6 +82,8 @@ class LibraryLog:
         file = self._file
         if file is not None:
             file.write(f"{severity}: {message}\n")
+        if self._listen is not None:
+            self._listen(message)
         if message in _HARMLESS:
             return
         if severity in ("INTERNAL_ERROR", "ERROR"):
@@ -94,6 +91,15 @@ class LibraryLog:
         elif severity == "WARNING" and message not in self._warned:
             self._warned.add(message)  # some come for every layer, in the same words
             _log.warning("%s: %s", self._name, message)
+
+
+def _opened(path: Path | None) -> AbstractContextManager[TextIO | None]:
+    if path is None:
+        return nullcontext()
+    try:
+        return path.open("w", encoding="utf-8", buffering=1)
+    except OSError as error:
+        raise InputError(f"cannot write {path}", got=error.strerror or error) from error
 
 
 @cache

@@ -8,7 +8,7 @@ import pytest
 from fcn_deploy.artifacts.precision import Precision
 from fcn_deploy.artifacts.sidecar import load_sidecar
 from fcn_deploy.engines.config import BuildConfig
-from fcn_deploy.engines.tensorrt.achieved import Inspection, achieved_precision, missed_layers
+from fcn_deploy.engines.tensorrt.achieved import Inspection, find_achieved, missed_layers
 from fcn_deploy.engines.tensorrt.builder import build_tensorrt
 from fcn_deploy.errors import DependencyError, PrecisionError
 from fcn_deploy.progress import Silent
@@ -16,6 +16,7 @@ from fcn_deploy.runtime.tensorrt.driver import Gpu
 from fcn_deploy.runtime.tensorrt.flavor import FLAVORS
 from fcn_deploy.runtime.tensorrt.log import library_log
 from tests.support.fake_builder import fake_tensorrt
+from tests.support.layer_tables import rtx_layer, table
 
 TYPES = {"int8": "Int8", "fp16": "Half", "fp32": "Float"}
 ASKED = {"conv1_1": "fp16", "conv1_2": "int8", "conv2_1": "int8"}
@@ -37,8 +38,8 @@ def said_of(layers):
         {
             "Name": f"{name} + {name}/Relu",
             "LayerType": "CaskConvolution",
-            "Inputs": [{"Name": "in", "Format/Datatype": TYPES[kind]}],
-            "Outputs": [{"Name": "out", "Format/Datatype": "Half"}],
+            "Inputs": [{"Name": "in", "Dimensions": [1, 8, 4, 4], "Format/Datatype": TYPES[kind]}],
+            "Outputs": [{"Name": "out", "Dimensions": [1, 8, 4, 4], "Format/Datatype": "Half"}],
             "Weights": {"Type": TYPES[kind], "Count": 9},
         }
         for name, kind in layers.items()
@@ -50,12 +51,33 @@ def gpus():
     return (Gpu(0, "a GPU", "8.7", 8 << 30),)
 
 
-def look(inspected, flavor=TENSORRT, method="minmax", gpus=gpus, host_code=False):
+def logged(layers):
+    """What a builder logs of a plan in which layers run in these precisions."""
+    return table(
+        *(
+            rtx_layer(f"{name}_myl0_1", "correlation", [f"in {kind} 1,8"], ["out fp16 1,8"], [name])
+            for name, kind in layers.items()
+        )
+    )
+
+
+def no_gpus():
+    raise DependencyError("no NVIDIA driver was found")
+
+
+def look(inspected, flavor=TENSORRT, method="minmax", gpus=gpus, host_code=False, table=None):
+    """Returns the precision that was found, what was told, and what the library was asked."""
+    achieved, lines, asked = look_at_all(inspected, flavor, method, gpus, host_code, table)
+    return achieved.precision, [line for line in lines if not line.startswith("The plan, by")], asked
+
+
+def look_at_all(inspected, flavor=TENSORRT, method="minmax", gpus=gpus, host_code=False, table=None):
+    """As `look`, with the layers of the plan and what is told of them."""
     library, asked = fake_tensorrt("10.3.0", inspected)
     progress = Listener()
     precision = Precision("int8", "fp16", method, ASKED)
-    inspection = Inspection(flavor, library, library_log(library), b"a plan", host_code, gpus)
-    return achieved_precision(inspection, precision, progress), progress.lines, asked
+    inspection = Inspection(flavor, library, library_log(library), b"a plan", host_code, gpus, table)
+    return find_achieved(inspection, precision, progress), progress.lines, asked
 
 
 def test_all_as_asked():
@@ -116,7 +138,8 @@ def test_a_plan_that_does_not_load_here_is_unknown_with_the_librarys_words():
     found, lines, _ = look(None)
     assert (found.achieved, found.achieved_layers) == ("unknown", None)
     assert lines == [
-        "What the INT8 engine runs in is not known: tensorrt cannot load it on this machine (not for this GPU)."
+        "What the INT8 engine runs in is not known: tensorrt cannot load it on this machine (not for this GPU), and "
+        "there is no layer table in the log of tensorrt 10.3.0."
     ]
 
 
@@ -127,12 +150,64 @@ def test_an_answer_that_cannot_be_read_is_unknown_and_said():
 
 
 def test_without_a_driver_the_library_is_not_given_the_plan():
-    def none():
-        raise DependencyError("no NVIDIA driver was found")
-
-    found, lines, asked = look(said_of(ASKED), gpus=none)
+    found, lines, asked = look(said_of(ASKED), gpus=no_gpus)
     assert (found.achieved, asked) == ("unknown", [])
-    assert lines == ["What the INT8 engine runs in is not known: no NVIDIA driver was found."]
+    assert lines == [
+        "What the INT8 engine runs in is not known: no NVIDIA driver was found, and there is no layer table in the log "
+        "of tensorrt 10.3.0."
+    ]
+
+
+def test_without_a_driver_the_log_tells():
+    achieved, lines, asked = look_at_all(said_of({}), gpus=no_gpus, table=logged(ASKED))
+    assert (achieved.precision.achieved, achieved.precision.achieved_layers, asked) == ("int8", ASKED, [])
+    assert achieved.plan.source == "log"
+    assert [layer.nodes for layer in achieved.plan.layers] == [(name,) for name in ASKED]
+    assert lines == [
+        "The plan, by the builder's log: 3 kernels, 0 reformats, 0 tensors written twice; 2 INT8 convolutions, 2 bytes "
+        "per element; 1 FP16 convolution, 2 bytes per element."
+    ]
+
+
+def test_what_the_log_says_is_held_to_the_same_rule():
+    with pytest.raises(PrecisionError, match="got conv1_2 in fp16"):
+        look(None, table=logged({**ASKED, "conv1_2": "fp16"}))
+    found, lines, _ = look(None, RTX, table=logged({**ASKED, "conv1_2": "fp16"}))
+    assert found.achieved == "mixed"
+    assert lines == ["The plan is not all in the precision asked for, which is decided at load: conv1_2 in fp16."]
+    found, lines, _ = look(None, RTX, table=logged({"conv1_2": "int8"}))
+    assert found.achieved == "partial"
+    assert lines == ["The builder's log does not tell what these layers run in: conv1_1, conv2_1."]
+
+
+def test_the_inspector_counts_and_a_difference_is_told_once():
+    achieved, lines, _ = look_at_all(said_of(ASKED), table=logged({**ASKED, "conv2_1": "fp16", "conv1_2": "fp16"}))
+    assert (achieved.precision.achieved, achieved.plan.source) == ("int8", "inspector")
+    (line,) = [line for line in lines if "differ" in line]
+    assert line == (
+        "The inspector and the builder's log differ, and the inspector counts: it says conv1_2 in int8, conv2_1 in "
+        "int8; the log says conv1_2 in fp16, conv2_1 in fp16."
+    )
+    _, lines, _ = look_at_all(said_of(ASKED), table=logged(ASKED))
+    assert len(lines) == 1  # of the plan
+
+
+def test_a_log_of_another_form_is_unknown_and_said_in_one_line_with_the_version():
+    found, lines, _ = look(None, gpus=no_gpus, table="Layers:\nconv1_1, in half")
+    assert (found.achieved, found.achieved_layers) == ("unknown", None)
+    assert lines == [
+        "What the INT8 engine runs in is not known: no NVIDIA driver was found, and the layer table in the log of "
+        "tensorrt 10.3.0 is not understood ('conv1_1, in half')."
+    ]
+
+
+def test_layers_that_cannot_be_recorded_leave_the_precision():
+    told = said_of(ASKED).replace("Dimensions", "Sizes")
+    achieved, lines, _ = look_at_all(told)
+    assert (achieved.precision.achieved, achieved.plan) == ("int8", None)
+    assert lines == [
+        "The layers of the plan are not recorded: the layers of the plan are not understood (KeyError: 'Dimensions')."
+    ]
 
 
 def test_code_for_the_host_is_not_run_without_permission():
@@ -149,7 +224,9 @@ def test_a_build_records_it_in_the_sidecar(model, monkeypatch, version, tmp_path
 
     asked = dict(build({}).sidecar.precision.layers)
     build(asked).save(tmp_path / "net.engine")
-    written = load_sidecar(tmp_path / "net.engine").precision
+    sidecar = load_sidecar(tmp_path / "net.engine")
+    written = sidecar.precision
     assert (written.achieved, written.achieved_layers) == ("fp16", asked)
+    assert [layer.nodes[0] for layer in sidecar.plan.layers] == list(asked)
     with pytest.raises(PrecisionError, match="got conv4_2 in fp32; expected conv4_2 in fp16"):
         build({**asked, "conv4_2": "fp32"})

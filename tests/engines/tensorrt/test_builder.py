@@ -88,7 +88,9 @@ def test_every_variant_in_every_precision(build, variant, precision):
     engine = build(precision, variant)
     sidecar = engine.sidecar
     assert (sidecar.backend, sidecar.library) == (RTX.name, RTX.load().__version__)
-    assert (sidecar.precision.requested, sidecar.precision.achieved) == (precision, "unknown")
+    assert (sidecar.precision.requested, sidecar.precision.achieved) == (precision, precision)
+    assert sidecar.precision.achieved_layers == sidecar.precision.layers
+    assert sidecar.plan.source == "log"
     assert sidecar.precision.base == ("fp32" if precision == "fp32" else "fp16")
     layers = sidecar.precision.layers
     assert layers["conv4_2"] == precision
@@ -208,13 +210,29 @@ def test_ranges_of_another_model_and_int8_without_ranges_are_refused(build, mode
         build_tensorrt(RTX, model("fcn8s"), BuildConfig("int8"))
 
 
-def test_without_a_driver_what_it_runs_in_is_unknown_and_that_is_said_once(build):
+def test_without_a_driver_the_log_says_what_it_runs_in(build):
     progress = Listener()
-    precision = build("int8", progress=progress).sidecar.precision
-    assert (precision.achieved, precision.achieved_layers) == ("unknown", None)
+    sidecar = build("int8", progress=progress).sidecar
+    assert (sidecar.precision.achieved, sidecar.precision.achieved_layers) == ("int8", sidecar.precision.layers)
+    (line,) = [line for line in progress.lines if line.startswith("The plan, by the builder's log: ")]
+    assert "INT8 convolutions" in line
+    computed = {node for layer in sidecar.plan.layers for node in layer.nodes}
+    assert computed > set(sidecar.precision.layers)
+
+
+def test_a_log_that_is_not_understood_leaves_it_unknown(build, monkeypatch):
+    monkeypatch.setattr(module.LayerTableLog, "hear", lambda self, message: None)
+    progress = Listener()
+    sidecar = build("int8", progress=progress).sidecar
+    precision = sidecar.precision
+    assert (precision.achieved, precision.achieved_layers, sidecar.plan) == ("unknown", None, None)
     assert "achieved_layers" not in precision.to_json()
+    assert "plan" not in sidecar.to_json()
     (line,) = [line for line in progress.lines if "not known" in line]
-    assert line == "What the INT8 engine runs in is not known: no NVIDIA driver was found (a test)."
+    assert line == (
+        "What the INT8 engine runs in is not known: no NVIDIA driver was found (a test), and there is no layer table "
+        f"in the log of {RTX.name} {RTX.load().__version__}."
+    )
 
 
 def test_progress_rises_to_the_end(build):

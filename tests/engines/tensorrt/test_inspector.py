@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fcn_deploy.engines.tensorrt.inspector import layer_precisions
+from fcn_deploy.engines.tensorrt.inspector import inspected_layers, layer_precisions
 from fcn_deploy.errors import ArtifactError
 
 INT8 = "sm80_xmma_fprop_implicit_gemm_indexed_wo_smem_i8i8_i8i32_f32_nhwckrsc_nhwc_tilesize128x64x64"
@@ -33,7 +33,7 @@ def conv(name, *inputs, weights=None, tactic="", metadata=(), version=10, kind="
 
 def read(*layers, names=("conv1_1",), version=10):
     ends = {"Bindings": ["image", "labels"]} if version == 10 else {"I/O Tensors": [{"Name": "image"}]}
-    return layer_precisions(json.dumps({"Layers": list(layers), **ends}), names)
+    return layer_precisions(inspected_layers(json.dumps({"Layers": list(layers), **ends})), names)
 
 
 @pytest.mark.parametrize("version", [10, 11])
@@ -134,7 +134,7 @@ def test_separators_that_are_not_escaped_are_read():
     text = json.dumps({"Layers": [conv("x", "Half", metadata=["conv1_1", "conv1_1/Relu"])]})
     assert "\\u001e" in text
     for raw in (text, text.replace("\\u001e", "\x1e"), text.replace("\\u001e", "\x1f")):
-        assert layer_precisions(raw, ["conv1_1"]) == {"conv1_1": "fp16"}
+        assert layer_precisions(inspected_layers(raw), ["conv1_1"]) == {"conv1_1": "fp16"}
 
 
 def test_an_engine_that_lists_names_alone_tells_nothing():
@@ -144,4 +144,4 @@ def test_an_engine_that_lists_names_alone_tells_nothing():
 @pytest.mark.parametrize("text", ["", "not JSON", "[]", "null", '{"Layer": []}'])
 def test_what_no_inspector_says_is_an_artifact_error(text):
     with pytest.raises(ArtifactError, match="inspector's answer cannot be read"):
-        layer_precisions(text, ["conv1_1"])
+        layer_precisions(inspected_layers(text), ["conv1_1"])

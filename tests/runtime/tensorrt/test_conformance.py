@@ -26,24 +26,10 @@ CODE = [
 ]
 # Names that NVIDIA's classes have too, for things of Python's, NumPy's or this package's own.
 OTHERS = {
-    *(
-        "DataType",
-        "FLOAT16",
-        "allocate",
-        "append",
-        "clear",
-        "code",
-        "data",
-        "desc",
-        "dtype",
-        "enqueue",
-        "flags",
-        "log",
-        "logger",
-        "max",
-    ),
-    *("metadata", "min", "name", "nbytes", "opt", "pop", "precision", "serialize", "shape", "size", "start"),
-    *("strides", "uint8", "weights", "write"),
+    *("DataType", "FLOAT16", "allocate", "append", "clear", "code", "data", "desc", "dtype", "enqueue"),
+    *("flags", "format", "kernel", "kind", "log", "logger", "max", "metadata", "min", "name", "nbytes", "opt"),
+    *("pop", "precision", "serialize", "shape", "size", "start", "strides", "type", "uint8", "weights"),
+    *("write"),
 }
 # What the oldest version that is served lacks, and the package asks for before it uses it.
 NEWER = {"tensorrt_rtx 1.4.0.76": {"ComputeCapability.SM121"}}
