@@ -40,8 +40,8 @@ class EngineSummary:
         percentiles_ms: Further latencies in milliseconds, by percentile, such as `95`.
         vs_pytorch: Its time over PyTorch's; None if it was not timed, or without PyTorch.
         vs_fp32: Its time over that of the FP32 engine; None if it was not timed, or there is no such engine.
-        simulates: `tensorrt` if the figures are those of a simulation on a CPU, whose time would mean nothing; None for
-            an engine that ran.
+        simulates: `tensorrt` or `tensorrt-rtx` if the figures are those of a simulation on a CPU, whose time would mean
+            nothing; None for an engine that ran.
         simulated_agreement: What the simulation of an engine that ran agreed with PyTorch, 0..1, on the images of
             `deploy`; None if there was none.
         vs_fp16: Its time over that of the FP16 engine, if that is what others are compared with.

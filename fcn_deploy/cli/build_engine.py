@@ -86,6 +86,13 @@ if TYPE_CHECKING:
     "installed and there is a GPU, else tensorrt-rtx. openvino: an .onnx for Intel's library. simulation: an .onnx "
     "that computes on a CPU what TensorRT's graph gives, for verify and evaluate.",
 )
+@click.option(
+    "--simulate",
+    type=click.Choice(["tensorrt", "tensorrt-rtx"]),
+    default="tensorrt",
+    show_default=True,
+    help="Whose graph --backend simulation computes; they differ in INT8.",
+)
 @io_option
 @target_cpu_option
 @search_options

@@ -21,6 +21,7 @@ from fcn_deploy.passes import pipelines
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime import Backend
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+from fcn_deploy.runtime.tensorrt.flavor import FLAVORS, Flavor
 
 _SILENT = Silent()
 
@@ -31,6 +32,7 @@ def build_simulation(
     base: Base = "fp16",
     ranges: Ranges | None = None,
     progress: Progress = _SILENT,
+    flavor: Flavor = FLAVORS["tensorrt"],
 ) -> Engine:
     """Builds an engine for ONNX Runtime that gives what TensorRT's typed graph of a model gives.
 
@@ -40,6 +42,7 @@ def build_simulation(
         base: What INT8 computes in where it is not quantised.
         ranges: What calibration saw: needed for INT8 of a model without Q/DQ; FP16 is audited by them.
         progress: Told what stays in another precision.
+        flavor: The library whose graph is simulated.
 
     Raises:
         ArtifactError: ONNX Runtime cannot load what was built.
@@ -48,7 +51,7 @@ def build_simulation(
         UsageError: An option that a simulation has no use for, or as `typed_graph`.
     """
     check_simulation(config)
-    graph = typed_graph(model, config, ranges, base)
+    graph = typed_graph(model, config, ranges, base, flavor=flavor)
     for note in graph.notes:
         progress.stage(note)
     data = simulation_graph(graph)
@@ -57,7 +60,7 @@ def build_simulation(
         backend=OnnxRuntimeBackend.name,
         library=OnnxRuntimeBackend.version,
         precision=graph.precision,
-        target={"cpu": "generic", "gpu": [], SIMULATES: "tensorrt"},
+        target={"cpu": "generic", "gpu": [], SIMULATES: flavor.name},
     )
     return make_engine(data, model, ranges, config.io, record)
 

@@ -15,6 +15,7 @@ from fcn_deploy.engines.tensorrt.typed_graph import typed_graph
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.quantization.selection import int8_layers, quantizable_layers
+from fcn_deploy.runtime.tensorrt.flavor import FLAVORS, Flavor
 
 Target = Literal["onnxruntime", "openvino", "tensorrt"]
 TARGETS: tuple[Target, ...] = get_args(Target)
@@ -31,6 +32,7 @@ class Candidates:
             from. Its precision, input and output, and Winograd layers are ignored.
         target: `onnxruntime`; or `openvino` or `tensorrt`, whose graphs are simulated in float.
         base: What a graph for TensorRT computes in where it is not quantised.
+        flavor: Which TensorRT library a graph for TensorRT is for.
         layers: Every layer that can be quantised, in graph order.
         start: The layers that are INT8 in the first candidate, in graph order.
 
@@ -45,6 +47,7 @@ class Candidates:
     config: BuildConfig
     target: Target = "onnxruntime"
     base: Base = "fp16"
+    flavor: Flavor = FLAVORS["tensorrt"]
     layers: tuple[str, ...] = field(init=False)
     start: tuple[str, ...] = field(init=False)
 
@@ -81,7 +84,8 @@ class Candidates:
             return onnxruntime_graph(self.model, config, self.ranges if int8 else None)[0]
         if self.target == "openvino":
             return openvino_simulation(self.model, self._config("fp32", int8), self.ranges if int8 else None)
-        return simulation_graph(typed_graph(self.model, self._config(self.base, int8), self.ranges, self.base))
+        config = self._config(self.base, int8)
+        return simulation_graph(typed_graph(self.model, config, self.ranges, self.base, flavor=self.flavor))
 
     def _config(self, floats: Base, int8: Collection[str]) -> BuildConfig:
         if not int8:

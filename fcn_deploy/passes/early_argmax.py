@@ -29,10 +29,18 @@ class EarlyArgmax(Rewrite):
         Conv -> Reshape -> ArgMax (of each phase) -> Cast -> Reshape, Transpose (to their places) -> Slice -> Squeeze
 
     Source:
-        Measured: docs/performance.md.
+        Measured: docs/performance.md; for TensorRT docs/tensorrt-graphs.md.
+
+    Args:
+        crops_only: Whether it moves before crops alone, not before a DepthToSpace.
+        cropped_as: The type of labels while they are cropped; their own if None. TensorRT only casts uint8 from floats,
+            and does nothing else with it.
     """
 
     tolerance: ClassVar[float | None] = 0.0
+
+    def __init__(self, *, crops_only: bool = False, cropped_as: ir.DataType | None = None) -> None:
+        self._crops_only, self._cropped_as = crops_only, cropped_as
 
     def call(self, model: ir.Model) -> RewriteResult:
         """Moves the ArgMax of the first output."""
@@ -42,16 +50,21 @@ class EarlyArgmax(Rewrite):
         if cast is None or argmax is None or argmax.op_type != "ArgMax":
             return RewriteResult(model, False, (Declined("the output is not the Cast of an ArgMax"),))
         crops = _crops(argmax)
-        placed = _depth_to_space(crops[0] if crops else argmax)
+        placed = None if self._crops_only else _depth_to_space(crops[0] if crops else argmax)
         if not crops and placed is None:
             return RewriteResult(model, False, (Declined("no node before it only moves logits", argmax.name),))
-        _move(graph, cast, argmax, crops, placed)
+        to = ir.DataType(cast.attributes.get_int("to", 0))
+        carried = self._cropped_as if self._cropped_as is not None and to == ir.DataType.UINT8 else to
+        _move(graph, (cast, argmax, placed), crops, carried)
         return RewriteResult(model, True)
 
 
-def _move(graph: ir.Graph, cast: ir.Node, argmax: ir.Node, crops: list[ir.Node], placed: ir.Node | None) -> None:
+def _move(
+    graph: ir.Graph, replaced: tuple[ir.Node, ir.Node, ir.Node | None], crops: list[ir.Node], dtype: ir.DataType
+) -> None:
+    """Replaces Cast, ArgMax and DepthToSpace; labels are cropped as `dtype`."""
+    placed = replaced[-1]
     labels = graph.outputs[0]
-    dtype = ir.DataType(cast.attributes.get_int("to", 0))
     write = NodeWriter(graph, "labels")
     if placed is not None:
         value = _labels_of_phases(write, placed, dtype)
@@ -64,11 +77,14 @@ def _move(graph: ir.Graph, cast: ir.Node, argmax: ir.Node, crops: list[ir.Node],
         value.type, value.shape = ir.TensorType(dtype), None
         graph.remove(crop)
         graph.append(crop)
+    written = len(write.nodes)
     found = write.add("Squeeze", value, write.sizes("axis", 1))
+    if dtype != labels.dtype:
+        found = write.add("Cast", found, suffix="Cast_to_labels", to=labels.dtype)
     found.type, found.shape = labels.type, labels.shape
-    graph.append(write.nodes[-1])
+    graph.extend(write.nodes[written:])
     graph.outputs[0] = found
-    graph.remove([node for node in (cast, argmax, placed) if node is not None], safe=True)
+    graph.remove([node for node in replaced if node is not None], safe=True)
     found.name, labels.name = labels.name, None
 
 

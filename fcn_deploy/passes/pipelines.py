@@ -49,6 +49,7 @@ from fcn_deploy.passes.keep_apart import KeepApart
 from fcn_deploy.passes.keep_rectifiers import KeepRectifiers
 from fcn_deploy.passes.names import NameDims, NameLayers, ReserveNames, UniqueNames
 from fcn_deploy.passes.opset import RaiseOpset
+from fcn_deploy.passes.pad_classes import PadClasses
 from fcn_deploy.passes.pad_to_multiple import PadToMultiple
 from fcn_deploy.passes.padded_pools import PaddedPools
 from fcn_deploy.passes.prelu import RewritePRelu
@@ -64,6 +65,12 @@ from fcn_deploy.passes.winograd import Winograd
 
 # Of exported models; see `ExportConfig`.
 LEAST_OPSET, LATEST_OPSET = 18, 23
+
+
+# What labels are while they are cropped: floats that hold every uint8, and that TensorRT casts to it.
+_FLOATS = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.FLOAT, "fp32": ir.DataType.FLOAT}
+# Below every logit; BF16 holds it too.
+_LOWEST = {"fp16": -65504.0, "bf16": -3e38, "fp32": -3e38}
 
 
 def after_torch(root: str = "") -> Lowering:
@@ -229,6 +236,7 @@ def tensorrt(
     *,
     quantized: Literal["int8", "fp8"] | None = None,
     keep_fp32: Collection[str] = (),
+    pad_classes: bool = False,
 ) -> Lowering:
     """Lowers an exported model, with or without Q/DQ, to the typed graph that a TensorRT builder parses.
 
@@ -238,11 +246,17 @@ def tensorrt(
             float32 `image` and gives `logits`.
         quantized: What the Q/DQ of the graph make; None if it has none.
         keep_fp32: Names of the tensors that stay float32 on a base of FP16.
+        pad_classes: Whether the layers that make scores get channels in eights.
     """
     steps: list[ir.passes.PassBase] = []
     if image_io is not None:
         # Before the types: then ArgMax reads logits of 16 bits, and no cast must make float32 of them first.
         steps.append(LabelOutput(image_io.threshold))
+        # After `LabelOutput`, whose ArgMax it moves.
+        steps.append(EarlyArgmax(crops_only=True, cropped_as=_FLOATS[base]))
+        if pad_classes and not keep_fp32:
+            # After `LabelOutput`, whose ArgMax hides them. Logits that stay float32 may be below FP16's lowest number.
+            steps.append(PadClasses(_LOWEST[base]))
     if quantized == "fp8" or (quantized and base != "fp32"):
         # Before the types: in older opsets Q/DQ has none of these. After quantisation, whose emitter writes any opset.
         steps.append(RaiseOpset(QDQ_OPSET))

@@ -196,11 +196,11 @@ def rounded_scale(exact: NDArray[np.float64], scale_type: ScaleType) -> NDArray[
         scale = np.where(scale > 0, scale, np.float32(1))
         if scale_type == "bfloat16":
             return _up_to_bf16(scale)
-        return _up_to_fp16(scale) if scale_type == "float16" else scale
+        return up_to_fp16(scale) if scale_type == "float16" else scale
 
 
-def _up_to_fp16(scale: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rounds scales up to numbers that FP16 holds, as float32; scales beyond FP16's range stay what they are."""
+def up_to_fp16(scale: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns scales rounded up to numbers that FP16 holds, as float32; those beyond its range stay what they are."""
     fp16 = scale.astype(np.float16)
     fp16 = np.where(fp16.astype(np.float32) < scale, np.nextafter(fp16, np.float16(np.inf)), fp16)
     wide = fp16.astype(np.float32)

@@ -78,16 +78,36 @@ def quantize_weights(
     params: QuantParams | Float8Params
     if isinstance(quantizer, Float8):
         params = quantizer.of_weights(weights)
-        rounded = params.quantize(weights)
+        rounded: NDArray[np.number] = params.quantize(weights)
+        shift = mean_shift(weights, rounded, params.scale, input_mean(conv, weights, means))
     else:
         params = quantizer.of_weights(weights)
-        rounded = quantized_weights(conv, weights, params, rounding)
+        rounded, shift = rounded_weights(conv, params, rounding, means)
     conv.replace_input_with(1, add_dequantized(graph, conv, f"{conv.name}.weight", rounded, params))
-    shift = mean_shift(weights, rounded, params.scale, input_mean(conv, weights, means))
     if shift.any():
         bias = bias_of(conv)
         corrected = (0 if bias is None else bias) - shift
         set_bias(conv, add_constant(graph, f"{conv.name}.bias/corrected", corrected.astype(np.float32)))
+
+
+def rounded_weights(
+    conv: ir.Node, params: QuantParams, rounding: Rounding, means: Means | None
+) -> tuple[NDArray[np.integer], NDArray[np.float64]]:
+    """Returns the integers of the weights of a convolution, and by how much rounding them shifts its mean result.
+
+    Args:
+        conv: It still reads the tensor that calibration saw, and its weights are floats.
+        params: Of the weights, one scale per output channel.
+        rounding: `nearest` or `correlated`.
+        means: Of what it reads; None or empty: nothing is shifted.
+
+    Returns:
+        The integers, and the shift, float64 [O]; subtract it from the bias.
+    """
+    weights = constant_of(conv.inputs[1])
+    assert weights is not None
+    rounded = quantized_weights(conv, weights, params, rounding)
+    return rounded, mean_shift(weights, rounded, params.scale, input_mean(conv, weights, means))
 
 
 def quantized_weights(

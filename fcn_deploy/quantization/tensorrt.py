@@ -4,7 +4,8 @@ INT8 is symmetric, weights per output channel, activations per tensor, zero poin
 other. FP8 is E4M3 with one scale for each tensor. Both stand in the same places, where NVIDIA recommends Q/DQ pairs:
 "Q/DQ Layer-Placement Recommendations" in
 https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html;
-docs/tensorrt-graphs.md says what this means for the nets of this package.
+docs/tensorrt-graphs.md says what this means for the nets of this package. TensorRT-RTX fuses less: for it the scales of
+output channels are Muls after the convolutions (`split_scales`), and pairs stand before max-pools.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from fcn_deploy.quantization.params import ScaleType, SymmetricInt8
 from fcn_deploy.quantization.qdq import add_pair, quantize_weights, range_of
 from fcn_deploy.quantization.rounding import Rounding, check_rounding
 from fcn_deploy.quantization.selection import chosen_convolutions
+from fcn_deploy.quantization.split_scales import can_split, multiply_channels, quantize_split_weights
 from fcn_deploy.quantization.tensors import activation, data_input, passed_on_from
 
 QuantizedNumbers = Literal["int8", "fp8"]
@@ -40,20 +42,30 @@ class TensorRtScheme:
             8 bits the gain of `correlated` is too small to measure. FP8 is rounded to the nearest.
         numbers: What weights and activations become, `int8` or `fp8`.
 
+        split_scales: Whether a Mul after each convolution takes over what differs from channel to channel in the scales
+            of its weights. For INT8 with scales of FP16; a convolution whose bias the graph computes keeps its scales.
+        before_pools: Whether the pair for what reads a max-pool stands before the pool. Then all of its readers read
+            what was rounded, and nothing pools the float tensor beside the integers.
+
     Raises:
         InputError: The type of the scales is unknown.
-        UsageError: The rounding or the numbers are unknown.
+        UsageError: The rounding or the numbers are unknown, or scales are to be split that are not FP16 numbers.
     """
 
     scale_type: ScaleType = "float32"
     rounding: Rounding = "nearest"
     numbers: QuantizedNumbers = "int8"
+    split_scales: bool = False
+    before_pools: bool = False
 
     def __post_init__(self) -> None:
         check_rounding(self.rounding)
         if self.numbers not in get_args(QuantizedNumbers):
             expected = " or ".join(get_args(QuantizedNumbers))
             raise UsageError("unknown numbers to quantise to", got=repr(self.numbers), expected=expected)
+        if self.split_scales and (self.scale_type, self.numbers) != ("float16", "int8"):
+            got = f"`split_scales` with {self.numbers} and {self.scale_type}"
+            raise UsageError("scales are split for INT8 over FP16", got=got)
 
     @property
     def quantizer(self) -> SymmetricInt8 | Float8:
@@ -90,17 +102,35 @@ def emit_tensorrt(
     convs = chosen_convolutions(graph, layers)
     readers: dict[ir.Value, list[tuple[ir.Node, int]]] = {}
     for node, index in [*((conv, 0) for conv in convs), *_residual_inputs(graph, set(convs))]:
+        if scheme.before_pools:
+            node, index = _before_pools(node, index)
         value = node.inputs[index]
         assert value is not None
         readers.setdefault(value, []).append((node, index))
+    factors = {}
     for conv in convs:
-        quantize_weights(graph, conv, scheme.quantizer, scheme.rounding, means)
+        if scheme.split_scales and can_split(conv):
+            found = range_of(activation(conv), ranges)
+            factors[conv] = quantize_split_weights(graph, conv, max(-found.lo, found.hi), scheme.rounding, means)
+        else:
+            quantize_weights(graph, conv, scheme.quantizer, scheme.rounding, means)
     for value, uses in readers.items():
         dequantized = add_pair(graph, value, scheme.quantizer.of_range(range_of(value, ranges)))
         for node, index in uses:
             # Other readers stay on the float tensor: a score layer reads the output of the pool, not what was rounded.
             node.replace_input_with(index, dequantized)
+    for conv, channels in factors.items():  # last: what they multiply is no tensor that has a range
+        multiply_channels(graph, conv, channels)
     return model
+
+
+def _before_pools(node: ir.Node, index: int) -> tuple[ir.Node, int]:
+    """Returns the max-pool whose result a node reads, or the first of several, and its input; else the node's own."""
+    value = node.inputs[index]
+    producer = value.producer() if value is not None else None
+    if producer is None or producer.op_type != "MaxPool" or len(producer.outputs) > 1:
+        return node, index
+    return _before_pools(producer, 0)
 
 
 def _residual_inputs(graph: ir.Graph, convs: set[ir.Node]) -> list[tuple[ir.Node, int]]:

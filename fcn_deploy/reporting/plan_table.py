@@ -24,7 +24,7 @@ _SHORT = {"QuantizeLinear": "Q", "DequantizeLinear": "DQ"}
 def plan_table(plan: Mapping[str, Any]) -> Table:
     """Returns a table with a row for each layer of a plan, 80 characters wide; long names are cut.
 
-    A layer that only brings on the result of another is indented below it.
+    A layer that only brings on the result of another is indented below it, even if others run in between.
 
     Args:
         plan: From `describe_plan`.
@@ -36,7 +36,8 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
         column.max_width, column.overflow = width, "ellipsis"
         if str(column.header) != "B/el.":
             column.justify = "left"
-    for layer in plan["layers"]:
+    order = {layer["name"]: position for position, layer in enumerate(plan["layers"])}
+    for layer in sorted(plan["layers"], key=lambda each: order[each["belongs_to"]]):
         moved = layer["bytes_per_element"]
         table.add_row(
             _name(layer),

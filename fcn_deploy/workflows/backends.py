@@ -31,7 +31,7 @@ from fcn_deploy.workflows.parameters import check_suffix
 if TYPE_CHECKING:
     from fcn_deploy.graph.model import ExportedModel
 
-AUTO = "auto"
+AUTO, TENSORRT = "auto", "tensorrt"
 _ONNX = (".onnx",)
 # The backends whose engines are ONNX files.
 _OF_ONNX = (ONNXRUNTIME, OPENVINO, SIMULATION)
@@ -49,6 +49,7 @@ class Job:
         base: What the user says an INT8 engine computes in where it is not quantised; None for the backend's default.
         output: The file of the engine; None if it is not written.
         log: Where to write what a TensorRT library says; None for nowhere.
+        simulate: The flavor whose graph a simulation computes.
     """
 
     backend: str
@@ -57,6 +58,13 @@ class Job:
     base: Base | None = None
     output: Path | None = None
     log: Path | None = None
+    simulate: str = TENSORRT
+
+    @property
+    def flavor(self) -> Flavor | None:
+        """The TensorRT flavor that builds the engine, or whose graph is simulated; None for other backends."""
+        name = self.simulate if self.backend == SIMULATION else self.backend
+        return FLAVORS.get(name)
 
     @property
     def is_onnxruntime(self) -> bool:
@@ -71,6 +79,12 @@ class Job:
             InputError: The log cannot be written.
             UsageError: The backend cannot do what is asked for.
         """
+        if self.simulate != TENSORRT and (self.backend != SIMULATION or self.flavor is None or not self.flavor.builds):
+            raise UsageError(
+                "no such simulation",
+                got=f"`simulate` {self.simulate} for {self.backend}",
+                expected=f"{' or '.join(each.name for each in BUILDERS)}, with `backend={SIMULATION}`",
+            )
         if self.log is not None and self.backend in _OF_ONNX:
             got = f"`log` for {self.backend}"
             raise UsageError("a log is for TensorRT's builders", got=got, fix="leave it out")
@@ -105,7 +119,8 @@ class Job:
             with progress.working(f"building {self.config.precision}, {self.backend}"):
                 from fcn_deploy.engines.simulation import build_simulation
 
-                return build_simulation(model, self.config, self.tensorrt.base, ranges, progress)
+                flavor = find_flavor(self.simulate)
+                return build_simulation(model, self.config, self.tensorrt.base, ranges, progress, flavor)
         from fcn_deploy.engines.tensorrt.builder import build_tensorrt
 
         flavor = find_flavor(self.backend)

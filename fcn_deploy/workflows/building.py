@@ -76,6 +76,7 @@ def build_engine(
     tune: str | Size | None = None,
     spec_from: StrPath | ExportedModel | None = None,
     backend: BackendName = "auto",
+    simulate: Literal["tensorrt", "tensorrt-rtx"] = "tensorrt",
     io: Io = "image",
     target_cpu: TargetCpu | None = None,
     accuracy_budget: str | Criterion | None = None,
@@ -126,6 +127,7 @@ def build_engine(
         spec_from: The exported model from which another tool made `model`, if that tool left out the spec.
         backend: `onnxruntime`, `openvino`, `tensorrt`, `tensorrt-rtx` or `simulation`; `auto` goes by the suffix of
             `output`, and takes `onnxruntime` for `.onnx`, unless `tune` finds another faster.
+        simulate: For `simulation`: whose graph. They differ in INT8.
         io: `image`: uint8 images in, labels out. `tensor`: float image in, logits out.
         target_cpu: Where the engine will run. `generic` is right everywhere; `vnni` keeps all 8 bits of the weights,
             right with VNNI and on 64-bit Arm; `native` asks this machine. `generic` if None; `vnni` for INT8 on
@@ -221,7 +223,7 @@ def build_engine(
             if isinstance(compute_capability, str)
             else tuple(compute_capability),
         )
-        return Job(library, config, tensorrt, base, file, said)
+        return Job(library, config, tensorrt, base, file, said, simulate)
 
     among = tuned_for is not None and not twin and chooses_library(backend, file)
     if among:

@@ -104,7 +104,8 @@ class Simulated:
             build = self.config.build_config(engine.sidecar.precision.requested)  # type: ignore[arg-type]  # by name
             if precision == "int8":  # `auto` chose the method
                 build = replace(build, method=engine.sidecar.precision.method or build.method)
-            graphs[precision] = typed_graph(self.net, build, self.ranges).data
+            flavor = find_flavor(self.config.backend)
+            graphs[precision] = typed_graph(self.net, build, self.ranges, flavor=flavor).data
         return graphs
 
     def manifest(self, images: int, ignore_index: int | None) -> Bundle:

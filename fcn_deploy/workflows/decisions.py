@@ -13,6 +13,7 @@ from fcn_deploy.errors import UsageError
 from fcn_deploy.evaluation.gates import Criterion
 from fcn_deploy.mixed_precision.precision_map import layers_of_map, read_precision_map
 from fcn_deploy.progress import Progress
+from fcn_deploy.runtime.tensorrt.flavor import FLAVORS
 from fcn_deploy.workflows.backends import Job
 from fcn_deploy.workflows.parameters import input_file
 from fcn_deploy.workflows.samples import TruthOptions, samples
@@ -124,7 +125,7 @@ def decide_precisions(
     targets: dict[str, Target] = {ONNXRUNTIME: "onnxruntime", OPENVINO: "openvino"}
     target = targets.get(job.backend, "tensorrt")
     return decide(
-        Candidates(model, ranges, config, target, job.tensorrt.base),
+        Candidates(model, ranges, config, target, job.tensorrt.base, job.flavor or FLAVORS["tensorrt"]),
         samples(images, options.truth, "reading images", reader),
         auto=options.auto,
         budget=options.budget,

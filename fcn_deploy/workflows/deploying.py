@@ -383,6 +383,7 @@ def _build(
         target_cpu=config.target_cpu,
         # An engine for a GPU is simulated first: what it costs is known before there is a GPU.
         backend="simulation" if config.flavor is not None else config.backend,
+        simulate="tensorrt" if config.flavor is None else config.flavor.name,  # type: ignore[arg-type]  # by name
         threads=threads if is_int8 and decided_on is not None else None,
         progress=progress,
     )

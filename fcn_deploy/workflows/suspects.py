@@ -11,6 +11,7 @@ from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.engines.config import DEFAULT_METHOD
 from fcn_deploy.engines.engine import Engine
 from fcn_deploy.progress import Progress
+from fcn_deploy.runtime.tensorrt.flavor import FLAVORS
 from fcn_deploy.workflows.deploy_config import DeployConfig
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def suspects(
     target: Target = "tensorrt"
     if config.backend in ("onnxruntime", "openvino"):
         target = config.backend
-    candidates = Candidates(model, ranges, build, target)
+    candidates = Candidates(model, ranges, build, target, flavor=config.flavor or FLAVORS["tensorrt"])
     images = list(itertools.islice(judged, _SUSPECTED_ON))
     found = measure_sensitivity(candidates, images, threads=threads, progress=progress)
     worst = found.by_damage()[:_SUSPECTS]

@@ -53,6 +53,17 @@ def test_the_sidecar_says_what_is_simulated_and_inspect_shows_it(simulated):
     assert facts["sidecar"]["precision"]["layers"]["score_fr"] == "fp16"
 
 
+def test_the_graph_for_tensorrt_rtx_is_simulated_on_request(call, exported, ranges_file, tmp_path):
+    made = ("build-engine", exported("fcn8s"), "--int8", "--ranges", ranges_file("fcn8s"), "-o", tmp_path / "sim.onnx")
+    call(*made, "--backend", "simulation", "--simulate", "tensorrt-rtx")
+    facts = inspect_file(tmp_path / "sim.onnx")
+    assert facts["sidecar"]["target"]["simulates"] == "tensorrt-rtx"
+    assert facts["nodes"]["Mul"] >= 14
+    said = call(*made, "--backend", "onnxruntime", "--simulate", "tensorrt-rtx", code=2).err
+    assert "no such simulation; got --simulate tensorrt-rtx for onnxruntime" in said
+    assert "--backend simulation" in said.replace("=", " ")
+
+
 def test_verify_holds_it_against_the_gate_of_its_precision(call, simulated, exported, photo_folder):
     said = call("verify", simulated("fp16"), "--reference", exported("fcn8s"), "--data", photo_folder, "--json")
     assert (json.loads(said.out)["precision"], json.loads(said.out)["failures"]) == ("fp16", [])

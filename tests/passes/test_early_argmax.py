@@ -1,6 +1,7 @@
 """Labels found before logits are put in their places: the same labels, at every size."""
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
@@ -98,6 +99,35 @@ def test_a_crop_alone_is_passed_too():
         classes=3, first=[1, 2], last=[-1, 10**6], axes=[2, 3],
     )  # fmt: skip
     check(data, (2, 3, 7, 9))
+
+
+def test_for_tensorrt_labels_are_cropped_as_floats():
+    def cropped(classes):
+        return model_of(
+            ("Slice", ["image", "first", "last", "axes"], "logits", {}),
+            classes=classes, channels=classes, first=[1, 2], last=[-1, 10**6], axes=[2, 3],
+        )  # fmt: skip
+
+    early = EarlyArgmax(crops_only=True, cropped_as=ir.DataType.FLOAT16)
+    for classes, kinds, dtype in (
+        (3, ["ArgMax", "Cast", "Slice", "Squeeze", "Cast"], np.uint8),
+        (300, ["ArgMax", "Cast", "Slice", "Squeeze"], np.int32),  # which FP16 does not hold, and needs no detour
+    ):
+        image = np.random.default_rng(1).integers(-2, 3, (2, classes, 7, 9)).astype(np.float32)
+        plain, rewritten = (LabelOutput()(parse(cropped(classes))).model for _ in range(2))
+        assert early(rewritten).modified
+        assert [node.op_type for node in rewritten.graph] == kinds
+        assert rewritten.graph.outputs[0].name == "labels"
+        found = run(rewritten, image)
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, run(plain, image))
+
+
+def test_before_crops_alone():
+    model = LabelOutput()(parse(subpixel(2, 1))).model
+    assert EarlyArgmax(crops_only=True)(model).modified
+    kinds = [node.op_type for node in model.graph]
+    assert kinds.index("DepthToSpace") < kinds.index("ArgMax") < kinds.index("Slice")
 
 
 def test_the_other_mode_of_depth_to_space_stays_where_it_is():

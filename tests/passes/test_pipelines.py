@@ -58,7 +58,7 @@ def test_a_typed_graph_finds_labels_in_its_base_and_normalises_in_fp32(base, qua
     last = ["RemoveUnusedNodesPass", "ForgetShapes"]
     assert names(pipelines.tensorrt(base, None, quantized=quantized)) == [*typing, *last]
     found = names(pipelines.tensorrt(base, SPEC, quantized=quantized))
-    assert found == ["LabelOutput", *typing, "ImageInput", *last]
+    assert found == ["LabelOutput", "EarlyArgmax", *typing, "ImageInput", *last]
 
 
 def test_a_simulation_drops_the_16_bit_constants():

@@ -15,9 +15,9 @@ from fcn_deploy.passes.rewrite import Declined, Lowering, Rewrite, RewriteResult
 HEADINGS = ["What", "Why", "Before -> after", "Source"]
 EXACT = {
     "EarlyArgmax", "FoldQuantizedWeights", "ForgetShapes", "InferTypes", "InlineAndFold", "KeepApart",
-    "KeepCubicResize", "KeepRectifiers", "LabelOutput", "NameDims", "NameLayers", "PadToMultiple", "PaddedPools",
-    "QuantizeChannelsLast", "RaiseOpset", "ReserveNames", "RewritePRelu", "TakeImage", "TakeLogits", "ToUint8",
-    "UniqueNames",
+    "KeepCubicResize", "KeepRectifiers", "LabelOutput", "NameDims", "NameLayers", "PadClasses", "PadToMultiple",
+    "PaddedPools", "QuantizeChannelsLast", "RaiseOpset", "ReserveNames", "RewritePRelu", "TakeImage", "TakeLogits",
+    "ToUint8", "UniqueNames",
 }  # fmt: skip
 BOUNDED = {"ConvolveSubpixels", "ImageInput", "RewriteUpsampling", "Winograd"}
 OTHER_PRECISION = {"SimulateRounding", "ToBf16", "ToFp16", "ToFp32"}

@@ -166,6 +166,49 @@ def test_a_sum_whose_convolutions_are_float_stays_float():
     assert _reads(model)["sum"] == ["c2", "r0"]
 
 
+def test_a_pair_before_a_max_pool_serves_all_of_its_readers():
+    def pooled():
+        nodes = [
+            make_node("Conv", "image w0", "c0"),
+            make_node("Relu", "c0", "r0"),
+            make_node("MaxPool", "r0", "pool", kernel_shape=[2, 2]),
+            make_node("Conv", "pool w1", "c1"),
+            make_node("Conv", "pool w2", "score"),
+            make_node("Add", "c1 score", "logits"),
+        ]
+        return model_of(nodes, w0=weights(0), w1=weights(1), w2=weights(2))
+
+    image = np.random.default_rng(1).normal(size=(1, 4, 7, 8)).astype(np.float32)
+    before, after = pooled(), pooled()
+    emit_tensorrt(before, {"r0": Range(0, 8)}, ["c1"], TensorRtScheme(before_pools=True))
+    emit_tensorrt(after, {"r0": Range(0, 8)}, ["c1", "score"])
+    reads = _reads(before)
+    assert reads["pool"] == ["r0/DequantizeLinear"]
+    assert (reads["c1"][0], reads["score"]) == ("pool", ["pool", "w2"])
+    # A pool of rounded numbers gives what rounding the pooled ones gives; the weights of `score` stay float.
+    emitted = {node.name for node in before.graph}
+    assert {"r0/QuantizeLinear", "c1.weight/DequantizeLinear"} <= emitted
+    wanted = _run(after, image)
+    assert np.abs(_run(before, image) - wanted).max() <= 0.02 * np.ptp(wanted)
+
+
+def test_a_tensor_that_a_pool_and_a_convolution_read_has_one_pair():
+    nodes = [
+        make_node("Relu", "image", "r0"),
+        make_node("MaxPool", "r0", "pool", kernel_shape=[1, 1]),
+        make_node("MaxPool", "pool", "twice", kernel_shape=[1, 1]),
+        make_node("Conv", "twice w1", "c1"),
+        make_node("Conv", "r0 w2", "c2"),
+        make_node("Add", "c1 c2", "logits"),
+    ]
+    model = model_of(nodes, w1=weights(1), w2=weights(2))
+    emit_tensorrt(model, {"r0": Range(0, 8)}, ["c1", "c2"], TensorRtScheme(before_pools=True))
+    reads = _reads(model)
+    assert (reads["pool"], reads["c2"][0]) == (["r0/DequantizeLinear"], "r0/DequantizeLinear")
+    assert (reads["twice"], reads["c1"][0]) == (["pool"], "twice")
+    assert [node.op_type for node in model.graph].count("QuantizeLinear") == 1
+
+
 @settings(max_examples=40, deadline=None)
 @given(scale=st.floats(1e-6, 1e3), largest=st.floats(1e-3, 1e4), fp16=st.booleans(), seed=st.integers(0, 1000))
 def test_scales_cover_the_range_and_the_error_is_what_rounding_allows(scale, largest, fp16, seed):

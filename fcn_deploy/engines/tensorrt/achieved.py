@@ -10,6 +10,7 @@ from typing import Any, Literal
 from fcn_deploy.artifacts.plan import Plan
 from fcn_deploy.artifacts.precision import PREQUANTIZED, Precision
 from fcn_deploy.engines.required_int8 import require_int8
+from fcn_deploy.engines.tensorrt.advice import advise_fp16
 from fcn_deploy.engines.tensorrt.inspector import inspected_layers, layer_precisions
 from fcn_deploy.engines.tensorrt.layer_table import read_layer_table
 from fcn_deploy.engines.tensorrt.plan_reader import read_plan
@@ -111,8 +112,8 @@ def find_achieved(inspection: Inspection, precision: Precision, progress: Progre
     Args:
         inspection: The plan, and how to look into it.
         precision: What was asked for.
-        progress: Told what the plan does, or why that is not known; if inspector and log differ; and which layers do
-            not run as asked.
+        progress: Told what the plan does and whether FP16 may do better, or why that is not known; if inspector and
+            log differ; and which layers do not run as asked.
 
     Raises:
         PrecisionError: A layer does not run in the precision asked for it. There are two exceptions: a library that
@@ -129,7 +130,11 @@ def find_achieved(inspection: Inspection, precision: Precision, progress: Progre
         _tell_differences(found["inspector"], found["log"], progress)
     source: Source = "inspector" if "inspector" in told else "log"
     checked = _checked(inspection, precision, found[source], _WHO[source], progress)
-    return Achieved(checked, _read_plan(told[source], source, progress))
+    plan = _read_plan(told[source], source, progress)
+    advice = None if plan is None else advise_fp16(plan)
+    if advice is not None:
+        progress.stage(advice)
+    return Achieved(checked, plan)
 
 
 def _ask(inspection: Inspection) -> tuple[dict[Source, Layers], list[str]]:

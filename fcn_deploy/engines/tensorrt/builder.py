@@ -89,7 +89,7 @@ def build_tensorrt(
     options = options or TensorRTConfig()
     architectures = check_tensorrt(flavor, config, options, gpus)
     flavor.load()
-    graph = typed_graph(model, config, ranges, options.base)
+    graph = typed_graph(model, config, ranges, options.base, flavor=flavor)
     for note in graph.notes:
         progress.stage(note)
     data, record = build_plan(

@@ -24,7 +24,8 @@ from fcn_deploy.quantization.params import ScaleType
 from fcn_deploy.quantization.prequantized import check_scales_of_base
 from fcn_deploy.quantization.tensorrt import QuantizedNumbers, TensorRtScheme, emit_tensorrt
 from fcn_deploy.quantization.tensorrt_lint import lint
-from fcn_deploy.quantization.tensors import data_input
+from fcn_deploy.quantization.tensors import data_input, passed_on_from
+from fcn_deploy.runtime.tensorrt.flavor import FLAVORS, Flavor
 
 _SCALES: dict[Base, ScaleType] = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 _NUMBERS = {"int8": ir.DataType.INT8, "fp8": ir.DataType.FLOAT8E4M3FN}
@@ -50,6 +51,8 @@ def typed_graph(
     config: BuildConfig,
     ranges: Ranges | None = None,
     base: Base = "fp16",
+    *,
+    flavor: Flavor = FLAVORS["tensorrt"],
 ) -> TypedGraph:
     """Makes the typed graph of an exported model.
 
@@ -59,6 +62,7 @@ def typed_graph(
         ranges: What calibration saw: needed for INT8 of a model without Q/DQ, and for FP8; FP16 is audited by them.
         base: What an INT8 or FP8 graph computes in where it is not quantised. Other graphs have one precision, and
             `fp16` stands for that.
+        flavor: The library that is to parse it. What it fuses decides where scales and Q/DQ stand.
 
     Returns:
         The graph. Its input and output are those of CONTRACTS for `config.io`, whatever the types inside.
@@ -79,7 +83,13 @@ def typed_graph(
         check_logits_size(model)
         graph_model = _prepare_prequantized(graph_model, config, base)
     numbers: QuantizedNumbers = "fp8" if config.precision == "fp8" else "int8"
-    scheme = TensorRtScheme(_SCALES[base], config.weight_rounding or "nearest", numbers)
+    scheme = TensorRtScheme(
+        _SCALES[base],
+        config.weight_rounding or "nearest",
+        numbers,
+        split_scales=numbers == "int8" and base == "fp16" and not flavor.fuses_channel_scales,
+        before_pools=numbers == "int8" and not flavor.fuses_channel_scales,
+    )
     if config.quantized and ranges is not None:
         _quantize(graph_model, config, ranges, scheme)
     images = spec if config.io == "image" else None
@@ -87,7 +97,13 @@ def typed_graph(
     if base == "fp16":
         audit = audit_fp16_range(graph_model.graph, None if ranges is None else ranges.histograms)
     keep = audit.keep if audit is not None else ()
-    lowering = pipelines.tensorrt(base, images, quantized=numbers if config.quantized else None, keep_fp32=keep)
+    lowering = pipelines.tensorrt(
+        base,
+        images,
+        quantized=numbers if config.quantized else None,
+        keep_fp32=keep,
+        pad_classes=flavor.pads_by_copies,
+    )
     graph_model = lowering(graph_model).model
     graph_model.metadata_props[ENGINE_KEY] = f"{config.precision}-{base}"
     graph_model.metadata_props.setdefault(METADATA_KEY, spec.dumps())
@@ -141,15 +157,22 @@ def _layers(graph: ir.Graph) -> dict[str, str]:
     layers: dict[str, str] = {}
     for node in graph:
         if node.op_type in ("Conv", "ConvTranspose"):
-            producer, weights = data_input(node).producer(), node.inputs[1]
+            weights = node.inputs[1]
             assert weights is not None
             dtype = weights.dtype or ir.DataType.FLOAT  # an FP32 graph need not say the type; an FP16 graph does
-            if producer is not None and producer.op_type == DEQUANTIZE:
-                numbers = data_input(producer).dtype
-                layers[str(node.name)] = "fp8" if numbers == ir.DataType.FLOAT8E4M3FN else "int8"
-            else:
-                layers[str(node.name)] = names.get(dtype, dtype.name.lower())
+            read = [_quantized_numbers(each) for each in (data_input(node), weights)]
+            quantized = read[1] if all(read) else None
+            layers[str(node.name)] = quantized or names.get(dtype, dtype.name.lower())
     return layers
+
+
+def _quantized_numbers(value: ir.Value) -> str | None:
+    """Returns `int8` or `fp8` if a tensor was dequantised of them; else None."""
+    for each in passed_on_from(value):
+        producer = each.producer()
+        if producer is not None and producer.op_type == DEQUANTIZE:
+            return "fp8" if data_input(producer).dtype == ir.DataType.FLOAT8E4M3FN else "int8"
+    return None
 
 
 def _require_clean(model: ir.Model, quantized: ir.DataType) -> None:

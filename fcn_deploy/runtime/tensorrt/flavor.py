@@ -30,9 +30,13 @@ class Flavor:
         version_compatible: Whether its builder makes engines that later versions, and the lean runtime, can load.
         compute_capabilities: GPU architectures that its builder can be told to build for, such as `8.6`; empty if it
             builds for the GPU of this machine.
+        without_int8: Those of them for which its plans dequantise weights on every run and multiply in FP16.
         oldest_gpu: The lowest compute capability that it runs on.
         runtime_config: Whether the library itself specialises engines to the GPU and captures their CUDA graphs, as an
             IRuntimeConfig says.
+        fuses_channel_scales: Whether its INT8 convolutions take a scale of the weights for each output channel; else
+            their kernels write FP32, and others do the rest.
+        pads_by_copies: Whether its builder brings channels to multiples of 8 by kernels that only copy.
         runs: Names of the flavors whose engines it runs.
         oldest: The oldest version that this package works with.
     """
@@ -47,7 +51,10 @@ class Flavor:
     version_compatible: bool
     compute_capabilities: tuple[str, ...]
     oldest_gpu: tuple[int, int]
+    without_int8: tuple[str, ...]
     runtime_config: bool
+    fuses_channel_scales: bool
+    pads_by_copies: bool
     runs: tuple[str, ...]
     oldest: tuple[int, int]
 
@@ -122,7 +129,10 @@ _TENSORRT = Flavor(
     version_compatible=True,
     compute_capabilities=(),
     oldest_gpu=(7, 0),  # of version 10.3; from 10.5 on 7.5
+    without_int8=(),
     runtime_config=False,
+    fuses_channel_scales=True,
+    pads_by_copies=False,
     runs=("tensorrt",),
     oldest=(10, 3),  # JetPack 6.2
 )
@@ -137,7 +147,10 @@ _RTX = Flavor(
     version_compatible=False,
     compute_capabilities=("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"),
     oldest_gpu=(7, 5),
+    without_int8=("7.5",),
     runtime_config=True,
+    fuses_channel_scales=False,
+    pads_by_copies=True,
     runs=("tensorrt-rtx",),
     oldest=(1, 4),
 )
@@ -152,7 +165,10 @@ _LEAN = Flavor(
     version_compatible=False,
     compute_capabilities=(),
     oldest_gpu=(7, 0),  # of version 10.3; from 10.5 on 7.5
+    without_int8=(),
     runtime_config=False,
+    fuses_channel_scales=True,
+    pads_by_copies=False,
     runs=("tensorrt",),
     oldest=(10, 3),
 )

@@ -19,6 +19,7 @@ from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.engines.tensorrt import typed_graph
 from fcn_deploy.engines.tensorrt.builder import build_tensorrt
 from fcn_deploy.engines.tensorrt.config import TensorRTConfig
+from fcn_deploy.engines.tensorrt.layer_table import LayerTableLog
 from fcn_deploy.engines.tensorrt.profiles import DEFAULT, ImageProfile
 from fcn_deploy.engines.tensorrt.typed_graph import TypedGraph
 from fcn_deploy.errors import DependencyError, InputError, UsageError
@@ -221,7 +222,7 @@ def test_without_a_driver_the_log_says_what_it_runs_in(build):
 
 
 def test_a_log_that_is_not_understood_leaves_it_unknown(build, monkeypatch):
-    monkeypatch.setattr(module.LayerTableLog, "hear", lambda self, message: None)
+    monkeypatch.setattr(LayerTableLog, "hear", lambda self, message: None)
     progress = Listener()
     sidecar = build("int8", progress=progress).sidecar
     precision = sidecar.precision
@@ -243,12 +244,14 @@ def test_progress_rises_to_the_end(build):
     assert progress.shares[-1] > 0.8
 
 
-def test_what_it_warns_of_for_every_layer_is_passed_on_once(build, tmp_path, caplog):
+def test_what_it_warns_of_for_every_layer_is_passed_on_once(model, ranges, tmp_path, caplog):
+    # It warns of the scales of channels, which the graph for it has after the convolutions.
+    warned, net, log = replace(RTX, fuses_channel_scales=True), (model("fcn8s"), ranges("fcn8s")), tmp_path / "log"
     with caplog.at_level(logging.WARNING, "fcn_deploy"):
-        build("int8", log=tmp_path / "log")
+        build_tensorrt(warned, net[0], BuildConfig("int8"), SMALL, net[1], log=log, gpus=no_gpus)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == len(set(said))
-    assert (tmp_path / "log").read_text().count("Converting conv weight scales") > 1
+    assert log.read_text().count("Converting conv weight scales") > 1
 
 
 def test_everything_the_library_says_goes_to_the_log(build, tmp_path, caplog):
@@ -336,6 +339,15 @@ def test_an_integer_bias_is_what_the_parser_refuses(build, graph_with):
 def test_options_that_the_flavor_cannot_do_are_refused(build, options, message):
     with pytest.raises(UsageError, match=message):
         build(options=TensorRTConfig(**options))
+
+
+@pytest.mark.parametrize("capabilities", [("7.5",), ("8.6", "7.5")])
+def test_int8_is_refused_for_gpus_that_would_dequantise_on_every_run(build, capabilities):
+    options = replace(SMALL, compute_capabilities=capabilities)
+    with pytest.raises(UsageError, match=r"INT8 for compute capability 7\.5; expected 8\.0, 8\.6, .*fp16") as caught:
+        build("int8", options=options)
+    assert "does not multiply in INT8 on such GPUs" in caught.value.what
+    assert build("fp16", options=options).sidecar.target["gpu"] == list(capabilities)
 
 
 def test_a_flavor_that_only_runs_engines_is_refused(model):

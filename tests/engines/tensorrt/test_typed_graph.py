@@ -20,12 +20,14 @@ from fcn_deploy.graph.model import ExportedModel, load_exported, parse, serializ
 from fcn_deploy.passes import pipelines
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+from fcn_deploy.runtime.tensorrt.flavor import find_flavor
 from fcn_deploy.workflows.exporting import export
 from tests.support import custom_nets, rtx
 
 VARIANTS = ("fcn8s", "fcn16s", "fcn32s")
 BY_DEFAULT = (("fp32", "fp32"), ("fp16", "fp16"), ("bf16", "bf16"), ("int8", "fp16"), ("fp8", "fp16"))
 KINDS = (*BY_DEFAULT, ("int8", "fp32"), ("int8", "bf16"), ("fp8", "fp32"), ("fp8", "bf16"))
+FLAVORS_THAT_BUILD = ("tensorrt", "tensorrt-rtx")
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +58,18 @@ def own_net(photo_folder, tmp_path_factory):
     return load
 
 
-def make(net, precision, base="fp16", io="tensor", **config):
+def make(net, precision, base="fp16", io="tensor", flavor="tensorrt", **config):
     model, ranges = net
-    return typed_graph(model, BuildConfig(precision, io, **config), ranges, base)
+    return typed_graph(model, BuildConfig(precision, io, **config), ranges, base, flavor=find_flavor(flavor))
 
 
 def sqnr(wanted, found):
     return 10 * np.log10(np.square(wanted).sum() / np.square(wanted - found).sum())
+
+
+def logits_of(backend, spec, images):
+    with Segmenter(backend, spec=spec) as segmenter:
+        return np.concatenate([segmenter.logits(image).ravel() for image in images])
 
 
 def logits(backend, images):
@@ -132,6 +139,50 @@ def test_the_scales_of_fp8_are_the_largest_value_over_448(net):
         assert node.inputs[2].dtype == node.outputs[0].dtype == ir.DataType.FLOAT8E4M3FN
 
 
+@pytest.mark.parametrize("base", ["fp16", "fp32"])
+def test_for_a_library_that_fuses_no_scales_of_channels_they_are_apart(net, base):
+    fused, apart = (make(net("fcn8s"), "int8", base, flavor=flavor) for flavor in FLAVORS_THAT_BUILD)
+    assert apart.precision == fused.precision
+    nodes = [node for node in parse(apart.data).graph if node.op_type in ("Mul", "DequantizeLinear")]
+    scales = {node.name: node.inputs[1].shape for node in nodes if node.op_type == "DequantizeLinear"}
+    muls = {node.name for node in nodes if node.op_type == "Mul" and node.name.endswith("/Mul")}
+    int8 = {name for name, precision in apart.precision.layers.items() if precision == "int8"}
+    # On a base of FP32 its kernels write FP32 in any case.
+    assert muls == ({f"{name}/Mul" for name in int8} if base == "fp16" else set())
+    assert {len(scales[f"{name}.weight/DequantizeLinear"]) for name in int8} == ({0} if base == "fp16" else {1})
+    pools = [node for node in parse(apart.data).graph if node.op_type == "MaxPool"]
+    assert {node.inputs[0].producer().op_type for node in pools} == {"DequantizeLinear"}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_scales_that_are_apart_cost_no_accuracy(net, photos, variant):
+    reference = OnnxRuntimeBackend(serialize(net(variant)[0].copy()))
+    spec = net(variant)[0].spec
+    wanted = logits_of(reference, spec, photos)
+    fused, apart = (
+        sqnr(wanted, logits_of(open_simulation(make(net(variant), "int8", flavor=flavor)), spec, photos))
+        for flavor in FLAVORS_THAT_BUILD
+    )
+    assert apart > fused - 1
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_padded_classes_change_no_label(net, photos, variant, precision):
+    """Of FP32 and FP16; INT8 for the two libraries is rounded in other places."""
+    labels = {}
+    for flavor in FLAVORS_THAT_BUILD:
+        graph = make(net(variant), precision, io="image", flavor=flavor)
+        weights = parse(graph.data).graph.initializers
+        (shape,) = (value.shape for name, value in weights.items() if name.startswith(f"upscore{variant[3:-1]}.weight"))
+        assert (shape[1] % 8 == 0) == (flavor == "tensorrt-rtx")
+        with Segmenter(open_simulation(graph), spec=net(variant)[0].spec) as segmenter:
+            labels[flavor] = np.concatenate([segmenter(photo).ravel() for photo in photos])
+    if precision != "int8":
+        np.testing.assert_array_equal(*labels.values())
+    assert max(label.max() for label in labels.values()) < net(variant)[0].spec.num_classes
+
+
 def test_the_layers_asked_for_are_quantised(net):
     layers = make(net("fcn8s"), "int8", int8_layers=("fc6", "conv1_1")).precision.layers
     assert {name for name, precision in layers.items() if precision == "int8"} == {"conv1_1", "fc6"}
@@ -145,7 +196,10 @@ def test_images_are_normalised_in_float32_and_labels_taken_of_fp16_logits(net):
     assert kinds["image/Mul"][1] == kinds["image/Add"][1] == "FLOAT"
     assert kinds["labels/ArgMax"] == ["FLOAT16"]
     casts = [node for node in graph if node.op_type == "Cast" and node.outputs[0].dtype is not None]
-    assert [str(node.outputs[0].dtype) for node in casts] == ["FLOAT16", "UINT8"]
+    # Of the image, and of labels: they are cropped after the argmax, as TensorRT casts uint8 from floats alone.
+    assert [str(node.outputs[0].dtype) for node in casts] == ["FLOAT16", "FLOAT16", "UINT8"]
+    order = [node.op_type for node in graph]
+    assert order[-5:] == ["ArgMax", "Cast", "Slice", "Squeeze", "Cast"]
 
 
 def test_a_residual_net_has_its_sums_fused_and_its_depthwise_layers_quantised(own_net):
@@ -322,11 +376,13 @@ def test_ranges_of_another_model_are_refused(net):
     [("fcn8s", *kind) for kind in KINDS] + [(each, *kind) for each in VARIANTS[1:] for kind in BY_DEFAULT],
 )
 def test_tensorrt_builds_every_typed_graph(net, variant, precision, base):
-    rtx.build(make(net(variant), precision, base, "tensor").data, (2, 3, 65, 97))
-    rtx.build(make(net(variant), precision, base, "image").data, (2, 65, 97, 3))
+    for flavor in FLAVORS_THAT_BUILD:
+        rtx.build(make(net(variant), precision, base, "tensor", flavor).data, (2, 3, 65, 97))
+        rtx.build(make(net(variant), precision, base, "image", flavor).data, (2, 65, 97, 3))
 
 
 @pytest.mark.parametrize("name", ["ResNetFCN", "Depthwise"])
 def test_tensorrt_builds_nets_of_the_user_s_own(own_net, name):
     for precision, base in BY_DEFAULT:
         rtx.build(make(own_net(name), precision, base, "image").data, (1, 64, 96, 3))
+    rtx.build(make(own_net(name), "int8", io="image", flavor="tensorrt-rtx").data, (1, 64, 96, 3))
