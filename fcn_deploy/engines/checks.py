@@ -138,10 +138,9 @@ def check_tensorrt(
     flavor.check_installed()
     if flavor.builds_without_gpu:
         return options.compute_capabilities
-    found = gpus()  # before the library is touched: without a driver it does not always fail cleanly
+    gpu = chosen_gpu(options, gpus)  # before the library is touched: without a driver it does not always fail cleanly
     if options.hardware_compatibility:
         return (_AMPERE,)
-    gpu = found[0]
     for asked, least in _needs(config, options):
         if _numbers(gpu.compute_capability) < _numbers(least):
             raise DependencyError(
@@ -153,6 +152,18 @@ def check_tensorrt(
     return (gpu.compute_capability,)
 
 
+def chosen_gpu(options: TensorRTConfig, gpus: Callable[[], tuple[Gpu, ...]]) -> Gpu:
+    """Returns the GPU that an engine is built on, for a library that needs one.
+
+    Raises:
+        DependencyError: There is no driver, or no GPU of that index.
+    """
+    found, index = gpus(), options.device or 0
+    if index >= len(found):
+        raise DependencyError(f"there is no GPU {index}", got=f"{len(found)}, counted from 0")
+    return found[index]
+
+
 def _check_options(flavor: Flavor, config: BuildConfig, options: TensorRTConfig) -> None:
     if not flavor.builds:
         raise UsageError(f"{flavor.name} only runs engines", expected="a backend that builds them")
@@ -161,6 +172,7 @@ def _check_options(flavor: Flavor, config: BuildConfig, options: TensorRTConfig)
         "hardware_compatibility": (options.hardware_compatibility, flavor.hardware_compatible),
         "version_compatible": (options.version_compatible, flavor.version_compatible),
         "compute_capability": (options.compute_capabilities, flavor.compute_capabilities),
+        "device": (options.device is not None, not flavor.builds_without_gpu),
     }
     refused = [f"`{option}`" for option, (asked, can) in asked_and_can.items() if asked and not can]
     if refused:

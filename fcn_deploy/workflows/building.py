@@ -95,6 +95,7 @@ def build_engine(
     workspace: int | None = None,
     builder_optimization_level: int | None = None,
     timing_cache: StrPath | None = None,
+    device: int | None = None,
     hardware_compatibility: bool = False,
     version_compatible: bool = False,
     compute_capability: Sequence[str] | str = (),
@@ -150,6 +151,7 @@ def build_engine(
         workspace: TensorRT: MiB of GPU memory that a layer may use.
         builder_optimization_level: TensorRT: 0 builds fastest, 5 searches longest.
         timing_cache: TensorRT: a file, read if it exists and written after the build.
+        device: TensorRT: index of the GPU to build on, which is the one that the engine is for.
         hardware_compatibility: TensorRT: for GPUs of compute capability 8.0 and newer.
         version_compatible: TensorRT: for later versions and the lean runtime.
         compute_capability: TensorRT-RTX: GPU architectures to build for, such as `8.6`.
@@ -217,6 +219,7 @@ def build_engine(
             workspace=workspace,
             builder_optimization_level=builder_optimization_level,
             timing_cache=None if timing_cache is None else as_path(timing_cache, "timing cache"),
+            device=device,
             hardware_compatibility=hardware_compatibility,
             version_compatible=version_compatible,
             compute_capabilities=(compute_capability,)

@@ -290,6 +290,9 @@ tensorrt_options = stack(
         help="0 builds fastest, 5 searches longest.  [default: 3]",
     ),
     click.option("--timing-cache", type=PATH, metavar="FILE", help="Read if it exists, written after the build."),
+    click.option(
+        "--device", type=click.IntRange(0), help="tensorrt: index of the GPU to build on and for.  [default: 0]"
+    ),
     click.option("--hardware-compatibility", is_flag=True, help="For GPUs of compute capability 8.0 and newer."),
     click.option("--version-compatible", is_flag=True, help="For later versions and the lean runtime."),
     click.option(

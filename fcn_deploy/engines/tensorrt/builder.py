@@ -29,6 +29,7 @@ from fcn_deploy.engines.tensorrt.profiles import FixedShape, ImageProfile, resol
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.files import check_writable, exists, read_bytes, write_bytes
 from fcn_deploy.progress import Progress, Silent
+from fcn_deploy.runtime.tensorrt.cuda import Device
 from fcn_deploy.runtime.tensorrt.driver import Gpu, find_gpus
 from fcn_deploy.runtime.tensorrt.flavor import Flavor
 from fcn_deploy.runtime.tensorrt.log import LibraryLog, library_log
@@ -103,6 +104,7 @@ def build_tensorrt(
         progress=progress,
         log=log,
         gpus=gpus,
+        on_device=nullcontext if options.device is None else Device(options.device).current,
     )
     return make_engine(data, model, ranges, config.io, record)
 

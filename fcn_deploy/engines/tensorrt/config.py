@@ -31,6 +31,7 @@ class TensorRTConfig:
             holds code that runs on the host, which a runtime only does if the user allows it.
         compute_capabilities: GPU architectures to build for, such as `8.6`; empty for the library's default, which for
             TensorRT-RTX is 8.0 and newer.
+        device: Index of the GPU to build on, for a library that needs one; the first if None.
 
     Raises:
         UsageError: A value is out of range, or a compute capability is named twice.
@@ -45,11 +46,14 @@ class TensorRTConfig:
     hardware_compatibility: bool = False
     version_compatible: bool = False
     compute_capabilities: tuple[str, ...] = ()
+    device: int | None = None
 
     def __post_init__(self) -> None:
         require_base(self.base)
         if self.workspace is not None and self.workspace < 1:
             raise UsageError("bad workspace", got=self.workspace, expected="1 MiB or more")
+        if self.device is not None and not (isinstance(self.device, int) and self.device >= 0):
+            raise UsageError("bad `device`", got=self.device, expected="the index of a GPU, 0 or more")
         level = self.builder_optimization_level
         if level is not None and not 0 <= level <= 5:
             raise UsageError("bad builder optimization level", got=level, expected="0 to 5")

@@ -331,6 +331,7 @@ def test_an_integer_bias_is_what_the_parser_refuses(build, graph_with):
     [
         ({"timing_cache": "timings"}, "got `timing_cache`"),
         ({"hardware_compatibility": True}, "got `hardware_compatibility`"),
+        ({"device": 0}, "got `device`"),
         ({"version_compatible": True, "timing_cache": "t"}, "got `timing_cache`, `version_compatible`"),
         ({"compute_capabilities": ("9.0",)}, "got compute capability 9.0; expected 7.5, 8.0"),
         ({"base": "fp32"}, '`base="fp32"` with `precision="fp16"`'),

@@ -1,12 +1,15 @@
 """What TensorRT 10 and 11 are asked for, written down by a fake; the real calls are made by TensorRT-RTX elsewhere."""
 
 import sys
+import threading
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.engines.config import BuildConfig
+from fcn_deploy.engines.tensorrt import builder
 from fcn_deploy.engines.tensorrt.builder import build_tensorrt
 from fcn_deploy.engines.tensorrt.config import TensorRTConfig
 from fcn_deploy.engines.tensorrt.profiles import ImageProfile
@@ -48,6 +51,31 @@ def test_the_network_is_strongly_typed_and_no_builder_flag_says_a_precision(aske
     assert [value.name for name, value, *_ in asked if name == "profiling_verbosity"] == ["DETAILED"]
     assert engine.sidecar.target == {"cpu": "generic", "gpu": ["8.7"]}
     assert "tensorrt: a fake is as fast as it is wrong" in caplog.text
+
+
+def test_the_engine_is_for_the_gpu_that_it_is_built_on(asked, build, monkeypatch):
+    current = []
+
+    class OneOfTwo:
+        def __init__(self, index):
+            self.index = index
+
+        @contextmanager
+        def current(self):
+            current.append((self.index, threading.current_thread().name))
+            yield
+
+    monkeypatch.setattr(builder, "Device", OneOfTwo)
+    two = (GPU, replace(GPU, index=1, name="another", compute_capability="8.9"))
+    assert build(gpus=lambda: two, device=1).sidecar.target["gpu"] == ["8.9"]
+    # The builder works in a thread of its own, and each thread has its own current GPU.
+    assert {index for index, _ in current} == {1}
+    assert len({thread for _, thread in current}) == 2
+    assert build(gpus=lambda: two).sidecar.target["gpu"] == ["8.7"]
+    with pytest.raises(DependencyError, match="there is no GPU 2; got 2, counted from 0"):
+        build(gpus=lambda: two, device=2)
+    with pytest.raises(UsageError, match="bad `device`; got -1"):
+        build(device=-1)
 
 
 def test_tf32_is_permitted_by_a_flag_of_the_builder_after_it_was_cleared(asked, build):
