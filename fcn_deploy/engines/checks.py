@@ -184,15 +184,6 @@ def _check_options(flavor: Flavor, config: BuildConfig, options: TensorRTConfig)
             got=f"compute capability {', '.join(unknown)}",
             expected=", ".join(flavor.compute_capabilities),
         )
-    floats = [each for each in options.compute_capabilities if each in flavor.without_int8]
-    if floats and config.precision == "int8":
-        # Listed beside others, it makes the plan multiply in FP16 on all of them.
-        raise UsageError(
-            f"{flavor.name} does not multiply in INT8 on such GPUs: its plans dequantise on every run",
-            got=f"INT8 for compute capability {', '.join(floats)}",
-            expected=", ".join(each for each in flavor.compute_capabilities if each not in flavor.without_int8),
-            fix='leave it out, and build another engine with `precision="fp16"` for them',
-        )
     if config.target_cpu != "generic":
         got = f'`target_cpu="{config.target_cpu}"`'
         raise UsageError("a target CPU for a GPU's engine", got=got, fix="leave it out")
@@ -226,6 +217,15 @@ def _check_targets(flavor: Flavor, config: BuildConfig, options: TensorRTConfig)
                 expected=f"{least} or newer",
                 fix=fix if named else "leave out `hardware_compatibility`, and build it on the GPU that it is for",
             )
+    floats = [each for each in options.compute_capabilities if each in flavor.without_int8]
+    if floats and config.precision == "int8":
+        # Listed beside others, it makes the plan multiply in FP16 on all of them.
+        raise UsageError(
+            f"{flavor.name} does not multiply in INT8 on such GPUs: its plans dequantise on every run",
+            got=f"INT8 for compute capability {', '.join(floats)}",
+            expected=", ".join(each for each in flavor.compute_capabilities if each not in flavor.without_int8),
+            fix='leave it out, and build another engine with `precision="fp16"` for them',
+        )
 
 
 def _needs(config: BuildConfig, options: TensorRTConfig) -> list[tuple[str, str]]:
