@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.sidecar import Io
+from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.errors import ArtifactError, InputError
 from fcn_deploy.evaluation.comparison import Sample
 from fcn_deploy.runtime.backend import Array
@@ -136,32 +138,46 @@ def load_expected(data: bytes, io_kind: Io, count: int) -> list[Expected]:
     return examples
 
 
-def check_values(examples: Sequence[Expected], io_kind: Io, classes: int, ignore_index: int | None) -> None:
-    """Checks that labels and ground truth are classes of the net.
+def check_values(examples: Sequence[Expected], io_kind: Io, spec: ModelSpec, ignore_index: int | None) -> None:
+    """Checks that labels and ground truth are classes of the net, and that something can be measured of them.
 
     Args:
         examples: As they were read.
         io_kind: `image` if their results are labels.
-        classes: The net's number of classes.
+        spec: The net's.
         ignore_index: The value of ground truth that does not count; None if there is none.
 
     Raises:
-        ArtifactError: They hold another value.
+        ArtifactError: They hold another value, logits have another number of channels, or all of the
+            ground truth is ignored.
     """
+    malformed, counted = "the expected results of the bundle are malformed", 0
     for example in examples:
         labels = [example.result] if io_kind == "image" else []
-        truth = example.truth
-        if truth is not None:
-            labels.append(truth if ignore_index is None else truth[truth != ignore_index])
-        if any(each.size and not 0 <= each.min() <= each.max() < classes for each in labels):
-            raise ArtifactError(
-                "the expected results of the bundle are malformed", got=f"labels beyond {classes} classes"
-            )
+        if example.truth is not None:
+            labels.append(_counted(example.truth, ignore_index))
+            counted += labels[-1].size
+        if any(each.size and not 0 <= each.min() <= each.max() < spec.num_classes for each in labels):
+            raise ArtifactError(malformed, got=f"labels beyond {spec.num_classes} classes")
+        if io_kind == "tensor" and len(example.result) != spec.channels:
+            raise ArtifactError(malformed, got=f"{len(example.result)} channels", expected=spec.channels)
+    if examples[0].truth is not None and not counted:
+        raise ArtifactError(
+            "the ground truth of the bundle labels no pixel, so that nothing can be measured",
+            got=f"{ignore_index} everywhere, which is ignored",
+            fix="make the bundle again, with labels of classes or without labels",
+        )
+
+
+def _counted(truth: Array, ignore_index: int | None) -> Array:
+    return truth if ignore_index is None else truth[truth != ignore_index]
 
 
 def _example(arrays: dict[str, Array], io_kind: Io, name: str) -> Expected:
     """Takes the arrays of one image out of all."""
     image, result = arrays.pop(f"image_{name}"), arrays.pop(f"{_result(io_kind)}_{name}")
+    if result.ndim != (2 if io_kind == "image" else 3):
+        raise ValueError(f"{_result(io_kind)}_{name} of shape {list(result.shape)}")
     return Expected(image, result, arrays.pop(f"truth_{name}", None))
 
 
@@ -190,7 +206,10 @@ def _array(name: str, content: bytes) -> Array:
     version = npy.read_magic(stream)
     if version != (1, 0):
         raise ValueError(f"{name} is in format {version} of numpy")
-    shape, fortran, dtype = npy.read_array_header_1_0(stream)
+    try:
+        shape, fortran, dtype = npy.read_array_header_1_0(stream)
+    except (SyntaxError, tokenize.TokenError, MemoryError) as error:  # numpy has Python parse it
+        raise ValueError(f"the header of {name} cannot be read") from error
     if kind not in _KINDS or dtype.hasobject or dtype.newbyteorder("=").name not in _KINDS[kind]:
         raise ValueError(f"{name} is of type {dtype}")
     rest = content[stream.tell() :]

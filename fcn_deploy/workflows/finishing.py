@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.sidecar import sidecar_path
 from fcn_deploy.artifacts.summary import Summary
-from fcn_deploy.bundle.expected import check_values, load_expected, samples_of
+from fcn_deploy.bundle.expected import Expected, check_values, load_expected, samples_of
 from fcn_deploy.bundle.folder import CheckedBundle, check_bundle
-from fcn_deploy.bundle.manifest import EXPECTED, PRECISIONS
+from fcn_deploy.bundle.manifest import EXPECTED, PRECISIONS, Bundle
 from fcn_deploy.bundle.recorded import RecordedBackend
 from fcn_deploy.diagnostics.conditions import timing_conditions
 from fcn_deploy.engines.tensorrt.profiles import ImageProfile
-from fcn_deploy.errors import GateError, UsageError
+from fcn_deploy.errors import ArtifactError, GateError, UsageError
 from fcn_deploy.evaluation.latency import BenchmarkConfig
 from fcn_deploy.evaluation.shipping import recommend_among_passed
 from fcn_deploy.files import (
@@ -44,6 +44,7 @@ from fcn_deploy.workflows.on_device import (
     Run,
     build_on_device,
     engine_file,
+    log_file,
     measure_on_device,
 )
 from fcn_deploy.workflows.parameters import Size, image_size, percentiles
@@ -108,7 +109,7 @@ def finish(
     RuntimeOptions(device=device)
     size = image_size(shape, "shape")
     stated = None if output is None else _outside(folder, as_path(output, "output"), "the engines")
-    log_file = None if log is None else _outside(folder, as_path(log, "log"), "the log")
+    log_path = None if log is None else _checked_log(folder, as_path(log, "log"))
     names = ("auto", *(flavor.name for flavor in BUILDERS))
     if backend not in names:
         raise UsageError("unknown `backend`", got=repr(backend), expected=", ".join(names))
@@ -116,17 +117,18 @@ def finish(
     with progress.working(f"checking {folder}"):
         checked = check_bundle(folder)
     manifest = checked.manifest
-    into = real_path(folder).with_name("finished") if stated is None else stated
+    into = stated or _outside(folder, real_path(folder).with_name("finished"), "the engines")
     _check_shape(checked, size)
     target = Target.find(find_flavor(manifest.backend if backend == "auto" else backend), device)
     if target.flavor.name != manifest.backend:
         progress.stage(f"{target.flavor.name} builds what was made for {manifest.backend}, as you ask")
     examples = load_expected(checked.read(EXPECTED), manifest.io, manifest.images)
-    check_values(examples, manifest.io, manifest.spec.num_classes, manifest.ignore_index)
+    check_values(examples, manifest.io, manifest.spec, manifest.ignore_index)
+    _check_images(checked, examples)
     run = Run(target, timing, conditions, None if size is None else _noise(size))
     with output_folder(into), only_writer(into):
-        _check_writable(into, manifest.spec.variant)
-        engines = build_on_device(checked, target, progress, log_file)
+        _check_writable(into, manifest, log_path)
+        engines = build_on_device(checked, target, progress, log_path)
         samples = progress.track(list(samples_of(examples)), len(examples), "verifying")
         with Segmenter(RecordedBackend(examples, manifest.spec, manifest.io), spec=manifest.spec) as reference:
             built = measure_on_device(checked, engines, run, reference, samples, progress)
@@ -166,12 +168,27 @@ def device_summary(bundle: CheckedBundle, built: BuiltOnDevice, run: Run, judged
     )
 
 
-def _outside(bundle: Path, path: Path, what: str) -> Path:
+def _outside(bundle: Path, path: Path, what: str, option: str = "output") -> Path:
     """Returns a path that is not in the bundle, in which a further file would be found as damage."""
     inside = real_path(path)
     if real_path(bundle) in (inside, *inside.parents):
-        raise UsageError(f"{what} cannot go into the bundle", got=str(path), fix="name another folder")
+        raise UsageError(f"{what} cannot go into the bundle", got=str(path), fix=f"name another folder with `{option}`")
     return path
+
+
+def _checked_log(bundle: Path, log: Path) -> Path:
+    """Returns where the logs go, beside which each build has one of its own name."""
+    if not log.name or log.name == "..":
+        raise UsageError("bad `log`", got=str(log), expected="the name of a file")
+    return _outside(bundle, log, "the log", "log")
+
+
+def _check_images(bundle: CheckedBundle, examples: Sequence[Expected]) -> None:
+    profiles = tuple(map(ImageProfile.from_json, bundle.manifest.profiles))
+    for height, width in (example.image.shape[:2] for example in examples):
+        if not any(profile.takes(ImageShape(1, height, width)) for profile in profiles):
+            got, expected = f"{height}x{width}", "; ".join(map(str, profiles))
+            raise ArtifactError("an image of the bundle fits no profile of it", got=got, expected=expected)
 
 
 def _check_shape(bundle: CheckedBundle, size: Size | None) -> None:
@@ -191,9 +208,15 @@ def _written(into: Path, variant: str) -> list[Path]:
     return [*map(sidecar_path, engines), *engines, *map(kernel_cache_path, engines)]
 
 
-def _check_writable(into: Path, variant: str) -> None:
-    for path in (*_written(into, variant), into / _SUMMARY):
+def _check_writable(into: Path, manifest: Bundle, log: Path | None) -> None:
+    outputs = [*_written(into, manifest.spec.variant), into / _SUMMARY]
+    logs = [] if log is None else [log_file(log, precision) for precision in manifest.graphs]
+    for path in (*outputs, *logs):
         check_writable(path)
+    taken = set(map(real_path, outputs))
+    for path in logs:
+        if real_path(path) in taken:
+            raise UsageError("the log has the name of an engine", got=str(path), fix="give `log` another name")
 
 
 def _publish(into: Path, built: BuiltOnDevice, summary: Summary, progress: Progress) -> None:
@@ -220,8 +243,9 @@ def require_device_gates(summary: Summary) -> None:
     passed = [engine.file for engine in summary.engines if engine.gate.passed]
     missed = [engine.precision.upper() for engine in summary.engines if not engine.gate.passed]
     again = "deploy again with other ranges or gates"
+    gates = "its gate, and was" if len(missed) == 1 else "their gates, and were"
     error = GateError(
-        f"{' and '.join(missed)} missed {'its gate' if len(missed) == 1 else 'their gates'}, and was not written",
+        f"{' and '.join(missed)} missed {gates} not written",
         got="; ".join(failures),
         fix=f"ship {passed[0]}, which met its gate and was written; or {again}" if passed else again,
     )

@@ -78,6 +78,11 @@ def engine_file(variant: str, precision: str) -> str:
     return f"{variant}.{precision}.engine"
 
 
+def log_file(log: Path, precision: str) -> Path:
+    """Returns the name of the log of one build: `build.fp16.log` for `build.log`."""
+    return log.with_name(f"{log.stem}.{precision}{log.suffix}")
+
+
 def build_on_device(
     bundle: CheckedBundle, target: Target, progress: Progress, log: Path | None = None
 ) -> dict[str, Engine]:
@@ -98,7 +103,7 @@ def build_on_device(
     manifest, engines = bundle.manifest, {}
     for precision in manifest.graphs:
         content = bundle.read(graph_file(precision))
-        said = None if log is None else log.with_name(f"{log.stem}.{precision}{log.suffix}")
+        said = None if log is None else log_file(log, precision)
         data, record = _build(manifest, precision, content, target.flavor, target, progress, said)
         engines[precision] = engine_from(data, manifest.spec, manifest.source, manifest.io, record)
     return engines

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fcn_deploy.artifacts.palette import default_palette
 from fcn_deploy.bundle import expected as module
 from fcn_deploy.bundle.expected import (
     MOST_BYTES,
@@ -21,7 +22,7 @@ from fcn_deploy.bundle.expected import (
     save_expected,
 )
 from fcn_deploy.errors import ArtifactError, InputError
-from tests.support.bundles import examples
+from tests.support.bundles import examples, spec
 
 
 def with_logits(count=2):
@@ -82,6 +83,10 @@ def lying(header):
     return IMAGE.replace(b"(2, 3, 3)", header.ljust(9))
 
 
+def headed(header):
+    return b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header
+
+
 HUGE = IMAGE.replace(b"(2, 3, 3), }        ", b"(99999999999, 9, 3), }")
 assert len(HUGE) == len(IMAGE) + 2
 
@@ -96,6 +101,11 @@ HOSTILE = {
     "a negative size": archive({**GOOD, "image_00.npy": lying(b"(-2,3,-3)")}),
     "a header that is code": archive({**GOOD, "image_00.npy": IMAGE.replace(b"'descr'", b"exit(1)")}),
     "no header": archive({**GOOD, "image_00.npy": b"\x93NUMPY\1\0"}),
+    "a header that does not end": archive({**GOOD, "image_00.npy": IMAGE.replace(b"{'descr'", b"{('desc'")}),
+    "a header that is indented": archive({**GOOD, "image_00.npy": headed(b"  x\n y\n  z")}),
+    "a header that nests": archive({**GOOD, "image_00.npy": headed(b"-" * 9000 + b"1")}),
+    "more axes than an image has": archive({**GOOD, "labels_00.npy": npy(np.zeros((1, 1, 2, 3), np.uint8))}),
+    "labels of several images": archive({**GOOD, "labels_00.npy": npy(np.zeros((5, 2, 3), np.uint8))}),
     "text": archive({**GOOD, "image_00.npy": b"text"}),
     "a later format of numpy": archive({**GOOD, "image_00.npy": npy(np.zeros((2, 3, 3), np.uint8), version=(2, 0))}),
     "columns first": archive({**GOOD, "labels_00.npy": npy(np.asfortranarray(np.zeros((2, 3), np.uint8)))}),
@@ -159,11 +169,26 @@ def test_another_number_of_images_is_refused(count):
 
 def test_labels_and_ground_truth_are_classes_of_the_net():
     written = Expected(np.zeros((1, 2, 3), np.uint8), np.array([[0, 1]], np.uint8), np.array([[1, 7]], np.uint8))
-    check_values([written], "image", 2, 7)
-    for classes, ignored in ((2, None), (1, 7), (2, 6)):
+    two, one = spec(), spec(num_classes=1, classes=("blue",), palette=default_palette(1))
+    check_values([written], "image", two, 7)
+    for net, ignored in ((two, None), (one, 7), (two, 6)):
         with pytest.raises(ArtifactError, match="labels beyond"):
-            check_values([written], "image", classes, ignored)
-    check_values(with_logits(), "tensor", 4, None)
+            check_values([written], "image", net, ignored)
+
+
+def test_logits_have_the_channels_of_the_net():
+    names = ("a", "b", "c", "d")
+    check_values(with_logits(), "tensor", spec(num_classes=4, classes=names, palette=default_palette(4)), None)
+    with pytest.raises(ArtifactError, match="got 4 channels; expected 2"):
+        check_values(with_logits(), "tensor", spec(), None)
+
+
+def test_ground_truth_of_which_all_is_ignored_is_refused():
+    image, labels, truth = np.zeros((1, 2, 3), np.uint8), np.zeros((1, 2), np.uint8), np.full((1, 2), 255, np.uint8)
+    written = Expected(image, labels, truth)
+    check_values([written, Expected(image, labels, labels)], "image", spec(), 255)
+    with pytest.raises(ArtifactError, match=r"labels no pixel.*got 255 everywhere, which is ignored"):
+        check_values([written], "image", spec(), 255)
 
 
 def test_an_image_and_results_of_another_size_are_an_input_error():

@@ -115,7 +115,7 @@ def test_an_engine_that_misses_its_gate_is_not_written_and_the_other_is(world, p
 
 def test_if_both_miss_their_gates_there_is_nothing_to_ship(world, plans, bundle, tmp_path):
     plans.wrong = {"fp16", "int8"}
-    with pytest.raises(GateError, match="FP16 and INT8 missed their gates") as missed:
+    with pytest.raises(GateError, match="FP16 and INT8 missed their gates, and were not written") as missed:
         finish(bundle, **QUICK)
     assert missed.value.report.ship.engine is None
     assert names(tmp_path / "finished") == {"summary.json"}
@@ -233,6 +233,38 @@ def test_nothing_is_written_into_the_bundle(world, bundle, tmp_path):
             finish(bundle, output=output)
     with pytest.raises(UsageError, match="the log cannot go into the bundle"):
         finish(bundle, log=bundle / "build.log")
+
+
+def test_a_bundle_called_as_its_engines_would_be_is_refused_before_work_starts(world, plans, tmp_path):
+    folder = make_bundle(tmp_path / "finished").folder
+    before = names(folder)
+    with pytest.raises(UsageError, match=r"the engines cannot go into the bundle.*name another folder with `output`"):
+        finish(folder, **QUICK)
+    assert (names(folder), plans.built) == (before, [])
+    assert finish(folder, output=tmp_path / "out", **QUICK).passed
+
+
+@pytest.mark.parametrize("log", [".", "/", ".."])
+def test_a_log_without_a_name_is_a_usage_error(world, bundle, log):
+    with pytest.raises(UsageError, match="bad `log`"):
+        finish(bundle, log=log, **QUICK)
+
+
+def test_logs_that_cannot_be_written_are_an_error_before_work_starts(world, plans, bundle, tmp_path):
+    (tmp_path / "x.int8.log").mkdir()
+    with pytest.raises(InputError, match=r"x\.int8\.log; got a folder"):
+        finish(bundle, log=tmp_path / "x.log", **QUICK)
+    with pytest.raises(UsageError, match="the log has the name of an engine"):
+        finish(bundle, log=tmp_path / "finished" / "RedOrBlue.engine", **QUICK)
+    assert not plans.built
+    assert names(tmp_path) == {"bundle", "x.int8.log"}
+
+
+def test_an_image_that_fits_no_profile_is_an_error_before_work_starts(world, plans, tmp_path):
+    profile = {"min": [1, 16, 24], "opt": [1, 24, 36], "max": [1, 25, 36]}
+    with pytest.raises(ArtifactError, match="an image of the bundle fits no profile of it; got 26x36"):
+        finish(make_bundle(tmp_path / "bundle", profiles=(profile,)).folder, **QUICK)
+    assert not plans.built
 
 
 def test_a_log_has_what_the_library_says_of_each_engine(world, bundle, tmp_path):
