@@ -15,6 +15,7 @@ from fcn_deploy.artifacts.conditions import Conditions
 from fcn_deploy.artifacts.measures import GroundTruth
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.recommendation import Recommendation
+from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.artifacts.summary import EngineSummary, Summary
 from fcn_deploy.bundle.expected import Expected, images_that_fit, save_expected
 from fcn_deploy.bundle.folder import CheckedBundle, write_bundle
@@ -183,9 +184,7 @@ def bundle_of(
 def _expected(made: Simulated, against: HeldAgainst, progress: Progress) -> list[Expected]:
     """Returns what PyTorch gives for some of the images, evenly spread over all."""
     is_image = made.config.io == "image"
-    sizes = [against.images.size or stated_size(path) or (1, 1) for path in against.images.paths]
-    chosen = images_that_fit(sizes, None if is_image else made.net.spec.channels)
-    images = replace(against.images, paths=tuple(against.images.paths[index] for index in chosen))
+    images = _chosen(against, made.net.spec, None if is_image else made.net.spec.channels)
     reader = None if against.truth is None else against.truth.reader(made.net.spec)
     examples = []
     with against.opened(made.net, progress) as reference:
@@ -193,6 +192,29 @@ def _expected(made: Simulated, against: HeldAgainst, progress: Progress) -> list
             result = reference(image) if is_image else reference.logits(image)
             examples.append(Expected(image, np.ascontiguousarray(result), truth))
     return examples
+
+
+def _chosen(against: HeldAgainst, spec: ModelSpec, channels: int | None) -> ImageFolder:
+    """Returns the images that go into a bundle; with ground truth, one of them at least has a pixel that counts.
+
+    Args:
+        against: The images, and their ground truth.
+        spec: The net's.
+        channels: Of the logits that go with each; None for labels.
+    """
+    images, truth = against.images, against.truth
+    sizes = [images.size or stated_size(path) or (1, 1) for path in images.paths]
+    chosen = images_that_fit(sizes, channels)
+    if truth is not None:
+        files, reader = truth.files(images), truth.reader(spec)
+
+        def counts(index: int) -> bool:
+            return bool((reader.read(files[index]) != reader.ignore_index).any())
+
+        if not any(map(counts, chosen)):  # all others are read only then, which takes long
+            counting = [index for index in range(len(sizes)) if counts(index)]
+            chosen = [counting[index] for index in images_that_fit([sizes[index] for index in counting], channels)]
+    return replace(images, paths=tuple(images.paths[index] for index in chosen))
 
 
 def for_gpu(

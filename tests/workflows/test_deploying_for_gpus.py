@@ -11,6 +11,7 @@ from PIL import Image
 import fcn_deploy as fd
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.summary import Summary
+from fcn_deploy.bundle import expected
 from fcn_deploy.bundle.expected import load_expected
 from fcn_deploy.bundle.folder import check_bundle
 from fcn_deploy.cli.app import run
@@ -153,6 +154,19 @@ def test_the_bundle_has_the_gates_the_simulations_and_what_pytorch_gives(made, s
         np.testing.assert_array_equal(example.truth, np.asarray(Image.open(scenes / "labels" / f"{index}.png")))
         assert (example.result == red_over_blue(example.image)).mean() > 0.99
     assert str(output) not in (output / "bundle" / "bundle.json").read_text()
+
+
+def test_a_bundle_has_ground_truth_that_counts_if_there_is_any(scenes, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(expected, "MOST_IMAGES", 2)  # the first and the sixth of ten
+    images, labels = scenes / "images", tmp_path / "labels"
+    shutil.copytree(scenes / "labels", labels)
+    for index in (0, 5):
+        Image.fromarray(np.full((24, 36), 255, np.uint8)).save(labels / f"{index}.png")
+    deploy(weights, images, tmp_path / "out", data=images, labels=labels, ignore_index=255, **{**NET, "int8": False})
+    found = check_bundle(tmp_path / "out" / "bundle")
+    read = load_expected(found.read("expected.npz"), "image", 2)
+    assert found.manifest.ignore_index == 255
+    assert all((example.truth != 255).any() for example in read)
 
 
 def test_the_profile_is_that_of_the_images_unless_it_is_stated(made):
