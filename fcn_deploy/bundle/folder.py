@@ -135,13 +135,29 @@ def write_bundle(folder: Path, manifest: Bundle, contents: Mapping[str, bytes]) 
             whole.mkdir()
             for name, data in {**contents, MANIFEST: text, MANIFEST_HASH: _hash_line(digest)}.items():
                 write_bytes(whole / name, data)
-            if exists(folder):
-                shutil.rmtree(folder)
-            whole.rename(folder)
+            _take_place(whole, folder, temporary / "old")
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
     return CheckedBundle(folder, manifest, digest)
+
+
+def _take_place(whole: Path, folder: Path, old: Path) -> None:
+    """Puts a bundle in the place of one that may be there; if that fails or is interrupted, the old one stays.
+
+    Args:
+        whole: The bundle.
+        folder: Its place.
+        old: A path of the same file system, for what was there.
+    """
+    try:
+        if exists(folder):
+            folder.rename(old)
+        whole.rename(folder)
+    except BaseException:
+        if exists(old) and not exists(folder):
+            old.rename(folder)
+        raise
 
 
 def check_bundle(folder: Path) -> CheckedBundle:

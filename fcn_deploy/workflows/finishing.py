@@ -25,12 +25,12 @@ from fcn_deploy.files import (
     StrPath,
     as_path,
     check_writable,
-    exists,
     only_writer,
     output_folder,
     real_path,
     write_bytes,
     write_json,
+    writing,
 )
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime import Segmenter
@@ -203,7 +203,7 @@ def _noise(size: Size) -> NDArray[np.uint8]:
 
 
 def _written(into: Path, variant: str) -> list[Path]:
-    """Returns the files that a run may write or remove, sidecars before their engines."""
+    """Returns the files that a run may write or remove."""
     engines = [into / engine_file(variant, precision) for precision in PRECISIONS]
     return [*map(sidecar_path, engines), *engines, *map(kernel_cache_path, engines)]
 
@@ -220,19 +220,32 @@ def _check_writable(into: Path, manifest: Bundle, log: Path | None) -> None:
 
 
 def _publish(into: Path, built: BuiltOnDevice, summary: Summary, progress: Progress) -> None:
-    """Writes the engines that met their gates, and the summary; others of an earlier run are removed."""
-    for path in _written(into, summary.variant):
-        if exists(path):
-            path.unlink()
-    for engine, result in zip(built.engines.values(), summary.engines, strict=True):
-        if result.gate.passed:
-            path = into / result.file
-            if result.precision in built.caches:
-                write_bytes(kernel_cache_path(path), built.caches[result.precision])
-            engine.save(path, result.gate)
-            progress.stage(f"wrote {path}")
+    """Writes the engines that met their gates, and the summary.
+
+    Engines of an earlier run are replaced one by one, so that on a full disk an engine is left; those of precisions
+    that met no gate now are removed.
+    """
+    passed = {result.precision: result.gate for result in summary.engines if result.gate.passed}
+    for precision in PRECISIONS:
+        path = into / engine_file(summary.variant, precision)
+        cache = kernel_cache_path(path)
+        if precision not in passed:
+            _remove(sidecar_path(path), path, cache)
+            continue
+        if precision in built.caches:
+            write_bytes(cache, built.caches[precision])
+        else:
+            _remove(cache)
+        built.engines[precision].save(path, passed[precision])
+        progress.stage(f"wrote {path}")
     write_json(into / _SUMMARY, summary.to_json())
     progress.stage(f"wrote {into / _SUMMARY}")
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        with writing(path):
+            path.unlink(missing_ok=True)
 
 
 def require_device_gates(summary: Summary) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -217,3 +218,23 @@ def test_a_file_that_no_parser_could_read_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_LARGEST_FILE", 10)
     with pytest.raises(InputError, match="too large for a bundle"):
         write_bundle(tmp_path / "b", manifest(), dict.fromkeys(FILES[2:], b"0123456789"))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+@pytest.mark.parametrize("failing", ["rename", "fsync", "rmdir", "unlink"])
+def test_a_bundle_is_the_old_one_or_the_new_one_wherever_writing_it_ends(tmp_path, monkeypatch, failing, error):
+    folder, real = tmp_path / "bundle", getattr(os, failing)
+    make_bundle(folder, backend="tensorrt")
+    for end in range(9):
+        calls = iter(range(100))
+
+        def ends(*arguments, calls=calls, end=end, **options):
+            if next(calls) == end:
+                raise error
+            return real(*arguments, **options)
+
+        with monkeypatch.context() as patched, suppress(KeyboardInterrupt, InputError, OSError):
+            patched.setattr(os, failing, ends)
+            make_bundle(folder, backend="tensorrt-rtx")
+        assert check_bundle(folder).manifest.backend in ("tensorrt", "tensorrt-rtx")
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["bundle"]

@@ -1,6 +1,7 @@
 """`finish` on a device that is a fake: its library builds and runs, and neither torch nor onnx is there."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -170,6 +171,22 @@ def test_finishing_twice_replaces_and_removes_what_no_longer_passes(world, plans
         finish(bundle, **QUICK)
     left = {"RedOrBlue.fp16.engine", "RedOrBlue.fp16.engine.json", "summary.json", "note.txt"}
     assert names(tmp_path / "finished") == left
+
+
+def test_a_disk_that_is_full_leaves_the_engines_of_an_earlier_run(world, bundle, tmp_path, monkeypatch):
+    finish(bundle, **QUICK)
+    before = names(tmp_path / "finished")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda one, other: full() if "finished" in str(other) else replace(one, other))
+    with pytest.raises(InputError, match=r"cannot write .*No space left on device"):
+        finish(bundle, **QUICK)
+    assert names(tmp_path / "finished") == before
+    for precision in CONTENTS:
+        Segmenter(tmp_path / "finished" / f"RedOrBlue.{precision}.engine").close()
 
 
 def test_kernels_that_the_library_compiled_are_kept_beside_the_engine(world, tmp_path):
