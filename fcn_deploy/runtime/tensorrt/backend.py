@@ -93,9 +93,9 @@ class TensorRTBackend(Closable):
     ) -> None:
         path = as_path(engine)
         check_file(path, pipe=False)
-        contexts = CONTEXTS if contexts is None else contexts
-        graphs = GRAPHS if graphs is None else graphs
         check_counts(contexts, graphs)
+        contexts = CONTEXTS if contexts is None else int(contexts)
+        graphs = GRAPHS if graphs is None else int(graphs)
         check_specialization(specialization)
         self._slots: Pool[Slot] = Pool(self._make_slot, Slot.close, contexts)
         # With `flavor`, a plan from another tool runs without a sidecar; but a sidecar that exists is always obeyed.

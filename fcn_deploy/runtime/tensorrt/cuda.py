@@ -56,14 +56,14 @@ def is_out_of_memory(message: str) -> bool:
 
 
 @contextmanager
-def _allocating(size: int, where: str) -> Iterator[None]:
+def _allocating(what: str, where: str) -> Iterator[None]:
     """Tells a full memory from other errors, by the message: the class belongs to a package that may be missing."""
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(str(error)):
             raise
-        raise OutOfMemoryError(f"{where} is full", got=f"no room for {size} bytes more") from error
+        raise OutOfMemoryError(f"{where} is full", got=f"no room for {what}") from error
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,13 @@ class Device:
             _checked(driver.cuCtxSetCurrent(before))
 
     def stream(self) -> Stream:
-        """Makes a stream."""
-        return Stream(self.index, _core().Device(self.index).create_stream())
+        """Makes a stream.
+
+        Raises:
+            OutOfMemoryError: The GPU has no room for it.
+        """
+        with _allocating("another stream", f"the memory of GPU {self.index}"):
+            return Stream(self.index, _core().Device(self.index).create_stream())
 
 
 class Stream:
@@ -210,7 +215,7 @@ class Stream:
                     builder.end_building()
                 raise
             builder.end_building()
-            return Graph(builder.complete(), self._stream)
+            return Graph(builder.complete(), self._stream, self._device)
         finally:
             builder.close()
 
@@ -246,13 +251,19 @@ class Stream:
 class Graph:
     """Recorded work that is queued with one call, made by `Stream.capture`."""
 
-    def __init__(self, graph: Any, stream: Any) -> None:
+    def __init__(self, graph: Any, stream: Any, device: int) -> None:
         self._graph = graph
         self._stream = stream
+        self._device = device
 
     def launch(self) -> None:
-        """Queues the work on the stream that it was recorded on."""
-        self._graph.launch(self._stream)
+        """Queues the work on the stream that it was recorded on.
+
+        Raises:
+            OutOfMemoryError: The GPU has no room for what the driver keeps of it.
+        """
+        with _allocating("a CUDA graph", f"the memory of GPU {self._device}"):
+            self._graph.launch(self._stream)
 
     def close(self) -> None:
         """Frees it."""
@@ -289,7 +300,7 @@ class DeviceBuffer:
         if size <= self.size:
             return False
         self.close()
-        with _allocating(size, f"the memory of GPU {self._device.index}"):
+        with _allocating(f"{size} bytes more", f"the memory of GPU {self._device.index}"):
             self._buffer = _core().Device(self._device.index).allocate(size, stream=stream._stream)
         self.size, self.address = size, int(self._buffer.handle)
         return True
@@ -316,7 +327,7 @@ class PinnedBuffer:
         """
         if size > self._bytes.nbytes:
             self.close()
-            with _allocating(size, "the host's page-locked memory"):
+            with _allocating(f"{size} bytes more", "the host's page-locked memory"):
                 self._buffer = _core().LegacyPinnedMemoryResource().allocate(size)
             self._bytes = np.asarray(_Memory(int(self._buffer.handle), size))
         return self._bytes[:size]

@@ -100,7 +100,7 @@ class LoadedEngine:
             raise self._error(what)
 
     def _error(self, what: str) -> ArtifactError:
-        reason = self.log.take_errors()
+        reason = self.log.take_own_errors()
         kind = OutOfMemoryError if is_out_of_memory(reason) else ArtifactError
         return kind(f"{self.module.__name__} {what}", got=reason)
 

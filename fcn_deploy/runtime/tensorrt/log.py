@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -36,7 +37,8 @@ class LibraryLog:
 
     def __init__(self, module: ModuleType) -> None:
         self._name = module.__name__
-        self._errors: deque[str] = deque(maxlen=_KEPT)
+        # Each with the thread that it was logged in.
+        self._errors: deque[tuple[int, str]] = deque(maxlen=_KEPT)
         self._warned: set[str] = set()
         self._file: TextIO | None = None
         self._listen: Callable[[str], None] | None = None
@@ -46,11 +48,26 @@ class LibraryLog:
         """Returns the errors since the last call, oldest first, and forgets them."""
         return "; ".join(self.errors()) or "no reason given"
 
+    def take_own_errors(self) -> str:
+        """Returns the errors that were logged in the calling thread, and forgets them; if there are none, all others.
+
+        When calls fail in several threads at once, each gets its own reason.
+        """
+        here = threading.get_ident()
+        own = [entry for entry in self._errors.copy() if entry[0] == here]
+        if not own:
+            return self.take_errors()
+        for entry in own:
+            with suppress(ValueError):  # another thread has taken all meanwhile
+                self._errors.remove(entry)
+        return "; ".join(message for _, message in own)
+
     def errors(self) -> list[str]:
         """Returns the errors since the last call as a list, oldest first, and forgets them."""
         errors = []
-        while self._errors:
-            errors.append(self._errors.popleft())
+        with suppress(IndexError):
+            while True:
+                errors.append(self._errors.popleft()[1])
         return errors
 
     @contextmanager
@@ -79,27 +96,44 @@ class LibraryLog:
     def _receive(self, severity: str, message: str) -> None:
         """Keeps errors for the exception that follows; the library also calls this from threads of its own."""
         message = message.strip()
-        file = self._file
-        if file is not None:
-            file.write(f"{severity}: {message}\n")
-        if self._listen is not None:
-            self._listen(message)
+        self._record(f"{severity}: {message}\n")
+        listen = self._listen
+        if listen is not None:
+            listen(message)
         if message in _HARMLESS:
             return
         if severity in ("INTERNAL_ERROR", "ERROR"):
-            self._errors.append(message)
+            self._errors.append((threading.get_ident(), message))
         elif severity == "WARNING" and message not in self._warned:
             self._warned.add(message)  # some come for every layer, in the same words
             _log.warning("%s: %s", self._name, message)
 
+    def _record(self, line: str) -> None:
+        """Writes a line to the file, if there is one; an exception must not pass through the library that calls."""
+        file = self._file
+        try:
+            if file is not None:
+                file.write(line)
+        except (OSError, ValueError) as error:  # the disk is full, or the recording has just ended in another thread
+            if self._file is file:
+                self._file = None
+                _log.warning("the log of %s ends here, because it cannot be written: %s", self._name, error)
 
-def _opened(path: Path | None) -> AbstractContextManager[TextIO | None]:
+
+@contextmanager
+def _opened(path: Path | None) -> Iterator[TextIO | None]:
     if path is None:
-        return nullcontext()
+        yield None
+        return
     try:
-        return path.open("w", encoding="utf-8", buffering=1)
+        file = path.open("w", encoding="utf-8", buffering=1)
     except OSError as error:
         raise InputError(f"cannot write {path}", got=error.strerror or error) from error
+    try:
+        yield file
+    finally:
+        with suppress(OSError):  # what is still in its buffer: that the disk is full has been said
+            file.close()
 
 
 @cache

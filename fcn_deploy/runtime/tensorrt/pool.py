@@ -100,10 +100,8 @@ class Pool(Generic[T]):
             if limit < self._limit:
                 self._limit = limit
                 _log.warning("%s: from here on, %d calls run at the same time, and others wait", error.what, limit)
-        try:
-            self._free_all(idle)
-        finally:
-            self._forget(len(idle))
+        for thing in idle:
+            self._drop(thing)
         return True
 
     def _free_all(self, things: list[T]) -> None:
@@ -142,8 +140,8 @@ class Pool(Generic[T]):
         try:
             self._free(thing)
         except Exception as error:
-            # What broke it may also keep it from being freed; the first error is the one to raise.
-            _log.warning("after the error that follows, not everything could be freed: %s", error)
+            # What broke it may also keep it from being freed; the first error, if there is one, is the one to raise.
+            _log.warning("not everything could be freed: %s", error)
         finally:
             self._forget(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Literal, get_args
 
 from fcn_deploy.errors import UsageError
@@ -23,10 +24,15 @@ def check_counts(contexts: int | None, graphs: int | None) -> None:
     Raises:
         UsageError: There are no contexts, or fewer than no graphs.
     """
-    if contexts is not None and not (isinstance(contexts, int) and contexts >= 1):
-        raise UsageError("bad number of execution `contexts`", got=contexts, expected="1 or more")
-    if graphs is not None and not (isinstance(graphs, int) and graphs >= 0):
-        raise UsageError("bad number of CUDA `graphs`", got=graphs, expected="0 or more")
+    if contexts is not None and not _is_count(contexts, 1):
+        raise UsageError("bad number of execution `contexts`", got=repr(contexts), expected="an integer, 1 or more")
+    if graphs is not None and not _is_count(graphs, 0):
+        raise UsageError("bad number of CUDA `graphs`", got=repr(graphs), expected="an integer, 0 or more")
+
+
+def _is_count(value: object, least: int) -> bool:
+    """Returns whether a value is an integer, Python's or numpy's, of at least `least`."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def check_specialization(value: object) -> None:
@@ -35,7 +41,7 @@ def check_specialization(value: object) -> None:
     Raises:
         UsageError: There is no such specialization.
     """
-    if value is not None and value not in get_args(Specialization):
+    if value is not None and not (isinstance(value, str) and value in get_args(Specialization)):
         raise UsageError("unknown `specialization`", got=repr(value), expected=" or ".join(get_args(Specialization)))
 
 

@@ -663,14 +663,32 @@ def test_contexts_and_graphs_reach_the_backend(world, plan):
 
 
 def test_fewer_than_no_graphs_are_a_usage_error(world, plan):
-    with pytest.raises(UsageError, match="bad number of CUDA `graphs`; got -1; expected 0 or more"):
+    with pytest.raises(UsageError, match="bad number of CUDA `graphs`; got -1; expected an integer, 0 or more"):
         TensorRTBackend(plan(), graphs=-1)
     assert world.events == []
 
 
 def test_no_contexts_are_a_usage_error(world, plan):
-    with pytest.raises(UsageError, match="bad number of execution `contexts`; got 0; expected 1 or more"):
+    with pytest.raises(UsageError, match="bad number of execution `contexts`; got 0; expected an integer, 1 or more"):
         TensorRTBackend(plan(), contexts=0)
+
+
+@pytest.mark.parametrize("value", [True, 1.5, "2", [2], np.float32(2), np.array([1, 2])])
+def test_numbers_that_are_no_integers_are_a_usage_error(world, plan, value):
+    for name in ("contexts", "graphs"):
+        with pytest.raises(UsageError, match=re.escape(f"`{name}`; got {value!r}; expected an integer")):
+            TensorRTBackend(plan(), **{name: value})
+        with pytest.raises(UsageError, match=f"`{name}`"):
+            RuntimeOptions(**{name: value})
+    with pytest.raises(UsageError, match="unknown `specialization`"):
+        TensorRTBackend(plan("tensorrt-rtx"), specialization=value)
+    assert world.events == []
+
+
+def test_integers_of_numpy_are_integers(world, plan):
+    with Segmenter(plan(), contexts=np.int64(1), graphs=np.uint8(0)) as segmenter:
+        segmenter(photo()["image"][0])
+        assert segmenter._backend._slots._limit == 1
 
 
 # Errors and the end
