@@ -22,7 +22,7 @@ from fcn_deploy.cli.options.types import PATH, ShapeType
 )
 @json_option
 def command(file: Path, shape: ImageShape | None, as_json: bool) -> None:
-    """Say what a FILE is: a checkpoint, an exported model, an engine, ranges, a sidecar or a summary.
+    """Say what a FILE is: a checkpoint, an exported model, an engine, ranges, a sidecar, a summary or a bundle.
 
     Lists each layer of a model or an ONNX engine: weights, output, parameters, multiplications (MACs) and precision.
     For a TensorRT engine it lists the precision asked for and achieved, by layer, and the kernels: what each reads,

@@ -17,7 +17,7 @@ from fcn_deploy.bundle.folder import check_bundle
 from fcn_deploy.bundle.manifest import MANIFEST
 from fcn_deploy.diagnostics.plan_facts import describe_plan
 from fcn_deploy.errors import ArtifactError, InputError, UsageError
-from fcn_deploy.files import check_file, read_bytes, read_json, sha256_bytes, sha256_file
+from fcn_deploy.files import check_file, exists, is_folder, read_bytes, read_json, sha256_bytes, sha256_file
 from fcn_deploy.graph.header import check_onnx_file
 from fcn_deploy.models.weights_file import check_weights_file
 from fcn_deploy.runtime.backend import PLAN_SUFFIXES
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 def inspect_file(path: Path, shape: ImageShape | None = None) -> dict[str, Any]:
-    """Describes a checkpoint, an ONNX model or engine, a TensorRT plan, ranges, a sidecar or a summary.
+    """Describes a checkpoint, an ONNX model or engine, a TensorRT plan, ranges, a sidecar, a summary or a bundle.
 
     Args:
-        path: The file.
+        path: The file, or the folder of a bundle.
         shape: Of the images for which a model's outputs and multiplications are stated. None for the model's own shape,
             or 1x512x512 for a model that takes any.
 
@@ -45,6 +45,8 @@ def inspect_file(path: Path, shape: ImageShape | None = None) -> dict[str, Any]:
     """
     readers = {".json": _json, ".pth": _checkpoint, ".pt": _checkpoint, ".safetensors": _checkpoint}
     readers |= dict.fromkeys(PLAN_SUFFIXES, _plan)
+    if is_folder(path) and exists(path / MANIFEST):
+        path = path / MANIFEST
     check_file(path)
     if path.suffix == ".onnx":
         return _onnx(path, shape)
@@ -136,16 +138,18 @@ def _as_run(layers: Sequence[Layer], sidecar: Sidecar) -> tuple[Layer, ...]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    content = check_format(read_json(path), str(path))
-    if "histograms" in content:
-        return _ranges(path)
     if path.name == MANIFEST:
         return {"kind": "bundle", **check_bundle(path.parent).manifest.to_json()}
-    if "engine" in content:
+    content = read_json(path)
+    kinds = content.keys() if isinstance(content, dict) else ()
+    if "histograms" in kinds:
+        return _ranges(path)
+    if "engine" in kinds:
         return {"kind": "sidecar", **Sidecar.from_json(content).to_json()}
-    if "engines" in content:
+    if "engines" in kinds:
         Summary.from_json(content)  # refuses what cannot be shown as a table
         return {"kind": "summary", **content}
+    check_format(content, str(path))
     raise InputError(f"{path} is not of a kind that inspect knows", expected="ranges, a sidecar, a summary or a bundle")
 
 

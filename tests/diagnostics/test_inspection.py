@@ -273,6 +273,34 @@ def test_a_summary_is_its_document_and_the_table_that_deploy_printed():
     assert "FAILED" in table
 
 
+@pytest.mark.parametrize("changes", [{"gpu": "a GPU"}, {"gpu": "a GPU", "requires": ["gpu"]}])
+def test_a_summary_of_a_gpu_is_shown_too(tmp_path, changes):
+    path = tmp_path / "summary.json"
+    path.write_text(json.dumps({**json.loads(SUMMARY.read_text()), **changes}))
+    assert inspect_file(path)["gpu"] == "a GPU"
+
+
+def test_a_summary_that_requires_what_nobody_knows_is_refused(tmp_path):
+    path = tmp_path / "summary.json"
+    path.write_text(json.dumps({**json.loads(SUMMARY.read_text()), "requires": ["luck"]}))
+    with pytest.raises(ArtifactError, match="requires 'luck'"):
+        inspect_file(path)
+
+
+def test_a_sidecar_that_requires_openvino_is_shown_too(engine, tmp_path):
+    path = tmp_path / "net.onnx.json"
+    sidecar = json.loads(sidecar_path(engine).read_text())
+    path.write_text(json.dumps({**sidecar, "backend": "openvino", "requires": ["openvino"]}))
+    assert inspect_file(path)["backend"] == "openvino"
+
+
+def test_the_folder_of_a_bundle_is_the_bundle(tmp_path):
+    make_bundle(tmp_path / "bundle")
+    assert inspect_file(tmp_path / "bundle") == inspect_file(tmp_path / "bundle" / "bundle.json")
+    with pytest.raises(InputError, match="a folder"):
+        inspect_file(tmp_path)
+
+
 def test_a_summary_that_lacks_a_key_is_an_input_error(tmp_path):
     path = tmp_path / "summary.json"
     path.write_text(json.dumps({"format": 1, "engines": [], "shape": [96, 128]}))
