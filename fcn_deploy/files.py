@@ -229,8 +229,8 @@ def output_folder(path: Path) -> Iterator[None]:
         make_folder(path)
         yield
     except BaseException:
-        with suppress(OSError):  # not empty, or never created: it stays, and so do its parents
-            for folder in created:
+        for folder in created:
+            with suppress(OSError):  # not empty, or never created
                 folder.rmdir()
         raise
 

@@ -271,6 +271,12 @@ def test_an_output_folder_in_the_place_of_a_file_is_an_input_error(old):
     assert old.read_bytes() == b"old"
 
 
+def test_of_folders_of_which_one_cannot_be_made_none_stays(tmp_path):
+    with pytest.raises(InputError, match="cannot make the folder"), output_folder(tmp_path / "a" / ("b" * 300) / "c"):
+        pytest.fail("the work began")
+    assert list(tmp_path.iterdir()) == []
+
+
 # JSON
 
 

@@ -7,15 +7,15 @@ from typing import Any
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.diagnostics.checkup import Checkup, check_up
 from fcn_deploy.diagnostics.inspection import inspect_file
-from fcn_deploy.files import StrPath
-from fcn_deploy.workflows.parameters import image_shape, input_file
+from fcn_deploy.files import StrPath, as_path
+from fcn_deploy.workflows.parameters import image_shape
 
 
 def inspect(file: StrPath, *, shape: str | ImageShape | None = None) -> dict[str, Any]:
-    """Describes a checkpoint, an exported model, an engine, ranges, a sidecar or a summary.
+    """Describes a checkpoint, an exported model, an engine, ranges, a sidecar, a summary or a bundle.
 
     Args:
-        file: The file.
+        file: The file, or the folder of a bundle.
         shape: Of the images for which a model's outputs and MACs are computed: `NxHxW` or `HxW`; the model's own, or
             1x512x512, if None.
 
@@ -27,7 +27,7 @@ def inspect(file: StrPath, *, shape: str | ImageShape | None = None) -> dict[str
         InputError: The file cannot be read, or is of another kind.
         UsageError: The model does not take this shape, or the file is not a model.
     """
-    return inspect_file(input_file(file), None if shape is None else image_shape(shape))
+    return inspect_file(as_path(file), None if shape is None else image_shape(shape))
 
 
 def doctor() -> Checkup:
