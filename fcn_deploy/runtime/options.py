@@ -86,8 +86,8 @@ class RuntimeOptions:
         check_threads(self.threads)
         if self.provider is not None and self.provider not in get_args(Provider):
             raise UsageError("unknown provider", got=repr(self.provider), expected=" or ".join(get_args(Provider)))
-        if self.device is not None and not (isinstance(self.device, int) and self.device >= 0):
-            raise UsageError("bad `device`", got=self.device, expected="the index of a GPU, 0 or more")
+        if self.device is not None and not _is_integer(self.device, 0):
+            raise UsageError("bad `device`", got=repr(self.device), expected="the index of a GPU, 0 or more")
         openvino.check_device_name(self.device_name)
         if self.tile is not None:
             check_tile(self.tile)
@@ -160,5 +160,9 @@ def check_threads(threads: int | None) -> None:
     Raises:
         UsageError: It is neither None nor an int of at least 1.
     """
-    if threads is not None and not (isinstance(threads, int) and threads >= 1):
-        raise UsageError("bad number of threads", got=threads, expected="1 or more")
+    if threads is not None and not _is_integer(threads, 1):
+        raise UsageError("bad number of threads", got=repr(threads), expected="1 or more")
+
+
+def _is_integer(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

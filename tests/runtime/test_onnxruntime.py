@@ -182,7 +182,7 @@ def test_without_a_number_of_threads_the_library_chooses(tiny, session_options):
 
 @pytest.mark.parametrize("threads", [0, -1])
 def test_less_than_one_thread_is_a_usage_error(tiny, threads):
-    with pytest.raises(UsageError, match=f"bad number of threads; got {threads}; expected 1 or more"):
+    with pytest.raises(UsageError, match=f"bad number of threads; got {threads!r}; expected 1 or more"):
         OnnxRuntimeBackend(tiny, threads=threads)
 
 

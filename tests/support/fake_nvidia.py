@@ -60,6 +60,7 @@ class World:
         self.fail: str | None = None
         self.room: int | None = None
         self.used = 0
+        self.counting = threading.Lock()
         self.pinned: set[int] = set()
         self.delay = 0.0
         self.cache_accepted = True
@@ -75,9 +76,10 @@ class World:
 
     def allocate(self, kind: str, size: int) -> Buffer:
         if kind == "device":
-            if self.room is not None and self.used + size > self.room:
-                raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: The API call failed because\nthere is no memory")
-            self.used += size
+            with self.counting:
+                if self.room is not None and self.used + size > self.room:
+                    raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: The API call failed because\nthere is no memory")
+                self.used += size
         array = aligned(size)
         array[...] = 0xAB
         self.memory[array.ctypes.data] = array
@@ -85,7 +87,7 @@ class World:
         return Buffer(self, kind, array)
 
     def bytes_at(self, address: int, size: int) -> np.ndarray:
-        for start, array in self.memory.items():
+        for start, array in list(self.memory.items()):
             if start <= address and address + size <= start + array.nbytes:
                 return array[address - start : address - start + size]
         raise AssertionError(f"{size} bytes at {address} are not allocated")
@@ -98,7 +100,8 @@ class Buffer:
 
     def close(self) -> None:
         del self.world.memory[self.handle]
-        self.world.used -= self.array.nbytes if self.kind == "device" else 0
+        with self.world.counting:
+            self.world.used -= self.array.nbytes if self.kind == "device" else 0
         self.world.did("free", self.kind)
 
 
