@@ -10,16 +10,15 @@ from fcn_deploy.errors import DependencyError, UsageError
 from fcn_deploy.runtime import cpu
 from fcn_deploy.runtime.openvino import library as openvino
 from fcn_deploy.runtime.tensorrt.driver import Gpu, find_gpus
-from fcn_deploy.runtime.tensorrt.flavor import Flavor
+from fcn_deploy.runtime.tensorrt.flavor import LEAST_GPU, Flavor
 
 # The backends that are no flavor of TensorRT, by the names that users give them.
 ONNXRUNTIME = "onnxruntime"
 OPENVINO = openvino.NAME
 SIMULATION = "simulation"
 
-# The first compute capability with BF16 and TF32, and the first with FP8:
-# https://docs.nvidia.com/deeplearning/tensorrt/latest/getting-started/support-matrix.html
-_AMPERE, _ADA = "8.0", "8.9"
+# The oldest GPU that libraries build for by themselves.
+_AMPERE = "8.0"
 
 
 def check_onnxruntime(config: BuildConfig, options: TensorRTConfig | None = None) -> None:
@@ -230,14 +229,10 @@ def _check_targets(flavor: Flavor, config: BuildConfig, options: TensorRTConfig)
 
 def _needs(config: BuildConfig, options: TensorRTConfig) -> list[tuple[str, str]]:
     """Returns what is asked for that not every GPU has, each with the oldest compute capability that has it."""
-    needs = [('`precision="fp8"`', _ADA)] if config.precision == "fp8" else []
-    if config.precision == "bf16":
-        needs.append(('`precision="bf16"`', _AMPERE))
-    if options.base == "bf16":
-        needs.append(('`base="bf16"`', _AMPERE))
+    asked = {f'`precision="{config.precision}"`': config.precision, f'`base="{options.base}"`': options.base}
     if options.tf32:
-        needs.append(("`tf32`", _AMPERE))
-    return needs
+        asked["`tf32`"] = "tf32"
+    return [(option, LEAST_GPU[kind]) for option, kind in asked.items() if kind in LEAST_GPU]
 
 
 def _numbers(capability: str) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from fcn_deploy.artifacts.precision import PREQUANTIZED
@@ -100,7 +101,7 @@ def check_gpu(engine: Path, sidecar: Sidecar, gpu: Gpu) -> None:
         f"{engine} was built for other GPUs",
         got=f"{gpu.name}, compute capability {gpu.compute_capability}",
         expected=", ".join(built_for),
-        fix=rebuild_command(engine, sidecar, gpu=gpu.compute_capability),
+        fix=_rebuild_for(engine, sidecar, gpu.compute_capability),
     )
 
 
@@ -146,7 +147,7 @@ def rebuild_command(engine: Path, sidecar: Sidecar, *, backend: str | None = Non
         engine: The plan's file.
         sidecar: The plan's sidecar.
         backend: The library to build it with; the same as before if None.
-        gpu: The compute capability to build for; ignored if the library does not take one.
+        gpu: The compute capability to build for; those of the plan if None. Ignored if the library does not take one.
     """
     name = backend or sidecar.backend
     flavor = FLAVORS.get(name)
@@ -169,10 +170,40 @@ def rebuild_command(engine: Path, sidecar: Sidecar, *, backend: str | None = Non
         words.append("--version-compatible")
     if flavor is not None and flavor.hardware_compatible and sidecar.target.get("hardware_compatible"):
         words.append("--hardware-compatibility")
-    if gpu is not None and flavor is not None and gpu in flavor.compute_capabilities:
-        words.append(f"--compute-capability {gpu}")
+    if flavor is not None:
+        words += [f"--compute-capability {each}" for each in _targets(flavor, sidecar, gpu)]
     words.append(f"-o {engine.name}")
     return " ".join(words) + f" (MODEL.onnx with sha256 {sidecar.source.onnx_sha256[:12]}...)"
+
+
+def _targets(flavor: Flavor, sidecar: Sidecar, gpu: str | None) -> list[str]:
+    """The GPUs that a library is told to build for."""
+    if gpu is None and sidecar.target.get("hardware_compatible"):
+        return []  # the default: 8.0 and newer
+    wanted = (sidecar.target.get("gpu") or ()) if gpu is None else (gpu,)
+    able = [str(each) for each in wanted if str(each) in flavor.compute_capabilities]
+    return [each for each in able if flavor.multiplies_in(sidecar.precision.requested, each)]
+
+
+def _rebuild_for(engine: Path, sidecar: Sidecar, gpu: str) -> str:
+    """Returns what to do for a GPU that a plan was not built for: not what `build-engine` would refuse."""
+    flavor, precision = find_flavor(sidecar.backend), sidecar.precision
+    asked = (precision.requested, precision.base, "tf32" if precision.tf32 else None)
+    lacks = list(dict.fromkeys(each for each in asked if each is not None and not flavor.multiplies_in(each, gpu)))
+    if not lacks:
+        return rebuild_command(engine, sidecar, gpu=gpu)
+    reason = f"{flavor.name} has no {' and no '.join(each.upper() for each in lacks)} on this GPU"
+    given = precision.method == PREQUANTIZED
+    if given and precision.requested in lacks:
+        return f"{reason}; run the engine on a GPU that has it, or build the float model its model was made from"
+    base, tf32 = precision.base, precision.tf32 if "tf32" not in lacks else None
+    if base in lacks:
+        base = "fp32" if given else "fp16"  # FP32 holds every scale
+    other = replace(precision, base=base, tf32=tf32)
+    if precision.requested in lacks:
+        other = replace(precision, requested="fp16", base="fp16", tf32=None)
+    command = rebuild_command(engine, replace(sidecar, precision=other), gpu=gpu)
+    return f"{reason}; build another engine: {command}"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

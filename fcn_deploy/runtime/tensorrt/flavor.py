@@ -14,6 +14,10 @@ from types import ModuleType
 from fcn_deploy.errors import DependencyError, UsageError
 from fcn_deploy.installation import install_command
 
+# The first compute capability that has a precision; all that a library runs on have the others:
+# https://docs.nvidia.com/deeplearning/tensorrt/latest/getting-started/support-matrix.html
+LEAST_GPU = {"bf16": "8.0", "tf32": "8.0", "fp8": "8.9"}
+
 
 @dataclass(frozen=True)
 class Flavor:
@@ -73,6 +77,12 @@ class Flavor:
         gpu = _pair(compute_capability)
         known = [_pair(each) for each in self.compute_capabilities]
         return gpu >= self.oldest_gpu and (gpu in known or gpu > max(known, default=(0, 0)))
+
+    def multiplies_in(self, precision: str, compute_capability: str) -> bool:
+        """Returns whether it builds engines of a precision, or for a base of it, for GPUs of an architecture."""
+        if precision == "int8":
+            return compute_capability not in self.without_int8
+        return _pair(compute_capability) >= _pair(LEAST_GPU.get(precision, "0.0"))
 
     @property
     def has_wheel(self) -> bool:

@@ -169,6 +169,57 @@ def test_what_a_plan_was_built_with_is_in_the_command_that_builds_it_again(world
         TensorRTBackend(path)
 
 
+@pytest.mark.parametrize(
+    ("gpu", "made", "advice"),
+    [
+        ("8.6", {"requested": "fp8"}, "has no FP8 on this GPU; build another engine: {} --fp16 --backend"),
+        ("8.9", {"requested": "fp8"}, "{} --fp8 --ranges RANGES.json --calib-method entropy --backend"),
+        (
+            "8.6",
+            {"requested": "fp8", "base": "fp32", "tf32": True},
+            "has no FP8 on this GPU; build another engine: {} --fp16 --backend",
+        ),
+        ("8.6", {"requested": "int8", "base": "bf16"}, "--base bf16 --backend"),
+        ("7.5", {"requested": "bf16", "base": "bf16"}, "has no BF16 on this GPU; build another engine: {} --fp16 --b"),
+        ("7.5", {"requested": "fp32", "base": "fp32", "tf32": True}, "no TF32 on this GPU; build another engine: {} --fp32 --b"),
+        ("7.5", {"requested": "int8", "base": "fp32", "tf32": True}, "no INT8 and no TF32 on this GPU; build another"),
+        ("7.5", {"requested": "int8", "method": "given"}, "no INT8 on this GPU; run the engine on a GPU that has it, or"),
+    ],
+)  # fmt: skip
+def test_a_gpu_without_the_precision_of_a_plan_is_told_what_can_be_built_for_it(world, plan, gpu, made, advice):
+    world.gpus = (Gpu(0, "Fake", gpu, 1 << 30),)
+    path = edit(plan("tensorrt-rtx", target={"gpu": ["12.0"]}), lambda data: data["precision"].update(made))
+    with pytest.raises(ArtifactError, match="was built for other GPUs") as caught:
+        TensorRTBackend(path)
+    said = str(caught.value)
+    assert advice.format("fcn-deploy build-engine MODEL.onnx") in said
+    assert made.get("method") == "given" or f"--compute-capability {gpu} -o net.engine" in said
+    assert "--fp16" not in said or not {"--tf32", "--base", "--ranges"}.intersection(said.split())
+
+
+def test_a_base_that_a_gpu_lacks_is_replaced_in_what_it_is_told(world, plan):
+    world.gpus = (Gpu(0, "Fake", "7.5", 1 << 30),)
+    for method, option in (("entropy", "--backend"), ("given", "--base fp32 --backend")):
+        made = {"requested": "int8", "base": "bf16", "method": method}
+        path = edit(plan("tensorrt", target={"gpu": ["8.6"]}), lambda data, made=made: data["precision"].update(made))
+        with pytest.raises(ArtifactError, match=rf"tensorrt has no BF16 on this GPU.*--int8 .*{option}") as caught:
+            TensorRTBackend(path)
+        assert "bf16" not in str(caught.value)
+
+
+def test_the_gpus_of_a_plan_are_in_the_command_that_builds_it_again(world, plan):
+    """FP8 without them would be refused: by default TensorRT-RTX builds for GPUs that do not have it."""
+    path = plan("tensorrt-rtx", library="1.4.0", target={"gpu": ["8.6", "8.9"]})
+    with pytest.raises(ArtifactError, match=r"--compute-capability 8\.6 --compute-capability 8\.9 -o net\.engine"):
+        TensorRTBackend(path)
+    with pytest.raises(ArtifactError, match=r"--backend tensorrt-rtx .* --compute-capability 8\.6 -o net\.engine"):
+        TensorRTBackend(plan("tensorrt", target={"gpu": ["8.6"]}), flavor="tensorrt-rtx")
+    wide = {"gpu": ["8.0"], "hardware_compatible": True}
+    with pytest.raises(ArtifactError, match="another library") as caught:
+        TensorRTBackend(plan("tensorrt", target=wide), flavor="tensorrt-rtx")
+    assert "--compute-capability" not in str(caught.value)
+
+
 @pytest.mark.parametrize("architecture", ["9.0", "10.0", "7.0", "5.2"])
 def test_a_gpu_that_the_library_does_not_know_is_exit_5_before_it_is_imported(world, plan, architecture):
     world.gpus = (Gpu(0, "Hopper", architecture, 1 << 30),)
