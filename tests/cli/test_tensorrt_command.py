@@ -56,12 +56,14 @@ def test_int8_with_its_twin_calibrates_once(call, exported, photo_folder, tmp_pa
 def test_bf16_fp8_and_tf32_are_built_and_said(call, exported, ranges_file, tmp_path):
     engine, line = tmp_path / "net.engine", ("build-engine", exported("fcn8s"), *SMALL, "-o", tmp_path / "net.engine")
     said = call(*line, "--bf16")
-    assert "of 21 layers 0 in INT8, 0 in FP16, 18 in BF16, 3 in FP32" in said.out
+    # The graph asks for FP32 in transposed convolutions; TensorRT-RTX merges the casts around them, and says so.
+    assert "of 21 layers 0 in INT8, 0 in FP16, 21 in BF16, 0 in FP32" in said.out
+    assert "The plan is not all in the precision asked for, which is decided at load: upscore2 in bf16" in said.err
     fp8 = ("--fp8", "--ranges", ranges_file("fcn8s"), "--compute-capability", "8.9")
     said = call(*line, *fp8)
     assert "of 21 layers 0 in INT8, 14 in FP8, 7 in FP16, 0 in FP32" in said.out
     precision = json.loads(engine.with_name("net.engine.json").read_text())["precision"]
-    assert (precision["requested"], precision["method"], precision["achieved"]) == ("fp8", "minmax", "unknown")
+    assert (precision["requested"], precision["method"], precision["achieved"]) == ("fp8", "minmax", "fp8")
     report = json.loads(call(*line, *fp8, "--base", "fp32", "--tf32", "--calib-method", "mse", "--json").out)
     precision = report["precision"]
     assert (precision["base"], precision["tf32"], precision["method"]) == ("fp32", True, "mse")
