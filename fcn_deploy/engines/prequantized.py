@@ -15,7 +15,7 @@ from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.engines.required_int8 import require_int8
 from fcn_deploy.errors import InputError, PrecisionError, UsageError
 from fcn_deploy.graph.layers import list_layers
-from fcn_deploy.quantization.prequantized import integer_weights, is_prequantized
+from fcn_deploy.quantization.prequantized import integer_weights, is_prequantized, only_float8
 
 # What ONNX Runtime's optimiser adds to the name of weights that it stores as uint8.
 _RENAMED = ("", "_s8_2_u8")
@@ -36,11 +36,13 @@ def check_scales(model: ir.Model, config: BuildConfig, ranges: Ranges | None) ->
         Whether the model is prequantized.
 
     Raises:
-        InputError: The model is quantised by integer operators.
+        InputError: The model is quantised by integer operators, or to FP8 alone.
         UsageError: INT8 or FP8 of a float model without ranges; of a prequantized model another precision than INT8, or
             ranges for it.
     """
     prequantized = is_prequantized(model)
+    if prequantized:
+        _refuse_fp8(model)
     if prequantized and config.precision != "int8":
         raise UsageError(
             "the graph is INT8 already: it holds Q/DQ",
@@ -56,6 +58,18 @@ def check_scales(model: ir.Model, config: BuildConfig, ranges: Ranges | None) ->
     if config.quantized and not prequantized and ranges is None:
         raise UsageError(f"{config.precision.upper()} needs ranges", fix="name calibration images or a ranges file")
     return prequantized
+
+
+def _refuse_fp8(model: ir.Model) -> None:
+    """Refuses the FP8 of other tools, which no builder here takes over."""
+    found = only_float8(model)
+    if found:
+        raise InputError(
+            "the graph is FP8 already, of another tool: only INT8 is taken over from one",
+            got=f"Q/DQ of {', '.join(found)}",
+            expected="a float model, or Q/DQ of INT8",
+            fix='build the float model it was made from with `precision="fp8"`',
+        )
 
 
 def prequantized_precision(model: ir.Model, base: str) -> Precision:

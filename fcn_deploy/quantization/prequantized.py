@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.graph.edit import constant_of
-from fcn_deploy.graph.ops import DEQUANTIZE, QDQ, WEIGHTED
+from fcn_deploy.graph.ops import DEQUANTIZE, QDQ, QUANTIZE, WEIGHTED
 
 # The operators of ONNX and ONNX Runtime that compute on integers, beside those whose names begin with QLinear.
 _INTEGER = frozenset(
@@ -39,6 +39,15 @@ def is_prequantized(model: ir.Model) -> bool:
     return any(node.op_type in QDQ for node in nodes)
 
 
+def only_float8(model: ir.Model) -> list[str]:
+    """Returns what the Q/DQ of a graph make, such as `FLOAT8E4M3FN`, if all of it is FP8; else nothing."""
+    ends = [
+        node.outputs[0] if node.op_type == QUANTIZE else node.inputs[0] for node in _nodes(model) if node.op_type in QDQ
+    ]
+    numbers = {"unknown" if value is None or value.dtype is None else value.dtype.name for value in ends}
+    return sorted(numbers) if all(each.startswith("FLOAT8") for each in numbers) else []
+
+
 def check_not_prequantized(model: ir.Model, what: str = "the model") -> None:
     """Checks that a model is float, so that it can be calibrated.
 
@@ -50,8 +59,8 @@ def check_not_prequantized(model: ir.Model, what: str = "the model") -> None:
             f"{what} is quantised already, with scales of its own",
             got="Q/DQ in the graph",
             expected="a float model to calibrate",
-            fix='build its engine with `precision="int8"` and without ranges; or calibrate the float model it was '
-            "made from",
+            fix=("" if only_float8(model) else 'build its engine with `precision="int8"` and without ranges; or ')
+            + "calibrate the float model it was made from",
         )
 
 

@@ -15,13 +15,13 @@ from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.engines.logits_size import check_logits_size
 from fcn_deploy.engines.onnxruntime import build_onnxruntime
 from fcn_deploy.engines.openvino import build_openvino
-from fcn_deploy.engines.prequantized import prequantized_precision
+from fcn_deploy.engines.prequantized import check_scales, prequantized_precision
 from fcn_deploy.engines.simulation import build_simulation, open_simulation
 from fcn_deploy.engines.tensorrt.typed_graph import typed_graph
 from fcn_deploy.errors import InputError, PrecisionError, UsageError
 from fcn_deploy.files import sha256_file
 from fcn_deploy.graph.model import ExportedModel, load_exported, parse
-from fcn_deploy.quantization.prequantized import saturating_weights
+from fcn_deploy.quantization.prequantized import check_not_prequantized, saturating_weights
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.cpu import exact_8_bits
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
@@ -384,6 +384,16 @@ def test_another_precision_of_it_is_refused(prequantized, backend):
     message = f'INT8 already: it holds Q/DQ; got `precision="{precision}"`; fix: build it with `precision="int8"`'
     with pytest.raises(UsageError, match=message):
         build_on(backend, prequantized("tensorrt"), BuildConfig(precision))
+
+
+def test_fp8_of_another_tool_is_refused_by_what_it_is(exported, ranges):
+    config = BuildConfig("fp8", "tensor")
+    model = parse(typed_graph(load_exported(exported("fcn8s")), config, ranges(), base="fp32").data)
+    for precision in ("fp32", "fp16", "bf16", "int8", "fp8"):
+        with pytest.raises(InputError, match=r"FP8 already.*Q/DQ of FLOAT8E4M3FN; .*fix: build the float model it was"):
+            check_scales(model, BuildConfig(precision), None)
+    with pytest.raises(InputError, match="fix: calibrate the float model it was made from"):
+        check_not_prequantized(model)
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "simulation"])
