@@ -42,6 +42,7 @@ class LibraryLog:
         self._warned: set[str] = set()
         self._file: TextIO | None = None
         self._listen: Callable[[str], None] | None = None
+        self._one = threading.Lock()
         self.logger = _make_logger(module, self._receive)
 
     def take_errors(self) -> str:
@@ -74,6 +75,8 @@ class LibraryLog:
     def recording(self, path: Path | None, listen: Callable[[str], None] | None = None) -> Iterator[LibraryLog]:
         """Forgets earlier messages, and writes every new message to a file until the context ends.
 
+        Messages do not say whose they are. So a second thread waits here until the first has ended.
+
         A repeated warning is logged once; the file has it each time. Unlike an artifact, the file is written as it
         grows: it is what remains of a build that hangs or is killed.
 
@@ -84,9 +87,9 @@ class LibraryLog:
         Raises:
             InputError: The file cannot be written.
         """
-        self._errors.clear()
-        self._warned.clear()
-        with _opened(path) as file:
+        with self._one, _opened(path) as file:
+            self._errors.clear()
+            self._warned.clear()
             self._file, self._listen = file, listen
             try:
                 yield self

@@ -90,3 +90,41 @@ def test_what_comes_after_the_recording_is_not_an_error(log, tmp_path, caplog):
     with pytest.raises(InputError, match="cannot write"), log.recording(tmp_path):
         pass
     assert not caplog.records
+
+
+def test_two_builds_after_each_other_hear_their_own_messages_alone(log, tmp_path):
+    heard = {"first": [], "second": []}
+    for name, messages in heard.items():
+        with log.recording(tmp_path / name, messages.append):
+            say(log, f"{name} layers", "VERBOSE")
+        say(log, "nobody's", "VERBOSE")
+    assert heard == {"first": ["first layers"], "second": ["second layers"]}
+    assert (tmp_path / "first").read_text() == "VERBOSE: first layers\n"
+
+
+def test_a_build_in_a_second_thread_waits_for_the_first(log, tmp_path):
+    """Else the layers of the first plan would count as those of the second, and its file would stay empty."""
+    heard, started = {"first": [], "second": []}, threading.Event()
+
+    def second():
+        started.set()
+        with log.recording(tmp_path / "second", heard["second"].append):
+            say(log, "second layers", "VERBOSE")
+
+    thread = threading.Thread(target=second)
+    with log.recording(tmp_path / "first", heard["first"].append):
+        thread.start()
+        assert started.wait(5)
+        thread.join(0.05)
+        say(log, "first layers", "VERBOSE")
+    thread.join(5)
+    assert heard == {"first": ["first layers"], "second": ["second layers"]}
+    assert (tmp_path / "first").read_text() == "VERBOSE: first layers\n"
+    assert (tmp_path / "second").read_text() == "VERBOSE: second layers\n"
+
+
+def test_after_a_build_that_failed_the_next_one_is_not_held_up(log):
+    with pytest.raises(ZeroDivisionError), log.recording(None):
+        raise ZeroDivisionError
+    with log.recording(None) as said:
+        assert said is log
