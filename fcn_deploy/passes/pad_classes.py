@@ -143,11 +143,12 @@ def _pad(graph: ir.Graph, node: ir.Node, more: int, pads_input: bool, bias_of_pa
         pads[0] = (0, more)
     else:
         pads[:2] = [(0, more if pads_input else 0), (0, more)]
-    # New constants: layers may share theirs.
-    node.replace_input_with(1, add_constant(graph, f"{node.name}.weight/padded", np.pad(weights, pads)))
+    # New constants: layers may share theirs, and names of other tools' nodes. Names of tensors are unique.
+    name = node.outputs[0].name
+    node.replace_input_with(1, add_constant(graph, f"{name}.weight/padded", np.pad(weights, pads)))
     if bias is None and not bias_of_padding:
         return
     own = np.zeros(_channels(node) - more, weights.dtype) if bias is None else bias
     padded = np.concatenate([own, np.full(more, bias_of_padding, weights.dtype)])
     node.resize_inputs(3)
-    node.replace_input_with(2, add_constant(graph, f"{node.name}.bias/padded", padded))
+    node.replace_input_with(2, add_constant(graph, f"{name}.bias/padded", padded))

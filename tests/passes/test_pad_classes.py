@@ -150,6 +150,18 @@ def test_anything_else_is_left_alone(nodes, reason):
         assert serialize(model) == before
 
 
+@pytest.mark.parametrize("name", [None, "conv"])
+def test_layers_need_no_names_of_their_own(name):
+    model = labelled(skip_net(11))
+    for node in model.graph:
+        node.name = name
+    assert PadClasses(LOWEST)(model).modified
+    for node in model.graph:
+        node.name = None  # ONNX Runtime does not take a name twice
+    image = np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype(np.float32)
+    np.testing.assert_array_equal(labels(model, image), labels(labelled(skip_net(11)), image))
+
+
 def test_without_an_argmax_it_says_so():
     model = parse(skip_net(11))
     assert PadClasses(LOWEST)(model).declined == (Declined("the output is not the ArgMax of channels"),)
