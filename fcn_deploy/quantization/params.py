@@ -201,7 +201,8 @@ def rounded_scale(exact: NDArray[np.float64], scale_type: ScaleType) -> NDArray[
 
 def up_to_fp16(scale: NDArray[np.float32]) -> NDArray[np.float32]:
     """Returns scales rounded up to numbers that FP16 holds, as float32; those beyond its range stay what they are."""
-    fp16 = scale.astype(np.float16)
+    with np.errstate(under="ignore", over="ignore"):
+        fp16 = scale.astype(np.float16)
     fp16 = np.where(fp16.astype(np.float32) < scale, np.nextafter(fp16, np.float16(np.inf)), fp16)
     wide = fp16.astype(np.float32)
     return np.where(np.isfinite(wide), np.maximum(wide, _SMALLEST_FP16), scale)

@@ -59,6 +59,14 @@ def test_the_first_convolution_of_all_zeros_and_one_far_smaller_than_the_rest():
     assert split_scales(np.zeros((2, 1, 1, 1), np.float32), None, 0).params.scale.min() > 0
 
 
+@pytest.mark.parametrize("largest", [1e-38, 1e10, 1e30])
+def test_results_that_stay_float32_give_no_warning(largest):
+    """Factors beyond FP16 are float32, and so is what they multiply: the audit keeps it."""
+    with np.errstate(all="raise"):
+        channels = split_scales(np.ones((2, 3, 1, 1), np.float32), np.float32([0, 1e10]), largest).channels
+    assert (channels >= 16 * largest / 65504).all()
+
+
 def chain(**constants):
     nodes = [
         make_node("Conv", "image w0 b0", "c0"),
