@@ -34,7 +34,7 @@ class TensorRTConfig:
         device: Index of the GPU to build on, for a library that needs one; the first if None.
 
     Raises:
-        UsageError: A value is out of range, or a compute capability is named twice.
+        UsageError: A value is of another type or out of range, or a compute capability is named twice.
     """
 
     profiles: tuple[ImageProfile, ...] = ()
@@ -50,12 +50,18 @@ class TensorRTConfig:
 
     def __post_init__(self) -> None:
         require_base(self.base)
-        if self.workspace is not None and self.workspace < 1:
+        for name in ("tf32", "hardware_compatibility", "version_compatible"):
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"bad `{name}`", got=repr(getattr(self, name)), expected="True or False")
+        listed = self.compute_capabilities
+        if not isinstance(listed, tuple) or not all(isinstance(each, str) for each in listed):
+            raise UsageError("bad `compute_capability`", got=repr(listed), expected='text such as "8.6", or several')
+        if self.workspace is not None and not (_is_integer(self.workspace) and self.workspace >= 1):
             raise UsageError("bad workspace", got=self.workspace, expected="1 MiB or more")
-        if self.device is not None and not (isinstance(self.device, int) and self.device >= 0):
+        if self.device is not None and not (_is_integer(self.device) and self.device >= 0):
             raise UsageError("bad `device`", got=self.device, expected="the index of a GPU, 0 or more")
         level = self.builder_optimization_level
-        if level is not None and not 0 <= level <= 5:
+        if level is not None and not (_is_integer(level) and 0 <= level <= 5):
             raise UsageError("bad builder optimization level", got=level, expected="0 to 5")
         if len(set(self.compute_capabilities)) != len(self.compute_capabilities):
             raise UsageError("a compute capability is named twice", got=", ".join(self.compute_capabilities))
@@ -76,3 +82,7 @@ class TensorRTConfig:
             raise UsageError(
                 f"options of TensorRT's builders for {backend}", got=", ".join(refused), fix="leave them out"
             )
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
