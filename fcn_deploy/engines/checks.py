@@ -229,7 +229,10 @@ def _check_targets(flavor: Flavor, config: BuildConfig, options: TensorRTConfig)
 
 def _needs(config: BuildConfig, options: TensorRTConfig) -> list[tuple[str, str]]:
     """Returns what is asked for that not every GPU has, each with the oldest compute capability that has it."""
-    asked = {f'`precision="{config.precision}"`': config.precision, f'`base="{options.base}"`': options.base}
+    asked: dict[str, str] = {
+        f'`precision="{config.precision}"`': config.precision,
+        f'`base="{options.base}"`': options.base,
+    }
     if options.tf32:
         asked["`tf32`"] = "tf32"
     return [(option, LEAST_GPU[kind]) for option, kind in asked.items() if kind in LEAST_GPU]

@@ -181,9 +181,9 @@ def test_what_a_plan_was_built_with_is_in_the_command_that_builds_it_again(world
         ),
         ("8.6", {"requested": "int8", "base": "bf16"}, "--base bf16 --backend"),
         ("7.5", {"requested": "bf16", "base": "bf16"}, "has no BF16 on this GPU; build another engine: {} --fp16 --b"),
-        ("7.5", {"requested": "fp32", "base": "fp32", "tf32": True}, "no TF32 on this GPU; build another engine: {} --fp32 --b"),
+        ("7.5", {"requested": "fp32", "base": "fp32", "tf32": True}, "no TF32 on this GPU; build another engine: {}"),
         ("7.5", {"requested": "int8", "base": "fp32", "tf32": True}, "no INT8 and no TF32 on this GPU; build another"),
-        ("7.5", {"requested": "int8", "method": "given"}, "no INT8 on this GPU; run the engine on a GPU that has it, or"),
+        ("7.5", {"requested": "int8", "method": "given"}, "no INT8 on this GPU; run the engine on a GPU that has"),
     ],
 )  # fmt: skip
 def test_a_gpu_without_the_precision_of_a_plan_is_told_what_can_be_built_for_it(world, plan, gpu, made, advice):
