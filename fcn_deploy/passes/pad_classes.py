@@ -35,7 +35,8 @@ class PadClasses(Rewrite):
         Measured: docs/tensorrt-graphs.md.
 
     Args:
-        lowest: The lowest number of the type that logits will have.
+        lowest: The lowest number of the type that logits will have. If all logits of a pixel are minus infinity, as
+            after an overflow, the label is the number of classes.
     """
 
     tolerance: ClassVar[float | None] = 0.0
