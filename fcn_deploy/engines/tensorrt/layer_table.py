@@ -23,7 +23,7 @@ from typing import Any
 from fcn_deploy.errors import ArtifactError
 
 _HEADER = "Layers:"
-# What follows the layers.
+# What follows the layers, in the same message.
 _END = re.compile(r"^(?:Bindings|I/O Tensors|Engine Metadata):", re.MULTILINE)
 
 _LIST = r"\[(?P<{}>| \{{ .*? \}})\]"
@@ -76,7 +76,9 @@ def read_layer_table(text: str) -> list[dict[str, Any]]:
         raise _not_understood(text)
     body = text[len(_HEADER) :]
     end = _END.search(body)
-    lines = [line for line in body[: end.start() if end else None].split("\n") if line.strip()]
+    if end is None:  # cut off, and nobody knows how many layers are missing
+        raise _not_understood(body[-60:])
+    lines = [line for line in body[: end.start()].split("\n") if line.strip()]
     if not lines:
         raise _not_understood(text)
     return [_layer(line) for line in lines]
