@@ -144,8 +144,9 @@ def _pad(graph: ir.Graph, node: ir.Node, more: int, pads_input: bool, bias_of_pa
         pads[0] = (0, more)
     else:
         pads[:2] = [(0, more if pads_input else 0), (0, more)]
-    # New constants: layers may share theirs, and names of other tools' nodes. Names of tensors are unique.
-    name = node.outputs[0].name
+    # New constants: layers may share theirs. Names of tensors are unique; those of another tool's nodes may not be.
+    taken = f"{node.name}.weight/padded" in graph.initializers
+    name = node.name if node.name and not taken else node.outputs[0].name
     node.replace_input_with(1, add_constant(graph, f"{name}.weight/padded", np.pad(weights, pads)))
     if bias is None and not bias_of_padding:
         return
