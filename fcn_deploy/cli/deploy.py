@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from fcn_deploy.cli.console import print_json, print_table
+from fcn_deploy.cli.deployment import show_deployment
 from fcn_deploy.cli.options.groups import (
     benchmark_options,
     calibration_options,
@@ -26,10 +26,6 @@ from fcn_deploy.cli.options.groups import (
     weights_options,
 )
 from fcn_deploy.cli.options.types import FOLDER, PATH
-from fcn_deploy.cli.progress import TerminalProgress
-
-if TYPE_CHECKING:
-    from fcn_deploy.artifacts.summary import Summary
 
 
 @click.command("deploy", short_help="All steps, from checkpoint to engines.")
@@ -94,24 +90,6 @@ def command(as_json: bool, **options: Any) -> None:
     If a stage fails, those before are kept in the hidden folder OUTPUT/.fcn-deploy until a deployment ends well;
     --resume takes them over, and does anew what depends on anything that has changed.
     """
-    from fcn_deploy.artifacts.summary import Summary
-    from fcn_deploy.errors import GateError
     from fcn_deploy.workflows.deploying import deploy
 
-    try:
-        with TerminalProgress() as progress:
-            summary = deploy(**options, progress=progress)
-    except GateError as error:
-        if isinstance(error.report, Summary):
-            _show(error.report, as_json)
-        raise
-    _show(summary, as_json)
-
-
-def _show(summary: Summary, as_json: bool) -> None:
-    if as_json:
-        print_json(summary.to_json())
-        return
-    from fcn_deploy.reporting.tables import summary_table
-
-    print_table(summary_table(summary))
+    show_deployment(lambda progress: deploy(**options, progress=progress), as_json)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from fcn_deploy.cli.console import print_json, print_table
+from fcn_deploy.cli.deployment import show_deployment
 from fcn_deploy.cli.options.groups import benchmark_options, json_option
 from fcn_deploy.cli.options.types import FOLDER, PATH, SizeType
-from fcn_deploy.cli.progress import TerminalProgress
-
-if TYPE_CHECKING:
-    from fcn_deploy.artifacts.summary import Summary
 
 
 @click.command("finish", short_help="On the device: a bundle to engines.")
@@ -46,24 +42,6 @@ def command(as_json: bool, **options: Any) -> None:
     bundle is checked first. Engines that meet their gates are written, with their sidecars and summary.json, which says
     which engine to ship: the fastest. If one misses its gate, it is not written, and the exit code is 3.
     """
-    from fcn_deploy.artifacts.summary import Summary
-    from fcn_deploy.errors import GateError
     from fcn_deploy.workflows.finishing import finish
 
-    try:
-        with TerminalProgress() as progress:
-            summary = finish(**options, progress=progress)
-    except GateError as error:
-        if isinstance(error.report, Summary):
-            _show(error.report, as_json)
-        raise
-    _show(summary, as_json)
-
-
-def _show(summary: Summary, as_json: bool) -> None:
-    if as_json:
-        print_json(summary.to_json())
-        return
-    from fcn_deploy.reporting.tables import summary_table
-
-    print_table(summary_table(summary))
+    show_deployment(lambda progress: finish(**options, progress=progress), as_json)

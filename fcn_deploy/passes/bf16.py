@@ -15,8 +15,8 @@ class ToBf16(Rewrite):
 
     What:
         The same as `ToFp16`, for another type. No tensor has to stay float32, because BF16 has float32's exponents.
-        Transposed convolutions do: TensorRT-RTX 1.7.1 builds none in BF16 (measured), and they are a small part of the
-        work.
+        Transposed convolutions do: TensorRT-RTX 1.7.1 did not build graphs that ask for them in BF16 (measured), though
+        it may merge the casts around one and run it in BF16 all the same. They are a small part of the work.
 
     Why:
         Strongly typed TensorRT networks take each type from the graph; no builder flag lowers a precision.

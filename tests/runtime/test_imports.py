@@ -12,23 +12,9 @@ import pytest
 from fcn_deploy.engines.config import BuildConfig
 from fcn_deploy.installation import install_command
 from fcn_deploy.runtime import Segmenter
+from tests.support.blocked import BLOCK
 from tests.support.building import build
 from tests.support.openvino import needs_openvino
-
-# Refuses modules as a machine does that lacks them.
-BLOCK = """
-import sys
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in BLOCKED:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-BLOCKED = set(sys.argv[1].split())
-sys.meta_path.insert(0, Blocker())
-for name in BLOCKED:
-    assert name not in sys.modules, name
-"""
 
 # The names of the third-party packages that have been imported since the process started. Modules without a spec come
 # from no file: Cython makes such modules in memory for the extensions of numpy 1.

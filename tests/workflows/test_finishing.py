@@ -17,6 +17,7 @@ from fcn_deploy.errors import ArtifactError, DependencyError, GateError, InputEr
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.tensorrt.driver import Gpu
 from fcn_deploy.workflows.finishing import finish
+from tests.support.blocked import BLOCK
 from tests.support.bundles import CONTENTS, examples, graph, make_bundle, spec
 from tests.support.fake_device import Plans, device
 from tests.support.fake_nvidia import World
@@ -342,25 +343,13 @@ def test_the_command_prints_the_table_and_the_exit_code_of_a_missed_gate(world, 
     assert "INT8 missed its gate" in found.err
 
 
-SCRIPT = """
-import sys
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in BLOCKED:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-BLOCKED = set(sys.argv[1].split())
-sys.meta_path.insert(0, Blocker())
-for name in BLOCKED:
-    assert name not in sys.modules, name
-
+SCRIPT = f"""{BLOCK}
 from fcn_deploy.cli.app import run
 from tests.support.fake_device import Plans, device
 from tests.support.fake_nvidia import World
 
 plans = Plans()
-plans.seconds = {"fp16": 0.004, "int8": 0.001}
+plans.seconds = {{"fp16": 0.004, "int8": 0.001}}
 with device(World(), plans):
     code = run(sys.argv[2:])
 assert not BLOCKED & set(sys.modules)
