@@ -31,12 +31,13 @@ def show_deployment(deployment: Callable[[Progress], Summary], as_json: bool) ->
             summary = deployment(progress)
     except GateError as error:
         if isinstance(error.report, Summary):
-            _show(error.report, as_json)
+            show_summary(error.report, as_json)
         raise
-    _show(summary, as_json)
+    show_summary(summary, as_json)
 
 
-def _show(summary: Summary, as_json: bool) -> None:
+def show_summary(summary: Summary, as_json: bool) -> None:
+    """Prints a summary, as a table or as JSON."""
     if as_json:
         print_json(summary.to_json())
         return

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from fcn_deploy.artifacts.summary import Summary
-from fcn_deploy.cli import deploy
+from fcn_deploy.cli.deployment import show_summary
 
 GOLDEN = Path(__file__).parents[1] / "artifacts" / "golden"
 
 
 @pytest.mark.parametrize("name", ["summary.json", "summary_before_truth.json"])
 def test_a_summary_is_the_table_that_deploy_printed(name, call, capsys):
-    deploy._show(Summary.from_json(json.loads((GOLDEN / name).read_text())), as_json=False)
+    show_summary(Summary.from_json(json.loads((GOLDEN / name).read_text())), as_json=False)
     printed = capsys.readouterr().out
     assert "quartiles" in printed
     assert call("inspect", GOLDEN / name) == (printed, "")
