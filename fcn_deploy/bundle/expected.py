@@ -145,7 +145,7 @@ def check_values(examples: Sequence[Expected], io_kind: Io, spec: ModelSpec, ign
         examples: As they were read.
         io_kind: `image` if their results are labels.
         spec: The net's.
-        ignore_index: The value of ground truth that does not count; None if there is none.
+        ignore_index: The value of ground truth that does not count; None if every value counts.
 
     Raises:
         ArtifactError: They hold another value, logits have another number of channels, or all of the

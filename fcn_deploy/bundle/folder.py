@@ -148,7 +148,7 @@ def _take_place(whole: Path, folder: Path, old: Path) -> None:
     Args:
         whole: The bundle.
         folder: Its place.
-        old: A path of the same file system, for what was there.
+        old: Where the earlier content goes, on the same file system.
     """
     try:
         if exists(folder):

@@ -112,7 +112,7 @@ class Bundle:
         profiles: Min, opt and max shapes of the engines.
         graphs: By precision, in the order of `PRECISIONS`.
         images: Number of images with expected results.
-        ignore_index: The value of ground truth that does not count; None if all count, or there is none.
+        ignore_index: The value of ground truth that does not count; None if every value counts.
         calibration: Numbers of images: `observed` for the ranges, `judged` for the gates of the simulations.
         made_with: Versions of the libraries that made it.
         files: Size and hash of every other file of the folder, by name.

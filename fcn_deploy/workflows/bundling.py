@@ -164,7 +164,7 @@ def bundle_of(
         folder: Where it goes; a bundle that is there is replaced.
         made: What goes into it.
         against: What the engines will be held against on the device: some of these images.
-        target: The GPU and the library of this machine; None if there is none.
+        target: The GPU and the library of this machine; None if it has no such GPU.
         progress: Told how far it is.
 
     Raises:
@@ -234,7 +234,7 @@ def for_gpu(
         made: What the simulations gave.
         against: What engines are held against.
         files: Where everything goes.
-        target: The GPU and the library of this machine; None if there is none.
+        target: The GPU and the library of this machine; None if it has no such GPU.
         timing: How long times are measured.
         conditions: That they are measured under.
         progress: Told of each step.

@@ -11,6 +11,7 @@ from fcn_deploy.runtime import Segmenter
 from fcn_deploy.workflows import deploy_config, deploying
 from fcn_deploy.workflows.calibrating import calibrate
 from fcn_deploy.workflows.deploying import deploy
+from tests.support.exports import remembering
 
 QUICK = {"warmup": 0, "duration": 0, "iterations": 5}
 
@@ -46,17 +47,7 @@ def exported_before():
 @pytest.fixture(autouse=True)
 def one_export_for_all(exported_before, monkeypatch):
     """Exports each net once: every deployment here begins with the same one. That of `deployed` is its own."""
-    export = deploying.export
-
-    def remembered(weights, *, progress, on_loaded, **options):
-        key = str(weights), tuple(sorted(options.items()))
-        if key not in exported_before:
-            exported_before[key] = export(weights, progress=progress, on_loaded=on_loaded, **options)
-        else:
-            on_loaded(exported_before[key].spec)
-        return exported_before[key]
-
-    monkeypatch.setattr(deploying, "export", remembered)
+    monkeypatch.setattr(deploying, "export", remembering(deploying.export, exported_before))
 
 
 def test_the_folder_holds_the_model_the_engines_and_a_summary(deployed):

@@ -28,6 +28,7 @@ from fcn_deploy.workflows.deploying import deploy
 from fcn_deploy.workflows.on_device import build_on_device
 from tests.support import colour_nets, rtx
 from tests.support.bundles import make_bundle
+from tests.support.exports import remembering
 from tests.support.fake_device import Plans, red_over_blue
 from tests.support.fake_device import device as fake_device
 from tests.support.fake_nvidia import World
@@ -64,16 +65,7 @@ def exported_before():
 @pytest.fixture(autouse=True)
 def one_export_for_all(exported_before, monkeypatch):
     """Exports the net once: every deployment here begins with the same."""
-    export = deploying.export
-
-    def remembered(weights, *, progress, on_loaded, **options):
-        if "net" not in exported_before:
-            exported_before["net"] = export(weights, progress=progress, on_loaded=on_loaded, **options)
-        else:
-            on_loaded(exported_before["net"].spec)
-        return exported_before["net"]
-
-    monkeypatch.setattr(deploying, "export", remembered)
+    monkeypatch.setattr(deploying, "export", remembering(deploying.export, exported_before))
 
 
 @pytest.fixture(autouse=True)

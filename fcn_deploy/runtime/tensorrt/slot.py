@@ -184,7 +184,7 @@ class Slot:
         return captured.graph
 
     def _drop_context(self) -> None:
-        vars(self).pop("_context", None)  # there is none if the library could not make it
+        vars(self).pop("_context", None)  # missing if the library could not make it
 
 
 def _shapes(profile: int, feeds: Mapping[str, Array | DeviceArray]) -> Shapes:
