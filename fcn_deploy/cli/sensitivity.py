@@ -29,7 +29,7 @@ from fcn_deploy.cli.progress import TerminalProgress
     type=click.Choice(["onnxruntime", "openvino", "tensorrt"]),
     default="onnxruntime",
     show_default=True,
-    help="Whose graph is examined; the other two are simulated, and what they save is in MACs instead of time.",
+    help="Whose graph is examined and timed; TensorRT's is simulated, and what it saves is in MACs instead of time.",
 )
 @click.option(
     "--base",

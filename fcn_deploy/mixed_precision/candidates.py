@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from fcn_deploy.artifacts.ranges import Ranges
+from fcn_deploy.artifacts.sidecar import OPENVINO_KEY
 from fcn_deploy.engines.config import Base, BuildConfig
 from fcn_deploy.engines.onnxruntime import onnxruntime_graph
 from fcn_deploy.engines.openvino import openvino_simulation
 from fcn_deploy.engines.simulation import simulation_graph
 from fcn_deploy.engines.tensorrt.typed_graph import typed_graph
 from fcn_deploy.errors import InputError, UsageError
-from fcn_deploy.graph.model import ExportedModel
+from fcn_deploy.graph.model import ExportedModel, parse, serialize
 from fcn_deploy.quantization.selection import int8_layers, quantizable_layers
 from fcn_deploy.runtime.tensorrt.flavor import FLAVORS, Flavor
 
@@ -31,7 +32,8 @@ class Candidates:
         config: How to quantise: method, target CPU, bias correction, rounding, and as `int8_layers` the layers to start
             from. Its precision, input and output, and Winograd layers are ignored.
         target: `onnxruntime`; or `openvino` or `tensorrt`, whose graphs are simulated in float.
-        base: What a graph for TensorRT computes in where it is not quantised.
+        base: What a graph for TensorRT computes in where it is not quantised; for OpenVINO, whether its layers
+            are timed in BF16 where they are not quantised, or else in FP32. ONNX Runtime has FP32 alone.
         flavor: Which TensorRT library a graph for TensorRT is for.
         layers: Every layer that can be quantised, in graph order.
         start: The layers that are INT8 in the first candidate, in graph order.
@@ -86,6 +88,29 @@ class Candidates:
             return openvino_simulation(self.model, self._config("fp32", int8), self.ranges if int8 else None)
         config = self._config(self.base, int8)
         return simulation_graph(typed_graph(self.model, config, self.ranges, self.base, flavor=self.flavor))
+
+    def make_timed(self, int8: Collection[str]) -> bytes:
+        """Makes a candidate for the library of the target itself, to be timed there.
+
+        Args:
+            int8: As for `make`.
+
+        Returns:
+            The content of an ONNX file with the layers of the engine, that takes `image` and gives `logits`.
+
+        Raises:
+            InputError: A layer cannot be quantised, or a tensor has no range.
+            UsageError: The target is TensorRT, whose kernels a CPU does not have.
+        """
+        if self.target == "tensorrt":
+            raise UsageError("TensorRT's layers cannot be timed on a CPU", expected="onnxruntime or openvino")
+        data = self.make(int8)
+        if self.target == "onnxruntime":
+            return data
+        graph = parse(data)
+        # It is OpenVINO's own graph, which was said to be for ONNX Runtime; this says it is OpenVINO's, and in what.
+        graph.metadata_props[OPENVINO_KEY] = "bf16" if self.base == "bf16" else "fp32"
+        return serialize(graph)
 
     def _config(self, floats: Base, int8: Collection[str]) -> BuildConfig:
         if not int8:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,12 +18,17 @@ from fcn_deploy.evaluation.parity import Output, ParityTally
 from fcn_deploy.graph.layers import list_layers
 from fcn_deploy.mixed_precision.candidates import Candidates
 from fcn_deploy.mixed_precision.layer_times import time_layers
+from fcn_deploy.mixed_precision.openvino_times import time_openvino_layers
 from fcn_deploy.mixed_precision.prefix_cache import VariantResult, run_variants
 from fcn_deploy.progress import Progress, Silent
 from fcn_deploy.runtime.image import check_size, normalize
 from fcn_deploy.runtime.labels import labels_of
 
+_log = logging.getLogger(__name__)
+
 _SILENT = Silent()
+Times = Mapping[str, Mapping[str, float]]
+_TIMERS: Mapping[str, Callable[..., Times]] = {"onnxruntime": time_layers, "openvino": time_openvino_layers}
 
 
 @dataclass(frozen=True)
@@ -132,8 +138,9 @@ def measure_sensitivity(
 
     For each layer two graphs are run: INT8 in that layer alone, and all INT8 layers but that one. Up to the layer, the
     first equals the net without INT8 and the second the net with all INT8 layers. These two run once, and the tensors
-    that the others start from are kept in a temporary folder. Layers are timed for ONNX Runtime only: the times of a
-    simulation mean nothing.
+    that the others start from are kept in a temporary folder. Layers are timed in ONNX Runtime or OpenVINO, whichever
+    the candidates are for, in float and in INT8 in turn. TensorRT's graphs are not: the times of a simulation mean
+    nothing.
 
     Args:
         candidates: What is quantised, and how.
@@ -158,11 +165,11 @@ def measure_sensitivity(
         for result in run_variants(candidates.make(candidates.start), all_but, feeds, threads=threads):
             tally.add("mix", result)
     height, width = images[0].shape[:2]
-    times: dict[str, dict[str, float]] = {"float": {}, "int8": {}}
-    if candidates.target == "onnxruntime":
-        graphs = {"float": candidates.make(()), "int8": candidates.make(candidates.layers)}
+    times: Times = {"float": {}, "int8": {}}
+    if timer := _TIMERS.get(candidates.target):
+        graphs = {"float": candidates.make_timed(()), "int8": candidates.make_timed(candidates.layers)}
         with progress.working(f"timing the layers at {height}x{width}"):
-            times = time_layers(graphs, candidates.layers, feeds[0], threads=threads)
+            times = complete(timer(graphs, candidates.layers, feeds[0], threads=threads), candidates.layers)
     macs = {layer.name: layer.macs for layer in list_layers(candidates.model.copy(), ImageShape(1, height, width))}
     mix = tally.fidelity("mix", None)
     return Sensitivity(
@@ -184,6 +191,22 @@ def measure_sensitivity(
             for name in candidates.layers
         ),
     )
+
+
+def complete(times: Times, layers: Sequence[str]) -> Times:
+    """Returns the times of layers if all of them are known, and none otherwise, which is warned of.
+
+    What layers save is compared, and milliseconds of one cannot be compared with the GMACs of another.
+
+    Args:
+        times: Milliseconds by layer, of each of several graphs.
+        layers: Names of all layers.
+    """
+    missing = [name for name in layers if any(name not in known for known in times.values())]
+    if not missing:
+        return times
+    _log.warning("the profile does not tell the times of %s; savings are counted in MACs instead", ", ".join(missing))
+    return {name: {} for name in times}
 
 
 def without(layers: Sequence[str], name: str) -> tuple[str, ...]:

@@ -124,8 +124,9 @@ def decide_precisions(
         check_truth(images, options.truth, model.spec)
     targets: dict[str, Target] = {ONNXRUNTIME: "onnxruntime", OPENVINO: "openvino"}
     target = targets.get(job.backend, "tensorrt")
+    base = job.base or "fp32" if target == "openvino" else job.tensorrt.base
     return decide(
-        Candidates(model, ranges, config, target, job.tensorrt.base, job.flavor or FLAVORS["tensorrt"]),
+        Candidates(model, ranges, config, target, base, job.flavor or FLAVORS["tensorrt"]),
         samples(images, options.truth, "reading images", reader),
         auto=options.auto,
         budget=options.budget,

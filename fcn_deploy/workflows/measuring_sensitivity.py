@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.data.folders import ImageFolder
+from fcn_deploy.engines.checks import OPENVINO, check_openvino
 from fcn_deploy.engines.config import DEFAULT_METHOD, Base, BuildConfig, TargetCpu, default_target
 from fcn_deploy.errors import UsageError
 from fcn_deploy.files import StrPath, write_bytes, write_json
@@ -52,8 +53,8 @@ def sensitivity(
         data: Folder of images that calibration has not observed.
         max_images: At most so many, evenly spread over the folder.
         recursive: Whether sub-folders of the folder are searched too.
-        backend: Whose graph is examined; those of OpenVINO and TensorRT are simulated, and what they save is in MACs
-            instead of time.
+        backend: Whose graph is examined, and in whose kernels the layers are timed. TensorRT's graph is simulated, and
+            what its layers save is in MACs instead of time. What OpenVINO's cost is computed by ONNX Runtime.
         base: TensorRT: precision of what is not INT8; `fp16` if None.
         calib_method: How ranges are chosen; `mse` if None.
         target_cpu: As for `build_engine`.
@@ -63,6 +64,7 @@ def sensitivity(
         progress: Told of each layer.
 
     Raises:
+        DependencyError: The layers are to be timed in OpenVINO, which is not installed.
         InputError: A file cannot be read or written, or the ranges are of another model.
         UsageError: Options do not go together.
     """
@@ -79,6 +81,8 @@ def sensitivity(
     check_model(model)
     target = target_cpu or default_target(backend, "int8")
     config = BuildConfig("int8", "tensor", calib_method or DEFAULT_METHOD, target)
+    if backend == OPENVINO:
+        check_openvino(config, None)
     observed = ranges if isinstance(ranges, Ranges) else load_ranges(ranges)
     if observed.data.random:
         _log.warning("the ranges were observed on noise, not on images")

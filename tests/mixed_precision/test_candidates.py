@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,9 @@ from fcn_deploy.graph.model import parse
 from fcn_deploy.mixed_precision.candidates import Candidates
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+from fcn_deploy.runtime.openvino.backend import OpenVinoBackend
+from fcn_deploy.runtime.openvino.precisions import layer_precisions
+from tests.support.openvino import needs_bf16, needs_openvino
 
 KEPT = {"conv1_1", "score_fr", "score_pool3_fr", "score_pool4_fr"}
 
@@ -51,6 +56,30 @@ def test_options_of_int8_and_of_winograd_do_not_reach_the_candidate_without_int8
     made = candidates(target=target, **options)
     assert made.make(()) == candidates(target=target).make(())
     assert not any(node.op_type == "MatMul" for node in parse(made.make(made.start)).graph)
+
+
+@needs_openvino
+def test_what_is_timed_for_openvino_is_its_own_graph_with_the_layers_of_the_engine(candidates):
+    made = candidates(target="openvino", target_cpu="vnni")
+    layers = made.start[:3]
+    with OpenVinoBackend(made.make_timed(layers)) as backend:
+        found = layer_precisions(backend.executed(), made.layers)
+    assert {name for name, precision in found.items() if precision == "int8"} == set(layers)
+    with OpenVinoBackend(made.make_timed(())) as backend:
+        assert set(layer_precisions(backend.executed(), made.layers).values()) == {"fp32"}
+
+
+@needs_openvino
+@needs_bf16
+def test_on_a_base_of_bf16_float_layers_are_timed_in_it(candidates):
+    made = replace(candidates(target="openvino", target_cpu="vnni"), base="bf16")
+    with OpenVinoBackend(made.make_timed(())) as backend:
+        assert "bf16" in layer_precisions(backend.executed(), made.layers).values()
+
+
+def test_a_simulated_tensorrt_graph_is_not_timed(candidates):
+    with pytest.raises(UsageError, match="cannot be timed on a CPU"):
+        candidates(target="tensorrt").make_timed(())
 
 
 def test_what_does_not_fit_is_refused(candidates, model, ranges_file):

@@ -7,11 +7,19 @@ import pytest
 from fcn_deploy.errors import InputError
 from fcn_deploy.evaluation.parity import Output, ParityTally
 from fcn_deploy.graph.model import parse
-from fcn_deploy.mixed_precision.damage import Fidelity, LayerSensitivity, Sensitivity, measure_sensitivity, without
+from fcn_deploy.mixed_precision.damage import (
+    Fidelity,
+    LayerSensitivity,
+    Sensitivity,
+    complete,
+    measure_sensitivity,
+    without,
+)
 from fcn_deploy.mixed_precision.layer_times import time_layers
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.image import normalize
 from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+from tests.support.openvino import needs_openvino
 
 
 def fidelity(made, reference, int8, photos):
@@ -45,16 +53,25 @@ def test_the_cost_of_every_layer_is_that_of_a_run_of_its_own(candidates, photos,
             assert layer.others == found.mix
 
 
-def test_times_are_of_onnx_runtime_alone_and_macs_of_both(candidates, photos):
-    timed, simulated = (
-        measure_sensitivity(candidates(target=target), photos[:1]) for target in ("onnxruntime", "tensorrt")
-    )
+@pytest.mark.parametrize("target", ["onnxruntime", pytest.param("openvino", marks=needs_openvino)])
+def test_times_are_of_the_library_at_hand_and_macs_of_all(candidates, photos, target):
+    timed, simulated = (measure_sensitivity(candidates(target=each), photos[:1]) for each in (target, "tensorrt"))
+    assert len(timed.layers) >= len(simulated.layers)
     for layer in timed.layers:
         assert layer.float_ms is not None
         assert layer.int8_ms is not None
         assert layer.saving == layer.float_ms - layer.int8_ms
     assert all(layer.float_ms is None and layer.saving == layer.macs / 1e9 > 0 for layer in simulated.layers)
-    assert [layer.macs for layer in timed.layers] == [layer.macs for layer in simulated.layers]
+    macs = {layer.name: layer.macs for layer in timed.layers}
+    assert all(macs[layer.name] == layer.macs for layer in simulated.layers)
+
+
+def test_times_are_compared_only_if_those_of_all_layers_are_known(caplog):
+    known = {"float": {"a": 2.0, "b": 3.0}, "int8": {"a": 1.0, "b": 1.5}}
+    assert complete(known, ["a", "b"]) == known
+    assert not caplog.messages
+    assert complete({**known, "int8": {"a": 1.0}}, ["a", "b"]) == {"float": {}, "int8": {}}
+    assert caplog.messages == ["the profile does not tell the times of b; savings are counted in MACs instead"]
 
 
 def test_no_images_are_refused(candidates):

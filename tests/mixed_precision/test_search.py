@@ -10,6 +10,7 @@ from fcn_deploy.mixed_precision.evaluator import Evaluator
 from fcn_deploy.mixed_precision.method_search import try_methods
 from fcn_deploy.mixed_precision.search import revert_order, search_layers
 from fcn_deploy.quantization.methods import METHODS
+from tests.support.openvino import needs_openvino
 
 
 def evaluator_of(made, photos):
@@ -27,7 +28,7 @@ def reachable(made, photos):
     return Criterion("agreement", whole.agreement_low + 0.6 * (1 - whole.agreement_low))
 
 
-@pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
+@pytest.mark.parametrize("target", ["onnxruntime", "tensorrt", pytest.param("openvino", marks=needs_openvino)])
 def test_layers_revert_to_float_until_the_bound_keeps_the_budget(candidates, photos, target):
     made = candidates(target=target)
     criterion = reachable(made, photos)

@@ -32,11 +32,14 @@ class ExecutedNode:
         layers: Names of the nodes of the model that it was made of.
         kind: What it does, such as `Convolution`.
         precision: What it computes in, by OpenVINO's name: `f32`, `bf16`, `u8`, `i8`.
+        microseconds: What it took, the mean of all runs so far, rounded down; None if it has not run, or if the backend
+            does not profile.
     """
 
     layers: tuple[str, ...]
     kind: str
     precision: str
+    microseconds: int | None = None
 
 
 class OpenVinoBackend(Closable):
@@ -50,6 +53,7 @@ class OpenVinoBackend(Closable):
         threads: CPU threads of one inference; one for each core if None. Inferences that together would take more
             threads than there are cores wait for each other, also those of other backends in this process.
         device_name: `CPU`, `GPU` or `NPU`, or `GPU.1` of several; the CPU if None. There is no fallback.
+        profile: Whether OpenVINO measures the time of each node, which costs a little; `executed` returns it.
 
     Attributes:
         inputs: The graph's inputs.
@@ -66,7 +70,14 @@ class OpenVinoBackend(Closable):
 
     name: str = library.NAME
 
-    def __init__(self, model: StrPath | bytes, *, threads: int | None = None, device_name: str | None = None) -> None:
+    def __init__(
+        self,
+        model: StrPath | bytes,
+        *,
+        threads: int | None = None,
+        device_name: str | None = None,
+        profile: bool = False,
+    ) -> None:
         check_threads(threads)
         library.check_device_name(device_name)
         device = device_name or library.CPU
@@ -80,7 +91,7 @@ class OpenVinoBackend(Closable):
         self.metadata: Mapping[str, str] = _metadata(read)
         base = _base(self.metadata, what, device)
         self._cores = (threads or CORES.count) if on_cpu else 0
-        self._compiled: Any = _compile(read, what, device, _properties(base, self._cores))
+        self._compiled: Any = _compile(read, what, device, _properties(base, self._cores, profile))
         # Each call in progress has its own; what one of them holds is memory for inputs, outputs and activations.
         self._idle: list[Any] = []
         self.inputs: tuple[TensorSpec, ...] = tuple(map(_tensor_spec, self._compiled.inputs))
@@ -181,8 +192,10 @@ def _base(metadata: Mapping[str, str], what: str, device: str) -> str:
     return "bf16"
 
 
-def _properties(base: str, cores: int) -> dict[str, object]:
+def _properties(base: str, cores: int, profile: bool) -> dict[str, object]:
     properties: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": base}
+    if profile:
+        properties["PERF_COUNT"] = True
     if cores:
         # Threads that are pinned to the first cores would meet those of every other process that pins its own.
         properties |= {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": cores, "ENABLE_CPU_PINNING": False}
@@ -196,11 +209,16 @@ def _tensor_spec(port: Any) -> TensorSpec:
 
 def _executed(facts: Mapping[str, Any]) -> ExecutedNode:
     told = {key: str(facts[key].value) if key in facts else "" for key in _FACTS}
-    names, kind, precision = (told[key] for key in _FACTS)
-    return ExecutedNode(tuple(filter(None, names.split(","))), kind, precision)
+    names, kind, precision, microseconds = (told[key] for key in _FACTS)
+    return ExecutedNode(
+        tuple(filter(None, names.split(","))),
+        kind,
+        precision,
+        int(microseconds) if microseconds.isdecimal() else None,  # else `not_executed`
+    )
 
 
-_FACTS = ("originalLayersNames", "layerType", "runtimePrecision")
+_FACTS = ("originalLayersNames", "layerType", "runtimePrecision", "execTimeMcs")
 
 
 def _reason(error: Exception) -> str:

@@ -14,7 +14,7 @@ from fcn_deploy.runtime.openvino.backend import ExecutedNode
 _PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
 _LAYERS = ("Convolution", "Deconvolution")
 # What it calls the convolution of a Conv with a bias, if the addition of the bias is not fused into it.
-_OF_CONV = "/WithoutBiases"
+OF_CONV = "/WithoutBiases"
 
 
 def layer_precisions(nodes: Iterable[ExecutedNode], layers: Iterable[str]) -> dict[str, str | None]:
@@ -25,7 +25,7 @@ def layer_precisions(nodes: Iterable[ExecutedNode], layers: Iterable[str]) -> di
         layers: Names of convolutions, transposed or not.
     """
     convolutions = [node for node in nodes if node.kind in _LAYERS]
-    by_layer = {name.removesuffix(_OF_CONV): node.precision for node in convolutions for name in node.layers}
+    by_layer = {name.removesuffix(OF_CONV): node.precision for node in convolutions for name in node.layers}
     return {name: _PRECISIONS.get(by_layer.get(name, "")) for name in layers}
 
 
