@@ -75,12 +75,15 @@ def test_every_command_and_every_piece_of_code_runs(name, workplace, monkeypatch
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_exists_with_its_options(page):
-    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([\w-]+):", makefile, re.M))
+    variables = set(re.findall(r"^(\w+) \?=", makefile, re.M))
     extras = set(re.findall(r"^([\w-]+) = \[", (ROOT / "pyproject.toml").read_text(), re.M))
     for command in _commands(page):
         program, *arguments = command
         if program == "make":
-            assert set(arguments) <= targets, command
+            assert {word for word in arguments if "=" not in word} <= targets, command
+            assert {word.split("=")[0] for word in arguments if "=" in word} <= variables, command
         elif program == "pip":
             named = re.search(r"^\.\[(.*)\]$", command[-1])
             assert named, command

@@ -5,26 +5,26 @@
         --peers .venv-peers/bin/python -o peers.json --plot peers.svg
 
 Contestants: PyTorch (eager, channels_last, torch.compile), ONNX Runtime on the exported model and on what its
-`quantize_static` makes of it, OpenVINO (FP32, and INT8 by NNCF, with its defaults or under control of the accuracy),
-MNN and ncnn (FP32), and the project's engines for ONNX Runtime and OpenVINO. Each is a process of its own; those of
-others live in an environment of their own, for their tools ask for other versions of what the project needs. Every
-round runs each once, in an order drawn anew. Two times are taken of every run: from uint8 images to labels, where a
-peer's images are normalised and its labels found in NumPy, and of the net alone. With `--fidelity` every contestant
-also runs over all images, and its labels are compared with the exported model's and with the ground truth. Without a
-model, the net is an FCN-8s of random weights on generated scenes. What a peer refuses is recorded in its own words, and
-the rest goes on.
+`quantize_static` and ModelOpt's ONNX quantiser make of it, OpenVINO (FP32, and INT8 by NNCF, with its defaults or under
+control of the accuracy), MNN and ncnn (FP32), and the project's engines for ONNX Runtime and OpenVINO. ModelOpt's INT8
+graph is for TensorRT; it and the project's own for TensorRT are simulated too, for their labels alone. Each is a
+process of its own; those of others live in an environment of their own, for their tools ask for other versions of what
+the project needs. Every round runs each once, in an order drawn anew. Two times are taken of every run: from uint8
+images to labels, where a peer's images are normalised and its labels found in NumPy, and of the net alone. With
+`--fidelity` every contestant also runs over all images, and its labels are compared with the exported model's and with
+the ground truth. Without a model, the net is an FCN-8s of random weights on generated scenes. What a peer refuses is
+recorded in its own words, and the rest goes on.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from contestants import ALL, AT_HOME, CONVERTED, ENGINES, NEEDS_PEERS, OURS, SIMULATED, STATIC
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.cli.options.types import PATH, ShapeType
 from fcn_deploy.data.folders import ImageFolder
@@ -49,84 +50,11 @@ from fcn_deploy.workflows.calibrating import calibrate
 from fcn_deploy.workflows.exporting import export
 from fidelity import Judge, Labeller
 from gpu_cases import write_random_net
+from peer_process import SCRIPTS, Peer
 from peer_report import BASELINE, plot_times, print_fidelity, print_times
 from quantizers import quantize_static
 
-# How the project's engines are built, by the name of the file without its suffix.
-_ENGINES: Mapping[str, Mapping[str, Any]] = {
-    "fp32": {},
-    "int8": {"precision": "int8"},
-    "openvino-bf16": {"precision": "bf16", "backend": "openvino"},
-    "openvino-int8": {"precision": "int8", "backend": "openvino"},
-    "openvino-int8-bf16": {"precision": "int8", "backend": "openvino", "base": "bf16"},
-}
-_OURS = tuple(f"ours-{name}" for name in _ENGINES)
-_AT_HOME = ("torch-eager", "torch-channels_last", "torch-compile", BASELINE, "onnxruntime-static", *_OURS)
-_NNCF = ("openvino-int8", "openvino-int8-bf16", "openvino-controlled")
-_ELSEWHERE = ("openvino-fp32", *_NNCF, "mnn-fp32", "ncnn-fp32")
-_SCRIPTS = Path(__file__).parent
 _RANDOM_SIZE = (360, 480)
-
-
-@dataclass(eq=False)
-class Peer:
-    """A contestant in a process of its own.
-
-    Attributes:
-        name: The contestant's.
-        process: That answers.
-        net_ms: Milliseconds of the net alone, of every run so far.
-    """
-
-    name: str
-    process: subprocess.Popen[str]
-    net_ms: list[float] = field(default_factory=list)
-
-    @classmethod
-    def open(cls, python: Path, name: str, folder: Path, shape: ImageShape, threads: int) -> Peer:
-        """Starts the process, and waits until its net is open.
-
-        Raises:
-            ClickException: It ends instead; the message is the last line of what it said.
-        """
-        command = [str(python), str(_SCRIPTS / "peer_worker.py"), name, str(folder), str(shape), str(threads)]
-        log = folder / f"{name}.log"
-        with log.open("w") as said:
-            process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said)
-        peer = cls(name, process)
-        assert process.stdout is not None
-        if not process.stdout.readline():
-            peer.close()
-            raise click.ClickException((log.read_text().strip().splitlines() or ["it ended without a word"])[-1])
-        return peer
-
-    def run(self, images: Path, *, timed: bool = True) -> None:
-        """Runs a batch once."""
-        answer = self._ask({"run": str(images)})
-        if timed:
-            self.net_ms.append(answer["net_ms"])
-
-    def labels(self, path: Path) -> NDArray[Any]:
-        """Returns the labels of the last run, by way of a file."""
-        self._ask({"save": str(path)})
-        return np.load(path)  # type: ignore[no-any-return]
-
-    def close(self) -> None:
-        """Ends the process."""
-        with contextlib.suppress(BrokenPipeError):  # of one that has ended by itself
-            self.process.communicate()
-
-    def _ask(self, request: Mapping[str, str]) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        try:
-            print(json.dumps(request), file=self.process.stdin, flush=True)
-            answer = self.process.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
-        if not answer:
-            raise click.ClickException(f"{self.name} ended with {self.process.wait()}")
-        return json.loads(answer)  # type: ignore[no-any-return]
 
 
 @click.command()
@@ -135,12 +63,11 @@ class Peer:
 @click.option("--calib-data", type=PATH, help="Images to calibrate with.")
 @click.option("--images", "folder", type=PATH, help="Images to time on, resized.")
 @click.option("--peers", type=PATH, help="The Python of the peers' environment.  [default: none of theirs]")
-@click.option(
-    "--contestant", "chosen", multiple=True, type=click.Choice((*_AT_HOME, *_ELSEWHERE)), help="[default: all]"
-)
+@click.option("--contestant", "chosen", multiple=True, type=click.Choice(ALL), help="[default: all]")
 @click.option("--model-from", help="What makes a net of your own for PyTorch: package.module:callable.")
 @click.option("--fidelity", is_flag=True, help="Compare labels over all images, at their own size.")
 @click.option("--labels", type=PATH, help="Ground truth of the images, for --fidelity.")
+@click.option("--control-images", type=click.IntRange(1), help="How many NNCF's control runs on.  [default: all]")
 @click.option("--shape", "shapes", type=ShapeType(), multiple=True, help="NxHxW or HxW.  [default: a grid]")
 @click.option("--threads", "counts", type=click.IntRange(1), multiple=True, default=(2, 1), show_default=True)
 @click.option("--rounds", type=click.IntRange(5), default=5, show_default=True, help="Least number of rounds.")
@@ -157,6 +84,7 @@ def main(
     model_from: str | None,
     fidelity: bool,
     labels: Path | None,
+    control_images: int | None,
     shapes: tuple[ImageShape, ...],
     counts: tuple[int, ...],
     rounds: int,
@@ -174,8 +102,8 @@ def main(
         raise click.UsageError("--model-from says what makes the net of --model, and goes with it")
     check_writable(output)
     shapes = shapes or tuple(ImageShape(batch, *size) for batch in (1, 4) for size in _sizes())
-    contestants = [name for name in (*_AT_HOME, *_ELSEWHERE) if not chosen or name in chosen]
-    contestants = [name for name in contestants if peers or name in _AT_HOME]
+    contestants = [name for name in ALL if not chosen or name in chosen]
+    contestants = [name for name in contestants if peers or name not in NEEDS_PEERS]
     if BASELINE not in contestants:
         raise click.UsageError(f"everything is compared with {BASELINE}")
     judge = None
@@ -184,7 +112,7 @@ def main(
         assert folder is not None
         judge = Judge.open(folder, labels, exported_spec(parse(model.read_bytes())), shapes)
     with tempfile.TemporaryDirectory(prefix="bench-peers-") as work:
-        bench = Bench(Path(work), peers, judge=judge)
+        bench = Bench(Path(work), peers, judge=judge, control_images=control_images or 0)
         refused = bench.prepare(model, weights, calib_data, folder, contestants, model_from)
         report: dict[str, Any] = {"format": 1, "host": check_up().to_json(), "refused": refused, "runs": []}
         report["peers"] = _versions(peers) if peers else {}
@@ -198,7 +126,7 @@ def main(
                 print_times(report["runs"][-1])
                 print_fidelity(report["runs"][-1])
     if plot is not None:
-        write_bytes(plot, plot_times(report["runs"][0], plot.suffix, _OURS))
+        write_bytes(plot, plot_times(report["runs"][0], plot.suffix, OURS))
 
 
 def _sizes() -> Sequence[tuple[int, int]]:
@@ -218,12 +146,14 @@ class Bench:
         peers: The Python of the peers' environment.
         macs: What the net multiplies and adds for images of a shape.
         judge: Compares labels over all images; None where only times are taken.
+        control_images: On how many calibration images NNCF controls the accuracy; 0 for all.
     """
 
     work: Path
     peers: Path | None
     macs: Callable[[ImageShape], int | None] = lambda shape: None
     judge: Judge | None = None
+    control_images: int = 0
 
     def prepare(
         self,
@@ -240,6 +170,7 @@ class Bench:
             model, weights, calib_data, images = self._random_net()
         data = model.read_bytes()
         (self.work / "net.onnx").write_bytes(data)
+        (self.work / "control.txt").write_text(str(self.control_images))
         (self.work / "weights.txt").write_text("\n".join([str(weights.resolve()), *([maker] if maker else [])]))
         graph = parse(data)
         self.macs = lambda shape: total_macs(list_layers(graph, shape))
@@ -252,23 +183,23 @@ class Bench:
         refused = self._build(model, calibration, contestants)
         planes = {str(index): normalize(image[np.newaxis], normalization) for index, image in enumerate(calibration)}
         np.savez(self.work / "calibration.npz", **planes)  # type: ignore[arg-type]
-        names = [name for name in (*_NNCF, "mnn-fp32") if name in contestants]
+        names = [name for name in CONVERTED if name in contestants]
         return refused | {name: refusal for name in names if (refusal := self._convert(name))}
 
     def _build(self, model: Path, calibration: ImageFolder, contestants: Sequence[str]) -> dict[str, str]:
         """Builds the project's engines, and what `quantize_static` makes; returns what cannot be built here."""
         _say("building the project's engines")
         refused: dict[str, str] = {}
-        ranges = calibrate(model, calibration) if any("int8" in name for name in contestants) else None
-        for name, asked in _ENGINES.items():
-            if f"ours-{name}" not in contestants:
-                continue
-            quantized = {"ranges": ranges} if "int8" in name else {}
+        asked = {name: options for name, options in ENGINES.items() if f"ours-{name}" in contestants}
+        quantized = {name for name, options in asked.items() if options.get("precision") == "int8"}
+        ranges = calibrate(model, calibration) if quantized else None
+        for name, options in asked.items():
+            calibrated = {"ranges": ranges} if name in quantized else {}
             try:
-                build_engine(model, output=self.work / f"{name}.onnx", **quantized, **asked)
+                build_engine(model, output=self.work / f"{name}.onnx", **calibrated, **options)
             except FcnDeployError as error:
                 refused[f"ours-{name}"] = str(error)
-        if "onnxruntime-static" in contestants:
+        if STATIC in contestants:
             _say("quantize_static")
             quantize_static(model, calibration, "minmax", self.work / "static.onnx", per_channel=True)
         return refused
@@ -295,7 +226,8 @@ class Bench:
                 raise click.ClickException(
                     f"{BASELINE}, what all are compared with, refuses: {rows[BASELINE]['refused']}"
                 )
-            timings = time_in_turn({name: _runs(peer, batch) for name, peer in opened.items()}, config)
+            timed = {name: _runs(peer, batch) for name, peer in opened.items() if name not in SIMULATED}
+            timings = time_in_turn(timed, config)
             labels = {name: peer.labels(self.work / "labels.npy") for name, peer in opened.items()}
             judged = self._judged(opened) if self.judge is not None and self.judge.shape == shape else {}
         whole = {timing.name: timing for timing in timings}
@@ -304,9 +236,9 @@ class Bench:
             rows[name].update(
                 whole=_compared(timing, whole[BASELINE]),
                 net=_compared(alone, _alone(opened[BASELINE], whole[BASELINE])),
-                alike=float((labels[name] == labels[BASELINE]).mean()),
-                fidelity=judged.get(name),
             )
+        for name, found in labels.items():
+            rows[name].update(alike=float((found == labels[BASELINE]).mean()), fidelity=judged.get(name))
         rounds = len(whole[BASELINE].latencies)
         return {
             "shape": str(shape), "threads": threads, "rounds": rounds, "macs": self.macs(shape), "contestants": rows
@@ -326,7 +258,7 @@ class Bench:
         return self.judge.judge(labellers, BASELINE, self.work / "image.npy")
 
     def _open(self, name: str, shape: ImageShape, threads: int) -> Peer:
-        python = Path(sys.executable) if name in _AT_HOME else self.peers
+        python = Path(sys.executable) if name in AT_HOME else self.peers
         assert python is not None
         if name == "ncnn-fp32" and (refusal := self._convert(name, str(shape.height), str(shape.width))):
             raise click.ClickException(refusal)
@@ -335,7 +267,7 @@ class Bench:
     def _convert(self, name: str, *size: str) -> str | None:
         """Converts the net; returns the last line of what the converter said where it fails."""
         _say(f"converting for {name}")
-        command = [str(self.peers), str(_SCRIPTS / "peer_convert.py"), name, str(self.work), *size]
+        command = [str(self.peers), str(SCRIPTS / "peer_convert.py"), name, str(self.work), *size]
         done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
         return (done.stdout.strip().splitlines() or ["it ended without a word"])[-1] if done.returncode else None
 
@@ -386,7 +318,7 @@ def _versions(python: Path) -> dict[str, str]:
     listed = subprocess.run(
         [str(python), "-m", "pip", "list", "--format=json"], text=True, stdout=subprocess.PIPE, check=True
     )
-    wanted = {"openvino", "nncf", "mnn", "ncnn", "pnnx"}
+    wanted = {"openvino", "nncf", "nvidia-modelopt", "mnn", "ncnn", "pnnx"}
     return {entry["name"]: entry["version"] for entry in json.loads(listed.stdout) if entry["name"].lower() in wanted}
 
 

@@ -27,6 +27,9 @@ def _lines(run: Mapping[str, Any]) -> Iterator[str]:
         if row["refused"]:
             yield f"| {name} | {row['refused']} | | | | |"
             continue
+        if "whole" not in row:
+            yield f"| {name} | simulated | | | | {row['alike']:.3%} |"
+            continue
         cells = [
             f"{part['median_ms']:.1f} | {part['ratio']:.2f} ({part['ratio_low']:.2f}-{part['ratio_high']:.2f})"
             for part in (row["whole"], row["net"])
@@ -59,7 +62,7 @@ def plot_times(run: Mapping[str, Any], suffix: str, ours: Sequence[str]) -> byte
 
     from matplotlib.figure import Figure
 
-    rows = [(name, row["whole"]) for name, row in run["contestants"].items() if not row["refused"]]
+    rows = [(name, row["whole"]) for name, row in run["contestants"].items() if "whole" in row]
     rows.sort(key=lambda item: -item[1]["ratio"])
     ratios = np.array([part["ratio"] for _, part in rows])
     spread = np.abs(np.array([[part["ratio_low"], part["ratio_high"]] for _, part in rows]).T - ratios)

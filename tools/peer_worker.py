@@ -73,12 +73,14 @@ def open_torch(folder: Path, shape: Shape, threads: int, *, last: bool = False, 
     return net
 
 
-def open_onnxruntime(folder: Path, shape: Shape, threads: int, model: str = "net.onnx") -> Net:
-    """ONNX Runtime, on the exported model or a quantised one."""
+def open_onnxruntime(folder: Path, threads: int, model: str = "net.onnx", *, in_float: bool = False) -> Net:
+    """ONNX Runtime, on the exported model or a quantised one, whose Q/DQ may be computed in float."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    if in_float:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     session = onnxruntime.InferenceSession(str(folder / model), options, providers=["CPUExecutionProvider"])
     return lambda planes: session.run(None, {"image": planes})[0]
 
@@ -159,9 +161,11 @@ def open_contestant(name: str, folder: Path, shape: Shape, threads: int) -> Call
         "torch-eager": lambda: open_torch(folder, shape, threads),
         "torch-channels_last": lambda: open_torch(folder, shape, threads, last=True),
         "torch-compile": lambda: open_torch(folder, shape, threads, compiled=True),
-        "onnxruntime": lambda: open_onnxruntime(folder, shape, threads),
+        "onnxruntime": lambda: open_onnxruntime(folder, threads),
         "openvino-fp32": lambda: open_openvino(folder, shape, threads, "net.onnx"),
-        "onnxruntime-static": lambda: open_onnxruntime(folder, shape, threads, "static.onnx"),
+        "onnxruntime-static": lambda: open_onnxruntime(folder, threads, "static.onnx"),
+        "modelopt-onnxruntime": lambda: open_onnxruntime(folder, threads, "modelopt.onnx"),
+        "modelopt-tensorrt-simulated": lambda: open_onnxruntime(folder, threads, "modelopt.onnx", in_float=True),
         "openvino-int8": lambda: open_openvino(folder, shape, threads, "openvino_int8.xml"),
         "openvino-int8-bf16": lambda: open_openvino(folder, shape, threads, "openvino_int8.xml", "bf16"),
         "openvino-controlled": lambda: open_openvino(folder, shape, threads, "openvino_controlled.xml"),

@@ -66,7 +66,7 @@ def scenes(tmp_path_factory):
 
 def test_labels_are_judged_over_all_images_beside_the_truth(run, scenes):
     judged = ("--images", scenes / "images", "--fidelity", "--labels", scenes / "labels", "--shape", "48x64")
-    names = ("onnxruntime", "onnxruntime-static", "ours-int8")
+    names = ("onnxruntime", "onnxruntime-static", "ours-int8", "ours-tensorrt-simulated")
     result, output = run(*(word for name in names for word in ("--contestant", name)), *judged)
     assert result.exit_code == 0, result.output
     rows = json.loads(output.read_text())["runs"][-1]["contestants"]
@@ -79,6 +79,9 @@ def test_labels_are_judged_over_all_images_beside_the_truth(run, scenes):
         assert low <= agreement <= high < 1
         assert found[name]["miou"] + found[name]["drop"][0] == pytest.approx(found["onnxruntime"]["miou"])
     assert "| ours-int8 |" in result.output.split("mIoU")[1]
+    # What is simulated has labels, and no time.
+    assert {name for name, row in rows.items() if "whole" in row} == set(names[:3])
+    assert "| ours-tensorrt-simulated | simulated |" in result.output
 
 
 @pytest.mark.parametrize(
@@ -117,7 +120,8 @@ def test_what_a_peer_refuses_is_recorded_in_its_words_and_the_rest_goes_on(run, 
     missing = "No module named 'openvino'"
     (tmp_path / "absent" / "openvino.py").write_text(f"raise ModuleNotFoundError({missing!r})\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "absent"))
-    names = ("onnxruntime", "mnn-fp32", "openvino-fp32")  # the Python of the peers has not all of them
+    # The Python of the peers has not all of them.
+    names = ("onnxruntime", "mnn-fp32", "openvino-fp32", "modelopt-onnxruntime")
     result, output = run(*(word for name in names for word in ("--contestant", name)), "--peers", sys.executable)
     assert result.exit_code == 0, result.output
     report = json.loads(output.read_text())
@@ -126,6 +130,8 @@ def test_what_a_peer_refuses_is_recorded_in_its_words_and_the_rest_goes_on(run, 
     assert missing in rows["openvino-fp32"]["refused"]
     assert rows["mnn-fp32"]["refused"]
     assert "mnnconvert" in report["refused"]["mnn-fp32"]
+    assert "modelopt" in report["refused"]["modelopt-onnxruntime"]
+    assert rows["modelopt-onnxruntime"]["refused"]
 
 
 def test_a_net_of_your_own_comes_with_its_images(run):
