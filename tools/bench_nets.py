@@ -134,6 +134,7 @@ def camvid_fcn(folder: Path) -> Net:
 @click.option("--net", "names", multiple=True, type=click.Choice(["Fcn8s", *_HARD_NETS]), help="[default: all]")
 @click.option("--camvid", type=PATH, help="Folder of the FCN-8s; it is left out if None, or if the folder lacks it.")
 @click.option("--peers", type=PATH, help="The Python of the peers' environment.  [default: none of theirs]")
+@click.option("--max-images", type=click.IntRange(1), help="On how many images to judge.  [default: all]")
 @click.option("--threads", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--rounds", type=click.IntRange(5), default=15, show_default=True, help="Least number of rounds.")
 @click.option("--duration", type=click.FloatRange(0), default=10, show_default=True, help="Seconds for a shape.")
@@ -142,6 +143,7 @@ def main(
     names: tuple[str, ...],
     camvid: Path | None,
     peers: Path | None,
+    max_images: int | None,
     threads: int,
     rounds: int,
     duration: float,
@@ -168,6 +170,7 @@ def main(
         contestants = [word for name in (BASELINE, *ROWS) for word in ("--contestant", name)]
         measure = ["--threads", threads, "--rounds", rounds, "--duration", duration, "-o", found]
         measure += ["--peers", peers] if peers is not None else []
+        measure += ["--max-images", max_images] if max_images is not None else []
         given = [*net.arguments(model), *contestants, *map(str, measure)]
         subprocess.run([sys.executable, str(_ROOT / "tools/bench_peers.py"), *given], check=True)
         lines += table_rows(net.title, json.loads(found.read_text())["runs"])

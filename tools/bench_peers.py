@@ -67,6 +67,7 @@ _RANDOM_SIZE = (360, 480)
 @click.option("--model-from", help="What makes a net of your own for PyTorch: package.module:callable.")
 @click.option("--fidelity", is_flag=True, help="Compare labels over all images, at their own size.")
 @click.option("--labels", type=PATH, help="Ground truth of the images, for --fidelity.")
+@click.option("--max-images", type=click.IntRange(1), help="How many images --fidelity takes.  [default: all]")
 @click.option("--control-images", type=click.IntRange(1), help="How many NNCF's control runs on.  [default: all]")
 @click.option("--shape", "shapes", type=ShapeType(), multiple=True, help="NxHxW or HxW.  [default: a grid]")
 @click.option("--threads", "counts", type=click.IntRange(1), multiple=True, default=(2, 1), show_default=True)
@@ -84,6 +85,7 @@ def main(
     model_from: str | None,
     fidelity: bool,
     labels: Path | None,
+    max_images: int | None,
     control_images: int | None,
     shapes: tuple[ImageShape, ...],
     counts: tuple[int, ...],
@@ -110,7 +112,7 @@ def main(
     if labels is not None:
         assert model is not None
         assert folder is not None
-        judge = Judge.open(folder, labels, exported_spec(parse(model.read_bytes())), shapes)
+        judge = Judge.open(folder, labels, exported_spec(parse(model.read_bytes())), shapes, max_images)
     with tempfile.TemporaryDirectory(prefix="bench-peers-") as work:
         bench = Bench(Path(work), peers, judge=judge, control_images=control_images or 0)
         refused = bench.prepare(model, weights, calib_data, folder, contestants, model_from)

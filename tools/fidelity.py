@@ -41,14 +41,16 @@ class Judge:
     spec: ModelSpec
 
     @classmethod
-    def open(cls, images: Path, labels: Path, spec: ModelSpec, shapes: tuple[ImageShape, ...]) -> Judge:
-        """Finds the files.
+    def open(
+        cls, images: Path, labels: Path, spec: ModelSpec, shapes: tuple[ImageShape, ...], max_images: int | None = None
+    ) -> Judge:
+        """Finds the files; at most so many, evenly spread over the folder.
 
         Raises:
             InputError: A folder cannot be read, or an image has no labels.
             UsageError: Images differ in size, or none of the shapes to run at is one image of their size.
         """
-        folder = ImageFolder.open(images)
+        folder = ImageFolder.open(images, max_images=max_images)
         sizes = {path: stated_size(path) for path in folder.paths}
         first, *others = dict.fromkeys(sizes.values())
         if first is None or others:

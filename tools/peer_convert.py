@@ -64,9 +64,11 @@ def openvino_controlled(folder: Path) -> None:
 def modelopt(folder: Path) -> None:
     """ModelOpt's quantisation of an ONNX graph, with its defaults, on the CPU, over all calibration images.
 
-    It writes the Q/DQ of TensorRT. What is not quantised stays FP32, for CPUs; its default is FP16, for GPUs.
+    It writes the Q/DQ of TensorRT. What is not quantised stays FP32, for CPUs; its default is FP16, for GPUs. It is
+    given the net for images of one size: with dynamic sizes, it prints the formulas of sizes for ever on some nets.
     """
     import numpy as np
+    import onnx
     from modelopt.onnx.quantization import quantize
 
     file = folder / "modelopt.onnx"
@@ -74,15 +76,28 @@ def modelopt(folder: Path) -> None:
         return
     images = np.load(folder / "calibration.npz")
     planes = np.concatenate([images[name] for name in images])
+    net = onnx.load(folder / "net.onnx")
+    del net.graph.value_info[:]
+    dims = net.graph.input[0].type.tensor_type.shape.dim
+    names = [dim.dim_param for dim in dims]
+    for dim, size in zip(dims, (1, *planes.shape[1:]), strict=True):
+        dim.dim_value = size
+    onnx.save(net, folder / "fixed.onnx")
     quantize(
-        str(folder / "net.onnx"),
+        str(folder / "fixed.onnx"),
         quantize_mode="int8",
         calibration_data={"image": planes},
         calibration_shapes=f"image:1x3x{planes.shape[2]}x{planes.shape[3]}",
         calibration_eps=["cpu"],
         high_precision_dtype="fp32",
-        output_path=str(file),
+        output_path=str(folder / "fixed_int8.onnx"),
     )
+    quantized = onnx.load(folder / "fixed_int8.onnx")
+    del quantized.graph.value_info[:]
+    for values in (quantized.graph.input, quantized.graph.output):
+        for index in (0, 2, 3):
+            values[0].type.tensor_type.shape.dim[index].dim_param = names[index]
+    onnx.save(quantized, file)
 
 
 def mnn(folder: Path) -> None:
