@@ -14,6 +14,9 @@ OLDEST_EXPORTED := $(CURDIR)/$(OLDEST)/exported
 OLDEST_TESTS := tests/runtime tests/artifacts tests/data tests/reporting tests/cli/test_app.py
 NETS_VENV := .venv-nets
 NETS_INSTALLED := $(NETS_VENV)/.installed
+REPORT_VENV := .venv-report
+REPORT_INSTALLED := $(REPORT_VENV)/.installed
+AXE := $(REPORT_VENV)/node_modules/axe-core/axe.min.js
 # Which public nets: a pytest expression such as `pspnet or segformer`; all of them if empty.
 NETS ?=
 # Arguments for tools/bench_peers.py: a model of yours, shapes, threads.
@@ -22,7 +25,8 @@ BENCH ?=
 FIDELITY ?=
 CAMVID ?=
 
-.PHONY: demo test test-slow test-oldest test-nets hard-nets bench-fidelity bench lint format clean
+.PHONY: demo test test-slow test-oldest test-nets report-check report-screenshots hard-nets bench-fidelity bench lint \
+	format clean
 
 demo: $(INSTALLED)
 	$(BIN)/fcn-deploy deploy --demo -o demo-out
@@ -46,6 +50,18 @@ test-oldest: $(INSTALLED) $(OLDEST_INSTALLED)
 # Nets of public libraries, with random weights, from export to INT8; it prints a table of what was found.
 test-nets: $(NETS_INSTALLED)
 	OMP_NUM_THREADS=1 $(NETS_VENV)/bin/python -m pytest -n 2 -k "$(NETS)" tests/nets
+
+# Reports in headless Chromium: nothing is loaded, every picture is shown, axe-core finds nothing. Needs npm, and
+# Chromium of the system: on Debian, apt-get install chromium.
+report-check: $(REPORT_INSTALLED)
+	AXE_CORE=$(CURDIR)/$(AXE) $(REPORT_VENV)/bin/python -m pytest -q tests/reporting/test_browser.py
+
+# The pictures in docs/report.md, of the demo.
+report-screenshots: $(REPORT_INSTALLED) demo-out/report.html
+	$(REPORT_VENV)/bin/python tools/screenshots.py demo-out/report.html -o docs/images
+
+demo-out/report.html: | $(INSTALLED)
+	$(MAKE) demo
 
 # The weights in tests/support/weights, some 30 minutes on one core; a run that is repeated goes on with the next net.
 hard-nets: $(INSTALLED) $(HARD_NETS:%=tests/support/weights/%.safetensors)
@@ -80,7 +96,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(PEERS) $(NETS_VENV) demo-out dist
+	rm -rf $(VENV) $(OLDEST) $(PEERS) $(NETS_VENV) $(REPORT_VENV) demo-out dist
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -106,4 +122,13 @@ $(NETS_INSTALLED): $(INSTALLED) tests/nets/requirements.txt
 	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
 		> "$$($(NETS_VENV)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/host.pth"
 	$(NETS_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --requirement tests/nets/requirements.txt
+	touch $@
+
+# It sees what is in $(VENV) too, so that only the driver of the browser is installed.
+$(REPORT_INSTALLED): $(INSTALLED) tools/browser.txt
+	test -x $(REPORT_VENV)/bin/python || $(BIN)/python -m venv $(REPORT_VENV)
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+		> "$$($(REPORT_VENV)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/host.pth"
+	$(REPORT_VENV)/bin/python -m pip install --quiet --requirement tools/browser.txt
+	npm install --prefix $(REPORT_VENV) --no-save --no-audit --no-fund --silent axe-core@4.14.1
 	touch $@

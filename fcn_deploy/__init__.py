@@ -13,6 +13,7 @@ from fcn_deploy._version import __version__
 if TYPE_CHECKING:
     from fcn_deploy.artifacts.normalization import Normalization
     from fcn_deploy.artifacts.ranges import Ranges
+    from fcn_deploy.artifacts.sensitivity import Sensitivity
     from fcn_deploy.artifacts.shapes import ImageShape
     from fcn_deploy.artifacts.sidecar import Sidecar
     from fcn_deploy.artifacts.spec import ModelSpec
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     )
     from fcn_deploy.evaluation.gates import Criterion, GateOption
     from fcn_deploy.graph.model import ExportedModel, load_exported
-    from fcn_deploy.mixed_precision.damage import Sensitivity
     from fcn_deploy.progress import Progress
     from fcn_deploy.runtime import Segmenter
     from fcn_deploy.workflows.adopting import adopt
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from fcn_deploy.workflows.inspecting import doctor, inspect
     from fcn_deploy.workflows.measuring_sensitivity import sensitivity
     from fcn_deploy.workflows.predicting import Predictions, predict
+    from fcn_deploy.workflows.reporting import report
     from fcn_deploy.workflows.verifying import Verification, verify
 
 # By module, relative to this package: the functions, what they give, and what they are given.
@@ -61,9 +62,11 @@ _PUBLIC_BY_MODULE = {
     "workflows.inspecting": ("doctor", "inspect"),
     "workflows.deploying": ("deploy",),
     "workflows.finishing": ("finish",),
+    "workflows.reporting": ("report",),
     "graph.model": ("ExportedModel", "load_exported"),
     "engines.engine": ("Engine", "load_engine"),
     "artifacts.ranges": ("Ranges",),
+    "artifacts.sensitivity": ("Sensitivity",),
     "artifacts.sidecar": ("Sidecar",),
     "artifacts.spec": ("ModelSpec",),
     "artifacts.normalization": ("Normalization",),
@@ -72,7 +75,6 @@ _PUBLIC_BY_MODULE = {
     "data.folders": ("ImageFolder",),
     "diagnostics.checkup": ("Checkup",),
     "evaluation.gates": ("Criterion", "GateOption"),
-    "mixed_precision.damage": ("Sensitivity",),
     "progress": ("Progress",),
     "runtime": ("Segmenter",),
     "errors": (
@@ -130,6 +132,7 @@ __all__ = [
     "load_exported",
     "load_ranges",
     "predict",
+    "report",
     "sensitivity",
     "simplify",
     "verify",

@@ -9,11 +9,11 @@ import pytest
 import fcn_deploy as fd
 from fcn_deploy.artifacts.gate import Gate
 from fcn_deploy.artifacts.measures import Drop, Parity, Ratio
+from fcn_deploy.artifacts.sensitivity import Fidelity, LayerSensitivity
 from fcn_deploy.diagnostics.libraries import Library
 from fcn_deploy.diagnostics.machine import Cpu, Machine, Nvidia
 from fcn_deploy.evaluation.gates import GateResult
 from fcn_deploy.evaluation.latency import Timing
-from fcn_deploy.mixed_precision.damage import Fidelity, LayerSensitivity
 from fcn_deploy.workflows.evaluating import Accuracy, Against
 
 CLASSES = tuple(f"class {index}" for index in range(21))

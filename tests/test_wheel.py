@@ -24,6 +24,8 @@ def test_the_wheel_holds_the_package_the_demo_net_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert "fcn_deploy/demo/fcn8s_demo.safetensors" in names
     assert "fcn_deploy/py.typed" in names
+    templates = ("page.html.j2", "macros.html.j2", "report.css")
+    assert {f"fcn_deploy/reporting/html/templates/{name}" for name in templates} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"fcn_deploy"}
 

@@ -8,10 +8,12 @@ from typing import Any
 
 from fcn_deploy._version import __version__
 from fcn_deploy.artifacts.conditions import Conditions
+from fcn_deploy.artifacts.gallery import Gallery
 from fcn_deploy.artifacts.gate import Gate
 from fcn_deploy.artifacts.json import FORMAT, check_format, integer, number, optional_number, require, strings
 from fcn_deploy.artifacts.measures import Drop, GroundTruth, Parity, Ratio
 from fcn_deploy.artifacts.normalization import Normalization
+from fcn_deploy.artifacts.origin import LayerCost, Origin
 from fcn_deploy.artifacts.recommendation import Recommendation
 from fcn_deploy.errors import InputError
 from fcn_deploy.text import printable
@@ -20,7 +22,10 @@ from fcn_deploy.text import printable
 _REQUIRED = ("simulates", "gpu")
 
 # Keys of an engine that stand in a summary only if there is something to say.
-_OPTIONAL = ("simulates", "simulated_agreement", "vs_fp16")
+_OPTIONAL = ("simulates", "simulated_agreement", "vs_fp16", "sha256", "class_iou", "layers")
+
+# IoU of each class in points; None for a class that neither the truth nor the labels have. Empty without labels.
+ClassIou = tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,10 @@ class EngineSummary:
         simulated_agreement: What the simulation of an engine that ran agreed with PyTorch, 0..1, on the images of
             `deploy`; None if there was none.
         vs_fp16: Its time over that of the FP16 engine, if that is what others are compared with.
+        sha256: Of its file, in hex; None if an earlier version wrote the summary.
+        class_iou: Of each class, in points; empty without labels, or if an earlier version wrote the summary.
+        layers: What each of its layers runs in, by name, if that is known, else what was asked for it; empty if an
+            earlier version wrote the summary.
     """
 
     file: str
@@ -62,6 +71,9 @@ class EngineSummary:
     simulates: str | None = None
     simulated_agreement: float | None = None
     vs_fp16: Ratio | None = None
+    sha256: str | None = None
+    class_iou: ClassIou = ()
+    layers: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         outcome = "passed" if self.gate.passed else "failed"
@@ -72,7 +84,8 @@ class EngineSummary:
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON data, without optional keys that say nothing."""
-        fields = {key: value for key, value in asdict(self).items() if value is not None or key not in _OPTIONAL}
+        said = asdict(self).items()
+        fields = {key: value for key, value in said if value not in (None, (), {}) or key not in _OPTIONAL}
         return {**fields, "failures": list(self.failures)}
 
     @classmethod
@@ -96,16 +109,31 @@ class EngineSummary:
             miou=optional_number(data["miou"], "summary miou"),
             miou_drop=None if drop is None else Drop.from_json(drop),
             median_ms=None if untimed else number(data["median_ms"], "summary median_ms"),
-            percentiles_ms={
-                str(share): number(time, "summary percentiles_ms")
-                for share, time in data.get("percentiles_ms", {}).items()  # the first versions did not have it
-            },
+            percentiles_ms=_percentiles(data.get("percentiles_ms", {})),  # the first versions did not have it
             vs_pytorch=_ratio(data["vs_pytorch"], optional=without_cpu),
             vs_fp32=_ratio(data["vs_fp32"], optional=without_cpu),
             simulates=None if simulates is None else str(simulates),
             simulated_agreement=None if agreed is None else number(agreed, "summary simulated_agreement"),
             vs_fp16=_ratio(data.get("vs_fp16"), optional=True),
+            sha256=None if (sha256 := data.get("sha256")) is None else strings([sha256], "summary sha256")[0],
+            class_iou=_class_iou(data.get("class_iou", [])),
+            layers=_layers(data.get("layers", {})),
         )
+
+
+def _percentiles(data: Mapping[str, Any]) -> Mapping[str, float]:
+    return {str(share): number(time, "summary percentiles_ms") for share, time in data.items()}
+
+
+def _class_iou(values: object) -> ClassIou:
+    require(isinstance(values, list), "summary class_iou", values, "a list of numbers, or null for one")
+    return tuple(optional_number(value, "summary class_iou") for value in values)  # type: ignore[attr-defined]
+
+
+def _layers(value: object) -> Mapping[str, str]:
+    require(isinstance(value, Mapping), "summary layers", value, "a precision by layer")
+    strings(list(value.values()), "summary layers")  # type: ignore[attr-defined]  # checked above
+    return dict(value)  # type: ignore[call-overload,no-any-return]
 
 
 def _ratio(data: Any, *, optional: bool) -> Ratio | None:
@@ -134,6 +162,11 @@ class Summary:
         resumed: The stages that were taken over from an earlier run, in order.
         ship: Which engine to ship, and why; None if an earlier version wrote the summary.
         gpu: What the engines ran on, and by which library; None for a CPU, or if nothing ran.
+        pytorch_percentiles_ms: Further latencies of PyTorch in milliseconds, by percentile.
+        pytorch_class_iou: Of PyTorch, as for an engine.
+        origin: What it was made from; None if an earlier version wrote the summary, as for the next two.
+        layers: Those of the exported model, with their cost for an image of `shape`.
+        gallery: The pictures that were kept; None if none were.
         version: Of fcn-deploy, which wrote the summary.
     """
 
@@ -153,6 +186,11 @@ class Summary:
     resumed: tuple[str, ...] = ()
     ship: Recommendation | None = None
     gpu: str | None = None
+    pytorch_percentiles_ms: Mapping[str, float] = field(default_factory=dict)
+    pytorch_class_iou: ClassIou = ()
+    origin: Origin | None = None
+    layers: tuple[LayerCost, ...] = ()
+    gallery: Gallery | None = None
     version: str = field(default=__version__, kw_only=True)
 
     def __repr__(self) -> str:
@@ -177,7 +215,12 @@ class Summary:
             "export_error": self.export_error,
             "calibration": dict(self.calibration),
             "shape": list(self.shape),
-            "pytorch": {"median_ms": self.pytorch_ms, "miou": self.pytorch_miou},
+            "pytorch": {
+                "median_ms": self.pytorch_ms,
+                "miou": self.pytorch_miou,
+                **({"percentiles_ms": dict(self.pytorch_percentiles_ms)} if self.pytorch_percentiles_ms else {}),
+                **({"class_iou": list(self.pytorch_class_iou)} if self.pytorch_class_iou else {}),
+            },
             "engines": [engine.to_json() for engine in self.engines],
             "truth": None if self.truth is None else self.truth.to_json(),
             "normalization": None if self.normalization is None else asdict(self.normalization),
@@ -187,6 +230,9 @@ class Summary:
             "resumed": list(self.resumed),
             "ship": None if self.ship is None else self.ship.to_json(),
             **({} if self.gpu is None else {"gpu": self.gpu}),
+            **({} if self.origin is None else {"origin": self.origin.to_json()}),
+            **({"layers": [asdict(layer) for layer in self.layers]} if self.layers else {}),
+            **({} if self.gallery is None else {"gallery": self.gallery.to_json()}),
             **({"requires": requires} if requires else {}),
         }
 
@@ -203,7 +249,8 @@ class Summary:
             pytorch, truth, normalization = fields["pytorch"], fields.get("truth"), fields.get("normalization")
             ship, gpu = fields.get("ship"), fields.get("gpu")  # the first versions did not have them
             timed = pytorch["median_ms"]
-            return cls(
+            origin, gallery = fields.get("origin"), fields.get("gallery")
+            found = cls(
                 model=str(fields["model"]),
                 variant=str(fields["variant"]),
                 export_error=number(fields["export_error"], "summary export_error"),
@@ -224,12 +271,26 @@ class Summary:
                 ship=None if ship is None else Recommendation.from_json(ship),
                 rounds=None if fields.get("rounds") is None else integer(fields["rounds"], "summary rounds"),
                 gpu=None if gpu is None else str(gpu),
+                pytorch_percentiles_ms=_percentiles(pytorch.get("percentiles_ms", {})),
+                pytorch_class_iou=_class_iou(pytorch.get("class_iou", [])),
+                origin=None if origin is None else Origin.from_json(origin),
+                layers=tuple(map(LayerCost.from_json, fields.get("layers", ()))),
+                gallery=None if gallery is None else Gallery.from_json(gallery),
                 version=str(fields["fcn_deploy"]),
             )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            require(bool(found.engines), "summary engines", [], "at least one")
+            found._check_classes()
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError("the summary is malformed", got=f"{type(error).__name__}: {error}") from error
+        return found
+
+    def _check_classes(self) -> None:
+        """Raises InputError if an IoU is that of no class."""
+        for values in (self.pytorch_class_iou, *(engine.class_iou for engine in self.engines)):
+            expected = 0 if self.origin is None else self.origin.spec.num_classes
+            require(len(values) in (0, expected), "summary class_iou", f"{len(values)} values", f"{expected}")
 
 
 def _shape(value: object) -> tuple[int, int]:

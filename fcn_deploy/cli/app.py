@@ -41,6 +41,7 @@ _COMMANDS = {
     "evaluate": "evaluate",
     "benchmark": "benchmark",
     "predict": "predict",
+    "report": "report",
     "inspect": "inspect",
     "doctor": "doctor",
 }

@@ -75,14 +75,17 @@ from fcn_deploy.cli.options.types import FOLDER, PATH
     is_flag=True,
     help="Take over the finished stages of an earlier run that failed, if the same went into them.",
 )
+@click.option(
+    "--no-report", "report", flag_value=False, default=True, is_flag=True, help="Write no report.html, and no pictures."
+)
 @output_option
 @json_option
 def command(as_json: bool, **options: Any) -> None:
     """Export, simplify, calibrate, build, verify and benchmark in one go.
 
-    Writes the exported model, the engines with their sidecars, and summary.json into the folder OUTPUT, and says which
-    engine to ship: the fastest that meets its gate. If an engine misses its gate, no engine is written and the exit
-    code is 3. All ground truth is read and checked before anything is exported.
+    Writes the exported model, the engines with their sidecars, summary.json and report.html into the folder OUTPUT, and
+    says which engine to ship: the fastest that meets its gate. If an engine misses its gate, no engine is written, the
+    report says why, and the exit code is 3. All ground truth is read and checked before anything is exported.
 
     Gates of TensorRT engines are checked by simulation on this CPU first. Without a GPU the folder OUTPUT/bundle is
     written; on the device, fcn-deploy finish bundle builds, verifies and times the engines.

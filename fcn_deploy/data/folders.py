@@ -56,6 +56,13 @@ class ImageFolder:
         size = "" if self.size is None else f", resized to {self.size[0]}x{self.size[1]}"
         return printable(f"ImageFolder({self.root or self.paths[0].parent}, {len(self.paths)} images{size})")
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the files, as seen from `root` if their sub-folders were searched."""
+        if self.root is None:
+            return tuple(path.name for path in self.paths)
+        return tuple(path.relative_to(self.root).as_posix() for path in self.paths)
+
     @classmethod
     def open(
         cls,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,23 @@ class Comparisons:
     truth: GroundTruth | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """One image of a comparison.
+
+    Attributes:
+        image: uint8 [H, W, 3], RGB.
+        truth: Integer [H, W]; None without labels.
+        expected: The labels of the reference, integer [H, W].
+        found: Those of each engine, in the order in which the engines were passed.
+    """
+
+    image: NDArray[np.uint8]
+    truth: Truth
+    expected: NDArray[np.integer[Any]]
+    found: tuple[NDArray[np.integer[Any]], ...]
+
+
 def confusion_matrices(
     segmenter: Segmenter, samples: Iterable[Sample], ignore_index: Ignored, *, batch: int = 1
 ) -> tuple[Matrix, GroundTruth]:
@@ -88,6 +105,7 @@ def compare(
     ignore_index: Ignored,
     *,
     batch: int = 1,
+    watch: Callable[[Compared], None] | None = None,
 ) -> Comparisons:
     """Compares engines with a reference, and all of them with the ground truth if there is any.
 
@@ -97,6 +115,7 @@ def compare(
         samples: Images, uint8 [H, W, 3], each with its truth, integer [H, W]; or all with None.
         ignore_index: The truth of pixels that do not count, one value or several; None if all count.
         batch: At most so many neighbours of equal size run together.
+        watch: Told of each image with its labels, in order.
 
     Raises:
         InputError: There are no samples, one does not fit an engine, or every pixel of the truth is ignored.
@@ -110,16 +129,23 @@ def compare(
     for group in _batches(samples, batch):
         images, truths = _images(group), _truths(group)
         expected = run_together(reference, images)
+        labels: list[list[NDArray[np.integer[Any]]]] = []
         for truth, wanted in zip(truths, expected, strict=True):
             if truth is not None:
                 reference_matrices.append(confusion_matrix(truth, wanted.labels, classes, ignore_index))
                 truth_tally.add(truth, [wanted.labels])
         for index, (engine, tally, own) in enumerate(zip(engines, tallies, matrices, strict=True), start=1):
-            for truth, wanted, found in zip(truths, expected, run_together(engine, images), strict=True):
+            outputs = run_together(engine, images)
+            labels.append([found.labels for found in outputs])
+            for truth, wanted, found in zip(truths, expected, outputs, strict=True):
                 tally.add(wanted, found)
                 if truth is not None:
                     own.append(confusion_matrix(truth, found.labels, classes, ignore_index))
                     truth_tally.add_labels(index, found.labels)
+        if watch is not None:
+            for place, wanted in enumerate(expected):
+                given = tuple(of_engine[place] for of_engine in labels)
+                watch(Compared(images[place], truths[place], wanted.labels, given))
     if not reference_matrices:
         return Comparisons(tuple(Comparison(tally.result()) for tally in tallies))
     stacked = np.stack(reference_matrices)

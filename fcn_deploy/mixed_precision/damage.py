@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fcn_deploy.artifacts.sensitivity import Fidelity, LayerSensitivity, Sensitivity
 from fcn_deploy.artifacts.shapes import ImageShape
 from fcn_deploy.artifacts.spec import ModelSpec
 from fcn_deploy.errors import InputError
@@ -29,102 +28,6 @@ _log = logging.getLogger(__name__)
 _SILENT = Silent()
 Times = Mapping[str, Mapping[str, float]]
 _TIMERS: Mapping[str, Callable[..., Times]] = {"onnxruntime": time_layers, "openvino": time_openvino_layers}
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """How far logits are from those of the net without INT8.
-
-    Attributes:
-        agreement: Share of pixels with the same label, 0..1.
-        sqnr: Signal to quantisation noise ratio of the logits in dB; infinite if they are equal.
-    """
-
-    agreement: float
-    sqnr: float
-
-
-@dataclass(frozen=True)
-class LayerSensitivity:
-    """What INT8 costs and saves in one layer.
-
-    Attributes:
-        name: Of the layer.
-        int8: Whether the mix runs it in INT8.
-        macs: How often it multiplies and adds for the first image.
-        alone: The net with INT8 in this layer alone.
-        others: The mix with this layer in float; the mix itself if the layer is float there.
-        float_ms: Milliseconds of the layer in float, for the first image; None if they are not known.
-        int8_ms: The same in INT8.
-    """
-
-    name: str
-    int8: bool
-    macs: int
-    alone: Fidelity
-    others: Fidelity
-    float_ms: float | None = None
-    int8_ms: float | None = None
-
-    @property
-    def saving(self) -> float:
-        """What INT8 saves in this layer: milliseconds if they were measured, else GMACs."""
-        if self.float_ms is None or self.int8_ms is None:
-            return self.macs / 1e9
-        return self.float_ms - self.int8_ms
-
-
-@dataclass(frozen=True)
-class Sensitivity:
-    """What INT8 costs in each layer of a net.
-
-    Attributes:
-        target: What the graphs were made for: `onnxruntime`, `openvino` or `tensorrt`.
-        method: How ranges were chosen.
-        images: How many images it was measured on.
-        shape: [height, width] of the first image, for which `macs` and times are.
-        mix: The net with all its INT8 layers: the mix of precisions that is examined.
-        layers: Every layer that can be quantised, in graph order.
-    """
-
-    target: str
-    method: str
-    images: int
-    shape: tuple[int, int]
-    mix: Fidelity
-    layers: tuple[LayerSensitivity, ...]
-
-    def __repr__(self) -> str:
-        measured = f"{len(self.layers)} layers, {self.images} images, agreement {self.mix.agreement:.3%}"
-        return f"Sensitivity(INT8 by {self.method} for {self.target}, {measured})"
-
-    def damage(self, layer: LayerSensitivity) -> float:
-        """Returns the share of pixels, 0..1, whose label INT8 in a layer changes; negative if it helps.
-
-        The mean of the agreement that the layer costs as the only INT8 layer and as the last one of the mix: the first
-        and the last of the positions that its Shapley value (https://arxiv.org/abs/1705.07874) averages over. One of
-        them is not enough: the rounding errors of several layers add up and cancel, so the costs of single layers do
-        not sum to what the layers cost together.
-        """
-        first = 1 - layer.alone.agreement
-        last = layer.others.agreement - self.mix.agreement
-        return (first + last) / 2
-
-    def by_damage(self) -> list[LayerSensitivity]:
-        """Returns the INT8 layers of the mix, the most damaging first."""
-        return sorted((layer for layer in self.layers if layer.int8), key=self.damage, reverse=True)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns it as JSON data; an infinite SQNR, of equal logits, is null."""
-
-        def written(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {key: written(each) for key, each in value.items()}
-            if isinstance(value, list | tuple):
-                return [written(each) for each in value]
-            return None if isinstance(value, float) and not np.isfinite(value) else value
-
-        return {"format": 1, **written(asdict(self))}
 
 
 def measure_sensitivity(

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from fcn_deploy.artifacts.sensitivity import LayerSensitivity, Sensitivity
 from fcn_deploy.errors import GateError
 from fcn_deploy.evaluation.gates import Criterion, bound, measured, met
 from fcn_deploy.mixed_precision.candidates import Candidates
-from fcn_deploy.mixed_precision.damage import LayerSensitivity, Sensitivity, without
+from fcn_deploy.mixed_precision.damage import without
 from fcn_deploy.mixed_precision.evaluator import Evaluator
 from fcn_deploy.progress import Progress, Silent
 

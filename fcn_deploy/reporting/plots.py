@@ -10,7 +10,7 @@ from fcn_deploy.installation import install_command
 from fcn_deploy.text import printable
 
 if TYPE_CHECKING:
-    from fcn_deploy.mixed_precision.damage import Sensitivity
+    from fcn_deploy.artifacts.sensitivity import Sensitivity
 
 FORMATS = (".svg", ".png", ".pdf")
 

@@ -21,7 +21,7 @@ from fcn_deploy.reporting.units import listed
 from fcn_deploy.text import printable
 
 if TYPE_CHECKING:
-    from fcn_deploy.mixed_precision.damage import Sensitivity
+    from fcn_deploy.artifacts.sensitivity import Sensitivity
 
 
 class PlainTable(Table):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,7 @@ from fcn_deploy.evaluation.latency import BenchmarkConfig
 from fcn_deploy.files import temporary_folder
 from fcn_deploy.installation import command_elsewhere
 from fcn_deploy.progress import Progress
+from fcn_deploy.reporting.gallery import Kept, WorstImages
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.options import RuntimeOptions
 from fcn_deploy.runtime.tensorrt.flavor import find_flavor
@@ -35,6 +35,7 @@ from fcn_deploy.workflows.device import Target
 from fcn_deploy.workflows.finishing import device_summary, require_device_gates
 from fcn_deploy.workflows.image_profiles import profiles_for
 from fcn_deploy.workflows.on_device import BuiltOnDevice, Run, build_on_device, measure_on_device, try_builder
+from fcn_deploy.workflows.origins import versions
 from fcn_deploy.workflows.publishing import BUNDLE, OutputFiles, publish
 from fcn_deploy.workflows.references import PYTORCH, NetCode, opened
 from fcn_deploy.workflows.samples import TruthOptions, samples
@@ -88,6 +89,8 @@ class Simulated:
         engines: Simulations of the engines, by precision.
         config: What the user asked for, with the profiles.
         summary: What was measured of the simulations.
+        kept: The images that each engine agrees on the least with PyTorch, by precision.
+        report: Whether a report is written.
     """
 
     net: ExportedModel
@@ -95,6 +98,8 @@ class Simulated:
     engines: Mapping[str, Engine]
     config: DeployConfig
     summary: Summary
+    kept: Mapping[str, Sequence[Kept]]
+    report: bool
 
     def graphs(self) -> dict[str, bytes]:
         """Returns the typed graphs that the simulations stand for, made from the same options, by precision."""
@@ -136,7 +141,7 @@ class Simulated:
             images=images,
             ignore_index=ignore_index,
             calibration=self.summary.calibration,
-            made_with=_versions(),
+            made_with=versions(_MADE_WITH),
         )
 
 
@@ -249,7 +254,8 @@ def for_gpu(
     if target is None:
         bundle = bundle_of(files.bundle, made, against, target, progress)
         summary = replace(made.summary, engines=_of_graphs(made, bundle), ship=_not_run_yet(made.config.backend))
-        publish(files, made.net, made.ranges, {}, summary, progress, bundle=True)
+        kept = made.kept if made.report else None
+        summary = publish(files, made.net, made.ranges, {}, summary, progress, bundle=True, kept=kept)
         progress.stage(f"wrote {files.bundle}: copy it to the device, and run there: fcn-deploy finish {BUNDLE}")
         flavor = find_flavor(made.config.backend)
         needs = command_elsewhere(flavor.extra)
@@ -262,9 +268,26 @@ def for_gpu(
         folder = files.bundle if made.config.bundle else scratch / "bundle"
         bundle = bundle_of(folder, made, against, target, progress)
         built = _built_here(bundle, made, against, run, progress)
-    summary = replace(device_summary(bundle, built, run, len(against.images)), resumed=made.summary.resumed)
+    before = made.summary
+    summary = replace(
+        device_summary(bundle, built, run, (), len(against.images)),
+        resumed=before.resumed,
+        origin=before.origin,
+        layers=before.layers,
+    )
     passed = {name: engine for name, engine in built.engines.items() if built.passed(name)}
-    publish(files, made.net, made.ranges, passed, summary, progress, bundle=made.config.bundle, caches=built.caches)
+    kept = built.measured.kept if made.report else None
+    summary = publish(
+        files,
+        made.net,
+        made.ranges,
+        passed,
+        summary,
+        progress,
+        bundle=made.config.bundle,
+        caches=built.caches,
+        kept=kept,
+    )
     require_device_gates(summary)
     return summary
 
@@ -276,8 +299,10 @@ def _built_here(
     engines = build_on_device(bundle, run.target, progress)
     reader = None if against.truth is None else against.truth.reader(made.net.spec)
     judged = samples(against.images, against.truth, "verifying", reader, progress=progress)
+    ignored = None if reader is None else reader.ignore_index
+    worst = WorstImages(against.images.names, [*engines], made.net.spec, ignored)
     with against.opened(made.net, progress) as reference:
-        built = measure_on_device(bundle, engines, run, reference, judged, progress)
+        built = measure_on_device(bundle, engines, run, reference, judged, progress, worst)
     truth = built.measured.truth
     if truth is None or against.counted is None:
         return built
@@ -292,6 +317,7 @@ def _of_graphs(made: Simulated, bundle: CheckedBundle) -> tuple[EngineSummary, .
             engine,
             file=f"{bundle.folder.name}/{graph_file(engine.precision)}",
             bytes=entries[graph_file(engine.precision)].bytes,
+            sha256=entries[graph_file(engine.precision)].sha256,
         )
         for engine in made.summary.engines
     )
@@ -301,13 +327,3 @@ def _not_run_yet(backend: str) -> Recommendation:
     return Recommendation(
         None, f"not known yet which engine to ship: {backend} has not run; fcn-deploy finish tells, on the device"
     )
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for library in _MADE_WITH:
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            continue
-    return found

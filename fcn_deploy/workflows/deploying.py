@@ -33,6 +33,7 @@ from fcn_deploy.evaluation.latency import BenchmarkConfig
 from fcn_deploy.evaluation.speedup import check_rounds, check_speedup
 from fcn_deploy.files import StrPath, as_path, only_writer, output_folder
 from fcn_deploy.progress import Progress, Silent
+from fcn_deploy.reporting.gallery import WorstImages
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.options import RuntimeOptions
 from fcn_deploy.workflows.building import Shapes, build_engine, stated_profiles
@@ -43,8 +44,10 @@ from fcn_deploy.workflows.device import Target
 from fcn_deploy.workflows.exporting import export
 from fcn_deploy.workflows.fingerprints import engine_inputs, images_hash, measured_inputs, net_inputs
 from fcn_deploy.workflows.image_sizes import check_image_sizes
-from fcn_deploy.workflows.measured import Measured, engine_summary, recommended, summary_warnings, time_engines
+from fcn_deploy.workflows.measured import Measured, engine_summary, time_engines
 from fcn_deploy.workflows.net_options import NetOptions, Variant
+from fcn_deploy.workflows.origins import command_line
+from fcn_deploy.workflows.outcome import deployment_summary
 from fcn_deploy.workflows.parameters import (
     Size,
     check_max_images,
@@ -57,9 +60,10 @@ from fcn_deploy.workflows.parameters import (
 )
 from fcn_deploy.workflows.publishing import BUNDLE, OutputFiles, publish, require_gates
 from fcn_deploy.workflows.references import PYTORCH, NetCode, Runnable, opened
+from fcn_deploy.workflows.reporting import require_jinja2
 from fcn_deploy.workflows.resuming import ENGINE, MEASURED, MODEL, RANGES, Stages
 from fcn_deploy.workflows.samples import LabelMapping, TruthOptions, ignore_indices, samples
-from fcn_deploy.workflows.suspects import suspects
+from fcn_deploy.workflows.suspects import find_suspects, in_words
 from fcn_deploy.workflows.truth import check_pairs, check_truth, with_ignored
 
 if TYPE_CHECKING:
@@ -119,13 +123,14 @@ def deploy(
     iterations: int = 10,
     percentile: Sequence[float] | float = (90, 95, 99),
     resume: bool = False,
+    report: bool = True,
     progress: Progress | None = None,
 ) -> Summary:
     """Exports, simplifies, calibrates, builds, verifies and measures in one go.
 
-    Writes into the output folder: the exported model, the ranges (for INT8), each engine with its sidecar, and
-    `summary.json`. Engines are written only if every gate is met. The files of an earlier deployment of the same net
-    are replaced or removed.
+    Writes into the output folder: the exported model, the ranges (for INT8), each engine with its sidecar,
+    `summary.json` and `report.html`. Engines are written only if every gate is met. The files of an earlier deployment
+    of the same net are replaced or removed.
 
     Args:
         weights: The checkpoint, `.pth` or `.safetensors`.
@@ -183,6 +188,7 @@ def deploy(
         resume: Whether the finished stages of an earlier run that failed are taken over: export, ranges, engines and
             measures, each only if all that went into it is the same. They are kept in `output`, in a hidden folder,
             until a deployment ends well; without `resume` they are removed.
+        report: Whether `report.html` is written, of a deployment that missed a gate too, and the pictures for it.
         progress: Told of each step.
 
     Returns:
@@ -199,6 +205,7 @@ def deploy(
         >>> summary = fd.deploy("fcn8s.pth", "frames", "out", int8=True)
         >>> [engine.file for engine in summary.engines]
     """
+    given = dict(locals())
     progress, folder, conditions = progress or Silent(), as_path(output, "output"), timing_conditions(threads)
     int8 = int8 or demo
     gates, has_labels = tuple(gate_options(gate)), labels is not None or demo
@@ -249,6 +256,8 @@ def deploy(
     if labels is not None and data is None:
         raise UsageError("labels without their images", got="`labels`", expected="`data` and `labels`")
     require_torch()
+    if report:
+        require_jinja2()
     if demo:  # written only now that the options have been checked
         inputs = DemoInputs(folder / "scenes")
         with progress.working(f"generating street scenes in {inputs.folder}"):
@@ -310,14 +319,17 @@ def deploy(
             with opened(contestants, runtime, code, progress) as (*candidates, reference):
                 reader = None if options is None else options.reader(net.spec)
                 truth = samples(judged, options, "verifying", reader, progress=progress)
-                found = compare(reference, candidates, truth, None if reader is None else reader.ignore_index)
+                ignore_index = None if reader is None else reader.ignore_index
+                worst = WorstImages(judged.names, [*engines], net.spec, ignore_index)
+                found = compare(reference, candidates, truth, ignore_index, watch=worst.add)
                 if found.truth is not None:
                     found = replace(found, truth=with_ignored(found.truth, checked[0]))
                 named: dict[str, Segmenter] = {"pytorch": reference}
                 named.update(zip(engines, candidates, strict=True))
                 image = next(iter(judged))
                 timings = time_engines(named, image, timing, progress) if config.flavor is None else {}
-            return Measured.of((image.shape[0], image.shape[1]), found, engines, timings, conditions)
+            shape = (image.shape[0], image.shape[1])
+            return Measured.of(shape, found, engines, timings, conditions, worst.result())
 
         compared = measured_inputs(engines, made_of, judged, options, timing, conditions)
         measured = stages.run("measures", compared, MEASURED, measure)
@@ -334,32 +346,27 @@ def deploy(
             engine_summary(files.engine(precision).name, engine, measured, results[precision], timing)
             for precision, engine in engines.items()
         )
-        summary = Summary(
-            model=files.model.name,
-            variant=net.spec.variant,
-            export_error=net.error or 0.0,
-            calibration={"observed": len(observed) if ranges else 0, "judged": len(judged)},
-            shape=measured.shape,
-            pytorch_ms=measured.median("pytorch"),
-            pytorch_miou=measured.pytorch_miou,
-            engines=summaries,
-            truth=measured.truth,
-            normalization=net.spec.normalization,
-            warnings=summary_warnings(measured, net.spec, summaries),
-            conditions=measured.conditions if measured.timings else None,
-            rounds=measured.rounds,
-            resumed=tuple(stages.taken),
-            ship=recommended(measured, summaries) if config.flavor is None else None,
+        summary = deployment_summary(
+            files.model.name,
+            net,
+            ranges,
+            measured,
+            summaries,
+            timing,
+            judged=len(judged),
+            resumed=stages.taken,
+            command=command_line("deploy", deploy, given),
         )
         if config.flavor is not None and ranges is not None and summary.passed:
-            made = Simulated(net, ranges, engines, config, summary)
+            made = Simulated(net, ranges, engines, config, summary, measured.kept, report)
             against = HeldAgainst(checkpoint, code, runtime, judged, options, checked[0] if checked else None)
             return for_gpu(made, against, files, target, timing, conditions, progress)
-        costly = ""
+        costly = None
         if ranges is not None and lossy and all(each.parity.measured for each in summaries):
-            costly = suspects(net, ranges, engines["int8"], config, judged, threads, progress)
-        publish(files, net, ranges, engines if summary.passed else {}, summary, progress)
-        require_gates(summary, lossy, costly)
+            costly = find_suspects(net, ranges, engines["int8"], config, judged, threads, progress)
+        shipped, kept = engines if summary.passed else {}, measured.kept if report else None
+        summary = publish(files, net, ranges, shipped, summary, progress, sensitivity=costly, kept=kept)
+        require_gates(summary, lossy, "" if costly is None else in_words(costly))
     return summary
 
 

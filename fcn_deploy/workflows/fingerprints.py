@@ -24,6 +24,9 @@ from fcn_deploy.workflows.deploy_config import DeployConfig
 from fcn_deploy.workflows.net_options import NetOptions
 from fcn_deploy.workflows.samples import LabelMapping, TruthOptions
 
+# Another number whenever more is measured than before: what an earlier run has kept is then measured anew.
+_MEASURES = 2
+
 # Folders of installed packages, whose code changes with their versions.
 _INSTALLED = {"site-packages", "dist-packages"}
 
@@ -93,6 +96,7 @@ def measured_inputs(
         InputError: A file is missing or cannot be read.
     """
     inputs: dict[str, Any] = {f"{name} engine": sha256_bytes(engine.data) for name, engine in engines.items()}
+    inputs["kind of measures"] = _MEASURES
     inputs |= {**net, "set of images to verify on": images_hash(judged), "labels": None}
     inputs |= {"kind of CPU": conditions.cpu, "number of cores": conditions.cores, "threads": conditions.threads}
     inputs |= {"warmup": timing.warmup, "duration": timing.duration, "iterations": timing.iterations}

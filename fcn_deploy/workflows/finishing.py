@@ -47,6 +47,7 @@ from fcn_deploy.workflows.on_device import (
     log_file,
     measure_on_device,
 )
+from fcn_deploy.workflows.origins import command_line, origin_of
 from fcn_deploy.workflows.parameters import Size, image_size, percentiles
 
 FinishBackend = Literal["auto", "tensorrt", "tensorrt-rtx"]
@@ -104,6 +105,7 @@ def finish(
         >>> summary = fd.finish("bundle")
         >>> summary.ship.engine
     """
+    given = dict(locals())
     progress, folder = progress or Silent(), as_path(bundle, "bundle")
     timing = BenchmarkConfig(warmup, duration, iterations, percentiles(percentile))
     RuntimeOptions(device=device)
@@ -132,19 +134,22 @@ def finish(
         samples = progress.track(list(samples_of(examples)), len(examples), "verifying")
         with Segmenter(RecordedBackend(examples, manifest.spec, manifest.io), spec=manifest.spec) as reference:
             built = measure_on_device(checked, engines, run, reference, samples, progress)
-        summary = device_summary(checked, built, run)
+        summary = device_summary(checked, built, run, command_line("finish", finish, given, ("bundle",)))
         _publish(into, built, summary, progress)
     require_device_gates(summary)
     return summary
 
 
-def device_summary(bundle: CheckedBundle, built: BuiltOnDevice, run: Run, judged: int | None = None) -> Summary:
+def device_summary(
+    bundle: CheckedBundle, built: BuiltOnDevice, run: Run, command: Sequence[str], judged: int | None = None
+) -> Summary:
     """Returns the outcome of a deployment whose engines ran on a GPU.
 
     Args:
         bundle: What they were built from.
         built: The engines, and what was measured of them.
         run: Where and how they ran.
+        command: The words of the command line that repeats it.
         judged: The number of images; those of the bundle if None.
     """
     manifest, measured = bundle.manifest, built.measured
@@ -165,6 +170,8 @@ def device_summary(bundle: CheckedBundle, built: BuiltOnDevice, run: Run, judged
         rounds=measured.rounds,
         ship=recommended(measured, built.summaries, recommend_among_passed),
         gpu=run.target.described(library),
+        pytorch_class_iou=measured.class_ious.get("pytorch", ()),
+        origin=origin_of(manifest.spec, manifest.source, manifest.made_with, command),
     )
 
 

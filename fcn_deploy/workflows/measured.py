@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,18 @@ from fcn_deploy.artifacts.measures import Drop, GroundTruth, Parity, Ratio
 from fcn_deploy.artifacts.recommendation import Recommendation
 from fcn_deploy.artifacts.sidecar import SIMULATES
 from fcn_deploy.artifacts.spec import ModelSpec
-from fcn_deploy.artifacts.summary import EngineSummary
+from fcn_deploy.artifacts.summary import ClassIou, EngineSummary
 from fcn_deploy.diagnostics.conditions import timing_warnings
 from fcn_deploy.engines.engine import Engine
-from fcn_deploy.evaluation.accuracy import Matrix, mean_iou
+from fcn_deploy.evaluation.accuracy import Matrix, class_iou, mean_iou
 from fcn_deploy.evaluation.comparison import Comparisons
 from fcn_deploy.evaluation.gates import GateResult
 from fcn_deploy.evaluation.latency import BenchmarkConfig, Timing, ratio, time_in_turn
 from fcn_deploy.evaluation.shipping import Contender, recommend
 from fcn_deploy.evaluation.truth import chance_warnings, parity_warnings, truth_warnings
+from fcn_deploy.files import sha256_bytes
 from fcn_deploy.progress import Progress
+from fcn_deploy.reporting.gallery import Kept
 from fcn_deploy.runtime import Segmenter
 
 _log = logging.getLogger(__name__)
@@ -44,6 +47,8 @@ class Measured:
         truth: What the ground truth says; None without labels.
         timings: By precision, and of `pytorch`; empty if the engines are simulations, whose time means nothing.
         conditions: That the times were measured under.
+        class_ious: IoU of each class in points, by precision, and of `pytorch`; empty without labels.
+        kept: The images that each engine agrees on the least, by precision; empty if none were kept.
     """
 
     shape: tuple[int, int]
@@ -54,6 +59,8 @@ class Measured:
     truth: GroundTruth | None
     timings: Mapping[str, Timing]
     conditions: Conditions
+    class_ious: Mapping[str, ClassIou] = field(default_factory=dict)
+    kept: Mapping[str, Sequence[Kept]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -63,6 +70,7 @@ class Measured:
         precisions: Iterable[str],
         timings: Mapping[str, Timing],
         conditions: Conditions,
+        kept: Mapping[str, Sequence[Kept]],
     ) -> Measured:
         """Makes it of a comparison, whose engines are those of `precisions`, in their order."""
         engines = dict(zip(precisions, found.engines, strict=True))
@@ -75,6 +83,15 @@ class Measured:
             truth=found.truth,
             timings=timings,
             conditions=conditions,
+            class_ious={
+                name: _of_classes(matrix)
+                for name, matrix in (
+                    ("pytorch", found.reference),
+                    *((name, each.confusion) for name, each in engines.items()),
+                )
+                if matrix is not None
+            },
+            kept=kept,
         )
 
     @property
@@ -107,6 +124,8 @@ class Measured:
             "truth": None if self.truth is None else self.truth.to_json(),
             "latencies_ms": {name: timing.latencies.tolist() for name, timing in self.timings.items()},
             "conditions": self.conditions.to_json(),
+            "class_ious": {name: list(values) for name, values in self.class_ious.items()},
+            "kept": {name: [_kept_to_json(each) for each in kept] for name, kept in self.kept.items()},
         }
 
     @classmethod
@@ -129,7 +148,30 @@ class Measured:
             truth=None if truth is None else GroundTruth.from_json(truth),
             timings={name: Timing(name, np.array(times)) for name, times in data["latencies_ms"].items()},
             conditions=conditions,
+            class_ious={name: tuple(values) for name, values in data["class_ious"].items()},
+            kept={name: tuple(map(_kept_from_json, kept)) for name, kept in data["kept"].items()},
         )
+
+    def percentiles(self, name: str, config: BenchmarkConfig) -> dict[str, float]:
+        """Returns the percentiles of the latency of an engine, or of `pytorch`; empty if it was not timed."""
+        own = self.timings.get(name)
+        return {} if own is None else {f"{each:g}": own.percentile(each) for each in config.percentiles}
+
+
+def _kept_to_json(kept: Kept) -> dict[str, Any]:
+    pictures = {kind: base64.b64encode(content).decode() for kind, content in kept.pictures.items()}
+    return {**asdict(replace(kept, pictures={})), "pictures": pictures}
+
+
+def _kept_from_json(data: Mapping[str, Any]) -> Kept:
+    height, width = data["shape"]
+    pictures = {kind: base64.b64decode(content) for kind, content in data["pictures"].items()}
+    return Kept(data["name"], data["agreement"], (height, width), pictures)
+
+
+def _of_classes(confusion: Matrix) -> ClassIou:
+    """Returns the IoU of each class by confusion matrices, [N, C, C], in points."""
+    return tuple(None if np.isnan(value) else float(value) for value in class_iou(confusion.sum(0)))
 
 
 def _miou(confusion: Matrix | None) -> float | None:
@@ -168,7 +210,7 @@ def engine_summary(
 ) -> EngineSummary:
     """Returns what was measured of one engine."""
     precision = engine.sidecar.precision.requested
-    own = measured.timings.get(precision)
+    found, asked = engine.sidecar.precision.achieved_layers or {}, engine.sidecar.precision.layers
     return EngineSummary(
         file=file,
         bytes=len(engine.data),
@@ -179,11 +221,14 @@ def engine_summary(
         miou=measured.mious[precision],
         miou_drop=measured.drops[precision],
         median_ms=measured.median(precision),
-        percentiles_ms={} if own is None else {f"{each:g}": own.percentile(each) for each in config.percentiles},
+        percentiles_ms=measured.percentiles(precision, config),
         vs_pytorch=measured.time_over(precision, "pytorch"),
         vs_fp32=measured.time_over(precision, "fp32"),
         simulates=engine.sidecar.target.get(SIMULATES),
         vs_fp16=measured.time_over(precision, "fp16"),
+        sha256=sha256_bytes(engine.data),
+        class_iou=measured.class_ious.get(precision, ()),
+        layers={name: found.get(name) or asked[name] for name in asked},
     )
 
 

@@ -21,8 +21,8 @@ from fcn_deploy.workflows.models import check_model, exported_model
 from fcn_deploy.workflows.parameters import check_distinct, image_folder, output_file
 
 if TYPE_CHECKING:
+    from fcn_deploy.artifacts.sensitivity import Sensitivity
     from fcn_deploy.graph.model import ExportedModel
-    from fcn_deploy.mixed_precision.damage import Sensitivity
 
 _log = logging.getLogger(__name__)
 

@@ -26,6 +26,7 @@ from fcn_deploy.evaluation.gates import Criterion, check_gate
 from fcn_deploy.evaluation.latency import BenchmarkConfig
 from fcn_deploy.files import is_file, read_bytes, temporary_folder
 from fcn_deploy.progress import Progress
+from fcn_deploy.reporting.gallery import WorstImages
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.tensorrt.driver import Gpu, find_gpus
 from fcn_deploy.runtime.tensorrt.flavor import Flavor
@@ -170,6 +171,7 @@ def measure_on_device(
     reference: Segmenter,
     samples: Iterable[Sample],
     progress: Progress,
+    worst: WorstImages | None = None,
 ) -> BuiltOnDevice:
     """Verifies engines against a reference and times them in turn; nothing is decided yet.
 
@@ -180,6 +182,7 @@ def measure_on_device(
         reference: What they should agree with.
         samples: Images with their ground truth, or with None.
         progress: Told how far it is.
+        worst: Keeps the images on which they agree the least; None if nothing is kept.
 
     Raises:
         ArtifactError: The library or the driver cannot run an engine.
@@ -196,14 +199,16 @@ def measure_on_device(
                 precision: stack.enter_context(Segmenter(path, device=run.target.gpu.index))
                 for precision, path in paths.items()
             }
-            found = compare(reference, list(opened.values()), first, manifest.ignore_index)
+            watch = None if worst is None else worst.add
+            found = compare(reference, list(opened.values()), first, manifest.ignore_index, watch=watch)
             image = first.image if run.image is None else run.image
             timings = time_engines(opened, image, run.timing, progress)
         # Written when the engines were closed.
         for precision, path in paths.items():
             if is_file(kernel_cache_path(path)):
                 caches[precision] = read_bytes(kernel_cache_path(path))
-    measured = Measured.of((image.shape[0], image.shape[1]), found, engines, timings, run.conditions)
+    kept = {} if worst is None else worst.result()
+    measured = Measured.of((image.shape[0], image.shape[1]), found, engines, timings, run.conditions, kept)
     summaries = tuple(_summary(bundle, precision, engine, measured, run) for precision, engine in engines.items())
     return BuiltOnDevice(engines, caches, measured, summaries)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcn_deploy.artifacts.ranges import Ranges
+from fcn_deploy.artifacts.sensitivity import Sensitivity
 from fcn_deploy.artifacts.sidecar import sidecar_path
 from fcn_deploy.artifacts.summary import Summary
 from fcn_deploy.bundle.folder import remove_bundle
@@ -16,9 +17,18 @@ from fcn_deploy.engines.engine import Engine
 from fcn_deploy.errors import GateError
 from fcn_deploy.files import check_writable, exists, write_bytes, write_json
 from fcn_deploy.progress import Progress
+from fcn_deploy.reporting.gallery import Kept, gallery_of
 from fcn_deploy.runtime.tensorrt.kernel_cache import kernel_cache_path
 from fcn_deploy.workflows.deploy_config import PRECISIONS
 from fcn_deploy.workflows.on_device import engine_file
+from fcn_deploy.workflows.reporting import (
+    RANGES,
+    SENSITIVITY,
+    check_report_files,
+    remove_report,
+    report,
+    write_pictures,
+)
 
 if TYPE_CHECKING:
     from fcn_deploy.graph.model import ExportedModel
@@ -47,7 +57,12 @@ class OutputFiles:
     @property
     def ranges(self) -> Path:
         """The ranges."""
-        return self.folder / f"{self.variant}.ranges.json"
+        return self.folder / f"{self.variant}{RANGES}"
+
+    @property
+    def sensitivity(self) -> Path:
+        """What INT8 costs in each layer, which is measured if INT8 missed its gate."""
+        return self.folder / f"{self.variant}{SENSITIVITY}"
 
     @property
     def summary(self) -> Path:
@@ -79,11 +94,15 @@ class OutputFiles:
         Raises:
             InputError: One cannot, because it is a folder, for example.
         """
-        for path in (self.model, self.ranges, self.summary, *self.engines, *map(sidecar_path, self.engines)):
+        plain = (self.model, self.ranges, self.sensitivity, self.summary)
+        for path in (*plain, *self.engines, *map(sidecar_path, self.engines)):
             check_writable(path)
+        check_report_files(self.folder)
 
-    def remove_engines(self, *, bundle: bool) -> list[Path]:
-        """Removes engines and ranges of an earlier deployment; sidecars first, because no engine runs without one.
+    def remove_earlier(self, *, bundle: bool) -> list[Path]:
+        """Removes what an earlier deployment wrote; sidecars first, because no engine runs without one.
+
+        What is removed are engines, ranges, a sensitivity, and the report with its pictures.
 
         Args:
             bundle: Whether a bundle is kept, because it is of this deployment.
@@ -92,10 +111,11 @@ class OutputFiles:
             What was removed.
         """
         caches = map(kernel_cache_path, self.plans)
-        made = (*map(sidecar_path, self.engines), *self.engines, *caches, self.ranges)
+        made = (*map(sidecar_path, self.engines), *self.engines, *caches, self.ranges, self.sensitivity)
         found = [path for path in made if exists(path)]
         for path in found:
             path.unlink()
+        found += remove_report(self.folder)
         return found if bundle or not remove_bundle(self.bundle) else [*found, self.bundle]
 
 
@@ -109,7 +129,9 @@ def publish(
     *,
     bundle: bool = False,
     caches: Mapping[str, bytes] | None = None,
-) -> None:
+    sensitivity: Sensitivity | None = None,
+    kept: Mapping[str, Sequence[Kept]] | None = None,
+) -> Summary:
     """Writes what a deployment has made, and says what was written.
 
     Args:
@@ -121,11 +143,16 @@ def publish(
         progress: Told of each file.
         bundle: Whether there is a bundle of this deployment already.
         caches: Kernels that were compiled for an engine, by precision.
+        sensitivity: What INT8 costs in each layer, if that was measured.
+        kept: The images that each engine agrees on the least, by precision, for the report; None if none is wanted.
+
+    Returns:
+        The summary as it was written: with the names of the pictures.
 
     Raises:
         InputError: A file cannot be written.
     """
-    removed = files.remove_engines(bundle=bundle)
+    removed = files.remove_earlier(bundle=bundle)
     model.save(files.model)
     written = [files.model]
     if ranges is not None:
@@ -140,12 +167,23 @@ def publish(
             write_bytes(kernel_cache_path(path), caches[result.precision])
         engine.save(path, result.gate)
         written.append(path)
+    if sensitivity is not None:
+        write_json(files.sensitivity, sensitivity.to_json())
+        written.append(files.sensitivity)
+    if kept is not None:
+        gallery, pictures = gallery_of(summary, kept)
+        summary = replace(summary, gallery=gallery)
+        write_pictures(files.folder, pictures)
     write_json(files.summary, summary.to_json())
-    for path in (*written, files.summary):
+    written.append(files.summary)
+    if kept is not None:
+        written.append(report(files.folder))
+    for path in written:
         progress.stage(f"wrote {path}")
     for path in removed:
         if not exists(path):
             progress.stage(f"removed {path} of an earlier deployment")
+    return summary
 
 
 def require_gates(summary: Summary, lossy: bool, suspects: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fcn_deploy.artifacts.ranges import Ranges
+from fcn_deploy.artifacts.sensitivity import Sensitivity
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.engines.config import DEFAULT_METHOD
 from fcn_deploy.engines.engine import Engine
@@ -23,7 +24,7 @@ _SUSPECTS = 3
 _SUSPECTED_ON = 4
 
 
-def suspects(
+def find_suspects(
     model: ExportedModel,
     ranges: Ranges,
     engine: Engine,
@@ -31,8 +32,8 @@ def suspects(
     judged: ImageFolder,
     threads: int | None,
     progress: Progress,
-) -> str:
-    """Returns the layers that cost the most, in words, measured on some of the images of the gate."""
+) -> Sensitivity:
+    """Returns what INT8 costs in each layer, measured on some of the images of the gate."""
     from fcn_deploy.mixed_precision.candidates import Candidates
     from fcn_deploy.mixed_precision.damage import measure_sensitivity
 
@@ -42,6 +43,10 @@ def suspects(
         target = config.backend
     candidates = Candidates(model, ranges, build, target, flavor=config.flavor or FLAVORS["tensorrt"])
     images = list(itertools.islice(judged, _SUSPECTED_ON))
-    found = measure_sensitivity(candidates, images, threads=threads, progress=progress)
+    return measure_sensitivity(candidates, images, threads=threads, progress=progress)
+
+
+def in_words(found: Sensitivity) -> str:
+    """Returns the layers that cost the most."""
     worst = found.by_damage()[:_SUSPECTS]
     return ", ".join(f"{layer.name} ({found.damage(layer):.2%} of pixels)" for layer in worst)

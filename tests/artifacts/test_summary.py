@@ -12,6 +12,8 @@ from fcn_deploy.artifacts.recommendation import Recommendation
 from fcn_deploy.artifacts.summary import EngineSummary, Summary
 from fcn_deploy.errors import InputError
 from fcn_deploy.files import dumps_json
+from tests.support.deployments import summary as deployed
+from tests.support.deployments import write_deployment
 
 # As version 0.1.0 writes it.
 GOLDEN = Path(__file__).parent / "golden" / "summary.json"
@@ -221,3 +223,36 @@ def test_a_bad_value_of_an_engine_in_a_summary_is_an_input_error(key, value):
     data["engines"][1][key] = value
     with pytest.raises(InputError):
         Summary.from_json(data)
+
+
+def test_what_a_report_needs_comes_back(tmp_path):
+    found = write_deployment(tmp_path, deployed())
+    assert found.gallery is not None
+    assert Summary.from_json(json.loads((tmp_path / "summary.json").read_text())) == found
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("sha256", 3),
+        ("class_iou", 3),
+        ("class_iou", ["90"]),
+        ("class_iou", [1.0]),
+        ("layers", []),
+        ("layers", {"a": 3}),
+    ],
+)
+def test_a_bad_value_of_an_engine_that_a_report_shows_is_an_input_error(key, value):
+    data = json.loads(dumps_json(deployed().to_json()))
+    data["engines"][1][key] = value
+    with pytest.raises(InputError):
+        Summary.from_json(data)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("origin", 3), ("origin", {}), ("layers", 3), ("layers", [3]), ("gallery", []), ("gallery", {}), ("engines", [])],
+)
+def test_a_bad_value_that_a_report_shows_is_an_input_error(key, value):
+    with pytest.raises(InputError):
+        Summary.from_json({**json.loads(dumps_json(deployed().to_json())), key: value})

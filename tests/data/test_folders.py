@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fcn_deploy.data.folders import ImageFolder, find_images
 from fcn_deploy.errors import InputError
@@ -236,3 +237,11 @@ def test_a_folder_of_images_and_labels_is_recognised(tmp_path, pixels, names):
     for recursive in (False, True):
         with pytest.raises(InputError, match=re.escape(f"name {tmp_path / names[0]}; the ground truth")):
             ImageFolder.open(tmp_path, recursive=recursive)
+
+
+def test_images_are_named_as_seen_from_the_folder_that_was_searched(tmp_path):
+    for name in ("a/1.png", "b/1.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    assert ImageFolder.open(tmp_path, recursive=True).names == ("a/1.png", "b/1.png")
+    assert ImageFolder.open(tmp_path / "a").names == ("1.png",)

@@ -240,3 +240,18 @@ def test_only_engines_of_which_one_gives_a_class_are_blamed_for_it(images):
     labels = np.concatenate([image[..., 0].ravel() % CLASSES for image in images])
     assert found.truth.absent == ("1", "2")
     assert found.truth.predicted_absent == {"1": np.mean(labels == 1), "2": np.mean(labels == 2)}
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_who_watches_is_told_of_each_image_with_its_labels(images, truths, batch):
+    seen = []
+    same = [*images, images[-1]]
+    pairs = list(zip(same, [*truths, truths[-1]], strict=True))
+    compare(segmenter(), [segmenter(wrong=2), segmenter()], pairs, 255, batch=batch, watch=seen.append)
+    assert len(seen) == len(pairs)
+    for each, (image, truth) in zip(seen, pairs, strict=True):
+        assert (each.image == image).all()
+        assert (each.truth == truth).all()
+        wrong, right = each.found
+        assert (right == each.expected).all()
+        assert (wrong != each.expected).all(0).tolist() == [True, True] + [False] * (image.shape[1] - 2)

@@ -4,17 +4,11 @@ import math
 import numpy as np
 import pytest
 
+from fcn_deploy.artifacts.sensitivity import Fidelity, LayerSensitivity, Sensitivity
 from fcn_deploy.errors import InputError
 from fcn_deploy.evaluation.parity import Output, ParityTally
 from fcn_deploy.graph.model import parse
-from fcn_deploy.mixed_precision.damage import (
-    Fidelity,
-    LayerSensitivity,
-    Sensitivity,
-    complete,
-    measure_sensitivity,
-    without,
-)
+from fcn_deploy.mixed_precision.damage import complete, measure_sensitivity, without
 from fcn_deploy.mixed_precision.layer_times import time_layers
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.image import normalize

@@ -2,9 +2,10 @@
 
 import pytest
 
+from fcn_deploy.artifacts.sensitivity import Fidelity, LayerSensitivity, Sensitivity
 from fcn_deploy.errors import GateError, InputError, UsageError
 from fcn_deploy.evaluation.gates import Criterion
-from fcn_deploy.mixed_precision.damage import Fidelity, LayerSensitivity, Sensitivity, measure_sensitivity
+from fcn_deploy.mixed_precision.damage import measure_sensitivity
 from fcn_deploy.mixed_precision.decision import decide
 from fcn_deploy.mixed_precision.evaluator import Evaluator
 from fcn_deploy.mixed_precision.method_search import try_methods

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from fcn_deploy.artifacts.gate import Gate
 from fcn_deploy.artifacts.measures import Drop, GroundTruth, Parity, Ratio
+from fcn_deploy.artifacts.sensitivity import Fidelity, LayerSensitivity, Sensitivity
 from fcn_deploy.artifacts.summary import EngineSummary, Summary
 from fcn_deploy.cli.app import cli, run
 from fcn_deploy.cli.console import print_table
@@ -25,7 +26,6 @@ from fcn_deploy.diagnostics.libraries import Library
 from fcn_deploy.diagnostics.machine import Cpu, Machine, Nvidia
 from fcn_deploy.errors import InputError
 from fcn_deploy.evaluation.latency import Timing
-from fcn_deploy.mixed_precision.damage import Fidelity, LayerSensitivity, Sensitivity
 from fcn_deploy.reporting.doctor import doctor_tables
 from fcn_deploy.reporting.facts import brief, detail_table, facts_table
 from fcn_deploy.reporting.tables import accuracy_table, benchmark_table, sensitivity_table, summary_table

@@ -1,12 +1,14 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import fcn_deploy as fd
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.cli.app import run
-from fcn_deploy.errors import ArtifactError, InputError, UsageError
+from fcn_deploy.errors import ArtifactError, GateError, InputError, UsageError
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.workflows import deploy_config, deploying
 from fcn_deploy.workflows.calibrating import calibrate
@@ -60,6 +62,8 @@ def test_the_folder_holds_the_model_the_engines_and_a_summary(deployed):
         "fcn8s.int8.onnx",
         "fcn8s.int8.onnx.json",
         "summary.json",
+        "report.html",
+        "report",
     }
     written = json.loads((output / "summary.json").read_text())
     assert written == json.loads(json.dumps(summary.to_json()))
@@ -135,7 +139,8 @@ def test_a_missed_gate_ships_no_engine(scenes, weights, tmp_path, monkeypatch, c
     assert "most damage is done in INT8 by conv" in said.err
     assert "agreement" in summary["engines"][1]["failures"][0]
     assert "no engine was written" in said.err
-    names = {"fcn8s.onnx", "fcn8s.ranges.json", "summary.json", ".fcn-deploy"}
+    made = {"fcn8s.onnx", "fcn8s.ranges.json", "fcn8s.sensitivity.json", "summary.json"}
+    names = {*made, "report.html", "report", ".fcn-deploy"}
     assert {path.name for path in output.iterdir()} == names
 
 
@@ -242,13 +247,11 @@ def test_an_interrupted_deployment_leaves_no_folder_that_was_not_there(scenes, w
 
 
 def test_without_int8_the_engine_of_an_earlier_deployment_goes(deployed, scenes, weights, tmp_path, capsys):
-    import shutil
-
     output = tmp_path / "out"
     shutil.copytree(deployed[0], output)
     arguments = ["deploy", "--weights", weights, "--calib-data", scenes / "calibration" / "images", "-o", output]
     assert run([str(a) for a in (*arguments, "--iterations", 1, "--duration", 0, "--warmup", 0)]) == 0
-    names = {"fcn8s.onnx", "fcn8s.fp32.onnx", "fcn8s.fp32.onnx.json", "summary.json"}
+    names = {"fcn8s.onnx", "fcn8s.fp32.onnx", "fcn8s.fp32.onnx.json", "summary.json", "report.html", "report"}
     assert {path.name for path in output.iterdir()} == names
     said = capsys.readouterr().err
     assert "removed" in said
@@ -281,3 +284,68 @@ def test_auto_chooses_the_method_on_images_of_their_own(scenes, weights, tmp_pat
     precision = json.loads((tmp_path / "fcn8s.int8.onnx.json").read_text())["precision"]
     assert precision["method"] == next(iter(precision["tried"]))
     assert set(precision["tried"]) == {"minmax", "percentile", "entropy", "mse"}
+
+
+def test_the_report_has_the_images_that_agree_the_least_and_can_be_made_again(scenes, weights, tmp_path):
+    output, evaluation = tmp_path / "out", scenes / "evaluation"
+    images, labels = evaluation / "images", evaluation / "labels"
+    summary = deploy(weights, scenes / "calibration" / "images", output, int8=True, data=images, labels=labels, **QUICK)
+    shown = summary.gallery.images
+    assert [image.agreement for image in shown] == sorted(image.agreement for image in shown)
+    assert {image.name for image in shown} == {path.name for path in images.iterdir()}
+    assert np.mean([image.agreement for image in shown]) == pytest.approx(engine_shown(summary).parity.agreement)
+    names = {file for image in shown for file in image.pictures.values()}
+    assert {path.name for path in (output / "report").iterdir()} == names
+    assert len(summary.pytorch_class_iou) == len(engine_shown(summary).class_iou) == 8
+    present = [value for value in engine_shown(summary).class_iou if value is not None]
+    assert np.mean(present) == pytest.approx(engine_shown(summary).miou)
+    assert sum(layer.macs for layer in summary.layers) > 0
+    assert set(engine_shown(summary).layers) == {layer.name for layer in summary.layers}
+    command = summary.origin.command
+    assert command[:3] == ("fcn-deploy", "deploy", "--weights")
+    assert not [word for word in command if word.startswith("/")]
+    page = (output / "report.html").read_bytes()
+    (output / "report.html").unlink()
+    fd.report(output)
+    assert (output / "report.html").read_bytes() == page
+
+
+def engine_shown(summary):
+    return next(engine for engine in summary.engines if engine.file == summary.gallery.engine)
+
+
+def test_without_a_report_there_are_no_pictures_and_those_of_before_go(deployed, scenes, weights, tmp_path, capsys):
+    output = tmp_path / "out"
+    shutil.copytree(deployed[0], output)
+    arguments = ["deploy", "--weights", weights, "--calib-data", scenes / "calibration" / "images", "-o", output]
+    quick = ["--iterations", 1, "--duration", 0, "--warmup", 0, "--no-report"]
+    assert run([str(a) for a in (*arguments, *quick)]) == 0
+    assert not (output / "report.html").exists()
+    assert not (output / "report").exists()
+    assert f"removed {output / 'report.html'} of an earlier deployment" in capsys.readouterr().err
+    written = json.loads((output / "summary.json").read_text())
+    assert "gallery" not in written
+    assert written["origin"]["command"][-1] == "--no-report"
+
+
+def test_a_report_that_cannot_be_written_is_said_before_the_work(scenes, weights, tmp_path):
+    (tmp_path / "out" / "report.html").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"cannot write .*report\.html; got a folder"):
+        deploy(weights, scenes / "calibration" / "images", tmp_path / "out", **QUICK)
+
+
+def test_a_missed_gate_has_a_report_that_says_why_and_what_is_taken_over_has_its_pictures(scenes, weights, tmp_path):
+    arguments = (weights, scenes / "calibration" / "images", tmp_path / "out")
+    with pytest.raises(GateError) as missed:
+        deploy(*arguments, int8=True, gate="agreement>=99.9999%", **QUICK)
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert "Do not ship" in text
+    assert "required 99.9999%" in text
+    assert 'id="sensitivity"' in text
+    pictures = {path.name: path.read_bytes() for path in (tmp_path / "out" / "report").iterdir()}
+    summary = deploy(*arguments, int8=True, gate="agreement>=50%", resume=True, **QUICK)
+    assert "measures" in summary.resumed
+    assert summary.gallery.images == missed.value.report.gallery.images
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out" / "report").iterdir()} == pictures
+    assert not (tmp_path / "out" / "fcn8s.sensitivity.json").exists()
+    assert 'id="sensitivity"' not in (tmp_path / "out" / "report.html").read_text()

@@ -43,6 +43,9 @@ NET = {
 }
 
 
+REPORT = ("report.html", "report")
+
+
 def without_driver():
     raise DependencyError("no NVIDIA driver was found", got="a test")
 
@@ -101,7 +104,7 @@ def names(folder):
 
 def test_without_a_gpu_the_folder_holds_a_bundle_and_no_engine(made):
     output, summary = made
-    assert names(output) == {"RedOrBlue.onnx", "RedOrBlue.ranges.json", "bundle", "summary.json"}
+    assert names(output) == {"RedOrBlue.onnx", "RedOrBlue.ranges.json", "bundle", "summary.json", *REPORT}
     checked = check_bundle(output / "bundle")
     assert [*checked.manifest.graphs] == ["fp16", "int8"]
     assert checked.manifest.backend == "tensorrt"
@@ -109,6 +112,10 @@ def test_without_a_gpu_the_folder_holds_a_bundle_and_no_engine(made):
     assert sha256_file(output / "bundle" / "ranges.json") == checked.manifest.source.ranges_sha256
     assert summary.ship.engine is None
     assert "fcn-deploy finish tells, on the device" in summary.ship.reason
+    text = (output / "report.html").read_text()
+    assert "Not decided yet" in text
+    assert "INT8, simulated" in text
+    assert summary.gallery.engine == "bundle/int8.onnx"
 
 
 def test_what_int8_costs_is_known_before_there_is_a_gpu(made):
@@ -120,6 +127,7 @@ def test_what_int8_costs_is_known_before_there_is_a_gpu(made):
     for engine in written["engines"]:
         assert engine["simulates"] == "tensorrt"
         assert engine["bytes"] == (output / engine["file"]).stat().st_size
+        assert engine["sha256"] == sha256_file(output / engine["file"])
         assert engine["parity"]["agreement"] > 0.99
         assert engine["gate"]["passed"] is True
         assert engine["miou"] > 90
@@ -190,7 +198,8 @@ def test_a_gate_that_the_simulation_misses_leaves_no_bundle(made, scenes, weight
     make_bundle(output / "bundle")  # of an earlier deployment
     with pytest.raises(GateError, match=r"int8: error .* allowed 1e-09; most damage is done in INT8 by head") as missed:
         deploy(weights, scenes / "images", output, gate="error<=1e-9", io="tensor", **NET)
-    assert names(output) == {"RedOrBlue.onnx", "RedOrBlue.ranges.json", "summary.json", ".fcn-deploy"}
+    made_of = {"RedOrBlue.onnx", "RedOrBlue.ranges.json", "RedOrBlue.sensitivity.json"}
+    assert names(output) == {*made_of, "summary.json", *REPORT, ".fcn-deploy"}
     assert missed.value.exit_code == 3
 
 
@@ -199,7 +208,7 @@ def test_with_a_gpu_the_engines_are_built_and_verified_against_pytorch(on_gpu, s
     images, labels = scenes / "images", scenes / "labels"
     summary = deploy(weights, images, output, data=images, labels=labels, **NET, **QUICK)
     assert names(output) == {
-        *("RedOrBlue.onnx", "RedOrBlue.ranges.json", "summary.json"),
+        *("RedOrBlue.onnx", "RedOrBlue.ranges.json", "summary.json", *REPORT),
         *("RedOrBlue.fp16.engine", "RedOrBlue.fp16.engine.json"),
         *("RedOrBlue.int8.engine", "RedOrBlue.int8.engine.json"),
     }
@@ -211,6 +220,14 @@ def test_with_a_gpu_the_engines_are_built_and_verified_against_pytorch(on_gpu, s
     assert all(engine.simulated_agreement > 0.99 for engine in summary.engines)
     with Segmenter(output / "RedOrBlue.fp16.engine") as segmenter:
         assert segmenter.sidecar.gate.passed
+    assert summary.gallery.engine == "RedOrBlue.int8.engine"
+    assert {path.name for path in (output / "report").iterdir()} == {
+        file for image in summary.gallery.images for file in image.pictures.values()
+    }
+    assert summary.origin.command[:2] == ("fcn-deploy", "deploy")
+    text = (output / "report.html").read_text()
+    assert "Ship RedOrBlue.int8.engine" in text
+    assert summary.gpu in text
 
 
 def test_the_bundle_is_kept_beside_the_engines_if_it_is_asked_for(on_gpu, scenes, weights, tmp_path):
@@ -232,7 +249,8 @@ def test_a_later_deployment_for_cpus_removes_bundle_and_engines(on_gpu, scenes, 
     output, images = tmp_path / "out", scenes / "images"
     deploy(weights, images, output, bundle=True, **NET, **QUICK)
     deploy(weights, images, output, **{**NET, "backend": "onnxruntime", "int8": False}, **QUICK)
-    assert names(output) == {"RedOrBlue.onnx", "RedOrBlue.fp32.onnx", "RedOrBlue.fp32.onnx.json", "summary.json"}
+    kept = {"RedOrBlue.onnx", "RedOrBlue.fp32.onnx", "RedOrBlue.fp32.onnx.json", "summary.json"}
+    assert names(output) == {*kept, *REPORT}
 
 
 def test_a_folder_of_other_files_in_the_place_of_the_bundle_is_refused_at_once(scenes, weights, tmp_path, monkeypatch):

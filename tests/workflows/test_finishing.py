@@ -14,9 +14,11 @@ from fcn_deploy.artifacts.sidecar import load_sidecar
 from fcn_deploy.artifacts.summary import Summary
 from fcn_deploy.cli.app import run
 from fcn_deploy.errors import ArtifactError, DependencyError, GateError, InputError, PrecisionError, UsageError
+from fcn_deploy.files import sha256_file
 from fcn_deploy.runtime import Segmenter
 from fcn_deploy.runtime.tensorrt.driver import Gpu
 from fcn_deploy.workflows.finishing import finish
+from fcn_deploy.workflows.reporting import report
 from tests.support.blocked import BLOCK
 from tests.support.bundles import CONTENTS, examples, graph, make_bundle, spec
 from tests.support.fake_device import Plans, device
@@ -84,6 +86,18 @@ def test_the_summary_and_the_sidecars_say_what_was_found(world, bundle, tmp_path
     assert sidecar.spec == spec()
     assert sidecar.source.onnx_sha256 == "ab" * 32
     assert sidecar.precision.layers == {"head": "int8"}
+
+
+def test_what_was_finished_has_a_report_where_jinja2_is(world, bundle, tmp_path):
+    summary = finish(bundle, output=tmp_path / "out", device=0, **QUICK)
+    assert summary.origin.command[:5] == ("fcn-deploy", "finish", bundle.name, "-o", "out")
+    assert summary.origin.source.onnx_sha256 == "ab" * 32
+    assert [engine.layers for engine in summary.engines] == [{"head": "fp16"}, {"head": "int8"}]
+    assert all(engine.sha256 == sha256_file(tmp_path / "out" / engine.file) for engine in summary.engines)
+    assert not (tmp_path / "out" / "report.html").exists()
+    text = report(tmp_path / "out").read_text()
+    assert f"Ship {summary.ship.engine}" in text
+    assert summary.gpu in text
 
 
 def test_the_engines_run_as_any_other(world, bundle, tmp_path):
