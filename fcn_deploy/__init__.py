@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from fcn_deploy.workflows.finishing import finish
     from fcn_deploy.workflows.inspecting import doctor, inspect
     from fcn_deploy.workflows.measuring_sensitivity import sensitivity
-    from fcn_deploy.workflows.predicting import Predictions, predict
+    from fcn_deploy.workflows.predicting import predict
+    from fcn_deploy.workflows.predictions import Predictions
     from fcn_deploy.workflows.reporting import report
     from fcn_deploy.workflows.verifying import Verification, verify
 
@@ -57,7 +58,8 @@ _PUBLIC_BY_MODULE = {
     "workflows.verifying": ("Verification", "verify"),
     "workflows.evaluating": ("Evaluation", "evaluate"),
     "workflows.benchmarking": ("Benchmark", "benchmark"),
-    "workflows.predicting": ("Predictions", "predict"),
+    "workflows.predicting": ("predict",),
+    "workflows.predictions": ("Predictions",),
     "workflows.measuring_sensitivity": ("sensitivity",),
     "workflows.inspecting": ("doctor", "inspect"),
     "workflows.deploying": ("deploy",),

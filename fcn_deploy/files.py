@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fcn_deploy.errors import InputError, UsageError
 
@@ -278,8 +278,14 @@ def only_writer(folder: Path) -> Iterator[None]:
         os.close(descriptor)  # which unlocks it; so does the end of the process, however it ends
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes `data` to `path` atomically: a temporary file in the same folder, fsync, rename.
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Writes a file atomically: the body writes a temporary one in the same folder, which then takes its place.
+
+    If the body fails, the temporary file is removed, and the file at `path`, if there is one, stays as it is.
+
+    Yields:
+        The temporary file, empty and open for writing.
 
     Raises:
         InputError: The path cannot be written.
@@ -292,7 +298,7 @@ def write_bytes(path: Path, data: bytes) -> None:
             descriptor, name = tempfile.mkstemp(prefix=".fcn-deploy.", suffix=".tmp", dir=path.parent)
             temporary = Path(name)
             with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             # mkstemp makes private files; give this one the permissions that any other new file gets.
@@ -301,6 +307,16 @@ def write_bytes(path: Path, data: bytes) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes `data` to `path` atomically: a temporary file in the same folder, fsync, rename.
+
+    Raises:
+        InputError: The path cannot be written.
+    """
+    with replacing(path) as file:
+        file.write(data)
 
 
 def write_json(path: Path, data: Any, *, indent: int | None = 1) -> None:

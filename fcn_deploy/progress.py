@@ -31,6 +31,16 @@ class Progress(Protocol):
         The context gives a function to call with the share that is done, 0..1, from any thread.
         """
 
+    def counting(
+        self, text: str, total: int | None, note: Callable[[], str]
+    ) -> AbstractContextManager[Callable[[float], None]]:
+        """The step that `text` names runs until the context ends, and reports how many items are done.
+
+        `total` is their number, None if it is not known; `note` returns what else there is to say, such as their rate,
+        and is called whenever a line is written, from any thread. The context gives a function to call with the number
+        that is done.
+        """
+
     def track(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
         """Yields `items`, `total` in number, while the caller does work that `what` names on each."""
 
@@ -52,6 +62,12 @@ class Silent:
     def advancing(self, text: str) -> AbstractContextManager[Callable[[float], None]]:
         """Does nothing."""
         return nullcontext(lambda share: None)
+
+    def counting(
+        self, text: str, total: int | None, note: Callable[[], str]
+    ) -> AbstractContextManager[Callable[[float], None]]:
+        """Does nothing."""
+        return nullcontext(lambda done: None)
 
     def track(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
         """Yields `items`."""

@@ -7,6 +7,7 @@ import importlib
 import io
 import logging
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -115,7 +116,7 @@ def cli() -> None:
     Try it first:   fcn-deploy deploy --demo -o OUT
 
     Exit codes: 0 done, 2 usage, 3 gate failed, 4 precision not achieved, 5 engine does not fit this machine, 6 bad
-    input or path, 7 something is not installed, 130 interrupted, 1 anything else.
+    input or path, 7 something is not installed, 130 interrupted, 143 terminated, 1 anything else.
     """  # noqa: D301 - click reads the backspace as "do not rewrap"
 
 
@@ -169,6 +170,9 @@ def run(arguments: Sequence[str]) -> int:
         for line in shown.getvalue().splitlines():
             say(line, err=True)
         return error.exit_code
+    except Terminated:
+        say("terminated; nothing is left half written", err=True)
+        return 143
     except (KeyboardInterrupt, click.Abort):
         if sys.stderr is not None and sys.stderr.isatty():
             say("", err=True)  # the terminal has written ^C
@@ -243,8 +247,18 @@ def _flags() -> dict[str, str]:
     return flags_of(command for command in commands if command is not None)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as Ctrl-C: what runs removes its temporary files, and ends."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process at once
+    raise Terminated
+
+
 def main() -> None:
     """The console script."""
+    signal.signal(signal.SIGTERM, _terminate)
     streams = Streams()
     code = run(sys.argv[1:])
     if (failure := streams.failure) is not None:

@@ -30,6 +30,7 @@ class Stage:
     Attributes:
         text: What is done.
         total: Number of items, or 1.0 if the share that is done is reported; None if nothing is known.
+        note: Returns what else there is to say of items, such as their rate; None if they are not counted.
         timed: Whether times are measured, so that nothing may be drawn by a thread.
         done: Of `total`.
         begin: When it began, in seconds of `time.monotonic`.
@@ -37,6 +38,7 @@ class Stage:
 
     text: str
     total: float | None = None
+    note: Callable[[], str] | None = None
     timed: bool = False
     done: float = 0
     begin: float = field(default_factory=time.monotonic)
@@ -49,7 +51,7 @@ class Stage:
     def running(self) -> str:
         """Returns how far it is, how long it has run, and how long it will run if that can be said."""
         elapsed = self.elapsed
-        if self.total is None:
+        if self.total is None and self.note is None:
             return f"running for {duration(elapsed)}"
         share = self.done / self.total if self.total else 0.0
         rest = f", about {duration(elapsed * (1 - share) / share)} left" if 0 < share < 1 else ""
@@ -57,11 +59,14 @@ class Stage:
 
     def ended(self, stopped: bool) -> str:
         """Returns the line that stays: what was done, and how long it took."""
-        counted = isinstance(self.total, int)
+        counted = isinstance(self.total, int) or self.note is not None
         parts = [self._done()] if counted or (stopped and self.total is not None) else []
         return f"{self.text}: {'stopped after ' if stopped else ''}{', '.join([*parts, duration(self.elapsed)])}"
 
     def _done(self) -> str:
+        if self.note is not None:
+            of = "" if self.total is None else f" of {self.total}"
+            return ", ".join(filter(None, (f"{self.done}{of}", self.note())))
         return f"{self.done} of {self.total}" if isinstance(self.total, int) else f"{self.done:.0%}"
 
 
@@ -165,6 +170,15 @@ class TerminalProgress:
         """Shows a stage that reports the share that is done."""
         with self._running(Stage(_with_flags(text), total=1.0)) as show:
             yield show
+
+    @contextmanager
+    def counting(self, text: str, total: int | None, note: Callable[[], str]) -> Iterator[Callable[[float], None]]:
+        """Shows how many items are done, and what `note` says of them."""
+        stage = Stage(_with_flags(text), total=total, note=note)
+        with self._running(stage) as show:
+            yield show
+            # A video may state more frames than it has.
+            stage.total = None if total is None else stage.done
 
     def track(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
         """Yields `items`, and shows how many are done."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import glob
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from fcn_deploy.data.images import check_link, has_image_suffix, is_image, listed, read_image
 from fcn_deploy.errors import InputError
-from fcn_deploy.files import as_path, exists, is_file, is_folder, reading
+from fcn_deploy.files import as_path, is_folder, reading, real_path
 from fcn_deploy.text import printable
 
 _log = logging.getLogger(__name__)
@@ -89,38 +88,7 @@ class ImageFolder:
                 symbolic link is broken.
         """
         folder = as_path(folder)
-        check_link(folder)
-        if not is_folder(folder):
-            raise InputError(f"{folder} is not a folder", expected="a folder of images")
-        pair = image_and_label_folders(folder)
-        if pair is not None and recursive:
-            raise _holds_both(folder, *pair)
-        told: set[Path] = set()
-
-        def tell(path: Path, error: InputError) -> None:
-            told.add(path)
-            if on_bad is not None:
-                on_bad(path, error)
-
-        listener = None if on_bad is None else tell
-        files = list_files(folder, recursive=recursive, on_bad=listener)
-        checked = functools.partial(is_image, max_pixels=max_pixels)
-        paths = [path for path in files if _readable(path, checked, listener)]
-        if pair is not None and not paths:
-            raise _holds_both(folder, *pair)
-        known = {*paths, *told}
-        others = [path.name for path in files if path not in known]
-        if others:
-            _log.warning("%s: not images, left out: %s", folder, listed(others))
-        if not paths:
-            folders = [] if recursive else sorted(path.name for path in folder.iterdir() if path.is_dir())
-            inside = f", and folders, which are not searched: {listed(folders)}" if folders else ""
-            raise InputError(
-                f"{folder} has no images",
-                got=f"{len(files)} other files{inside}",
-                expected="at least one",
-                fix="name the folder that holds the images, or search all with `recursive=True`" if folders else None,
-            )
+        paths, _ = images_of(folder, recursive=recursive, max_pixels=max_pixels, on_bad=on_bad)
         if max_images is not None and max_images < len(paths):
             paths = [paths[index * len(paths) // max_images] for index in range(max_images)]
         return cls(tuple(paths), size, folder if recursive else None)
@@ -153,6 +121,79 @@ class ImageFolder:
         return replace(self, paths=observed), replace(self, paths=held_out)
 
 
+def images_of(
+    folder: Path,
+    *,
+    recursive: bool = False,
+    max_pixels: int | None = None,
+    on_bad: OnBad | None = None,
+    is_other: Callable[[Path], bool] = lambda path: False,
+    without: Path | None = None,
+) -> tuple[list[Path], list[Path]]:
+    """Lists the images of a folder, and its files of another kind that is asked for.
+
+    Args:
+        folder: The folder.
+        recursive: Whether its sub-folders are searched too, and theirs.
+        max_pixels: Most pixels that an image may have; Pillow's limit if None.
+        on_bad: Told of each file that cannot be read as what it should be, and left out; an error if None.
+        is_other: Returns whether a file that is not an image is of the other kind.
+        without: A folder inside it whose files are left out.
+
+    Raises:
+        InputError: As `ImageFolder.open`; and one for a folder that has neither images nor files of the other kind.
+    """
+    check_link(folder)
+    if not is_folder(folder):
+        raise InputError(f"{folder} is not a folder", expected="a folder of images")
+    pair = image_and_label_folders(folder)
+    if pair is not None and recursive:
+        raise _holds_both(folder, *pair)
+    told: set[Path] = set()
+
+    def tell(path: Path, error: InputError) -> None:
+        told.add(path)
+        if on_bad is not None:
+            on_bad(path, error)
+
+    listener = None if on_bad is None else tell
+    files = leave_out(list_files(folder, recursive=recursive, on_bad=listener), folder, without)
+    checked = functools.partial(is_image, max_pixels=max_pixels)
+    paths = [path for path in files if readable(path, checked, listener)]
+    known = {*paths, *told}
+    others = [path for path in files if path not in known and readable(path, is_other, listener)]
+    if pair is not None and not paths and not others:
+        raise _holds_both(folder, *pair)
+    known |= {*others, *told}
+    unknown = [path.name for path in files if path not in known]
+    if unknown:
+        _log.warning("%s: not images, left out: %s", folder, listed(unknown))
+    if not paths and not others:
+        folders = [] if recursive else sorted(path.name for path in folder.iterdir() if path.is_dir())
+        inside = f", and folders, which are not searched: {listed(folders)}" if folders else ""
+        raise InputError(
+            f"{folder} has no images",
+            got=f"{len(files)} other files{inside}",
+            expected="at least one",
+            fix="name the folder that holds the images, or search all with `recursive=True`" if folders else None,
+        )
+    return paths, others
+
+
+def leave_out(files: list[Path], root: Path, without: Path | None) -> list[Path]:
+    """Returns those of the files found under `root` that are not in the folder `without`, which lies deeper.
+
+    So the results of a run do not become the inputs of the next one.
+    """
+    if without is None or real_path(root) not in real_path(without).parents:
+        return files
+    inside = real_path(without)
+    kept = [path for path in files if inside not in real_path(path).parents]
+    if len(kept) < len(files):
+        _log.warning("%s: left out, because results are written there", without)
+    return kept
+
+
 def list_files(folder: Path, *, recursive: bool = False, on_bad: OnBad | None = None) -> list[Path]:
     """Returns the files of a folder by name, without hidden ones.
 
@@ -171,7 +212,7 @@ def list_files(folder: Path, *, recursive: bool = False, on_bad: OnBad | None = 
         folders = [path for path in found if recursive and path not in links and path.is_dir()]
     for path in found:
         if path in links and has_image_suffix(path):
-            _readable(path, check_link, on_bad)
+            readable(path, check_link, on_bad)
     for path in folders:
         files += list_files(path, recursive=True, on_bad=on_bad)
     return sorted(files)
@@ -195,7 +236,7 @@ def _holds_both(folder: Path, images: Path, labels: Path) -> InputError:
     )
 
 
-def _readable(path: Path, check: Callable[[Path], bool | None], on_bad: OnBad | None) -> bool:
+def readable(path: Path, check: Callable[[Path], bool | None], on_bad: OnBad | None) -> bool:
     """Returns what `check` says about a file; of one that it refuses, False, if `on_bad` is told instead."""
     try:
         return bool(check(path))
@@ -204,74 +245,3 @@ def _readable(path: Path, check: Callable[[Path], bool | None], on_bad: OnBad | 
             raise
         on_bad(path, error)
         return False
-
-
-def find_images(
-    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    *,
-    max_pixels: int | None = None,
-    recursive: bool = False,
-    on_bad: OnBad | None = None,
-) -> dict[Path, Path]:
-    """Finds the images that files, folders and patterns name, each once, in the order in which they are named.
-
-    Args:
-        inputs: Paths of files or folders, or patterns with `*`, `?` or `[`; one or several.
-        max_pixels: Most pixels that an image may have; Pillow's limit if None.
-        recursive: Whether the sub-folders of folders are searched too.
-        on_bad: Told of each file that is no image or cannot be read, and left out; such a file is an error if None.
-
-    Returns:
-        Each image, and the sub-folder in which it is, relative to the folder that was named.
-
-    Raises:
-        InputError: One of them names nothing, or a file that is not an image.
-    """
-    found: dict[Path, Path] = {}
-    bad: list[Path] = []
-
-    def tell(path: Path, error: InputError) -> None:
-        bad.append(path)
-        if on_bad is not None:
-            on_bad(path, error)
-
-    told = None if on_bad is None else tell
-    for each in [inputs] if isinstance(inputs, str | os.PathLike) else inputs:
-        name, path = os.fspath(each), as_path(each, "input")
-        is_pattern = any(letter in name for letter in "*?[") and not os.access(path, os.F_OK)
-        if on_bad is None or is_pattern:
-            check_link(path)
-        if not is_pattern and is_folder(path):
-            images = _images_of(path, max_pixels, recursive, bad, told)
-            found |= {image: image.parent.relative_to(path) for image in images}
-        elif not is_pattern and (exists(path) or (on_bad is not None and path.is_symlink())):
-            found[path] = Path()
-        else:
-            # Not Path.glob: it refuses patterns that begin at the root, and patterns with `..`.
-            matches = [Path(match) for match in sorted(glob.glob(name)) if is_file(Path(match))]  # noqa: PTH207
-            if not matches:
-                raise InputError(f"{name} names no image", expected="a file, a folder, or a pattern that matches files")
-            found |= dict.fromkeys(matches, Path())
-    checked = functools.partial(is_image, max_pixels=max_pixels)
-    readable = {path: place for path, place in found.items() if _readable(path, checked, told)}
-    others = [path for path in found if path not in readable and path not in bad]
-    if others and told is None:
-        raise InputError("not images", got=listed([path.name for path in others]))
-    for path in others:
-        tell(path, InputError(f"{path} is not an image"))
-    if not readable and not bad:
-        raise InputError("no images", got="nothing", expected="files, folders or patterns")
-    return readable
-
-
-def _images_of(
-    folder: Path, max_pixels: int | None, recursive: bool, bad: Sequence[Path], told: OnBad | None
-) -> tuple[Path, ...]:
-    """Returns the images of a folder; none is no error if `told` was told of bad ones."""
-    before = len(bad)
-    try:
-        return ImageFolder.open(folder, max_pixels=max_pixels, recursive=recursive, on_bad=told).paths
-    except InputError:
-        if len(bad) == before:
-            raise
-        return ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.measures import Drop, GroundTruth, Parity
-from fcn_deploy.errors import InputError, UsageError
+from fcn_deploy.errors import InputError
 from fcn_deploy.evaluation.accuracy import Ignored, Matrix, confusion_matrix, miou_drop
+from fcn_deploy.evaluation.grouping import grouped
 from fcn_deploy.evaluation.parity import ParityTally, run_together
 from fcn_deploy.evaluation.truth import TruthTally
 from fcn_deploy.runtime.segmenter import Segmenter
@@ -87,7 +88,7 @@ def confusion_matrices(
     """
     matrices = []
     tally = TruthTally(segmenter.spec.classes, ignore_index)
-    for group in _batches(samples, batch):
+    for group in grouped(samples, batch, _image):
         for truth, output in zip(_truths(group), run_together(segmenter, _images(group)), strict=True):
             if truth is None:
                 raise InputError("an image without ground truth", expected="labels for each image")
@@ -126,7 +127,7 @@ def compare(
     truth_tally = TruthTally(reference.spec.classes, ignore_index)
     reference_matrices: list[Matrix] = []
     matrices: list[list[Matrix]] = [[] for _ in engines]
-    for group in _batches(samples, batch):
+    for group in grouped(samples, batch, _image):
         images, truths = _images(group), _truths(group)
         expected = run_together(reference, images)
         labels: list[list[NDArray[np.integer[Any]]]] = []
@@ -156,21 +157,8 @@ def compare(
     return Comparisons(tuple(comparisons), stacked, truth_tally.result())
 
 
-def _batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
-    """Groups neighbours of equal size: the order stays, and no more than `size` images are held at a time."""
-    if size < 1:
-        raise UsageError("`batch` is too small", got=size, expected="at least one image")
-    group: list[Sample] = []
-    for sample in samples:
-        if group and sample[0].shape != group[0][0].shape:
-            yield group
-            group = []
-        group.append(sample)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
+def _image(sample: Sample) -> NDArray[np.uint8]:
+    return sample[0]
 
 
 def _images(group: Sequence[Sample]) -> NDArray[np.uint8]:

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from fcn_deploy.artifacts.spec import ModelSpec
+from fcn_deploy.reporting.legend import legend_of_classes, legend_of_shares, padded
 from fcn_deploy.runtime import colorize, overlay
-from fcn_deploy.text import printable
 
 Picture = NDArray[Any]
-_MARGIN, _LINE, _SWATCH = 8, 18, 12
 
 
 def index_image(image: Picture, labels: Picture, spec: ModelSpec) -> Picture:
@@ -38,18 +37,29 @@ def panel(image: Picture, labels: Picture, spec: ModelSpec) -> Picture:
 
     If the legend is longer than the image, the panel is as tall as the legend.
     """
-    legend = _legend(labels, spec)
-    height = max(image.shape[0], legend.shape[0])
-    parts = (image, overlaid(image, labels, spec), legend)
-    return np.hstack([_padded(part, height) for part in parts])
+    return _side_by_side(image, overlaid(image, labels, spec), legend_of_shares(labels, spec))
 
 
-KINDS: Mapping[str, Callable[[Picture, Picture, ModelSpec], Picture]] = {
+def panel_of_video(image: Picture, labels: Picture, spec: ModelSpec) -> Picture:
+    """Returns the image, the overlay and a legend of all classes, side by side: of one size for images of one size.
+
+    Height and width are even, which is what players of video expect: uint8 [H', W', 3], at least as tall as the image.
+    """
+    legend = legend_of_classes(spec, image.shape[0])
+    picture = _side_by_side(image, overlaid(image, labels, spec), legend)
+    height, width = (size + size % 2 for size in picture.shape[:2])
+    return padded(picture, height, width)
+
+
+Painter = Callable[[Picture, Picture, ModelSpec], Picture]
+
+KINDS: Mapping[str, Painter] = {
     "labels": index_image,
     "color": color_mask,
     "overlay": overlaid,
     "panel": panel,
 }
+KINDS_OF_VIDEO: Mapping[str, Painter] = {**KINDS, "panel": panel_of_video}
 
 
 def encode_png(picture: Picture) -> bytes:
@@ -63,22 +73,6 @@ def encode_png(picture: Picture) -> bytes:
     return buffer.getvalue()
 
 
-def _legend(labels: Picture, spec: ModelSpec) -> Picture:
-    """Draws a swatch, the name and the share of each class that occurs, the largest share first."""
-    counts = np.bincount(labels.ravel(), minlength=spec.num_classes)
-    order = [int(index) for index in np.argsort(-counts, kind="stable") if counts[index]]
-    lines = [f"{printable(spec.classes[index])} {counts[index] / labels.size:.1%}" for index in order]
-    font = ImageFont.load_default(size=12)
-    width = int(max(font.getlength(line) for line in lines)) + 3 * _MARGIN + _SWATCH
-    canvas = Image.new("RGB", (width, 2 * _MARGIN + _LINE * len(lines)), "white")
-    draw = ImageDraw.Draw(canvas)
-    for row, (index, line) in enumerate(zip(order, lines, strict=True)):
-        top = _MARGIN + row * _LINE
-        swatch = (_MARGIN, top, _MARGIN + _SWATCH, top + _SWATCH)
-        draw.rectangle(swatch, fill=spec.palette[index], outline="black")
-        draw.text((2 * _MARGIN + _SWATCH, top - 1), line, fill="black", font=font)
-    return np.asarray(canvas)
-
-
-def _padded(picture: Picture, height: int) -> Picture:
-    return np.pad(picture, ((0, height - picture.shape[0]), (0, 0), (0, 0)), constant_values=255)
+def _side_by_side(image: Picture, overlay: Picture, legend: Picture) -> Picture:
+    height = max(image.shape[0], legend.shape[0])
+    return np.hstack([padded(part, height) for part in (image, overlay, legend)])

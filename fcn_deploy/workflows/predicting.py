@@ -2,82 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from fcn_deploy.artifacts.geometry import PadMode, SizeDivisor
 from fcn_deploy.artifacts.outputs import ResizeMode
-from fcn_deploy.data.folders import find_images
-from fcn_deploy.data.images import read_image
-from fcn_deploy.errors import FcnDeployError, InputError, UsageError
-from fcn_deploy.evaluation.parity import run
+from fcn_deploy.artifacts.spec import ModelSpec
+from fcn_deploy.data.frames import Selection
+from fcn_deploy.data.inputs import Inputs, find_inputs
+from fcn_deploy.data.live import file_stem, open_live
+from fcn_deploy.data.video import Video
+from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.files import StrPath, as_path, make_folder, output_folder, real_path, write_bytes
 from fcn_deploy.progress import Progress, Silent
-from fcn_deploy.reporting.pictures import KINDS, encode_png
+from fcn_deploy.reporting.legend import legend_of_classes
+from fcn_deploy.reporting.pictures import encode_png
+from fcn_deploy.reporting.window import Window
 from fcn_deploy.runtime.backend import Provider
 from fcn_deploy.runtime.options import RuntimeOptions
 from fcn_deploy.runtime.tensorrt.settings import Specialization
-from fcn_deploy.text import printable
+from fcn_deploy.workflows.labelled_images import label_images
+from fcn_deploy.workflows.labelled_videos import label_video
+from fcn_deploy.workflows.labelling import Labelling
 from fcn_deploy.workflows.parameters import Size, image_size, outputs, padding
+from fcn_deploy.workflows.predictions import Failure, Predictions, VideoPrediction, together
 from fcn_deploy.workflows.references import NetCode, Runnable, check_runnables, name_of, opened
 
-Kind = Literal["labels", "color", "overlay", "panel"]
+Kind = Literal["labels", "color", "overlay", "panel", "legend"]
 OnError = Literal["stop", "skip"]
-_SHOWN = 3  # failures in the message of an error
 
-
-@dataclass(frozen=True)
-class Failure:
-    """A file that could not be labelled.
-
-    Attributes:
-        file: The file.
-        error: Why, on one line.
-    """
-
-    file: Path
-    error: str
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What was written.
-
-    Attributes:
-        engine: Name of what labelled the images.
-        images: How many were labelled.
-        files: In the order of the images.
-        failed: What could not be labelled; nothing unless `on_error` is `skip`.
-    """
-
-    engine: str
-    images: int
-    files: tuple[Path, ...]
-    failed: tuple[Failure, ...] = ()
-
-    def require_complete(self) -> None:
-        """Raises if a file could not be labelled.
-
-        Raises:
-            InputError: One could not; the message names the first few, and says why.
-        """
-        if not self.failed:
-            return
-        total = self.images + len(self.failed)
-        shown = "; ".join(failure.error for failure in self.failed[:_SHOWN])
-        more = f"; and {len(self.failed) - _SHOWN} more" if len(self.failed) > _SHOWN else ""
-        raise InputError(f"{len(self.failed)} of {total} files could not be labelled", got=f"{shown}{more}")
-
-    def __repr__(self) -> str:
-        return printable(f"Predictions({self.engine}, {self.images} images, {len(self.files)} files)")
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns it as JSON data."""
-        failed = [{"file": str(failure.file), "error": failure.error} for failure in self.failed]
-        written = {"images": self.images, "files": list(map(str, self.files))}
-        return {"engine": self.engine, **written, "failed": failed}
+_log = logging.getLogger(__name__)
+_LEGEND = "legend"  # the one kind that is not of a frame
 
 
 def predict(
@@ -89,6 +49,10 @@ def predict(
     tile: str | Size | None = None,
     max_pixels: int | None = None,
     recursive: bool = False,
+    every: int = 1,
+    max_frames: int | None = None,
+    batch: int = 1,
+    display: bool = False,
     on_error: OnError = "stop",
     model: str | None = None,
     size_divisor: SizeDivisor | None = None,
@@ -109,25 +73,34 @@ def predict(
     specialization: Specialization | None = None,
     progress: Progress | None = None,
 ) -> Predictions:
-    """Labels images and writes pictures: `NAME.labels.png`, `NAME.overlay.png` and so on.
+    """Labels whatever has frames, and writes pictures: `NAME.labels.png`, `NAME.overlay.png` and so on.
 
-    If an image cannot be read, it stops; the pictures of the images before stay. With `on_error="skip"` it goes on, and
-    the result lists what failed.
+    Of a video, a camera or a stream it writes videos with the same timing: `NAME.overlay.mp4`, and `NAME.labels.mp4`
+    without loss. If a file cannot be read, it stops; what was made of the files before stays. With `on_error="skip"` it
+    goes on, and the result lists what failed. What a camera or a stream has given is written when `KeyboardInterrupt`
+    ends it.
 
     Args:
         engine: A file, what `build_engine` or `export` gave, or `pytorch:` and the path of a checkpoint.
-        inputs: Images, folders of images, or patterns such as `frames/*.jpg`.
-        output: Folder to write to; made if it does not exist.
-        save: What to write of each image: `labels` (index image), `color` (mask), `overlay`, `panel` (image, overlay
-            and legend).
+        inputs: Images, videos, folders of them, patterns such as `frames/**/*.jpg`; or alone, as text, a camera,
+            `camera:0`, or a stream, `rtsp://HOST/PATH`.
+        output: Folder to write to; made if it does not exist. What lies in it is no input of a folder around it.
+        save: What to write of each image and video: `labels` (index image), `color` (mask), `overlay`, `panel` (image,
+            overlay and legend); and `legend`, one picture of all classes.
         tile: `HxW` or (height, width): larger images are run in tiles of this size, so that memory does not grow with
             the image. The labels are those of the image as a whole.
-        max_pixels: Most pixels that an image may have; about 179 million if None, as a guard against files that fill
-            the memory.
+        max_pixels: Most pixels that an image or a frame may have; about 179 million if None, as a guard against files
+            that fill the memory.
         recursive: Whether sub-folders of folders are searched too. Pictures then go to the same sub-folders of the
             output.
+        every: Every how many-th frame of each video, camera or stream is taken, beginning with the first; of images,
+            every how many-th image.
+        max_frames: At most so many frames of each are labelled, and at most so many images; all if None.
+        batch: At most so many neighbours of equal size run together.
+        display: Shows the overlay in a window. Closing it, `q` or Escape ends the run; what was labelled is written.
         on_error: What a file does that is no image, is damaged or does not fit the engine: `stop`, or `skip` it and go
-            on. An input that names nothing, and a picture that cannot be written, always stop.
+            on. Of a damaged video the frames are skipped that cannot be read. An input that names nothing, and a
+            picture that cannot be written, always stop.
         model: What makes the net of a checkpoint if it is a custom net.
         size_divisor: How that net is padded.
         pad_mode: Likewise.
@@ -146,12 +119,12 @@ def predict(
         graphs: How many CUDA graphs each of them keeps; 4 if None, and none with 0.
         specialization: When TensorRT-RTX compiles kernels for a shape: `lazy`, in the background; `eager`, before its
             first run; or `none`. If None, `eager` for plans of fixed shapes, else `lazy`.
-        progress: Told of each image.
+        progress: Told of each frame.
 
     Raises:
         ArtifactError: The engine does not fit this machine or its sidecar.
-        DependencyError: A library, a driver or a GPU is missing.
-        InputError: An image cannot be read, two would make the same files, or an input would be replaced.
+        DependencyError: A library, a driver, a GPU or a screen is missing.
+        InputError: A file cannot be read, two would make the same files, or an input would be replaced.
         UsageError: Options do not go together.
 
     Example:
@@ -163,17 +136,15 @@ def predict(
         raise UsageError("bad `max_pixels`", got=max_pixels, expected="1 or more")
     if on_error not in get_args(OnError):
         raise UsageError("unknown `on_error`", got=repr(on_error), expected="stop or skip")
-    failed: list[Failure] = []
-
-    def fail(path: Path, error: InputError) -> None:
-        text = str(error) if str(path) in str(error) else f"{path}: {error}"
-        failed.append(Failure(path, text))
-
-    skipping = on_error == "skip"
-    found = find_images(inputs, max_pixels=max_pixels, recursive=recursive, on_bad=fail if skipping else None)
+    if batch < 1:
+        raise UsageError("bad `batch`", got=batch, expected="1 or more")
+    selection = Selection(every, max_frames)
     folder = as_path(output, "output")
-    targets = _targets(found, kinds, folder)
-    paths = tuple(found)
+    skipping = on_error == "skip"
+    failures = _Failures()
+    listener = failures.add if skipping else None
+    found = find_inputs(inputs, max_pixels=max_pixels, recursive=recursive, on_bad=listener, output=folder)
+    targets = _Targets.of(found, kinds, folder, selection)
     size = image_size(tile, "tile")
     code = NetCode(
         model,
@@ -196,32 +167,66 @@ def predict(
         tile=size,
     )
     check_runnables((engine,), runtime, code)
-    written = []
-    with output_folder(folder), opened((engine,), runtime, code, progress) as (segmenter,):
-        shown = (progress or Silent()).track(paths, len(paths), "predicting")
-        for done, path in enumerate(shown):
-            try:
-                image = read_image(path, max_pixels=max_pixels)
-                labels = segmenter(image) if size else run(segmenter, image).labels
-            except FcnDeployError as error:
-                if not (skipping and isinstance(error, InputError)):
-                    raise _stopped(error, done, len(paths)) from error
-                fail(path, error)
-                continue
-            try:
-                make_folder(targets[path][0].parent)
-                for kind, target in zip(kinds, targets[path], strict=True):
-                    write_bytes(target, encode_png(KINDS[kind](image, labels, segmenter.spec)))
-                    written.append(target)
-            except FcnDeployError as error:
-                raise _stopped(error, done, len(paths)) from error
-    labelled = len(written) // len(kinds)
-    return Predictions(name_of(engine), labelled, tuple(written), tuple(failed))
+    with ExitStack() as stack:
+        stack.enter_context(output_folder(folder))
+        live = None if found.live is None else stack.enter_context(open_live(found.live))
+        window = stack.enter_context(Window(name_of(engine))) if display else None
+        (segmenter,) = stack.enter_context(opened((engine,), runtime, code, progress))
+        labelling = Labelling(
+            segmenter, targets.kinds, size is not None, batch, selection, skipping, progress or Silent(), window
+        )
+        legend = _write_legend(segmenter.spec, targets.legend)
+        if not targets.kinds and not display:
+            return Predictions(name_of(engine), 0, tuple(legend), failures.all)
+        images = label_images(labelling, targets.images, failures.add, max_pixels)
+        videos = []
+        for path, files in targets.videos.items():
+            with Video.open(path, max_pixels=max_pixels) as video:
+                videos += _label_video(labelling, video, files, failures)
+        if live is not None:
+            videos += _label_video(labelling, live, targets.live, failures)
+    written = (*legend, *images.files, *(file for video in videos for file in video.files))
+    speed = together(name_of(engine), [images.speed, *(video.speed for video in videos)])
+    return Predictions(name_of(engine), images.count, written, failures.all, tuple(videos), speed)
 
 
-def _stopped(error: FcnDeployError, done: int, total: int) -> FcnDeployError:
-    what = f"stopped with {done} of {total} images done: {error.what}"
-    return type(error)(what, got=error.got, expected=error.expected, fix=error.fix)
+class _Failures:
+    """What could not be labelled."""
+
+    def __init__(self) -> None:
+        self._failed: list[Failure] = []
+
+    def add(self, path: Path, error: InputError) -> None:
+        text = str(error) if str(path) in str(error) else f"{path}: {error}"
+        self._failed.append(Failure(path, text))
+
+    @property
+    def all(self) -> tuple[Failure, ...]:
+        return tuple(self._failed)
+
+
+def _label_video(
+    labelling: Labelling, video: Video, files: Sequence[Path], failures: _Failures
+) -> list[VideoPrediction]:
+    if labelling.ended:
+        return []
+    if video.has_audio:
+        _log.info("%s: its sound is left out", video.name)
+    for file in files[:1]:
+        make_folder(file.parent)
+    made, error = label_video(labelling, video, files)
+    if error is not None:
+        if made is not None and made.damaged > 1:
+            error.advise(f"{made.damaged} such in all")
+        failures.add(video.path or Path(video.name), error)
+    return [] if made is None else [made]
+
+
+def _write_legend(spec: ModelSpec, path: Path | None) -> list[Path]:
+    if path is None:
+        return []
+    write_bytes(path, encode_png(legend_of_classes(spec)))
+    return [path]
 
 
 def _kinds(save: Sequence[str] | str) -> tuple[str, ...]:
@@ -233,26 +238,52 @@ def _kinds(save: Sequence[str] | str) -> tuple[str, ...]:
     return kinds
 
 
-def _targets(images: Mapping[Path, Path], kinds: tuple[str, ...], output: Path) -> dict[Path, list[Path]]:
-    """Returns the files of each image; it is an error if two images have the same, or if a file is an input.
+@dataclass(frozen=True)
+class _Targets:
+    """The files to write: of each image and video, and of the camera or stream, one for each kind of picture."""
 
-    Args:
-        images: Each image, and the sub-folder in which it was found.
-        kinds: Of pictures.
-        output: The folder.
-    """
-    inputs = {real_path(path) for path in images}
+    kinds: tuple[str, ...]
+    images: Mapping[Path, list[Path]]
+    videos: Mapping[Path, list[Path]]
+    live: list[Path]
+    legend: Path | None
+
+    @classmethod
+    def of(cls, found: Inputs, kinds: tuple[str, ...], output: Path, selection: Selection) -> _Targets:
+        """Chooses the files.
+
+        Raises:
+            InputError: Two inputs would make the same files, or a file is an input.
+        """
+        of_frames = tuple(kind for kind in kinds if kind != _LEGEND)
+        taken = dict(list(found.images.items())[:: selection.every][: selection.most])
+        legend = output / f"{_LEGEND}.png" if _LEGEND in kinds else None
+
+        def files(name: Path, suffix: str) -> list[Path]:
+            return [output / name.parent / f"{name.name}.{kind}{suffix}" for kind in of_frames]
+
+        images = {path: files(place / path.stem, ".png") for path, place in taken.items()}
+        videos = {path: files(place / path.stem, ".mp4") for path, place in found.videos.items()}
+        live = [] if found.live is None else files(Path(file_stem(found.live)), ".mp4")
+        for places in (taken, found.videos):
+            _check_names(places)
+        _check_not_inputs(found, chain([legend] if legend else [], *images.values(), *videos.values()))
+        return cls(of_frames, images, videos, live, legend)
+
+
+def _check_names(places: Mapping[Path, Path]) -> None:
     sources: dict[Path, Path] = {}
-    targets = {}
-    for path, place in images.items():
+    for path, place in places.items():
         name = place / path.stem
         if name in sources:
             got = f"{sources[name]} and {path}"
             raise InputError("two images would make the same files", got=got, fix="run them apart")
         sources[name] = path
-        targets[path] = [output / place / f"{path.stem}.{kind}.png" for kind in kinds]
-        over = [target for target in targets[path] if real_path(target) in inputs]
-        if over:
-            fix = "choose another folder with `output`"
-            raise InputError("an output would replace an input", got=str(over[0]), fix=fix)
-    return targets
+
+
+def _check_not_inputs(found: Inputs, files: Iterable[Path]) -> None:
+    inputs = {real_path(path) for path in (*found.images, *found.videos)}
+    over = [file for file in files if real_path(file) in inputs]
+    if over:
+        fix = "choose another folder with `output`"
+        raise InputError("an output would replace an input", got=str(over[0]), fix=fix)

@@ -116,7 +116,7 @@ def test_what_fails_leaves_no_empty_folder_that_was_not_there(
     def fail(path, **options):
         raise error
 
-    monkeypatch.setattr("fcn_deploy.workflows.predicting.read_image", fail)
+    monkeypatch.setattr("fcn_deploy.workflows.labelled_images.read_image", fail)
     output = tmp_path / "deep" / "out"
     if there:
         output.mkdir(parents=True)
@@ -211,7 +211,7 @@ def test_what_cannot_be_skipped_stops(predict, photo_folder, tmp_path, monkeypat
     def full(path, data):
         raise InputError(f"cannot write {path}", got="No space left on device")
 
-    monkeypatch.setattr("fcn_deploy.workflows.predicting.write_bytes", full)
+    monkeypatch.setattr("fcn_deploy.workflows.labelled_images.write_bytes", full)
     assert "stopped with 0 of 10 images done: cannot write" in predict(photo_folder, *skip, code=6).err
 
 

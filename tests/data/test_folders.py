@@ -1,12 +1,11 @@
 import logging
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fcn_deploy.data.folders import ImageFolder, find_images
+from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.errors import InputError
 from tests.support.image_files import encoded, save, shown
 
@@ -175,38 +174,6 @@ def test_fewer_than_five_images_cannot_be_split(folder, count):
         InputError, match=f"too few images to hold one out.*; got {count}; expected 5 or more; fix: .*`data`"
     ):
         images.every_fifth()
-
-
-# Finding images
-
-
-def test_files_folders_and_patterns_are_found_in_their_order_and_each_once(folder):
-    inputs = [folder / "image_3.png", str(folder / "image_[01].png"), str(folder)]
-    names = [path.name for path in find_images(inputs)]
-    assert names == [f"image_{index}.png" for index in (3, 0, 1, 2, 4, 5, 6)]
-
-
-@pytest.mark.parametrize("kind", [str, Path])
-def test_one_path_may_stand_alone(folder, kind):
-    assert tuple(find_images(kind(folder))) == ImageFolder.open(folder).paths
-
-
-def test_images_of_sub_folders_are_found_with_their_place(folder):
-    (folder / "a" / "b").mkdir(parents=True)
-    (folder / "image_2.png").rename(folder / "a" / "b" / "image_0.png")
-    assert Path("a/b") not in find_images(folder).values()
-    found = find_images([folder, folder / "image_0.png"], recursive=True)
-    assert found[folder / "a" / "b" / "image_0.png"] == Path("a/b")
-    assert found[folder / "image_0.png"] == Path()
-    assert len(found) == 7
-
-
-def test_what_names_no_image_is_an_input_error(folder):
-    with pytest.raises(InputError, match=r"none\*\.png names no image"):
-        find_images([str(folder), str(folder / "none*.png")])
-    (folder / "notes.txt").write_text("text")
-    with pytest.raises(InputError, match=r"not images; got notes\.txt"):
-        find_images([folder / "image_0.png", folder / "notes.txt"])
 
 
 # Folders in folders

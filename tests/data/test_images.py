@@ -8,8 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcn_deploy.data.folders import ImageFolder, find_images
+from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.data.images import is_image, open_image, read_image
+from fcn_deploy.data.inputs import find_inputs
 from fcn_deploy.data.labels import read_labels
 from fcn_deploy.errors import InputError
 from tests.support.image_files import INDICES, PALETTE, encoded, png_claiming, save, save_palette
@@ -250,11 +251,11 @@ def test_twelve_bits_in_sixteen_are_warned_about(tmp_path, caplog, highest, warn
 def test_a_large_image_is_one_line_that_names_the_way_past_the_limit(tmp_path, pixels, monkeypatch):
     path = save(pixels, tmp_path / "large.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
-    for read in (read_image, is_image, ImageFolder.open, find_images):
+    for read in (read_image, is_image, ImageFolder.open, find_inputs):
         with pytest.raises(InputError, match=r"large\.png has too many pixels; .*at most 100 pixels.*`max_pixels`"):
             read(tmp_path if read == ImageFolder.open else path)
     np.testing.assert_array_equal(read_image(path, max_pixels=126), pixels)
-    assert tuple(find_images(path, max_pixels=126)) == (path,)
+    assert tuple(find_inputs(path, max_pixels=126).images) == (path,)
     assert Image.MAX_IMAGE_PIXELS == 50
     with pytest.raises(InputError, match=r"got 126 pixels, 9x14; expected at most 125; fix: raise `max_pixels`"):
         read_image(path, max_pixels=125)
@@ -266,7 +267,7 @@ def test_a_broken_link_is_named_with_its_target(tmp_path, pixels, target):
     link = tmp_path / "link.png"
     link.symlink_to(target)
     message = re.escape(f"{link} is a broken symbolic link; got a link to {target}")
-    for read in (read_image, is_image, find_images):
+    for read in (read_image, is_image, find_inputs):
         with pytest.raises(InputError, match=message):
             read(link)
     with pytest.raises(InputError, match=message):

@@ -176,7 +176,7 @@ class GateType(click.ParamType["GateOption"]):
             self.fail(str(error), param, ctx)
 
 
-_KIND = click.Choice(("labels", "color", "overlay", "panel"))
+_KIND = click.Choice(("labels", "color", "overlay", "panel", "legend"))
 
 
 class KindsType(click.ParamType[tuple[str, ...]]):

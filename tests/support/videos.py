@@ -1,0 +1,87 @@
+"""Makes video files for tests with PyAV, in every shape that cameras and phones give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+TICK = Fraction(1, 90_000)
+STEP = 3_000  # 30 frames a second
+
+Pictures = Sequence[NDArray[Any]]
+
+
+def moving(count: int, size: tuple[int, int] = (48, 64), seed: int = 0) -> list[NDArray[np.uint8]]:
+    """A window that moves over a coarse picture, so that no two frames are the same."""
+    height, width = size
+    cells = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    wide = np.kron(cells, np.ones((-(-height // 8), -(-width // 8), 1), np.uint8))
+    return [np.ascontiguousarray(wide[i : i + height, i : i + width]) for i in range(count)]
+
+
+def make_video(
+    path: Path,
+    pictures: Pictures,
+    *,
+    times: Iterable[int] | None = None,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    container: str = "mp4",
+    time_base: Fraction = TICK,
+    options: dict[str, str] | None = None,
+    rotation: int | None = None,
+    sound: bool = False,
+    aspect: Fraction | None = None,
+) -> Path:
+    """Writes pictures, uint8 [H, W, 3] or [H, W], each shown at its time in units of the time base."""
+    import av
+
+    height, width = pictures[0].shape[:2]
+    step = int(Fraction(1, 30) / time_base)
+    shown = list(times) if times is not None else [index * step for index in range(len(pictures))]
+    with path.open("wb") as file, av.open(file, "w", format=container) as output:
+        wanted = {"bf": "0", "crf": "12"} if codec == "libx264" else {}
+        stream = output.add_stream(codec, rate=30, options=wanted | (options or {}))
+        stream.height, stream.width, stream.pix_fmt = height, width, pix_fmt
+        stream.codec_context.time_base = time_base
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
+        if rotation is not None:
+            stream.set_display_rotation(rotation)
+        audio = output.add_stream("aac", rate=48_000, layout="mono") if sound else None
+        for picture, time in zip(pictures, shown, strict=True):
+            frame = av.VideoFrame.from_ndarray(picture, format="gray" if picture.ndim == 2 else "rgb24")
+            frame.pts, frame.time_base = time, time_base
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+        if audio is not None:
+            quiet = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            quiet.sample_rate = 48_000
+            output.mux(audio.encode(quiet))
+            output.mux(audio.encode(None))
+    return path
+
+
+def read_back(path: Path, format: str = "rgb24") -> tuple[NDArray[Any], list[Fraction]]:
+    """Returns the frames of a video and when each is shown, in seconds, as PyAV reads them."""
+    import av
+
+    with path.open("rb") as file, av.open(file) as video:
+        frames = list(video.decode(video=0))
+        return np.stack([frame.to_ndarray(format=format) for frame in frames]), [
+            frame.pts * frame.time_base for frame in frames
+        ]
+
+
+def damaged(path: Path, at: float, *, length: int = 40) -> Path:
+    """Inverts bytes of a file at a share of its length."""
+    content = bytearray(path.read_bytes())
+    start = int(at * len(content))
+    content[start : start + length] = bytes(255 - byte for byte in content[start : start + length])
+    path.write_bytes(content)
+    return path
