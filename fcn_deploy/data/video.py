@@ -38,6 +38,10 @@ _SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", "
 _ANY_RATE = Fraction(25)  # of a stream of bytes without times, as FFmpeg takes it
 
 
+class _Broken(str):
+    """Why no more can be read."""
+
+
 class Video:
     """Frames as PyAV decodes them, of a file, a camera or a stream; open for reading once, until its context ends.
 
@@ -127,12 +131,13 @@ class Video:
                 yield reason(error)
 
     def _packets(self) -> Iterator[Packet[VideoStream] | str | None]:
-        """Yields packets; after damage that ends reading, what it is, and None, which empties the decoder."""
+        """Yields packets; where reading ends too early, None, which empties the decoder, and why."""
+        av = load_av()
         try:
             yield from self._container.demux(self._stream)
-        except (load_av().FFmpegError, OSError) as error:
-            yield reason(error)
+        except (av.FFmpegError, OSError) as error:
             yield None
+            yield _Broken("no further frame in time" if isinstance(error, av.error.ExitError) else reason(error))
 
     def _checked(self, decoded: VideoFrame, index: int, last: Frame | None) -> Frame | InputError:
         if decoded.is_corrupt:
@@ -152,13 +157,15 @@ class Video:
         return frame
 
     def _damaged(self, index: int, why: str) -> InputError:
+        if isinstance(why, _Broken) and self.live:
+            return InputError(f"{self.name} broke off after {index} frames", got=why)
         return InputError(f"{self.name} is damaged near frame {index}", got=why)
 
     def _time(self, decoded: VideoFrame, index: int) -> int:
         if decoded.pts is not None:
             return decoded.pts
         rate = self.rate or _ANY_RATE
-        if not index:
+        if index == 1:  # of an RTSP stream the first frame may have no time
             _log.warning("%s has no times: %s frames a second are assumed", self.name, rate)
         return round(index / rate / self.time_base)
 

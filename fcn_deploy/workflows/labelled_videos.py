@@ -92,7 +92,8 @@ class _VideoRun:
         try:
             return self._labelling.labels([frame.image for frame in group], self._meter)
         except InputError as error:
-            self._stop(error)
+            what = f"{self._source.name}: {error.what}"
+            self._stop(InputError(what, got=error.got, expected=error.expected, fix=error.fix))
 
     def _stop(self, error: InputError) -> NoReturn:
         raise _LeftOutError(error) if self._labelling.skipping else error

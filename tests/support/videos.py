@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 TICK = Fraction(1, 90_000)
 STEP = 3_000  # 30 frames a second
@@ -17,11 +18,17 @@ Pictures = Sequence[NDArray[Any]]
 
 
 def moving(count: int, size: tuple[int, int] = (48, 64), seed: int = 0) -> list[NDArray[np.uint8]]:
-    """A window that moves over a coarse picture, so that no two frames are the same."""
+    """A window that moves over a smooth picture, so that no two frames are the same."""
     height, width = size
-    cells = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    wide = np.kron(cells, np.ones((-(-height // 8), -(-width // 8), 1), np.uint8))
+    cells = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    wide = np.asarray(Image.fromarray(cells).resize((width + count, height + count), Image.Resampling.BICUBIC))
     return [np.ascontiguousarray(wide[i : i + height, i : i + width]) for i in range(count)]
+
+
+def noisy(count: int, size: tuple[int, int] = (48, 64)) -> list[NDArray[np.uint8]]:
+    """Noise, of which a file is hardly anything but coded frames."""
+    random = np.random.default_rng(0)
+    return list(random.integers(0, 256, (count, *size, 3), dtype=np.uint8))
 
 
 def make_video(
@@ -37,8 +44,12 @@ def make_video(
     rotation: int | None = None,
     sound: bool = False,
     aspect: Fraction | None = None,
+    spoiled: Collection[int] = (),
 ) -> Path:
-    """Writes pictures, uint8 [H, W, 3] or [H, W], each shown at its time in units of the time base."""
+    """Writes pictures, uint8 [H, W, 3] or [H, W], each shown at its time in units of the time base.
+
+    The coded frames of the numbers in `spoiled` are replaced by bytes that mean nothing.
+    """
     import av
 
     height, width = pictures[0].shape[:2]
@@ -54,11 +65,13 @@ def make_video(
         if rotation is not None:
             stream.set_display_rotation(rotation)
         audio = output.add_stream("aac", rate=48_000, layout="mono") if sound else None
+        packets: list[Any] = []
         for picture, time in zip(pictures, shown, strict=True):
             frame = av.VideoFrame.from_ndarray(picture, format="gray" if picture.ndim == 2 else "rgb24")
             frame.pts, frame.time_base = time, time_base
-            output.mux(stream.encode(frame))
-        output.mux(stream.encode(None))
+            packets += stream.encode(frame)
+        packets += stream.encode(None)
+        output.mux([_spoiled(each) if index in spoiled else each for index, each in enumerate(packets)])
         if audio is not None:
             quiet = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
             quiet.sample_rate = 48_000
@@ -78,10 +91,10 @@ def read_back(path: Path, format: str = "rgb24") -> tuple[NDArray[Any], list[Fra
         ]
 
 
-def damaged(path: Path, at: float, *, length: int = 40) -> Path:
-    """Inverts bytes of a file at a share of its length."""
-    content = bytearray(path.read_bytes())
-    start = int(at * len(content))
-    content[start : start + length] = bytes(255 - byte for byte in content[start : start + length])
-    path.write_bytes(content)
-    return path
+def _spoiled(packet: Any) -> Any:
+    import av
+
+    other = av.Packet(b"\0\0\0\1\x65" + 100 * b"\xff")  # begins as a key frame of H.264 does
+    for name in ("stream", "pts", "dts", "duration", "time_base"):
+        setattr(other, name, getattr(packet, name))
+    return other
