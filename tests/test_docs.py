@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from fcn_deploy.cli.app import cli, run
+from fcn_deploy.data.images import read_image
 from fcn_deploy.demo import CLASSES, EVALUATION_SEEDS, checkpoint_path, write_scenes
 from fcn_deploy.models import read_checkpoint
+from tests.support.videos import make_video
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "calibration/README.md"]
-RUN = ("README.md", "runtime.md", "models.md", "quantization.md", "python.md")
+RUN = ("README.md", "runtime.md", "models.md", "quantization.md", "python.md", "video.md")
 # What a page says of the reader's hardware, and what stands in for it here.
 STAND_INS = {"cv2.VideoCapture(0)": 'cv2.VideoCapture("frames/scene_1000%02d.png")'}
 
@@ -44,6 +46,8 @@ def workplace(tmp_path_factory):
     shutil.copytree(sample, folder / "frames")
     shutil.copy(min(sample.iterdir()), folder / "frame.png")
     write_scenes(folder / "street", EVALUATION_SEEDS[:5], (96, 128))
+    scenes = [read_image(path) for path in sorted((folder / "street" / "images").iterdir())]
+    make_video(folder / "clip.mp4", scenes)
     (folder / "classes.csv").write_text("\n".join(CLASSES))
     torch.save(dict(read_checkpoint(checkpoint_path()).state), folder / "fcn8s.pth")
     return folder

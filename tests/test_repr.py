@@ -15,6 +15,7 @@ from fcn_deploy.diagnostics.machine import Cpu, Machine, Nvidia
 from fcn_deploy.evaluation.gates import GateResult
 from fcn_deploy.evaluation.latency import Timing
 from fcn_deploy.workflows.evaluating import Accuracy, Against
+from fcn_deploy.workflows.predictions import VideoPrediction
 
 CLASSES = tuple(f"class {index}" for index in range(21))
 PARITY = Parity(7, 0.99)
@@ -44,6 +45,9 @@ SHOWN = {
         tuple(Path(f"\x1b[1m/{index}.png") for index in range(100)), (8, 9)
     ),
     r"Predictions(a\n.onnx, 2 images, 4 files)": fd.Predictions("a\n.onnx", 2, (Path("a"),) * 4),
+    r"Predictions(a\n.onnx, 1 images, 1 videos, 8 frames, 0 files)": fd.Predictions(
+        "a\n.onnx", 1, (), videos=(VideoPrediction("b", 7, 0, ()),)
+    ),
     "Sensitivity(INT8 by mse for onnxruntime, 9 layers, 2 images, agreement 99.000%)": fd.Sensitivity(
         "onnxruntime", "mse", 2, (8, 8), FIDELITY, (LayerSensitivity("a", True, 1, FIDELITY, FIDELITY),) * 9
     ),

@@ -60,7 +60,8 @@ class Video:
         self._stream, self._opened = stream, opened
         self._container: Any = stream.container
         self.time_base = Fraction(stream.time_base or 1 / _ANY_RATE)
-        self.rate = stream.average_rate or stream.guessed_rate or None
+        rate = stream.average_rate or stream.guessed_rate
+        self.rate = Fraction(rate.numerator, rate.denominator) if rate else None
         seconds = self._seconds()
         estimate = None if seconds is None or self.rate is None else round(seconds * self.rate)
         self.total = stream.frames or estimate or None
@@ -223,7 +224,8 @@ def _stream_of(path: Path, stack: ExitStack) -> VideoStream:
     try:
         container = stack.enter_context(av.open(file, options=_LOCAL))
     except (av.FFmpegError, OSError) as error:
-        raise _NotVideoError(f"{path} is damaged or not a video", got=reason(error)) from error
+        fix = "remove or replace it"
+        raise _NotVideoError(f"{path} is damaged or not a video", got=reason(error), fix=fix) from error
     stream = container.streams.best("video")
     still = container.metadata.get("major_brand", "").strip() in _STILL_BRANDS
     # A photo in a container of videos, or the cover of an album.

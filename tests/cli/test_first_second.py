@@ -51,6 +51,7 @@ def field(tmp_path_factory):
         "map.txt": b"1=2=3\n",
         "map.json": b'{"layers": {"a": "int4"}}',
         "text.png": b"not a picture",
+        "text.mp4": b"not a video",
     }.items():
         (folder / name).write_bytes(content)
     (folder / "sidecar.onnx").write_bytes(ONNX)
@@ -273,6 +274,16 @@ MISTAKES = {
         (PREDICT + "--tile 0x8", 2, "--tile"),
         (PREDICT + "--max-pixels 0", 2, "--max-pixels"),
         (PREDICT + "--threads 0", 2, "--threads"),
+        (PREDICT + "--every 0", 2, "--every"),
+        (PREDICT + "--max-frames 0", 2, "--max-frames"),
+        (PREDICT + "--batch 0", 2, "--batch"),
+        (PREDICT + "camera:0", 2, "a camera or a stream goes alone"),
+        ("predict net.onnx text.mp4 -o out/p", 6, "text.mp4 is damaged or not a video"),
+        ("predict net.onnx camera:x -o out/p", 2, "bad camera; got 'camera:x'"),
+        ("predict net.onnx camera:99 -o out/p", 6, "there is no camera:99"),
+        ("predict net.onnx rtsp:///x -o out/p", 2, "bad address"),
+        ("predict net.onnx rtsp://127.0.0.1:1/x -o out/p", 6, "Connection refused"),
+        ("predict net.onnx 0 -o out/p", 6, "name a camera as camera:0"),
     ],
     "sensitivity": [
         ("sensitivity none.onnx --ranges bad.json --data images", 6, "got no such file"),

@@ -272,3 +272,41 @@ def test_a_stage_that_is_stopped_at_once_leaves_no_line(capsys):
     with TerminalProgress() as progress, pytest.raises(RuntimeError), progress.working("reading net.pth"):
         raise RuntimeError
     assert capsys.readouterr().err == ""
+
+
+# Items with a note
+
+
+def test_what_is_counted_shows_its_note_while_it_runs_and_in_the_end(capsys, hurried):
+    with TerminalProgress().counting("predicting a.mp4", 9, lambda: "12.3 frames/s") as show:
+        for done in range(1, 5):
+            time.sleep(0.1)
+            show(done)
+    lines = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"predicting a\.mp4: \d of 9, 12\.3 frames/s, 0\.\d s(, about .* left)?", lines[0])
+    assert re.fullmatch(r"predicting a\.mp4: 4 of 4, 12\.3 frames/s, 0\.\d s", lines[-1])
+
+
+def test_what_is_counted_without_a_known_end(capsys):
+    with TerminalProgress().counting("predicting camera:0", None, lambda: "") as show:
+        show(7)
+    assert re.fullmatch(r"predicting camera:0: 7, 0\.\d s\n", capsys.readouterr().err)
+
+
+def test_what_is_counted_and_breaks_off_says_how_far_it_was(capsys):
+    def breaks():
+        with TerminalProgress().counting("predicting", 9, lambda: "1 frames/s") as show:
+            show(3)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        breaks()
+    assert re.fullmatch(r"predicting: stopped after 3 of 9, 1 frames/s, 0\.\d s\n", capsys.readouterr().err)
+
+
+def test_a_terminal_draws_the_note(take_stderr):
+    terminal = take_stderr()
+    with TerminalProgress().counting("predicting", None, lambda: "12.3 frames/s") as show:
+        show(3)
+        time.sleep(0.3)
+    assert "3, 12.3 frames/s" in terminal.getvalue()

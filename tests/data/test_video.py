@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -41,6 +41,7 @@ def test_frames_come_in_order_with_their_times_and_colours(tmp_path):
     assert max(closeness(frame, picture) for frame, picture in zip(frames, pictures, strict=True)) < 12
 
 
+@settings(deadline=None)
 @given(steps=st.lists(st.integers(1, 90_000), min_size=1, max_size=8), start=st.integers(0, 10**6))
 def test_variable_frame_rates_keep_every_time(tmp_path_factory, steps, start):
     times = [start + sum(steps[:index]) for index in range(len(steps))]
@@ -95,7 +96,7 @@ def test_what_a_phone_turned_is_upright(tmp_path, rotation):
     )
     assert frames[0].image.shape == ((64, 48, 3) if rotation % 180 else (48, 64, 3))
     assert frames[0].image.flags.c_contiguous
-    assert closeness(frames[0], np.rot90(picture, rotation // 90)) < 12
+    assert closeness(frames[0], np.rot90(picture, -rotation // 90)) < 12
     assert video.pixel_aspect == (Fraction(3, 4) if rotation % 180 else Fraction(4, 3))
 
 
@@ -171,7 +172,8 @@ def test_only_videos_are_videos(tmp_path, photos):
     (tmp_path / "random").write_bytes(np.random.default_rng(0).bytes(10_000))
     (tmp_path / "empty").write_bytes(b"")
     Image.fromarray(photos[0]).save(tmp_path / "a.png")
-    Image.fromarray(photos[0]).save(tmp_path / "a.avif")
+    if "AVIF" in Image.registered_extensions().values():
+        Image.fromarray(photos[0]).save(tmp_path / "a.avif")
     for path in tmp_path.iterdir():
         assert not is_video(path), path
     assert is_video(make_video(tmp_path / "film", moving(2)))

@@ -28,7 +28,7 @@ def imported():
     return sorted(names - sys.stdlib_module_names)
 """
 
-HOST_ONLY = "torch onnx onnx_ir onnxscript onnxsim click PIL rich safetensors google sklearn scipy"
+HOST_ONLY = "torch onnx onnx_ir onnxscript onnxsim click PIL rich safetensors google sklearn scipy av tkinter"
 
 
 def python(script, *arguments):

@@ -14,6 +14,7 @@ from PIL import Image
 import fcn_deploy as fd
 from fcn_deploy.demo import CLASSES, EVALUATION_SEEDS, checkpoint_path, write_scenes
 from fcn_deploy.models import read_checkpoint
+from tests.support.videos import make_video, moving
 
 
 def write_workplace(folder: Path) -> None:
@@ -45,6 +46,7 @@ def _write_engines(folder: Path) -> None:
     (folder / "changed.onnx").write_bytes(engine.read_bytes()[:-1] + b"x")
     shutil.copy(f"{engine}.json", folder / "changed.onnx.json")
     (folder / "empty").mkdir()
+    (folder / "cut.mp4").write_bytes(make_video(folder / "cut.mp4", moving(4)).read_bytes()[:800])
 
 
 def _write_ground_truth(folder: Path) -> None:

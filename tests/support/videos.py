@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -48,7 +49,8 @@ def make_video(
 ) -> Path:
     """Writes pictures, uint8 [H, W, 3] or [H, W], each shown at its time in units of the time base.
 
-    The coded frames of the numbers in `spoiled` are replaced by bytes that mean nothing.
+    Players turn it clockwise by `rotation` degrees. The coded frames of the numbers in `spoiled` are replaced by bytes
+    that mean nothing.
     """
     import av
 
@@ -62,8 +64,6 @@ def make_video(
         stream.codec_context.time_base = time_base
         if aspect is not None:
             stream.codec_context.sample_aspect_ratio = aspect
-        if rotation is not None:
-            stream.set_display_rotation(rotation)
         audio = output.add_stream("aac", rate=48_000, layout="mono") if sound else None
         packets: list[Any] = []
         for picture, time in zip(pictures, shown, strict=True):
@@ -77,6 +77,8 @@ def make_video(
             quiet.sample_rate = 48_000
             output.mux(audio.encode(quiet))
             output.mux(audio.encode(None))
+    if rotation is not None:
+        _turn(path, rotation)
     return path
 
 
@@ -98,3 +100,13 @@ def _spoiled(packet: Any) -> Any:
     for name in ("stream", "pts", "dts", "duration", "time_base"):
         setattr(other, name, getattr(packet, name))
     return other
+
+
+def _turn(path: Path, rotation: int) -> None:
+    """Writes the matrix of the header of the track, as a phone does (QuickTime File Format, track header atoms)."""
+    cosine, sine = {90: (0, 1), 180: (-1, 0), -90: (0, -1)}[rotation]
+    content = bytearray(path.read_bytes())
+    begin = content.index(b"tkhd") + 4 + 40
+    matrix = [cosine << 16, sine << 16, 0, -sine << 16, cosine << 16, 0, 0, 0, 1 << 30]
+    content[begin : begin + 36] = struct.pack(">9i", *matrix)
+    path.write_bytes(content)
