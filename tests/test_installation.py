@@ -46,5 +46,5 @@ def test_another_machine_has_no_checkout(tmp_path):
 
 
 def test_this_copy_has_a_command_for_each_extra():
-    for extra in ("host", "cpu", "gpu", "tensorrt", "tensorrt-rtx", "tensorrt-lean", "cuda12", "cuda13"):
+    for extra in ("host", "cpu", "gpu", "tensorrt", "tensorrt-rtx", "tensorrt-lean", "cuda12", "cuda13", "video"):
         assert "pip install '" in install_command(extra) or "pip install --editable '" in install_command(extra)

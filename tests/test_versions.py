@@ -72,7 +72,11 @@ def test_the_oldest_python_is_the_first_classifier():
 def test_every_package_that_is_asked_for_has_one_pin_on_every_python(python):
     constraints = pins("constraints.txt")
     here = {"python_version": python, "python_full_version": f"{python}.0"}
-    asked = [item for item in requirements("host", "cpu", "video", "dev") if item.marker is None or item.marker.evaluate(here)]
+    asked = [
+        item
+        for item in requirements("host", "cpu", "video", "dev")
+        if item.marker is None or item.marker.evaluate(here)
+    ]
     assert len(asked) > 20
     for requirement in asked:
         candidates = constraints.get(canonicalize_name(requirement.name), [])

@@ -83,7 +83,7 @@ def open_live(address: str) -> Video:
             # Not `from error`, which has the whole address.
             raise InputError(f"cannot read {name}", got=got, fix=_advice(address)) from None
         stream = container.streams.best("video")
-        if stream is None:
+        if stream is None or stream.codec_context is None:
             raise InputError(f"{name} has no video")
         return Video(name, None, stream, stack.pop_all())
 
@@ -95,7 +95,7 @@ def _opened(address: str) -> Any:
         if not device.exists():
             raise InputError(f"there is no {address}", got=f"no {device}", fix=_advice(address))
         return av.open(str(device), format="v4l2", timeout=TIMEOUT)
-    return av.open(address, format="rtsp", options=_RTSP, timeout=TIMEOUT)
+    return av.open(address, format="rtsp", options=_RTSP, timeout=TIMEOUT, metadata_errors="replace")
 
 
 def _advice(address: str) -> str:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from fcn_deploy.errors import DependencyError
 from fcn_deploy.installation import install_command
-
-if TYPE_CHECKING:
-    import av
 
 # FFmpeg's names of the containers that are read. Others, such as playlists and lists of files, open further files and
 # addresses that their content names.
@@ -41,6 +37,6 @@ def has_av() -> bool:
     return True
 
 
-def reason(error: OSError | av.FFmpegError) -> str:
+def reason(error: Exception) -> str:
     """Returns what FFmpeg says, without the number of the error and the name of the file."""
-    return str(error.strerror)
+    return getattr(error, "strerror", None) or str(error)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from fractions import Fraction
@@ -35,7 +37,18 @@ _HDR = (16, 18)
 # Seconds by which a video may end before its stated end: containers count in their own ways what lasts how long.
 _EARLY = 0.5
 _SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp")
+_DURATION = re.compile(r"(\d{1,6}):(\d\d):(\d\d(?:\.\d{1,12})?)", re.ASCII)  # of Matroska: 00:01:02.345000000
 _ANY_RATE = Fraction(25)  # of a stream of bytes without times, as FFmpeg takes it
+
+
+class _Readable(io.BufferedReader):
+    """A file in which a place that does not exist is an answer; PyAV prints exceptions of a file on stderr."""
+
+    def seek(self, target: int, whence: int = 0, /) -> int:
+        try:
+            return super().seek(target, whence)
+        except (OSError, ValueError):
+            return -1
 
 
 class _Broken(str):
@@ -136,7 +149,7 @@ class Video:
         av = load_av()
         try:
             yield from self._container.demux(self._stream)
-        except (av.FFmpegError, OSError) as error:
+        except (av.FFmpegError, OSError, IndexError) as error:  # IndexError: of a stream that began later
             yield None
             yield _Broken("no further frame in time" if isinstance(error, av.error.ExitError) else reason(error))
 
@@ -151,7 +164,11 @@ class Video:
                 expected="{}x{}, as before".format(*(self._size or ())),
                 fix="cut it there, and predict on the parts",
             )
-        frame = Frame(index, self._time(decoded, index), decoded.duration or 0, self._upright(decoded))
+        try:
+            image = self._upright(decoded)
+        except (load_av().FFmpegError, OSError, ValueError) as error:  # pixels of a kind that cannot be converted
+            return self._damaged(index, reason(error))
+        frame = Frame(index, self._time(decoded, index), decoded.duration or 0, image)
         if last is not None and frame.pts <= last.pts:
             return InputError(f"{self.name}: the time of frame {index} is not after that of the frame before")
         self._size = size
@@ -182,9 +199,10 @@ class Video:
         stream, container = self._stream, self._container
         if stream.duration is not None:
             return stream.duration * self.time_base
-        if "DURATION" in stream.metadata:  # Matroska: 00:01:02.345000000
-            hours, minutes, seconds = stream.metadata["DURATION"].split(":")
-            return Fraction(hours) * 3600 + Fraction(minutes) * 60 + Fraction(seconds)
+        stated = _DURATION.fullmatch(stream.metadata.get("DURATION", ""))
+        if stated is not None:
+            hours, minutes, seconds = map(Fraction, stated.groups())
+            return hours * 3600 + minutes * 60 + seconds
         alone = "matroska" in container.format.name and len(container.streams) == 1
         return Fraction(container.duration, 1_000_000) if alone and container.duration is not None else None
 
@@ -220,17 +238,24 @@ def _stream_of(path: Path, stack: ExitStack) -> VideoStream:
     av = load_av()
     with reading(path):
         # As a file, not by its name: FFmpeg takes some names for addresses, and none with bytes that are not UTF-8.
-        file = stack.enter_context(path.open("rb"))
+        file = stack.enter_context(_Readable(io.FileIO(path)))
     try:
-        container = stack.enter_context(av.open(file, options=_LOCAL))
+        container = stack.enter_context(av.open(file, options=_LOCAL, metadata_errors="replace"))
     except (av.FFmpegError, OSError) as error:
         fix = "remove or replace it"
         raise _NotVideoError(f"{path} is damaged or not a video", got=reason(error), fix=fix) from error
     stream = container.streams.best("video")
     still = container.metadata.get("major_brand", "").strip() in _STILL_BRANDS
-    # A photo in a container of videos, or the cover of an album.
-    if still or stream is None or av.stream.Disposition.attached_pic in stream.disposition:
-        raise _NotVideoError(f"{path} is not a video", got=f"{container.format.long_name} without a stream of video")
+    # A photo in a container of videos, what FFmpeg does not decode, or the cover of an album.
+    if (
+        still
+        or stream is None
+        or stream.codec_context is None
+        or av.stream.Disposition.attached_pic in stream.disposition
+    ):
+        raise _NotVideoError(
+            f"{path} is not a video", got=f"{container.format.long_name} without a stream of video that can be decoded"
+        )
     found: VideoStream = stream
     return found
 

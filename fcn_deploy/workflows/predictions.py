@@ -103,7 +103,7 @@ class Predictions:
         engine: Name of what labelled the images.
         images: How many were labelled.
         files: In the order of the images, then of the videos.
-        failed: What could not be labelled; nothing unless `on_error` is `skip`.
+        failed: What could not be labelled; nothing unless `on_error` is `skip`, or a camera or a stream broke off.
         videos: What was made of each video, camera or stream.
         speed: Of all frames; None if there were none.
     """

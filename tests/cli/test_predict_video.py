@@ -348,14 +348,14 @@ def test_a_run_that_is_killed_half_way_leaves_no_file_or_the_old_one(exported, t
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stream_that_is_interrupted_is_written_and_plays(exported, tmp_path, number, code):
     out = tmp_path / "out"
-    with serving(moving(600)) as address, started(exported, address, "--save", "labels", "-o", out) as process:
+    with serving(moving(1200)) as address, started(exported, address, "--save", "labels", "-o", out) as process:
         wait_for(lambda: any(path.stat().st_size > 1000 for path in out.glob(".*.tmp")))
         process.send_signal(number)
         said = process.stderr.read()
     assert process.returncode == code, said
     assert "what was labelled until now is written" in said
     (name,) = names(out)
-    assert 0 < len(read_back(out / name, "gray")[0]) < 600
+    assert 0 < len(read_back(out / name, "gray")[0]) < 1200
 
 
 # In Python, and at length

@@ -229,3 +229,29 @@ def test_without_pyav_the_error_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     with pytest.raises(DependencyError, match=r"video needs PyAV; .*fix: .*(video|av)"):
         Video.open(path)
+
+
+def test_words_that_are_not_utf_8_and_a_duration_that_means_nothing_are_no_obstacle(tmp_path):
+    path = make_video(tmp_path / "a.mkv", moving(4), container="matroska")
+    content = path.read_bytes()
+    assert b"00:00:00.133" in content
+    path.write_bytes(content.replace(b"00:00:00.133", b"\xff0:\x0000.1:3"))
+    assert len(read(path)[1]) == 4
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska", "avi", "mpegts"])
+def test_damage_of_any_kind_is_an_input_error_or_none(tmp_path, container, capfd):
+    codec, base = ("mpeg4", Fraction(1, 30)) if container == "avi" else ("libx264", TICK)
+    whole = make_video(tmp_path / "whole", moving(6), container=container, codec=codec, time_base=base).read_bytes()
+    random = np.random.default_rng(0)
+    path = tmp_path / "a"
+    for _ in range(150):
+        content = bytearray(whole)
+        for place in random.integers(0, random.choice([400, len(content)]), random.choice([1, 5, 50])):
+            content[place % len(content)] = random.integers(0, 256)
+        path.write_bytes(content)
+        try:
+            read(path)
+        except InputError as error:
+            assert str(path) in str(error)  # noqa: PT017 - it may as well be none
+    assert capfd.readouterr().err == ""

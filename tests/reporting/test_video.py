@@ -23,6 +23,7 @@ def write(path, pictures, times=None, **options):
     return path
 
 
+@settings(deadline=None)
 @given(
     steps=st.lists(st.integers(1, 200_000), min_size=1, max_size=10), denominator=st.sampled_from([25, 1000, 90_000])
 )
