@@ -35,7 +35,9 @@ _STILL_BRANDS = ("avif", "heic", "heix", "heim", "heis", "mif1")
 # What screens of a high dynamic range show: PQ and hybrid log-gamma, by ITU-T H.273.
 _HDR = (16, 18)
 # Seconds by which a video may end before its stated end: containers count in their own ways what lasts how long.
-_EARLY = 0.5
+_EARLY = Fraction(1, 2)
+# Containers that state how long the video lasts; others state how long all lasts, sound too.
+_OWN_LENGTH = ("mov", "avi", "mpegts")
 _SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp")
 _DURATION = re.compile(r"(\d{1,6}):(\d\d):(\d\d(?:\.\d{1,12})?)", re.ASCII)  # of Matroska: 00:01:02.345000000
 _ANY_RATE = Fraction(25)  # of a stream of bytes without times, as FFmpeg takes it
@@ -116,11 +118,13 @@ class Video:
 
         The last error says that the file ends early, or has no frames.
         """
-        index, last = 0, None
+        index, step, last = 0, 0, None
         for decoded in self._decoded():
             found = self._damaged(index, decoded) if isinstance(decoded, str) else self._checked(decoded, index, last)
             yield found
-            last = found if isinstance(found, Frame) else last
+            if isinstance(found, Frame):
+                step = found.pts - last.pts if last is not None else 0
+                last = found
             index += not isinstance(decoded, str)
         if last is None:
             if not index:
@@ -128,7 +132,7 @@ class Video:
             return
         start = (self._stream.start_time or 0) * self.time_base
         played, stated = (last.pts + last.duration) * self.time_base - start, self._seconds()
-        if stated is not None and played < stated - _EARLY:
+        if stated is not None and played < stated - max(_EARLY, 2 * step * self.time_base):
             got = f"{float(played):.1f} s, {index} frames"
             yield InputError(f"{self.name} ends early", got=got, expected=f"{float(stated):.1f} s, as it states")
 
@@ -197,12 +201,12 @@ class Video:
     def _seconds(self) -> Fraction | None:
         """How long the video lasts as the file states; None if it does not."""
         stream, container = self._stream, self._container
-        if stream.duration is not None:
-            return stream.duration * self.time_base
         stated = _DURATION.fullmatch(stream.metadata.get("DURATION", ""))
         if stated is not None:
             hours, minutes, seconds = map(Fraction, stated.groups())
             return hours * 3600 + minutes * 60 + seconds
+        if stream.duration is not None and any(name in container.format.name for name in _OWN_LENGTH):
+            return stream.duration * self.time_base
         alone = "matroska" in container.format.name and len(container.streams) == 1
         return Fraction(container.duration, 1_000_000) if alone and container.duration is not None else None
 

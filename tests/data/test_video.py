@@ -128,6 +128,24 @@ def test_a_truncated_video_ends_early_and_says_where(tmp_path, container, name):
     assert "ends early; got " in errors[-1] or ("avi" in name and "is damaged near frame" in errors[-1])
 
 
+def test_a_truncated_video_with_its_index_at_the_front_is_damaged_and_ends_early(tmp_path):
+    path = make_video(tmp_path / "a.mp4", noisy(60), index_first=True)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    _, frames, errors = read(path)
+    assert 20 < len(frames) < 40
+    assert len(errors) == 2
+    assert "is damaged near frame " in errors[0]
+    assert "ends early; got " in errors[1]
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])
+def test_a_frame_every_ten_seconds_is_no_early_end(tmp_path, container):
+    path = make_video(tmp_path / "a", moving(5), times=[900_000 * index for index in range(5)], container=container)
+    video, frames, errors = read(path)
+    assert (len(frames), errors) == (5, [])
+    assert (frames[-1].pts - frames[0].pts) * video.time_base == 40
+
+
 def test_a_damaged_frame_is_an_error_in_its_place_and_the_rest_is_read(tmp_path):
     path = make_video(tmp_path / "a.mp4", moving(20), spoiled=[7, 8], options={"g": "1"})
     _, frames, errors = read(path)

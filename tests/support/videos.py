@@ -46,6 +46,7 @@ def make_video(
     sound: bool = False,
     aspect: Fraction | None = None,
     spoiled: Collection[int] = (),
+    index_first: bool = False,
 ) -> Path:
     """Writes pictures, uint8 [H, W, 3] or [H, W], each shown at its time in units of the time base.
 
@@ -57,7 +58,8 @@ def make_video(
     height, width = pictures[0].shape[:2]
     step = int(Fraction(1, 30) / time_base)
     shown = list(times) if times is not None else [index * step for index in range(len(pictures))]
-    with path.open("wb") as file, av.open(file, "w", format=container) as output:
+    flags = {"movflags": "faststart"} if index_first else {}
+    with path.open("wb+") as file, av.open(file, "w", format=container, options=flags) as output:
         wanted = {"bf": "0", "crf": "12"} if codec == "libx264" else {}
         stream = output.add_stream(codec, rate=30, options=wanted | (options or {}))
         stream.height, stream.width, stream.pix_fmt = height, width, pix_fmt
