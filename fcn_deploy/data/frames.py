@@ -42,6 +42,8 @@ class FrameSource(Protocol):
         rate: Frames a second that it states; None if it states none.
         total: Number of frames that it states; None if it states none.
         pixel_aspect: Width of a pixel over its height, of an upright frame.
+        has_audio: Whether there is sound.
+        left_out: How many frames were left out until now, because more came than were asked for.
     """
 
     name: str
@@ -50,7 +52,21 @@ class FrameSource(Protocol):
     time_base: Fraction
     rate: Fraction | None
     total: int | None
-    pixel_aspect: Fraction
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """See above; known with the first frame."""
+        ...
+
+    @property
+    def has_audio(self) -> bool:
+        """See above."""
+        ...
+
+    @property
+    def left_out(self) -> int:
+        """See above."""
+        ...
 
     def frames(self) -> Iterator[Frame | InputError]:
         """Yields each frame, and an error in the place of each that cannot be read."""

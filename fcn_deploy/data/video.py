@@ -74,6 +74,7 @@ class Video:
         self.name, self.path, self.live = name, path, path is None
         self._stream, self._opened = stream, opened
         self._container: Any = stream.container
+        self.left_out = 0
         self.time_base = Fraction(stream.time_base or 1 / _ANY_RATE)
         rate = stream.average_rate or stream.guessed_rate
         self.rate = Fraction(rate.numerator, rate.denominator) if rate else None

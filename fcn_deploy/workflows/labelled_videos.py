@@ -83,10 +83,13 @@ class _VideoRun:
             speed = self._meter.speed()
             if not self._labelled:
                 self._stop(self.error or InputError(f"{source.name} has no frames", expected="at least one"))
+        if source.left_out:
+            _log.info("%s: %d frames came while the engine was busy, and are left out", source.name, source.left_out)
         if interrupt is not None:
             _log.info("%s: what was labelled until now is written", source.name)
             raise interrupt
-        return VideoPrediction(source.name, self._labelled, self._damaged, tuple(self._targets), speed)
+        files = tuple(self._targets)
+        return VideoPrediction(source.name, self._labelled, self._damaged, files, speed, source.left_out)
 
     def _labels(self, group: Sequence[Frame]) -> list[Labels]:
         try:

@@ -13,8 +13,9 @@ from typing import Literal, get_args
 from fcn_deploy.artifacts.geometry import PadMode, SizeDivisor
 from fcn_deploy.artifacts.outputs import ResizeMode
 from fcn_deploy.artifacts.spec import ModelSpec
-from fcn_deploy.data.frames import Selection
+from fcn_deploy.data.frames import FrameSource, Selection
 from fcn_deploy.data.inputs import Inputs, find_inputs
+from fcn_deploy.data.keeping_up import WAITING, KeepingUp
 from fcn_deploy.data.live import file_stem, open_live
 from fcn_deploy.data.video import Video
 from fcn_deploy.errors import InputError, UsageError
@@ -184,7 +185,8 @@ def predict(
             with Video.open(path, max_pixels=max_pixels) as video:
                 videos += _label_video(labelling, video, files, failures)
         if live is not None:
-            videos += _label_video(labelling, live, targets.live, failures)
+            newest = stack.enter_context(KeepingUp(live, selection, max(WAITING, batch)))
+            videos += _label_video(labelling, newest, targets.live, failures)
     written = (*legend, *images.files, *(file for video in videos for file in video.files))
     speed = together(name_of(engine), [images.speed, *(video.speed for video in videos)])
     return Predictions(name_of(engine), images.count, written, failures.all, tuple(videos), speed)
@@ -206,7 +208,7 @@ class _Failures:
 
 
 def _label_video(
-    labelling: Labelling, video: Video, files: Sequence[Path], failures: _Failures
+    labelling: Labelling, video: FrameSource, files: Sequence[Path], failures: _Failures
 ) -> list[VideoPrediction]:
     if labelling.ended:
         return []

@@ -80,6 +80,7 @@ class VideoPrediction:
         damaged: How many could not be read, and are missing from what was written.
         files: What was written.
         speed: None if no frame was labelled.
+        left_out: How many frames of a camera or a stream came while the engine was busy, and were left out.
     """
 
     source: str
@@ -87,10 +88,11 @@ class VideoPrediction:
     damaged: int
     files: tuple[Path, ...]
     speed: Speed | None = None
+    left_out: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON data."""
-        counts = {"source": self.source, "frames": self.frames, "damaged": self.damaged}
+        counts = {"source": self.source, "frames": self.frames, "damaged": self.damaged, "left_out": self.left_out}
         speed = {} if self.speed is None else self.speed.to_json()
         return {**counts, "files": list(map(str, self.files)), **speed}
 

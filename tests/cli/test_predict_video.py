@@ -2,9 +2,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,15 +11,12 @@ from PIL import Image
 
 import fcn_deploy
 from fcn_deploy.cli.app import run
-from fcn_deploy.data import live
 from fcn_deploy.demo import EVALUATION_SEEDS, checkpoint_path, make_scene
 from fcn_deploy.runtime import Segmenter, colorize, overlay
-from tests.support.rtsp import serving
+from tests.support.runs import labelled, names, started, wait_for
 from tests.support.videos import STEP, TICK, make_video, moving, read_back
 
 pytest.importorskip("av")
-
-MAIN = "import sys; from fcn_deploy.cli.app import main; main()"
 
 
 @pytest.fixture
@@ -42,15 +36,6 @@ def clip(tmp_path):
     return make_video(tmp_path / "clip.mp4", moving(12), times=times)
 
 
-def labelled(exported, frames):
-    with Segmenter(exported("fcn8s")) as segmenter:
-        return np.stack([segmenter(frame) for frame in frames]), segmenter.spec
-
-
-def names(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
 def close(one, other):
     return np.abs(one.astype(int) - other).mean() < 8
 
@@ -64,7 +49,7 @@ def test_a_video_becomes_videos_with_the_same_timing(predict, exported, clip, tm
     assert said.out == f"wrote 5 files for 12 frames of video into {out}\n"
     assert names(out) == [*(f"clip.{kind}.mp4" for kind in ("color", "labels", "overlay", "panel")), "legend.png"]
     frames, times = read_back(clip)
-    expected, spec = labelled(exported, frames)
+    expected, spec = labelled(exported("fcn8s"), frames)
     labels, _ = read_back(out / "clip.labels.mp4", "gray")
     np.testing.assert_array_equal(labels, expected)
     for kind in ("labels", "color", "overlay", "panel"):
@@ -244,86 +229,7 @@ def test_a_full_disk_stops_it_even_if_damage_is_skipped(predict, clip, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
-# Cameras, streams, screens
-
-
-def test_a_stream_is_labelled_until_it_ends(predict, exported, tmp_path):
-    pictures = moving(12)
-    with serving(pictures) as address:
-        said = predict(address, "--save", "labels", "-o", tmp_path / "out", "--json")
-    (video,) = json.loads(said.out)["videos"]
-    assert video["frames"] == 12
-    assert "secret" not in said.out + said.err
-    (name,) = names(tmp_path / "out")
-    assert name.startswith("127.0.0.1_")
-    labels, times = read_back(tmp_path / "out" / name, "gray")
-    assert times == [Fraction(index, 30) for index in range(12)]
-    assert (labels == labelled(exported, pictures)[0]).mean() > 0.5
-
-
-def test_a_stream_that_breaks_off_leaves_what_it_gave(predict, tmp_path, monkeypatch):
-    monkeypatch.setattr(live, "TIMEOUT", 1.0)
-    with serving(moving(8), closes=False) as address:
-        said = predict(address, "--save", "labels", "-o", tmp_path / "out", code=6)
-    assert "broke off after 8 frames" in said.err
-    (name,) = names(tmp_path / "out")
-    assert len(read_back(tmp_path / "out" / name, "gray")[0]) == 8
-
-
-def test_a_stream_ends_after_the_frames_that_were_asked_for(predict, tmp_path):
-    with serving(moving(60)) as address:
-        said = predict(address, "--max-frames", 5, "--save", "labels", "-o", tmp_path / "out", "--json")
-    assert json.loads(said.out)["frames"] == 5
-
-
-def test_no_camera_no_answer_and_no_screen(predict, clip, tmp_path, monkeypatch):
-    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
-        monkeypatch.delenv(name, raising=False)
-    assert "there is no camera:99; got no /dev/video99" in predict("camera:99", "-o", tmp_path / "out", code=6).err
-    said = predict("rtsp://user:secret@127.0.0.1:1/x", "-o", tmp_path / "out", code=6).err
-    assert "cannot read rtsp://127.0.0.1:1/x; got Connection refused" in said
-    assert "there is no screen for --display" in predict(clip, "--display", "-o", tmp_path / "out", code=7).err
-    assert not (tmp_path / "out").exists()
-
-
-class Screen:
-    """A window whose user closes it after a while."""
-
-    def __init__(self, title):
-        self.shown, self.closed = [], False
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.closed = True
-
-    def show(self, picture):
-        self.shown.append(picture)
-        self.closed = len(self.shown) >= 4
-
-
-def test_closing_the_window_ends_it_and_what_was_labelled_stays(predict, clip, tmp_path, monkeypatch):
-    monkeypatch.setattr("fcn_deploy.workflows.predicting.Window", Screen)
-    other = shutil.copy(clip, tmp_path / "other.mp4")
-    said = predict(clip, other, "--display", "--save", "labels", "-o", tmp_path / "out", "--json")
-    assert json.loads(said.out)["frames"] == 4
-    assert len(read_back(tmp_path / "out" / "clip.labels.mp4", "gray")[0]) == 4
-
-
 # Runs that are ended
-
-
-def started(exported, *arguments):
-    command = [sys.executable, "-c", MAIN, "predict", exported("fcn8s"), *arguments]
-    return subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(condition):
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
@@ -332,7 +238,7 @@ def test_a_run_that_is_killed_half_way_leaves_no_file_or_the_old_one(exported, t
     out = tmp_path / "out"
     out.mkdir()
     (out / "clip.labels.mp4").write_bytes(b"old")
-    with started(exported, clip, "-o", out, "--threads", "1") as process:
+    with started("predict", exported("fcn8s"), clip, "-o", out, "--threads", "1") as process:
         wait_for(lambda: any(path.stat().st_size for path in out.glob(".*.tmp")))
         process.send_signal(number)
         said = process.stderr.read()
@@ -343,19 +249,6 @@ def test_a_run_that_is_killed_half_way_leaves_no_file_or_the_old_one(exported, t
     if number != signal.SIGKILL:
         assert names(out) == left
         assert "nothing is left half written" in said
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stream_that_is_interrupted_is_written_and_plays(exported, tmp_path, number, code):
-    out = tmp_path / "out"
-    with serving(moving(1200)) as address, started(exported, address, "--save", "labels", "-o", out) as process:
-        wait_for(lambda: any(path.stat().st_size > 1000 for path in out.glob(".*.tmp")))
-        process.send_signal(number)
-        said = process.stderr.read()
-    assert process.returncode == code, said
-    assert "what was labelled until now is written" in said
-    (name,) = names(out)
-    assert 0 < len(read_back(out / name, "gray")[0]) < 1200
 
 
 # In Python, and at length

@@ -8,7 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 
 import numpy as np
@@ -64,17 +64,14 @@ def serving(pictures: list[NDArray[np.uint8]], *, answers: bool = True, closes: 
             yield f"rtsp://user:secret@127.0.0.1:{server.getsockname()[1]}/street?key=hidden"
         finally:
             over.set()
-            server.close()
             thread.join()
 
 
 def _serve(
     server: socket.socket, frames: list[list[bytes]], answers: bool, closes: bool, over: threading.Event
 ) -> None:
-    server.settimeout(5)
-    try:
-        client, _ = server.accept()
-    except OSError:
+    client = _accepted(server, over)
+    if client is None:
         return
     with client:
         if not answers:
@@ -88,6 +85,15 @@ def _serve(
             return
         if not closes:
             over.wait()
+
+
+def _accepted(server: socket.socket, over: threading.Event) -> socket.socket | None:
+    """Waits for a client; for how long a test takes to get there does not matter."""
+    server.settimeout(0.1)
+    while not over.is_set():
+        with suppress(TimeoutError):
+            return server.accept()[0]
+    return None
 
 
 def _converse(client: socket.socket) -> None:
