@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from fcn_deploy.data.pyav import load_av, reason
+from fcn_deploy.data.pyav import load_av, open_container, reason
 from fcn_deploy.data.video import Video
 from fcn_deploy.errors import InputError, UsageError
 
@@ -89,13 +89,12 @@ def open_live(address: str) -> Video:
 
 
 def _opened(address: str) -> Any:
-    av = load_av()
     if address.startswith(_CAMERA):
         device = Path("/dev", f"video{int(address.removeprefix(_CAMERA))}")
         if not device.exists():
             raise InputError(f"there is no {address}", got=f"no {device}", fix=_advice(address))
-        return av.open(str(device), format="v4l2", timeout=TIMEOUT)
-    return av.open(address, format="rtsp", options=_RTSP, timeout=TIMEOUT, metadata_errors="replace")
+        return open_container(str(device), format="v4l2", timeout=TIMEOUT)
+    return open_container(address, format="rtsp", options=_RTSP, timeout=TIMEOUT)
 
 
 def _advice(address: str) -> str:

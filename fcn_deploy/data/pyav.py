@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any, BinaryIO
 
 from fcn_deploy.errors import DependencyError
 from fcn_deploy.installation import install_command
@@ -26,6 +27,22 @@ def load_av() -> ModuleType:
     except ImportError as error:
         raise DependencyError("video needs PyAV", got=str(error), fix=install_command("video")) from error
     return av
+
+
+def open_container(source: BinaryIO | str, **options: Any) -> Any:
+    """Opens a container for reading; words in it that are not UTF-8 are no error.
+
+    Args:
+        source: A file, or an address.
+        options: Of `av.open`.
+
+    Returns:
+        PyAV's InputContainer.
+    """
+    av = load_av()
+    if int(av.__version__.partition(".")[0]) < 19:  # later ones do so by themselves
+        options["metadata_errors"] = "replace"
+    return av.open(source, **options)
 
 
 def has_av() -> bool:

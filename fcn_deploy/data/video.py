@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fcn_deploy.data.frames import Frame
-from fcn_deploy.data.pyav import CONTAINERS, load_av, reason
+from fcn_deploy.data.pyav import CONTAINERS, load_av, open_container, reason
 from fcn_deploy.errors import InputError
 from fcn_deploy.files import reading
 
@@ -245,7 +245,7 @@ def _stream_of(path: Path, stack: ExitStack) -> VideoStream:
         # As a file, not by its name: FFmpeg takes some names for addresses, and none with bytes that are not UTF-8.
         file = stack.enter_context(_Readable(io.FileIO(path)))
     try:
-        container = stack.enter_context(av.open(file, options=_LOCAL, metadata_errors="replace"))
+        container = stack.enter_context(open_container(file, options=_LOCAL))
     except (av.FFmpegError, OSError) as error:
         fix = "remove or replace it"
         raise _NotVideoError(f"{path} is damaged or not a video", got=reason(error), fix=fix) from error
