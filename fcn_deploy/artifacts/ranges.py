@@ -18,6 +18,9 @@ from fcn_deploy.files import as_path, dumps_json, read_json, sha256_bytes, write
 # Said of every engine and every measurement that rests on such ranges (`CalibrationData.random`).
 OBSERVED_ON_NOISE = "Calibration saw noise instead of images: use the result for timing only."
 
+# A key without which a ranges file would be misunderstood.
+_SCALES = "scales"
+
 
 @dataclass(frozen=True)
 class CalibrationData:
@@ -55,17 +58,24 @@ class Ranges:
         data: The images it was observed on.
         histograms: By tensor name.
         means: By tensor name, the mean of each channel, float64 [C]; empty in files of versions that kept no means.
+        scales: By tensor name, what each channel was divided by before it was observed, float64 [C], positive; whoever
+            uses the ranges divides by the same. Empty if nothing was.
 
     Raises:
-        InputError: A mean is not float64 [C], or not finite.
+        InputError: A mean or scale is not float64 [C], or not finite, or a scale is not positive.
     """
 
     model_sha256: str
     data: CalibrationData
     histograms: Mapping[str, Histogram]
     means: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    scales: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, scale in self.scales.items():
+            good = scale.dtype == np.float64 and scale.ndim == 1 and scale.size and np.isfinite(scale).all()
+            if not good or scale.min() <= 0:
+                raise InputError(f"bad scales of tensor {name}", got=scale, expected="positive numbers, one a channel")
         for name, mean in self.means.items():
             if mean.dtype != np.float64 or mean.ndim != 1 or not mean.size or not np.isfinite(mean).all():
                 raise InputError(f"bad means of tensor {name}", got=mean, expected="finite numbers, one a channel")
@@ -117,6 +127,9 @@ class Ranges:
         }
         if self.means:  # a file of an earlier version is written back with the same bytes
             data["means"] = {name: mean.tolist() for name, mean in self.means.items()}
+        if self.scales:  # who does not know of them would quantise another net than was observed
+            data["requires"] = [_SCALES]
+            data[_SCALES] = {name: scale.tolist() for name, scale in self.scales.items()}
         return data
 
     @classmethod
@@ -126,7 +139,7 @@ class Ranges:
         Raises:
             InputError: It cannot be read, its format is unknown, or it is malformed.
         """
-        fields = check_format(read_json(as_path(path)), str(path))
+        fields = check_format(read_json(as_path(path)), str(path), (_SCALES,))
         try:
             data = known_fields(CalibrationData, fields["data"])
             data["size"] = tuple(data["size"]) if data.get("size") else None
@@ -135,6 +148,7 @@ class Ranges:
                 data=CalibrationData(**data),
                 histograms={str(name): Histogram.from_json(value) for name, value in fields["histograms"].items()},
                 means={str(name): _numbers(value) for name, value in fields.get("means", {}).items()},
+                scales={str(name): _numbers(value) for name, value in fields.get(_SCALES, {}).items()},
             )
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise InputError(f"{path} is malformed", got=f"{type(error).__name__}: {error}") from error
@@ -142,7 +156,7 @@ class Ranges:
 
 def _numbers(values: list[float]) -> NDArray[np.float64]:
     if not all(type(value) in (int, float) for value in values):
-        raise TypeError("means that are not numbers")
+        raise TypeError("means or scales that are not numbers")
     return np.array(values, np.float64)
 
 

@@ -1,26 +1,33 @@
-"""Calibration: runs a model over images, and keeps histograms of its tensors and means of its convolutions' inputs."""
+"""Calibration: runs a model over images, and keeps histograms of its tensors and means of its convolutions' inputs.
+
+Where it can, it first balances the channels of tensors, by what they are on the first few images: see
+`quantization.balance`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
 from contextlib import closing
+from itertools import chain, islice
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcn_deploy.artifacts.ranges import CalibrationData, Ranges
 from fcn_deploy.calibration.channel_means import MeanBuilder
+from fcn_deploy.calibration.channel_power import channel_rms
 from fcn_deploy.calibration.histogram import HistogramBuilder
-from fcn_deploy.errors import ArtifactError, InputError
-from fcn_deploy.graph.model import ExportedModel, serialize
-from fcn_deploy.passes.forget_shapes import ForgetShapes
+from fcn_deploy.calibration.watched import WatchedModel
+from fcn_deploy.errors import InputError
+from fcn_deploy.graph.model import ExportedModel
+from fcn_deploy.quantization.balance import Scales, balance, channel_scales
 from fcn_deploy.quantization.prequantized import check_not_prequantized
 from fcn_deploy.quantization.selection import quantizable_inputs
 from fcn_deploy.quantization.tensors import observed_tensors, ranged_tensor
-from fcn_deploy.runtime.image import check_images, check_size, normalize
-from fcn_deploy.runtime.onnxruntime import OnnxRuntimeBackend
+
+# Images by which channels are balanced.
+_BALANCED_BY = 8
 
 
 class Observer:
@@ -30,16 +37,18 @@ class Observer:
 
     Args:
         model: As `export` writes it.
+        scales: What the channels of tensors are divided by before anything is observed.
         threads: CPU threads; None for ONNX Runtime's default.
 
     Raises:
         InputError: The model is quantised already, or ONNX Runtime cannot load it.
     """
 
-    def __init__(self, model: ExportedModel, *, threads: int | None = None) -> None:
+    def __init__(self, model: ExportedModel, scales: Scales | None = None, *, threads: int | None = None) -> None:
         graph_model = model.copy()
         check_not_prequantized(graph_model)
-        self._normalization, self._min_size = model.spec.normalization, model.spec.min_size
+        self._scales = scales or {}
+        balance(graph_model.graph, self._scales)
         observed = [str(value.name) for value in observed_tensors(graph_model.graph)]
         # Some of these have no histogram of their own, such as the output of a max-pool. A tensor that is not computed
         # from the image has neither range nor mean.
@@ -48,10 +57,7 @@ class Observer:
         self._means = {name: MeanBuilder() for name in read}
         self._model_sha256 = model.sha256
         self._images, self._count = hashlib.sha256(), 0
-        try:
-            self._backend = OnnxRuntimeBackend(_with_outputs(graph_model, [*observed, *read]), threads=threads)
-        except ArtifactError as error:  # the model is the user's input, not an artifact built for this machine
-            raise InputError(error.what, got=error.got) from error
+        self._watched = WatchedModel(graph_model, model.spec, [*observed, *read], threads=threads)
 
     def add(self, image: NDArray[np.uint8]) -> None:
         """Observes one image.
@@ -62,19 +68,11 @@ class Observer:
         Raises:
             InputError: It is not such an array, does not fit the model, or gives a tensor that is not finite.
         """
-        images = check_images(image)
-        if len(image.shape) != 3:
-            raise InputError("one image at a time", got=f"a batch, {list(image.shape)}", expected="uint8 [H, W, 3]")
-        check_size(images, self._min_size)
-        feed = normalize(images, self._normalization)
-        batch = self._backend.inputs[0].shape[0]
-        if isinstance(batch, int):  # a fixed batch: it holds the image several times, and only the first counts
-            feed = np.repeat(feed, batch, axis=0)
-        values = {"image": feed, **self._backend.infer({"image": feed})}
+        values = self._watched.run(image)
         for name, builder in self._builders.items():
-            _add(builder, values[name][:1], name, self._count + 1)
+            _add(builder, values[name], name, self._count + 1)
         for name, means in self._means.items():
-            means.add(values[name][:1])
+            means.add(values[name])
         self._images.update(repr(image.shape).encode() + image.tobytes())
         self._count += 1
 
@@ -95,11 +93,12 @@ class Observer:
             data=CalibrationData(self._count, self._images.hexdigest(), size, random),
             histograms={name: builder.build() for name, builder in self._builders.items()},
             means={name: means.build() for name, means in self._means.items()},
+            scales=self._scales,
         )
 
     def close(self) -> None:
         """Frees the model."""
-        self._backend.close()
+        self._watched.close()
 
 
 def observe(
@@ -120,28 +119,20 @@ def observe(
         threads: CPU threads; None for ONNX Runtime's default.
 
     Returns:
-        The histograms and means, with the hashes of model and images.
+        The histograms and means of the balanced net, its scales, and the hashes of model and images.
 
     Raises:
         InputError: There are no images, one of them is not an image, the model is quantised already, or a tensor is not
             finite.
     """
-    observer = Observer(model, threads=threads)
+    check_not_prequantized(model.copy())
+    images = iter(images)
+    first = list(islice(images, _BALANCED_BY))
+    observer = Observer(model, channel_scales(channel_rms(model, first, threads=threads)), threads=threads)
     with closing(observer):
-        for image in images:
+        for image in chain(first, images):
             observer.add(image)
         return observer.ranges(size=size, random=random)
-
-
-def _with_outputs(model: ir.Model, names: list[str]) -> bytes:
-    """Makes the named tensors outputs of the graph."""
-    graph = ForgetShapes()(model).model.graph
-    for node in graph:
-        for value in node.outputs:
-            if value.name in names and not value.is_graph_output():
-                value.type = value.type or ir.TensorType(ir.DataType.FLOAT)
-                graph.outputs.append(value)
-    return serialize(model)
 
 
 def _add(builder: HistogramBuilder, values: NDArray[np.float32], name: str, image: int) -> None:

@@ -26,6 +26,7 @@ from fcn_deploy.errors import InputError, PrecisionError
 from fcn_deploy.graph.model import ExportedModel, serialize
 from fcn_deploy.passes import pipelines
 from fcn_deploy.passes.winograd import winograd_layers
+from fcn_deploy.quantization.balance import balance
 from fcn_deploy.quantization.cpu_scheme import CpuScheme
 from fcn_deploy.quantization.methods import choose
 from fcn_deploy.quantization.onnxruntime import emit_onnxruntime
@@ -140,6 +141,7 @@ def _lower(model: ExportedModel, config: BuildConfig, ranges: Ranges | None) -> 
 
 
 def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges) -> Precision:
+    balance(model.graph, ranges.scales)
     layers = layers_to_quantize(model.graph, config, transposed=True)
     precisions = {name: "int8" if name in layers else "fp32" for name in convolution_names(model.graph)}
     means = config.bias_means(ranges)

@@ -25,6 +25,7 @@ from fcn_deploy.errors import InputError, PrecisionError
 from fcn_deploy.graph.model import ExportedModel, serialize
 from fcn_deploy.passes import pipelines
 from fcn_deploy.passes.image_io import LogitsLayout, ends_in_resize
+from fcn_deploy.quantization.balance import balance
 from fcn_deploy.quantization.cpu_scheme import CpuScheme
 from fcn_deploy.quantization.methods import choose
 from fcn_deploy.quantization.openvino import emit_openvino
@@ -231,6 +232,7 @@ def _refuse_saturation(model: ir.Model, config: BuildConfig) -> None:
 
 
 def _quantize(model: ir.Model, config: BuildConfig, ranges: Ranges, base: str) -> Precision:
+    balance(model.graph, ranges.scales)
     layers = layers_to_quantize(model.graph, config, transposed=True)
     precisions = {name: "int8" if name in layers else base for name in convolution_names(model.graph)}
     means = config.bias_means(ranges)

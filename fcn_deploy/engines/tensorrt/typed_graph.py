@@ -18,6 +18,7 @@ from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.graph.model import ExportedModel, serialize
 from fcn_deploy.graph.ops import DEQUANTIZE
 from fcn_deploy.passes import pipelines
+from fcn_deploy.quantization.balance import balance
 from fcn_deploy.quantization.fp16_range import LARGEST, MARGIN, SMALLEST, Fp16Audit, audit_fp16_range
 from fcn_deploy.quantization.methods import choose
 from fcn_deploy.quantization.params import ScaleType
@@ -79,6 +80,7 @@ def typed_graph(
     prequantized = check_scales(graph_model, config, ranges)
     if ranges is not None:
         ranges.require_model(model.sha256)
+        balance(graph_model.graph, ranges.scales)  # in FP16, too: the ranges are those of the balanced net
     if prequantized:
         check_logits_size(model)
         graph_model = _prepare_prequantized(graph_model, config, base)
