@@ -27,7 +27,7 @@ from fcn_deploy.quantization.selection import quantizable_inputs
 from fcn_deploy.quantization.tensors import observed_tensors, ranged_tensor
 
 # Images by which channels are balanced.
-_BALANCED_BY = 8
+_BALANCED_BY = 34
 
 
 class Observer:
