@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from fcn_deploy.quantization.balance import balanceable
 
 
 def channel_rms(
-    model: ExportedModel, images: Sequence[NDArray[np.uint8]], *, threads: int | None = None
+    model: ExportedModel, images: Iterable[NDArray[np.uint8]], *, threads: int | None = None
 ) -> dict[str, NDArray[np.float64]]:
     """Returns the root mean squares of the channels of the tensors that can be balanced.
 

@@ -1,7 +1,6 @@
 """Calibration: runs a model over images, and keeps histograms of its tensors and means of its convolutions' inputs.
 
-Where it can, it first balances the channels of tensors, by what they are on the first few images: see
-`quantization.balance`.
+If it is given a few images for that, it first balances the channels of tensors: see `quantization.balance`.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from contextlib import closing
-from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +23,6 @@ from fcn_deploy.quantization.balance import Scales, balance, channel_scales
 from fcn_deploy.quantization.prequantized import check_not_prequantized
 from fcn_deploy.quantization.selection import quantizable_inputs
 from fcn_deploy.quantization.tensors import observed_tensors, ranged_tensor
-
-# Images by which channels are balanced.
-_BALANCED_BY = 34
 
 
 class Observer:
@@ -105,6 +100,7 @@ def observe(
     model: ExportedModel,
     images: Iterable[NDArray[np.uint8]],
     *,
+    balanced_by: Iterable[NDArray[np.uint8]] | None = None,
     size: tuple[int, int] | None = None,
     random: bool = False,
     threads: int | None = None,
@@ -114,6 +110,8 @@ def observe(
     Args:
         model: As `export` writes it.
         images: uint8 [H, W, 3], RGB, of any sizes; at least one.
+        balanced_by: A few of them that are like all: channels are balanced by what they are on these, before anything
+            is observed. If None, nothing is balanced.
         size: [height, width] that the caller has resized them to; recorded.
         random: Whether they are random noise; recorded.
         threads: CPU threads; None for ONNX Runtime's default.
@@ -126,11 +124,10 @@ def observe(
             finite.
     """
     check_not_prequantized(model.copy())
-    images = iter(images)
-    first = list(islice(images, _BALANCED_BY))
-    observer = Observer(model, channel_scales(channel_rms(model, first, threads=threads)), threads=threads)
+    scales = channel_scales(channel_rms(model, balanced_by, threads=threads)) if balanced_by is not None else {}
+    observer = Observer(model, scales, threads=threads)
     with closing(observer):
-        for image in chain(first, images):
+        for image in images:
             observer.add(image)
         return observer.ranges(size=size, random=random)
 

@@ -89,8 +89,8 @@ class ImageFolder:
         """
         folder = as_path(folder)
         paths, _ = images_of(folder, recursive=recursive, max_pixels=max_pixels, on_bad=on_bad)
-        if max_images is not None and max_images < len(paths):
-            paths = [paths[index * len(paths) // max_images] for index in range(max_images)]
+        if max_images is not None:
+            paths = _spread(paths, max_images)
         return cls(tuple(paths), size, folder if recursive else None)
 
     def __len__(self) -> int:
@@ -99,6 +99,10 @@ class ImageFolder:
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         """Yields each image, uint8 [H, W, 3], RGB."""
         return (read_image(path, self.size) for path in self.paths)
+
+    def spread(self, count: int) -> ImageFolder:
+        """Returns at most `count` of the images, evenly spread over the sorted names."""
+        return replace(self, paths=tuple(_spread(self.paths, count)))
 
     def every_fifth(self) -> tuple[ImageFolder, ImageFolder]:
         """Holds every fifth image out from calibration.
@@ -119,6 +123,10 @@ class ImageFolder:
             )
         observed = tuple(path for index, path in enumerate(self.paths) if index % 5 != 4)
         return replace(self, paths=observed), replace(self, paths=held_out)
+
+
+def _spread(paths: Sequence[Path], count: int) -> list[Path]:
+    return list(paths) if count >= len(paths) else [paths[index * len(paths) // count] for index in range(count)]
 
 
 def images_of(

@@ -64,8 +64,8 @@ def channel_scales(rms: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[
     """Returns what to divide the channels of tensors by.
 
     That is the root mean square of a channel over the geometric mean of all of them, to the power of 0.4, between 1/4
-    and 4, after SmoothQuant (Xiao et al. 2023, equation 4, https://arxiv.org/abs/2211.10438). A channel that is always 0
-    counts as a ten-thousandth of the strongest.
+    and 4, after SmoothQuant (Xiao et al. 2023, equation 4, https://arxiv.org/abs/2211.10438). A channel that is always
+    0 counts as a ten-thousandth of the strongest.
 
     Args:
         rms: By tensor name, the root mean square of each channel, float64 [C].

@@ -21,6 +21,8 @@ from fcn_deploy.workflows.parameters import Size, check_max_images, image_folder
 if TYPE_CHECKING:
     from fcn_deploy.graph.model import ExportedModel
 
+# Images by which channels are balanced before all are observed.
+_BALANCED_BY = 16
 _RANDOM_IMAGES = 8
 
 
@@ -82,7 +84,8 @@ def calibrate(
     check_image_sizes(folder, net.spec.min_size)
     check_stated_size(size, net.spec.min_size, "calib_size")
     shown = progress.track(images, total, what)
-    ranges = observe(net, shown, size=size, random=random_calibration, threads=threads)
+    sample = None if folder is None else folder.spread(_BALANCED_BY)
+    ranges = observe(net, shown, balanced_by=sample, size=size, random=random_calibration, threads=threads)
     if file is not None:
         ranges.save(file)
     return ranges
