@@ -58,8 +58,8 @@ class Ranges:
         data: The images it was observed on.
         histograms: By tensor name.
         means: By tensor name, the mean of each channel, float64 [C]; empty in files of versions that kept no means.
-        scales: By tensor name, what each channel was divided by before it was observed, float64 [C], positive; whoever
-            uses the ranges divides by the same. Empty if nothing was.
+        scales: By tensor name, what each channel was divided by before it was observed, float64 [C], positive; the
+            graph that uses the ranges is divided by the same. Empty if nothing was.
 
     Raises:
         InputError: A mean or scale is not float64 [C], or not finite, or a scale is not positive.

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcn_deploy.calibration.watched import WatchedModel
+from fcn_deploy.errors import InputError
 from fcn_deploy.graph.model import ExportedModel
 from fcn_deploy.quantization.balance import balanceable
 
@@ -24,10 +25,10 @@ def channel_rms(
 
     Returns:
         By tensor name, float64 [C]; every pixel of every image has the same weight. Tensors with values that are not
-        finite are left out: whoever observes them says so.
+        finite are left out: the observer says so.
 
     Raises:
-        InputError: One of the images is none, or does not fit the model.
+        InputError: There are no images, or one of them is not an image or does not fit the model.
     """
     graph_model = model.copy()
     names = [str(each.value.name) for each in balanceable(graph_model.graph)]
@@ -42,5 +43,7 @@ def channel_rms(
                 square = np.square(values[name], dtype=np.float64).sum(axis=(0, 2, 3))
                 squares[name] = squares[name] + square if name in squares else square
                 pixels[name] += values[name].size // values[name].shape[1]
+    if not squares:
+        raise InputError("no images to balance channels by", expected="at least one")
     found = {name: np.sqrt(square / pixels[name]) for name, square in squares.items()}
     return {name: rms for name, rms in found.items() if np.isfinite(rms).all()}

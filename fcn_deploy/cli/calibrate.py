@@ -17,6 +17,12 @@ from fcn_deploy.cli.progress import TerminalProgress
 @click.option("--calib-data", type=FOLDER, metavar="DIR", help="Folder of images like those the net will see.")
 @calibration_options
 @click.option("--random-calibration", is_flag=True, help="Noise instead of images, for timing. Needs --calib-size.")
+@click.option(
+    "--balance/--no-balance",
+    default=True,
+    show_default=True,
+    help="Whether to balance the channels of tensors first, by 16 of the images: finer steps for weak channels.",
+)
 @threads_option
 @output_option
 @json_option

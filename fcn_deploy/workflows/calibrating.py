@@ -34,6 +34,7 @@ def calibrate(
     max_images: int | None = None,
     recursive: bool = False,
     random_calibration: bool = False,
+    balance: bool = True,
     threads: int | None = None,
     output: StrPath | None = None,
     progress: Progress | None = None,
@@ -50,6 +51,9 @@ def calibrate(
         recursive: Whether sub-folders of the folder are searched too.
         random_calibration: Noise instead of images. The ranges record it, and are good for timing only. Needs
             `calib_size`.
+        balance: Whether the channels of tensors are balanced first, by 16 of the images (see
+            `fcn_deploy.quantization.balance`). The ranges are then those of the balanced net, which computes the same.
+            Noise balances nothing.
         threads: CPU threads; ONNX Runtime's default if None.
         output: The `.json` file to write; nothing is written if None.
         progress: Told of each image.
@@ -84,7 +88,10 @@ def calibrate(
     check_image_sizes(folder, net.spec.min_size)
     check_stated_size(size, net.spec.min_size, "calib_size")
     shown = progress.track(images, total, what)
-    sample = None if folder is None else folder.spread(_BALANCED_BY)
+    sample = None
+    if balance and folder is not None:
+        few = folder.spread(_BALANCED_BY)
+        sample = progress.track(few, len(few), "balancing channels")
     ranges = observe(net, shown, balanced_by=sample, size=size, random=random_calibration, threads=threads)
     if file is not None:
         ranges.save(file)

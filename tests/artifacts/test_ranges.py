@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,6 +31,11 @@ def ranges():
     }
     means = {"image": np.array([0.1, -1 / 3, 1e-30]), "täglich": np.array([0.0])}
     return Ranges("cd" * 32, DATA, histograms, means)
+
+
+@pytest.fixture
+def balanced(ranges):
+    return replace(ranges, scales={"conv1_1/Relu": np.array([0.25, 1 / 3, 4.0])})
 
 
 @pytest.fixture
@@ -103,6 +109,34 @@ def test_a_file_without_means_is_read_and_written_back_as_it_was(ranges, saved, 
     loaded = Ranges.load(saved)
     assert loaded.means == {}
     assert loaded.dumps() == saved.read_bytes()
+
+
+def test_scales_survive_to_the_last_bit(balanced, tmp_path):
+    balanced.save(tmp_path / "balanced.json")
+    loaded = Ranges.load(tmp_path / "balanced.json")
+    assert list(loaded.scales) == ["conv1_1/Relu"]
+    np.testing.assert_array_equal(loaded.scales["conv1_1/Relu"], balanced.scales["conv1_1/Relu"])
+
+
+def test_a_file_with_scales_says_that_it_cannot_be_read_without_them(ranges, balanced, saved, tmp_path):
+    balanced.save(tmp_path / "balanced.json")
+    assert json.loads((tmp_path / "balanced.json").read_text())["requires"] == ["scales"]
+    assert not {"requires", "scales"} & set(json.loads(saved.read_text()))
+
+
+@pytest.mark.parametrize("value", [[0.0], [-1.0], [], ["1"], [None], [[1.0]], 1.0, "wide", {"a": 1}, [float("nan")]])
+def test_malformed_scales_are_an_input_error(balanced, tmp_path, value):
+    path = tmp_path / "balanced.json"
+    balanced.save(path)
+    rewrite(path, lambda data: data.update(scales={"conv1_1/Relu": value}))
+    with pytest.raises(InputError):
+        Ranges.load(path)
+
+
+@pytest.mark.parametrize("scale", [np.zeros(2), np.ones((1, 2)), np.array([1.0, np.inf]), np.ones(2, np.float32)])
+def test_scales_are_validated_when_made(ranges, scale):
+    with pytest.raises(InputError, match="bad scales of tensor image"):
+        replace(ranges, scales={"image": scale})
 
 
 def test_a_calibrated_file_holds_no_absolute_path(ranges_file, photo_folder, exported):

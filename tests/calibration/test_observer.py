@@ -8,12 +8,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fcn_deploy.artifacts.ranges import Ranges
 from fcn_deploy.artifacts.spec import METADATA_KEY, ModelSpec
+from fcn_deploy.calibration.channel_power import channel_rms
 from fcn_deploy.calibration.histogram import HistogramBuilder
 from fcn_deploy.calibration.observer import Observer, observe
 from fcn_deploy.data.folders import ImageFolder
 from fcn_deploy.errors import ClosedError, InputError
 from fcn_deploy.files import sha256_file
-from fcn_deploy.graph.model import ExportedModel, load_exported
+from fcn_deploy.graph.model import ExportedModel, load_exported, serialize
+from fcn_deploy.quantization.balance import balance
 from fcn_deploy.quantization.selection import quantizable_inputs
 from fcn_deploy.runtime import normalize
 
@@ -161,6 +163,35 @@ def test_images_of_other_shapes_but_the_same_bytes_are_other_data(model):
 def test_what_the_caller_did_is_recorded(model, photos):
     found = observe(model, photos[:1], size=(40, 56), random=True)
     assert (found.data.count, found.data.size, found.data.random) == (1, (40, 56), True)
+
+
+def test_a_balanced_net_is_observed_as_it_will_be_quantised(model, photos):
+    found = observe(model, iter(photos[:4]), balanced_by=photos[:2], threads=1)
+    assert set(found.scales) >= {"conv1_1/Relu", "conv3_3/Relu", "relu6/Relu", "relu7/Relu"}
+    graph_model = model.copy()
+    balance(graph_model.graph, found.scales)
+    plain = observe(ExportedModel.parse(serialize(graph_model)), iter(photos[:4]), threads=1)
+    assert histograms_of(found) == histograms_of(plain)
+    for name, mean in plain.means.items():
+        np.testing.assert_array_equal(found.means[name], mean)
+
+
+def test_balancing_makes_channels_more_alike(model, photos):
+    found = observe(model, iter(photos[:4]), balanced_by=photos[:4], threads=1)
+    before = channel_rms(model, photos[:4], threads=1)
+    for name, scale in found.scales.items():
+        alive = before[name] > before[name].max() * 1e-3
+        spread = [np.ptp(np.log(rms[alive])) for rms in (before[name], before[name] / scale)]
+        assert spread[1] < spread[0]
+
+
+def test_nothing_is_balanced_unless_images_are_named_for_it(ranges):
+    assert ranges.scales == {}
+
+
+def test_no_images_to_balance_by_are_an_input_error(model, photos):
+    with pytest.raises(InputError, match="no images to balance channels by"):
+        observe(model, iter(photos[:1]), balanced_by=[])
 
 
 def test_the_smallest_image_is_observed(model):

@@ -133,6 +133,12 @@ def test_the_most_images_asked_for_are_spread_evenly(folder, most, wanted):
     assert shown(ImageFolder.open(folder, max_images=most)) == wanted
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 100])
+def test_a_sample_is_spread_like_the_most_images_asked_for(folder, count):
+    everything = ImageFolder.open(folder)
+    assert everything.spread(count).paths == ImageFolder.open(folder, max_images=count).paths
+
+
 @pytest.mark.parametrize("most", [0, -1])
 def test_no_images_asked_for_is_an_input_error(folder, most):
     with pytest.raises(InputError):
