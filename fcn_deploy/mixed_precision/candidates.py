@@ -15,6 +15,7 @@ from fcn_deploy.engines.simulation import simulation_graph
 from fcn_deploy.engines.tensorrt.typed_graph import typed_graph
 from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.graph.model import ExportedModel, parse, serialize
+from fcn_deploy.quantization.balance import balance
 from fcn_deploy.quantization.selection import int8_layers, quantizable_layers
 from fcn_deploy.runtime.tensorrt.flavor import FLAVORS, Flavor
 
@@ -80,12 +81,14 @@ class Candidates:
         Raises:
             InputError: A layer cannot be quantised, or a tensor has no range.
         """
+        # The net without INT8 is balanced too: so it shares with candidates what precedes their first INT8 layer.
+        model, ranges = (self.model, self.ranges) if int8 else (_balanced(self.model, self.ranges), None)
         if self.target == "onnxruntime":
             # Without Winograd's algorithm: layers are compared one by one, so each has to be one node.
             config = replace(self._config("fp32", int8), winograd=())
-            return onnxruntime_graph(self.model, config, self.ranges if int8 else None)[0]
+            return onnxruntime_graph(model, config, ranges)[0]
         if self.target == "openvino":
-            return openvino_simulation(self.model, self._config("fp32", int8), self.ranges if int8 else None)
+            return openvino_simulation(model, self._config("fp32", int8), ranges)
         config = self._config(self.base, int8)
         return simulation_graph(typed_graph(self.model, config, self.ranges, self.base, flavor=self.flavor))
 
@@ -116,3 +119,12 @@ class Candidates:
         if not int8:
             return replace(self.config.as_float(floats), io="tensor", winograd=None)
         return replace(self.config, precision="int8", io="tensor", winograd=None, int8_layers=tuple(int8))
+
+
+def _balanced(model: ExportedModel, ranges: Ranges) -> ExportedModel:
+    """Returns the net that ranges were observed on."""
+    if not ranges.scales:
+        return model
+    graph_model = model.copy()
+    balance(graph_model.graph, ranges.scales)
+    return ExportedModel.parse(serialize(graph_model))

@@ -75,7 +75,7 @@ def test_bf16_and_fp8_have_gates_of_their_own(call, simulated, exported, photo_f
     found = json.loads(call("verify", simulated("bf16"), *against, "--json").out)
     assert (found["precision"], found["failures"]) == ("bf16", [])
     # Of a net with random weights, on noise.
-    assert "got agreement 95" in (missed := call("verify", simulated("fp8"), *against, code=3).err)
+    assert "got agreement 94" in (missed := call("verify", simulated("fp8"), *against, code=3).err)
     assert "required 97%" in missed
 
 

@@ -28,7 +28,20 @@ CODE = [
 OTHERS = {
     *("DataType", "FLOAT16", "allocate", "append", "clear", "code", "data", "desc", "dtype", "enqueue"),
     *("flags", "format", "kernel", "kind", "log", "logger", "max", "metadata", "min", "name", "nbytes", "opt"),
-    *("pop", "precision", "remove", "serialize", "shape", "size", "start", "strides", "type", "uint8", "weights"),
+    *(
+        "pop",
+        "precision",
+        "remove",
+        "scales",
+        "serialize",
+        "shape",
+        "size",
+        "start",
+        "strides",
+        "type",
+        "uint8",
+        "weights",
+    ),
     "write",
 }
 # What the oldest version that is served lacks, and the package asks for before it uses it.
