@@ -4,8 +4,8 @@
 ARG BASE=nvcr.io/nvidia/l4t-jetpack:r36.4.0
 FROM ${BASE}
 
-# cuda12 runs engines; host,cpu,cuda12 also calibrates and builds them.
-ARG EXTRAS=cuda12
+# cli,cuda12 runs engines; host,cpu,cuda12 also calibrates and builds them.
+ARG EXTRAS=cli,cuda12
 
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3-venv \

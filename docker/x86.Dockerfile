@@ -5,7 +5,7 @@
 ARG BASE=nvcr.io/nvidia/tensorrt:25.08-py3
 FROM ${BASE}
 
-# host and cpu calibrate and build engines; cuda13 alone runs them.
+# host and cpu calibrate and build engines; cli,cuda13 runs them.
 ARG EXTRAS=host,cpu,cuda13
 
 RUN apt-get update \

@@ -144,7 +144,16 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_PUBLIC[name]), name)
+    try:
+        module = import_module(_PUBLIC[name])
+    except ModuleNotFoundError as error:
+        from fcn_deploy.dependencies import missing_package
+
+        missing = missing_package(error)
+        if missing is None:
+            raise
+        raise missing from error
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:

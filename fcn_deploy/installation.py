@@ -36,17 +36,18 @@ def install_command(extra: str, dist: Distribution | None = None) -> str:
     return "pip install " + " ".join(f"'{package}'" for package in packages)
 
 
-def command_elsewhere(extra: str, dist: Distribution | None = None) -> str:
-    """Returns the command that installs the packages of an extra on another machine, which has no checkout.
+def command_elsewhere(*extras: str, dist: Distribution | None = None) -> str:
+    """Returns the command that installs the packages of extras on another machine, which has no checkout.
 
     Args:
-        extra: Of pyproject.toml, such as `tensorrt-rtx`.
+        extras: Of pyproject.toml, such as `cli` and `tensorrt-rtx`.
         dist: Metadata of the installed package; those of this one if None.
     """
     dist = dist or _own()
-    packages = packages_of(extra, () if dist is None else dist.requires or ())
+    requirements = () if dist is None else dist.requires or ()
+    packages = [package for extra in extras for package in packages_of(extra, requirements)]
     if not packages:
-        return f"install the packages of the extra '{extra}' in pyproject.toml"
+        return f"install the packages of the extra '{','.join(extras)}' in pyproject.toml"
     return "pip install " + " ".join(f"'{package}'" for package in packages)
 
 

@@ -2,6 +2,7 @@ import json
 from importlib.metadata import Distribution
 
 from fcn_deploy.installation import command_elsewhere, install_command, packages_of
+from tests.support.extras import PROJECT
 
 REQUIRES = ["numpy>=1.26", 'onnxruntime>=1.22; extra == "cpu"', "torch>=2.9 ; extra == 'host'", 'onnx; extra == "host"']
 
@@ -41,10 +42,12 @@ def test_a_checkout_is_installed_again_with_the_extra(tmp_path):
 
 def test_another_machine_has_no_checkout(tmp_path):
     checkout = Installed(tmp_path.as_uri(), dir_info={"editable": True})
-    assert command_elsewhere("cpu", checkout) == "pip install 'onnxruntime>=1.22'"
-    assert command_elsewhere("none", checkout) == "install the packages of the extra 'none' in pyproject.toml"
+    assert command_elsewhere("host", "cpu", dist=checkout) == "pip install 'torch>=2.9' 'onnx' 'onnxruntime>=1.22'"
+    assert command_elsewhere("cpu", dist=checkout) == "pip install 'onnxruntime>=1.22'"
+    assert command_elsewhere("none", dist=checkout) == "install the packages of the extra 'none' in pyproject.toml"
 
 
 def test_this_copy_has_a_command_for_each_extra():
-    for extra in ("host", "cpu", "gpu", "tensorrt", "tensorrt-rtx", "tensorrt-lean", "cuda12", "cuda13", "video"):
+    assert set(PROJECT["optional-dependencies"]) > {"cli", "host", "cpu"}
+    for extra in PROJECT["optional-dependencies"]:
         assert "pip install '" in install_command(extra) or "pip install --editable '" in install_command(extra)

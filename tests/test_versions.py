@@ -1,7 +1,6 @@
 """The versions that the project's files name agree with each other."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,23 +8,14 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # pytest brings it
+from fcn_deploy import __version__
+from tests.support.extras import PROJECT, requirements
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PYTHONS = [
     text.rpartition(" ")[2] for text in PROJECT["classifiers"] if re.fullmatch(r"Programming Language .* 3\.\d+", text)
 ]
 NOT_TESTED_OLDEST = {"torch"}  # tools/oldest.txt says why
-
-
-def requirements(*extras):
-    """What the project asks for itself, and with some extras."""
-    texts = PROJECT["dependencies"] + [text for extra in extras for text in PROJECT["optional-dependencies"][extra]]
-    return [Requirement(text) for text in texts]
 
 
 def pins(file):
@@ -59,6 +49,24 @@ def test_the_oldest_versions_that_are_tested_are_the_lower_bounds_of_the_project
     oldest = {name: version(pin) for name, (pin,) in pins("tools/oldest.txt").items()}
     wanted = {name: bound for name, bound in bounds.items() if name not in NOT_TESTED_OLDEST}
     assert {name: oldest.get(name) for name in wanted} == wanted
+
+
+def test_numpy_alone_is_needed_by_all_and_the_host_has_the_command_line():
+    assert {requirement.name for requirement in requirements()} == {"numpy"}
+    command_line = {requirement.name for requirement in requirements("cli")}
+    assert command_line == {"numpy", "click", "pillow", "rich"}
+    assert command_line < {requirement.name for requirement in requirements("host")}
+    assert {requirement.name for requirement in requirements("cpu")} == {"numpy", "onnxruntime"}
+
+
+def test_the_changelog_begins_with_the_version_of_this_package():
+    headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    found = [re.fullmatch(r"([\w.]+) - (unreleased|\d{4}-\d\d-\d\d)", heading) for heading in headings]
+    assert all(found), headings
+    versions = [Version(match[1]) for match in found]
+    assert versions[0] == Version(__version__)
+    assert versions == sorted(versions, reverse=True)
+    assert "unreleased" not in [match[2] for match in found[1:]]
 
 
 def test_the_oldest_python_is_the_first_classifier():

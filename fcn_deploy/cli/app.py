@@ -20,8 +20,8 @@ import click
 from fcn_deploy._version import __version__
 from fcn_deploy.cli.console import Streams, put, say
 from fcn_deploy.cli.flags import flags_of, render
-from fcn_deploy.errors import DependencyError, FcnDeployError, InputError, UsageError
-from fcn_deploy.installation import install_command
+from fcn_deploy.dependencies import missing_package
+from fcn_deploy.errors import FcnDeployError, InputError, UsageError
 from fcn_deploy.text import printable
 
 _NAME = "fcn-deploy"
@@ -46,9 +46,6 @@ _COMMANDS = {
     "inspect": "inspect",
     "doctor": "doctor",
 }
-
-# What the extra `host` brings, and a device that only runs engines does not have.
-_HOST = ("torch", "onnx", "onnx_ir", "onnxscript", "onnxsim", "safetensors")
 
 
 @dataclass
@@ -182,12 +179,12 @@ def run(arguments: Sequence[str]) -> int:
         _report(with_flags(f"error: {error}"), settings)
         return error.exit_code
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in _HOST:
+        missing = missing_package(error)
+        if missing is None:
             _report(f"unexpected error: {error}", settings)
             return 1
-        _report(f"error: {package} is not installed; fix: {install_command('host')}", settings)
-        return DependencyError.exit_code
+        _report(f"error: {missing}", settings)
+        return missing.exit_code
     except SystemExit as stop:  # the user's own code called exit: it does not choose our exit code
         _report(f"unexpected error: something called exit({stop.code!r})", settings)
         return 1

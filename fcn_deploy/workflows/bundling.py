@@ -258,9 +258,9 @@ def for_gpu(
         summary = publish(files, made.net, made.ranges, {}, summary, progress, bundle=True, kept=kept)
         progress.stage(f"wrote {files.bundle}: copy it to the device, and run there: fcn-deploy finish {BUNDLE}")
         flavor = find_flavor(made.config.backend)
-        needs = command_elsewhere(flavor.extra)
+        needs = command_elsewhere("cli", flavor.extra)
         if flavor.extra == "tensorrt":  # which is a package of JetPack, and has no wheel for it
-            needs += f"; on a Jetson with JetPack 6 in place of that: {command_elsewhere('cuda12')}"
+            needs += f"; on a Jetson with JetPack 6 in place of that: {command_elsewhere('cli', 'cuda12')}"
         progress.stage(f"the device needs fcn-deploy without its extra host, and: {needs}")
         return summary
     run = Run(target, timing, conditions)

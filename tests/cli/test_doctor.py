@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-# What `pip install fcn-deploy` brings, and what that brings.
+# What `pip install 'fcn-deploy[cli]'` brings, and what that brings.
 DEPENDENCIES = ("numpy", "numpy.libs", "click", "rich", "pygments", "markdown_it", "mdurl", "PIL", "pillow.libs")
 
 
@@ -40,7 +40,7 @@ def test_doctor_without_a_gpu_does_not_load_torch_or_nvidia_libraries():
     assert result.returncode == 0, result.stderr
 
 
-def test_doctor_on_a_device_with_nothing_but_the_dependencies_says_what_to_install(tmp_path):
+def test_doctor_on_a_device_with_nothing_but_the_command_line_says_what_to_install(tmp_path):
     site = Path(importlib.util.find_spec("numpy").origin).parents[1]
     for name in DEPENDENCIES:
         if (site / name).exists():

@@ -301,7 +301,7 @@ def test_a_jetson_is_told_of_the_packages_for_its_cuda(scenes, weights, tmp_path
     rest = ["--normalization", "zero-one", "--backend", "tensorrt", "-o", tmp_path / "out"]
     assert run([str(each) for each in (*arguments, *rest)]) == 0
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.endswith(f"; on a Jetson with JetPack 6 in place of that: {command_elsewhere('cuda12')}")
+    assert last.endswith(f"; on a Jetson with JetPack 6 in place of that: {command_elsewhere('cli', 'cuda12')}")
 
 
 def test_the_command_says_in_one_line_what_is_written_and_what_to_do(scenes, weights, tmp_path, capsys):
