@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Two sets of packages in one environment: what deploys, and what tests and lints too.
 INSTALLED := $(VENV)/.installed
+DEV_INSTALLED := $(VENV)/.installed-dev
 HARD_NETS := UNet FastScnn MobileDeepLab EspNet
 PEERS := .venv-peers
 PEERS_INSTALLED := $(PEERS)/.installed
@@ -31,16 +33,16 @@ CAMVID ?=
 demo: $(INSTALLED)
 	$(BIN)/fcn-deploy deploy --demo -o demo-out
 
-test: $(INSTALLED)
+test: $(DEV_INSTALLED)
 	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
 
-test-slow: $(INSTALLED)
+test-slow: $(DEV_INSTALLED)
 	$(BIN)/python -m pytest -m "slow"
 
 # The runtime, and the rooms that need no PyTorch, with the oldest versions that pyproject.toml claims. The net whose
 # engines they run is exported by today's versions in $(VENV), as a device gets its engine from a newer machine: PyTorch
 # is not installed here, because its oldest build brings CUDA, some 3 GB.
-test-oldest: $(INSTALLED) $(OLDEST_INSTALLED)
+test-oldest: $(DEV_INSTALLED) $(OLDEST_INSTALLED)
 	rm -rf $(OLDEST_EXPORTED)
 	mkdir $(OLDEST_EXPORTED)
 	FCN_DEPLOY_TEST_EXPORTED=$(OLDEST_EXPORTED) $(BIN)/python -m pytest -q \
@@ -64,7 +66,7 @@ demo-out/report.html: | $(INSTALLED)
 	$(MAKE) demo
 
 # The weights in tests/support/weights, some 30 minutes on one core; a run that is repeated goes on with the next net.
-hard-nets: $(INSTALLED) $(HARD_NETS:%=tests/support/weights/%.safetensors)
+hard-nets: $(DEV_INSTALLED) $(HARD_NETS:%=tests/support/weights/%.safetensors)
 
 tests/support/weights/%.safetensors: out/scenes/classes.csv
 	mkdir -p $(@D)
@@ -75,40 +77,48 @@ out/scenes/classes.csv:
 	$(BIN)/python -c "from pathlib import Path; from fcn_deploy.demo import TRAINING_SEEDS, write_scenes; \
 		write_scenes(Path('out/scenes'), TRAINING_SEEDS[:1500])"
 
-bench: $(INSTALLED) $(PEERS_INSTALLED)
+bench: $(DEV_INSTALLED) $(PEERS_INSTALLED)
 	mkdir -p out
 	$(BIN)/python tools/bench_peers.py --peers $(PEERS)/bin/python -o out/peers.json --plot out/peers.svg $(BENCH)
 
 # Agreement, mIoU drop and time of nets beside what others make of them: a table of docs/results.md. The FCN-8s is left
 # out, and that is said, where CAMVID names no folder that has it.
-bench-fidelity: $(INSTALLED) $(PEERS_INSTALLED)
+bench-fidelity: $(DEV_INSTALLED) $(PEERS_INSTALLED)
 	mkdir -p out
 	$(BIN)/python tools/bench_nets.py --peers $(PEERS)/bin/python $(CAMVID:%=--camvid %) $(FIDELITY) -o out/fidelity.md
 
-lint: $(INSTALLED)
+lint: $(DEV_INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(INSTALLED)
+format: $(DEV_INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
 	rm -rf $(VENV) $(OLDEST) $(PEERS) $(NETS_VENV) $(REPORT_VENV) demo-out dist
 
+# --no-compile: Python compiles what it imports, which is a small part of PyTorch.
 $(INSTALLED): pyproject.toml constraints.txt
+	@echo "setting up $(VENV) with PyTorch, ONNX and ONNX Runtime: once, some minutes if they have to be downloaded"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --no-compile --constraint constraints.txt --editable '.[host,cpu]'
+	touch $@
+
+# It holds what $(INSTALLED) has, so that pip runs once on a machine that only tests.
+$(DEV_INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[host,cpu,dev]'
-	touch $@
+	touch $(INSTALLED) $@
 
 $(OLDEST_INSTALLED): pyproject.toml tools/oldest.txt
 	test -x $(OLDEST)/bin/python \
 		|| PYENV_VERSION=$(patsubst python%,%,$(notdir $(PYTHON_OLDEST))) $(PYTHON_OLDEST) -m venv $(OLDEST) \
 		|| { echo "make: $(PYTHON_OLDEST) makes no environment; the oldest versions are tested on $$($(PYTHON) --version)" \
 			"instead (PYTHON_OLDEST=... names another)" >&2; $(PYTHON) -m venv --clear $(OLDEST); }
-	$(OLDEST)/bin/python -m pip install --quiet --no-compile --requirement tools/oldest.txt --editable '.[cpu]'
+	$(OLDEST)/bin/python -m pip install --quiet --no-compile --requirement tools/oldest.txt --editable '.[cli,cpu]'
 	touch $@
 
 $(PEERS_INSTALLED): tools/peers.txt
@@ -117,7 +127,7 @@ $(PEERS_INSTALLED): tools/peers.txt
 	touch $@
 
 # It sees what is in $(VENV) too, so that only the libraries of the nets are installed.
-$(NETS_INSTALLED): $(INSTALLED) tests/nets/requirements.txt
+$(NETS_INSTALLED): $(DEV_INSTALLED) tests/nets/requirements.txt
 	test -x $(NETS_VENV)/bin/python || $(BIN)/python -m venv $(NETS_VENV)
 	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
 		> "$$($(NETS_VENV)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/host.pth"
@@ -125,7 +135,7 @@ $(NETS_INSTALLED): $(INSTALLED) tests/nets/requirements.txt
 	touch $@
 
 # It sees what is in $(VENV) too, so that only the driver of the browser is installed.
-$(REPORT_INSTALLED): $(INSTALLED) tools/browser.txt
+$(REPORT_INSTALLED): $(DEV_INSTALLED) tools/browser.txt
 	test -x $(REPORT_VENV)/bin/python || $(BIN)/python -m venv $(REPORT_VENV)
 	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
 		> "$$($(REPORT_VENV)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/host.pth"
