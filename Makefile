@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 # Two sets of packages in one environment: what deploys, and what tests and lints too.
 INSTALLED := $(VENV)/.installed
 DEV_INSTALLED := $(VENV)/.installed-dev
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' fcn_deploy/_version.py)
 HARD_NETS := UNet FastScnn MobileDeepLab EspNet
 PEERS := .venv-peers
 PEERS_INSTALLED := $(PEERS)/.installed
@@ -21,6 +22,8 @@ REPORT_INSTALLED := $(REPORT_VENV)/.installed
 AXE := $(REPORT_VENV)/node_modules/axe-core/axe.min.js
 # Which public nets: a pytest expression such as `pspnet or segformer`; all of them if empty.
 NETS ?=
+# For which machine `make dist-device` collects wheels.
+DEVICE ?= here
 # Arguments for tools/bench_peers.py: a model of yours, shapes, threads.
 BENCH ?=
 # Arguments for tools/bench_nets.py, such as `--net UNet`; and a folder with the FCN-8s trained on CamVid.
@@ -28,7 +31,7 @@ FIDELITY ?=
 CAMVID ?=
 
 .PHONY: demo test test-slow test-oldest test-nets report-check report-screenshots hard-nets bench-fidelity bench lint \
-	format clean
+	format dist dist-device clean
 
 demo: $(INSTALLED)
 	$(BIN)/fcn-deploy deploy --demo -o demo-out
@@ -96,6 +99,15 @@ lint: $(DEV_INSTALLED)
 format: $(DEV_INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The sdist, and the wheel that is built from it.
+dist: $(DEV_INSTALLED)
+	$(BIN)/python -m build --no-isolation --outdir dist
+
+# What a device without a network installs: see tools/device_wheels.py. DEVICE may go on with its options, as in
+# DEVICE="debian-12 --extras cli,openvino".
+dist-device: dist
+	$(BIN)/python tools/device_wheels.py dist/fcn_deploy-$(VERSION)-py3-none-any.whl --device $(DEVICE) -o dist
 
 clean:
 	rm -rf $(VENV) $(OLDEST) $(PEERS) $(NETS_VENV) $(REPORT_VENV) demo-out dist

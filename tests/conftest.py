@@ -165,3 +165,11 @@ def quantized(exported, photos, tmp_path_factory) -> Callable[[str], Path]:  # t
         return path if path.exists() else quantized_nets.quantize(exported("fcn8s"), path, photos[:3], scheme)
 
     return quantize
+
+
+@pytest.fixture(scope="session")
+def distributions(tmp_path_factory) -> tuple[Path, Path]:  # type: ignore[no-untyped-def]
+    """The sdist of this checkout, and the wheel built from it."""
+    from tests.support.environments import build_distributions
+
+    return build_distributions(tmp_path_factory.mktemp("distributions"))
