@@ -280,6 +280,7 @@ class Summary:
             )
             require(bool(found.engines), "summary engines", [], "at least one")
             found._check_classes()
+            found._check_ship()
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             if isinstance(error, InputError):
                 raise
@@ -291,6 +292,13 @@ class Summary:
         for values in (self.pytorch_class_iou, *(engine.class_iou for engine in self.engines)):
             expected = 0 if self.origin is None else self.origin.spec.num_classes
             require(len(values) in (0, expected), "summary class_iou", f"{len(values)} values", f"{expected}")
+
+    def _check_ship(self) -> None:
+        """Raises InputError if an engine is to be shipped that is not there, or has missed its gate."""
+        name = None if self.ship is None else self.ship.engine
+        passed = [engine.file for engine in self.engines if engine.gate.passed]
+        expected = f"an engine that met its gate: {', '.join(passed) or 'there is none'}"
+        require(name is None or name in passed, "summary ship", name, expected)
 
 
 def _shape(value: object) -> tuple[int, int]:

@@ -256,3 +256,14 @@ def test_a_bad_value_of_an_engine_that_a_report_shows_is_an_input_error(key, val
 def test_a_bad_value_that_a_report_shows_is_an_input_error(key, value):
     with pytest.raises(InputError):
         Summary.from_json({**json.loads(dumps_json(deployed().to_json())), key: value})
+
+
+@pytest.mark.parametrize("engine", ["fcn8s.int8.onnx", "other.onnx", ""])
+def test_only_an_engine_that_met_its_gate_can_be_shipped(engine):
+    data = json.loads(dumps_json(deployed().to_json()))
+    data["ship"]["engine"] = engine
+    data["engines"][1]["gate"]["passed"] = False
+    with pytest.raises(InputError, match=r"summary ship; .*that met its gate: fcn8s\.fp32\.onnx"):
+        Summary.from_json(data)
+    data["ship"]["engine"] = "fcn8s.fp32.onnx"
+    assert Summary.from_json(data).ship.engine == "fcn8s.fp32.onnx"
