@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,15 +67,27 @@ def tiles(summary: Summary) -> tuple[Tile, ...]:
     """Returns the figures of the main engine that people ask for first."""
     engine = main_engine(summary)
     found = [_speed(engine), _size(engine, summary.engines[0])]
-    agreement = engine.parity.agreement if engine.parity.measured else None
-    low, high = engine.parity.agreement_low, engine.parity.agreement_high
-    detail = f"of the pixels; 95% interval {figure(low, '.2%')} to {figure(high, '.2%')}"
+    parity = engine.parity
+    agreement = parity.agreement if parity.measured else None
+    interval = _interval(parity.agreement_low, parity.agreement_high, ".2%")
+    detail = f"of the pixels; {interval if parity.measured else 'it could not be measured'}"
     found.append(Tile(figure(agreement, ".2%"), "same label as PyTorch", detail))
     if engine.miou_drop is not None:
         drop = engine.miou_drop
-        detail = f"points; 95% interval {figure(drop.low, '+.2f')} to {figure(drop.high, '+.2f')}"
+        detail = f"points; {_interval(drop.low, drop.high, '+.2f')}"
         found.append(Tile(figure(drop.points, "+.2f"), "loss of mIoU", detail))
     return tuple(tile for tile in found if tile is not None)
+
+
+def _interval(low: float, high: float, form: str) -> str:
+    """Returns the ends of a 95% interval; without one, which takes two images, that there is none.
+
+    Args:
+        low: The lower end; NaN if there is no interval.
+        high: The upper end.
+        form: The format of a number.
+    """
+    return "one image: no interval" if math.isnan(low) else f"95% interval {low:{form}} to {high:{form}}"
 
 
 def _speed(engine: EngineSummary) -> Tile | None:

@@ -217,6 +217,30 @@ def test_figures_that_could_not_be_measured_are_said():
     assert found["median latency image to labels"][2] == "-"
 
 
+@pytest.mark.parametrize(
+    ("parity", "said"),
+    [
+        (Parity(1, 0.99), "99.00% of the pixels; one image: no interval"),
+        (
+            Parity(20, 0.99, agreement_low=0.98, agreement_high=1.0),
+            "99.00% of the pixels; 95% interval 98.00% to 100.00%",
+        ),
+        (Parity(20, float("nan"), engine_not_finite=1), "- of the pixels; it could not be measured"),
+        (
+            Parity(20, 1.0, agreement_low=1.0, agreement_high=1.0, only_label=0),
+            "- of the pixels; it could not be measured",
+        ),
+    ],
+)
+def test_an_interval_is_stated_only_if_there_is_one(parity, said):
+    drop = Drop(0.5, float("nan"), float("nan")) if parity.images == 1 else Drop(0.5, -0.1, 0.9)
+    found = summary(engines=(replace(engine("fp32", 1.0, 40.0), parity=parity, miou_drop=drop),), ship=None)
+    tiles = next(each for each in parsed(render_page(Evidence(found))).iter("dl") if each.get("class") == "tiles")
+    assert said in words(tiles)
+    interval = "one image: no interval" if parity.images == 1 else "95% interval -0.10 to +0.90"
+    assert f"+0.50 points; {interval}" in words(tiles)
+
+
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_names_of_strangers_are_text_and_nothing_else(tmp_path, text):
     """In every place that a name can stand in; `check_self_contained` finds what would load or run."""
