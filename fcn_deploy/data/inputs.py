@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fcn_deploy.data.folders import OnBad, images_of, leave_out, readable
 from fcn_deploy.data.images import check_link, is_image, listed
-from fcn_deploy.data.live import check_address, is_address
+from fcn_deploy.data.live import check_address, is_address, public_name
 from fcn_deploy.data.pyav import has_av, load_av
 from fcn_deploy.data.video import has_video_suffix, is_video
 from fcn_deploy.errors import DependencyError, InputError, UsageError
@@ -63,9 +63,10 @@ def find_inputs(
     Raises:
         DependencyError: A video, a camera or a stream is named, and PyAV is missing.
         InputError: One of them names nothing, or a file that is neither an image nor a video.
-        UsageError: The address of a camera or a stream is bad, or something else is named beside it.
+        UsageError: The address of a camera or a stream is bad, or something else is named beside it; or what is named
+            is no path.
     """
-    named = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    named = _named(inputs)
     live = [str(each) for each in named if is_address(each)]
     if live:
         if len(named) > 1:
@@ -77,6 +78,15 @@ def find_inputs(
     for each in named:
         finder.add(each)
     return finder.result()
+
+
+def _named(inputs: object) -> list[str | os.PathLike[str]]:
+    several = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    if isinstance(several, bytes) or not isinstance(several, Iterable):
+        raise UsageError(
+            "bad `inputs`", got=repr(inputs), expected="a path, a pattern or an address, or a list of them"
+        )
+    return [each if isinstance(each, str) else as_path(each, "input") for each in several]
 
 
 class _Finder:
@@ -101,8 +111,9 @@ class _Finder:
         elif matches := self._matches(name) if is_pattern else {}:
             self._add_files(matches)
         else:
+            # An address of another kind may hold a password too.
             raise InputError(
-                f"{name} names no image",
+                f"{public_name(name) if '://' in name else name} names no image",
                 expected="a file, a folder, or a pattern that matches files",
                 fix=_advice(name),
             )

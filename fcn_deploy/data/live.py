@@ -24,7 +24,8 @@ _RTSP = {"rtsp_transport": "tcp", "protocol_whitelist": "rtsp,rtsps,rtp,tcp,tls,
 
 def is_address(text: object) -> bool:
     """Returns whether a text names a camera or a stream: `camera:0`, or what begins with `rtsp://` or `rtsps://`."""
-    return isinstance(text, str) and text.startswith((_CAMERA, *_SCHEMES))
+    # Schemes are the same in capitals, by RFC 3986.
+    return isinstance(text, str) and (text.startswith(_CAMERA) or text.lower().startswith(_SCHEMES))
 
 
 def check_address(address: str) -> None:

@@ -174,6 +174,19 @@ def test_other_addresses_say_what_is_read():
         find_inputs("http://host/a.mp4")
 
 
+@pytest.mark.parametrize("address", ["http://user:secret@host/a.mp4?key=secret", "rtmp://user:secret@host/a*"])
+def test_other_addresses_show_no_password(address):
+    with pytest.raises(InputError, match=r"://host/a.* names no image") as caught:
+        find_inputs(address)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("inputs", [None, 5, b"street", [None], ["street", 5]])
+def test_what_is_no_path_is_refused(inputs):
+    with pytest.raises(UsageError, match=r"bad `?input"):
+        find_inputs(inputs)
+
+
 def test_a_device_is_no_file():
     with pytest.raises(InputError, match="/dev/null is a device; expected a file; fix: name a camera by its number"):
         find_inputs("/dev/null")

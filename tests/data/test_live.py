@@ -14,7 +14,7 @@ from tests.support.videos import moving
 pytest.importorskip("av")
 
 
-@pytest.mark.parametrize("text", ["camera:0", "camera:x", "rtsp://host/a", "rtsps://host"])
+@pytest.mark.parametrize("text", ["camera:0", "camera:x", "rtsp://host/a", "rtsps://host", "RTSP://host/a"])
 def test_addresses_begin_as_such(text):
     assert is_address(text)
 
