@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Integral
 from pathlib import Path
 from typing import Protocol
 
@@ -73,6 +74,11 @@ class FrameSource(Protocol):
         ...
 
 
+def is_count(value: object) -> bool:
+    """Returns whether a value is a whole number of at least one."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
 @dataclass(frozen=True)
 class Selection:
     """Which frames are taken.
@@ -82,17 +88,17 @@ class Selection:
         most: At most so many frames; None for all.
 
     Raises:
-        UsageError: A number is less than one.
+        UsageError: A number is less than one, or not whole.
     """
 
     every: int = 1
     most: int | None = None
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise UsageError("bad `every`", got=self.every, expected="1 or more")
-        if self.most is not None and self.most < 1:
-            raise UsageError("bad `max_frames`", got=self.most, expected="1 or more")
+        if not is_count(self.every):
+            raise UsageError("bad `every`", got=repr(self.every), expected="1 or more")
+        if self.most is not None and not is_count(self.most):
+            raise UsageError("bad `max_frames`", got=repr(self.most), expected="1 or more")
 
     def count(self, total: int | None) -> int | None:
         """Returns how many of `total` frames are taken; None if that cannot be said."""

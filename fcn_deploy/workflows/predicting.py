@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Literal, get_args
 from fcn_deploy.artifacts.geometry import PadMode, SizeDivisor
 from fcn_deploy.artifacts.outputs import ResizeMode
 from fcn_deploy.artifacts.spec import ModelSpec
-from fcn_deploy.data.frames import FrameSource, Selection
+from fcn_deploy.data.folders import OnBad
+from fcn_deploy.data.frames import FrameSource, Selection, is_count
 from fcn_deploy.data.inputs import Inputs, find_inputs
 from fcn_deploy.data.keeping_up import WAITING, KeepingUp
 from fcn_deploy.data.live import file_stem, open_live
@@ -133,12 +134,12 @@ def predict(
         >>> fd.predict("fcn8s.int8.onnx", "street/images", "out", save=("panel",))
     """
     kinds = _kinds(save)
-    if max_pixels is not None and max_pixels < 1:
-        raise UsageError("bad `max_pixels`", got=max_pixels, expected="1 or more")
+    if max_pixels is not None and not is_count(max_pixels):
+        raise UsageError("bad `max_pixels`", got=repr(max_pixels), expected="1 or more")
     if on_error not in get_args(OnError):
         raise UsageError("unknown `on_error`", got=repr(on_error), expected="stop or skip")
-    if batch < 1:
-        raise UsageError("bad `batch`", got=batch, expected="1 or more")
+    if not is_count(batch):
+        raise UsageError("bad `batch`", got=repr(batch), expected="1 or more")
     selection = Selection(every, max_frames)
     folder = as_path(output, "output")
     skipping = on_error == "skip"
@@ -182,8 +183,8 @@ def predict(
         images = label_images(labelling, targets.images, failures.add, max_pixels)
         videos = []
         for path, files in targets.videos.items():
-            with Video.open(path, max_pixels=max_pixels) as video:
-                videos += _label_video(labelling, video, files, failures)
+            with _opened_video(path, max_pixels, listener) as video:
+                videos += [] if video is None else _label_video(labelling, video, files, failures)
         if live is not None:
             newest = stack.enter_context(KeepingUp(live, selection, max(WAITING, batch)))
             videos += _label_video(labelling, newest, targets.live, failures)
@@ -205,6 +206,17 @@ class _Failures:
     @property
     def all(self) -> tuple[Failure, ...]:
         return tuple(self._failed)
+
+
+def _opened_video(path: Path, max_pixels: int | None, on_bad: OnBad | None) -> AbstractContextManager[Video | None]:
+    """Opens a video; gives None of one that cannot be opened, if `on_bad` is told instead."""
+    try:
+        return Video.open(path, max_pixels=max_pixels)
+    except InputError as error:
+        if on_bad is None:
+            raise
+        on_bad(path, error)
+        return nullcontext()
 
 
 def _label_video(
@@ -232,10 +244,15 @@ def _write_legend(spec: ModelSpec, path: Path | None) -> list[Path]:
 
 
 def _kinds(save: Sequence[str] | str) -> tuple[str, ...]:
-    kinds = tuple(dict.fromkeys(save.split(",") if isinstance(save, str) else save))
+    expected = ", ".join(get_args(Kind))
+    if not isinstance(save, Iterable):
+        raise UsageError("bad `save`", got=repr(save), expected=expected)
+    listed = save.split(",") if isinstance(save, str) else list(save)
+    if not all(isinstance(kind, str) for kind in listed):
+        raise UsageError("bad `save`", got=repr(save), expected=expected)
+    kinds = tuple(dict.fromkeys(listed))
     unknown = [kind for kind in kinds if kind not in get_args(Kind)]
     if unknown or not kinds:
-        expected = ", ".join(get_args(Kind))
         raise UsageError("unknown kind of picture in `save`", got=", ".join(unknown) or "nothing", expected=expected)
     return kinds
 
@@ -279,7 +296,7 @@ def _check_names(places: Mapping[Path, Path]) -> None:
         name = place / path.stem
         if name in sources:
             got = f"{sources[name]} and {path}"
-            raise InputError("two images would make the same files", got=got, fix="run them apart")
+            raise InputError("two inputs would make the same files", got=got, fix="run them apart")
         sources[name] = path
 
 

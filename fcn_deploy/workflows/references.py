@@ -147,11 +147,17 @@ def _check_runnable(runnable: Runnable) -> Sidecar | None:
 
 
 def name_of(runnable: Runnable) -> str:
-    """Returns what to call something in a table: its path, or what it is."""
+    """Returns what to call something in a table: its path, or what it is.
+
+    Raises:
+        UsageError: It is neither a path nor anything that runs.
+    """
     if isinstance(runnable, Engine):
         return f"{runnable.sidecar.spec.variant}, {runnable.sidecar.precision.requested}"
     if _is_exported(runnable):
         return f"{runnable.spec.variant}, exported"
+    if not isinstance(runnable, str | os.PathLike):
+        raise UsageError("bad engine", got=repr(runnable), expected="a file, or what build_engine or export gave")
     return os.fspath(runnable)
 
 

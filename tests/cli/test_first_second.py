@@ -268,7 +268,7 @@ MISTAKES = {
         ("predict net.onnx nothing -o out/p", 6, "nothing has no images"),
         ("predict net.onnx text.png -o out/p", 6, "text.png"),
         ("predict net.onnx images -o net.onnx/p", 6, "cannot make the folder net.onnx/p"),
-        ("predict net.onnx images few -o out/p", 6, "two images would make the same files"),
+        ("predict net.onnx images few -o out/p", 6, "two inputs would make the same files"),
         ("predict pytorch:lfs.pth images -o out/p", 6, "Git-LFS pointer"),
         (PREDICT + "--save sound", 2, "--save"),
         (PREDICT + "--tile 0x8", 2, "--tile"),

@@ -8,7 +8,7 @@ import fcn_deploy
 from fcn_deploy.cli.app import run
 from fcn_deploy.data.images import read_image
 from fcn_deploy.data.labels import read_labels
-from fcn_deploy.errors import InputError
+from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.runtime import Segmenter, colorize
 
 
@@ -227,3 +227,24 @@ def test_a_file_in_place_of_a_sub_folder_of_the_output_is_named(predict, photo_f
 def test_a_run_without_bad_files_is_complete(predict, photo_folder, tmp_path):
     said = predict(photo_folder / "photo_03.png", "--on-error", "skip", "-o", tmp_path / "out", "--json")
     assert json.loads(said.out)["failed"] == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({name: value} for name in ("every", "max_frames", "batch", "max_pixels") for value in ("2", 1.5, True, 0)),
+        *({"save": value} for value in (None, 5, [1], b"labels", [[]], [])),
+    ],
+    ids=str,
+)
+def test_values_of_the_wrong_kind_are_usage_errors(exported, photo_folder, tmp_path, wrong):
+    (name,) = wrong
+    with pytest.raises(UsageError, match=f"`{name}`"):
+        fcn_deploy.predict(exported("fcn8s"), photo_folder, tmp_path / "out", **wrong)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("engine", [None, 5])
+def test_what_is_no_engine_is_a_usage_error(photo_folder, tmp_path, engine):
+    with pytest.raises(UsageError, match="bad engine"):
+        fcn_deploy.predict(engine, photo_folder, tmp_path / "out")

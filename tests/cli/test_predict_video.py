@@ -219,6 +219,16 @@ def test_a_video_that_does_not_fit_the_engine(tmp_path, checkpoint_file, clip, c
     assert not names(tmp_path / "out") if (tmp_path / "out").exists() else True
 
 
+def test_a_video_with_too_many_pixels_can_be_skipped(predict, clip, tmp_path):
+    make_video(tmp_path / "big.mp4", moving(2, (96, 128)))
+    options = ("--max-pixels", 48 * 64, "--save", "labels", "-o", tmp_path / "out")
+    said = predict(tmp_path / "big.mp4", clip, *options, "--on-error", "skip", code=6)
+    assert "error: 1 of 2 files could not be labelled; got " in said.err
+    assert "big.mp4 has too many pixels; got 12,288 pixels" in said.err
+    assert names(tmp_path / "out") == ["clip.labels.mp4"]
+    assert "error: " in predict(tmp_path / "big.mp4", clip, *options, code=6).err
+
+
 def test_a_full_disk_stops_it_even_if_damage_is_skipped(predict, clip, tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
