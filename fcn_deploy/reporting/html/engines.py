@@ -10,6 +10,7 @@ from fcn_deploy.artifacts.measures import Ratio
 from fcn_deploy.artifacts.summary import EngineSummary, Summary
 from fcn_deploy.reporting.html.table import MISSING, Cell, FigureTable, Row, figure, fraction, largest
 from fcn_deploy.reporting.html.verdict import shipped
+from fcn_deploy.reporting.units import with_prefix
 
 _NOT_TIMED = "The engines are simulated on the CPU, whose time would say nothing of the device."
 
@@ -24,7 +25,7 @@ def engine_table(summary: Summary) -> FigureTable:
 
     row("gate", Cell(), _gate)
     largest_file = largest([each.bytes for each in engines])
-    row("size", Cell(), lambda each: Cell(f"{each.bytes / 1e6:.1f} MB", bar=fraction(each.bytes, largest_file)))
+    row("size", Cell(), lambda each: Cell(with_prefix(each.bytes, "B"), bar=fraction(each.bytes, largest_file)))
     row("agreement", Cell("reference"), _agreement, "same label as PyTorch")
     if any(each.simulated_agreement is not None for each in engines):
         row("agreement before", Cell(), lambda each: Cell(figure(each.simulated_agreement, ".3%")), "simulated")

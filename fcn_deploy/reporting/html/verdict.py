@@ -9,6 +9,7 @@ from typing import Literal
 from fcn_deploy.artifacts.measures import Ratio
 from fcn_deploy.artifacts.summary import EngineSummary, Summary
 from fcn_deploy.reporting.html.table import figure
+from fcn_deploy.reporting.units import interval_95, with_prefix
 
 
 @dataclass(frozen=True)
@@ -69,25 +70,14 @@ def tiles(summary: Summary) -> tuple[Tile, ...]:
     found = [_speed(engine), _size(engine, summary.engines[0])]
     parity = engine.parity
     agreement = parity.agreement if parity.measured else None
-    interval = _interval(parity.agreement_low, parity.agreement_high, ".2%")
-    detail = f"of the pixels; {interval if parity.measured else 'it could not be measured'}"
+    interval = interval_95(parity.agreement_low, parity.agreement_high, ".2%")
+    detail = f"of the pixels{interval if parity.measured else ' (it could not be measured)'}"
     found.append(Tile(figure(agreement, ".2%"), "same label as PyTorch", detail))
     if engine.miou_drop is not None:
         drop = engine.miou_drop
-        detail = f"points; {_interval(drop.low, drop.high, '+.2f')}"
+        detail = f"points{interval_95(drop.low, drop.high, '+.2f')}"
         found.append(Tile(figure(drop.points, "+.2f"), "loss of mIoU", detail))
     return tuple(tile for tile in found if tile is not None)
-
-
-def _interval(low: float, high: float, form: str) -> str:
-    """Returns the ends of a 95% interval; without one, which takes two images, that there is none.
-
-    Args:
-        low: The lower end; NaN if there is no interval.
-        high: The upper end.
-        form: The format of a number.
-    """
-    return "one image: no interval" if math.isnan(low) else f"95% interval {low:{form}} to {high:{form}}"
 
 
 def _speed(engine: EngineSummary) -> Tile | None:
@@ -98,16 +88,23 @@ def _speed(engine: EngineSummary) -> Tile | None:
     )
     for name, ratio in compared:
         if ratio is not None and engine.precision.upper() != name:
-            detail = f"median {figure(engine.median_ms, '.1f', ' ms')}, image to labels"
+            detail = f"median {figure(engine.median_ms, '.1f', ' ms')}, image to labels{_doubt(ratio)}"
             return Tile(ratio.in_words, f"compared with {name}", detail)
     return None
 
 
+def _doubt(ratio: Ratio) -> str:
+    """Says why a ratio of times may be chance: the rule by which an engine is shipped asks for its quartiles."""
+    if math.isnan(ratio.low):
+        return "; too few rounds to be sure"
+    return "; within the scatter of the rounds" if ratio.low <= 1 <= ratio.high else ""
+
+
 def _size(engine: EngineSummary, first: EngineSummary) -> Tile:
     if engine is first or not engine.bytes:
-        return Tile(f"{engine.bytes / 1e6:.1f} MB", "size", engine.precision.upper())
+        return Tile(with_prefix(engine.bytes, "B"), "size", engine.precision.upper())
     smaller = first.bytes / engine.bytes
-    return Tile(f"{engine.bytes / 1e6:.1f} MB", "size", f"{first.precision.upper()} has {smaller:.1f}x as much")
+    return Tile(with_prefix(engine.bytes, "B"), "size", f"{first.precision.upper()} has {smaller:.1f}x as much")
 
 
 def _sentence(text: str) -> str:

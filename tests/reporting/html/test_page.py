@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import tinyhtml5
 
-from fcn_deploy.artifacts.measures import Drop, Parity
+from fcn_deploy.artifacts.measures import Drop, Parity, Ratio
 from fcn_deploy.artifacts.recommendation import Recommendation
 from fcn_deploy.artifacts.sensitivity import Sensitivity
 from fcn_deploy.reporting.html.evidence import Evidence
@@ -123,7 +123,7 @@ def test_what_was_not_decided_is_no_ship(ship, title):
 def test_every_figure_of_every_engine_is_there(evidence):
     found = cells(parsed(render_page(evidence)), "engines")
     assert found["figure"] == ["PyTorch", "FP32 fcn8s.fp32.onnx", "INT8, to ship fcn8s.int8.onnx"]
-    assert found["size"] == ["-", "134.0 MB", "34.0 MB"]
+    assert found["size"] == ["-", "134 MB", "34.0 MB"]
     assert found["agreement same label as PyTorch"][2] == "98.500% 97.500% to 99.500%"
     assert found["mIoU points"] == ["60.00", "60.00", "59.50"]
     assert found["loss of mIoU points, against PyTorch"][2] == "+0.50 -0.10 to +0.90"
@@ -218,17 +218,39 @@ def test_figures_that_could_not_be_measured_are_said():
 
 
 @pytest.mark.parametrize(
+    ("ratio", "said"),
+    [
+        (Ratio(0.5, 0.4, 0.6), "2.0x faster median 20.0 ms, image to labels"),
+        (Ratio(0.9, 0.8, 1.1), "1.1x faster median 20.0 ms, image to labels; within the scatter of the rounds"),
+        (
+            Ratio(0.5, float("nan"), float("nan")),
+            "2.0x faster median 20.0 ms, image to labels; too few rounds to be sure",
+        ),
+    ],
+)
+def test_a_speed_that_may_be_chance_is_said_to_be(ratio, said):
+    found = summary(engines=(engine("fp32", 1.0, 40.0), replace(engine("int8", 0.98, 20.0), vs_fp32=ratio)))
+    tile = next(each for each in parsed(render_page(Evidence(found))).iter("dl") if each.get("class") == "tiles")[0]
+    assert words(tile) == f"compared with FP32 {said}"
+
+
+def test_a_small_net_has_a_size(evidence):
+    small = replace(evidence.summary, engines=tuple(replace(each, bytes=9_800) for each in evidence.summary.engines))
+    assert cells(parsed(render_page(Evidence(small))), "engines")["size"] == ["-", "9.80 kB", "9.80 kB"]
+
+
+@pytest.mark.parametrize(
     ("parity", "said"),
     [
-        (Parity(1, 0.99), "99.00% of the pixels; one image: no interval"),
+        (Parity(1, 0.99), "99.00% of the pixels (one image: no interval)"),
         (
             Parity(20, 0.99, agreement_low=0.98, agreement_high=1.0),
-            "99.00% of the pixels; 95% interval 98.00% to 100.00%",
+            "99.00% of the pixels (95% interval 98.00% to 100.00%)",
         ),
-        (Parity(20, float("nan"), engine_not_finite=1), "- of the pixels; it could not be measured"),
+        (Parity(20, float("nan"), engine_not_finite=1), "- of the pixels (it could not be measured)"),
         (
             Parity(20, 1.0, agreement_low=1.0, agreement_high=1.0, only_label=0),
-            "- of the pixels; it could not be measured",
+            "- of the pixels (it could not be measured)",
         ),
     ],
 )
@@ -238,7 +260,7 @@ def test_an_interval_is_stated_only_if_there_is_one(parity, said):
     tiles = next(each for each in parsed(render_page(Evidence(found))).iter("dl") if each.get("class") == "tiles")
     assert said in words(tiles)
     interval = "one image: no interval" if parity.images == 1 else "95% interval -0.10 to +0.90"
-    assert f"+0.50 points; {interval}" in words(tiles)
+    assert f"+0.50 points ({interval})" in words(tiles)
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
