@@ -16,11 +16,14 @@ from fcn_deploy.files import (
     as_path,
     check_file,
     check_writable,
+    is_broken_link,
     is_file,
     is_folder,
     make_folder,
+    missing,
     read_bytes,
     read_json,
+    reading,
     sha256_file,
     write_bytes,
     writing,
@@ -149,8 +152,14 @@ def check_report_files(folder: Path) -> None:
     """
     check_writable(folder / PAGE)
     pictures = folder / FOLDER
-    if is_file(pictures):
-        raise InputError(f"cannot write {pictures}", got="a file", expected="a folder", fix="give it another name")
+    if is_folder(pictures):
+        with reading(pictures):
+            ours = [path for path in pictures.iterdir() if PICTURE.fullmatch(path.name)]
+        for path in ours or [pictures / "00_image.jpg"]:
+            check_writable(path)
+    elif os.path.lexists(pictures):
+        got = missing(pictures) if is_broken_link(pictures) else "a file"
+        raise InputError(f"cannot write {pictures}", got=got, expected="a folder", fix="give it another name")
 
 
 def write_pictures(folder: Path, pictures: Mapping[str, bytes]) -> None:
@@ -178,7 +187,8 @@ def remove_report(folder: Path) -> list[Path]:
         with writing(pictures):
             for path in ours:
                 path.unlink()
-            if ours and not any(pictures.iterdir()):
+            # A link to a folder of the user's stays: what is written next goes there too.
+            if ours and not pictures.is_symlink() and not any(pictures.iterdir()):
                 pictures.rmdir()
                 removed.append(pictures)
     return removed

@@ -1,6 +1,7 @@
 """`report`: the page of a deployment, from its folder alone."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import fcn_deploy as fd
 from fcn_deploy.errors import ArtifactError, DependencyError, InputError, UsageError
 from fcn_deploy.files import dumps_json
-from fcn_deploy.workflows.reporting import remove_report, report
+from fcn_deploy.workflows.reporting import check_report_files, remove_report, report
 from tests.support.blocked import BLOCK
 from tests.support.deployments import missed, summary, write_deployment
 
@@ -179,6 +180,30 @@ def test_the_report_of_an_earlier_deployment_is_removed_and_nothing_else(folder)
     write_deployment(folder, missed())
     assert remove_report(folder) == [folder / "report"]
     assert {path.name for path in folder.iterdir()} == {"summary.json", "fcn8s.ranges.json", "fcn8s.sensitivity.json"}
+
+
+def test_a_folder_of_pictures_may_be_a_link(folder, tmp_path):
+    (folder / "report").rename(tmp_path / "elsewhere")
+    (folder / "report").symlink_to(tmp_path / "elsewhere")
+    check_report_files(folder)
+    assert remove_report(folder) == []
+    assert (folder / "report").is_symlink()
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
+def a_picture_that_is_a_folder(place):
+    (place / "00_image.jpg").mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    "put",
+    [Path.touch, lambda place: place.symlink_to("nowhere"), a_picture_that_is_a_folder, lambda place: os.mkfifo(place)],
+    ids=["file", "broken link", "folder inside", "pipe"],
+)
+def test_what_is_in_the_way_of_pictures_is_found_before_work_starts(tmp_path, put):
+    put(tmp_path / "report")
+    with pytest.raises(InputError, match=r"cannot write .*report"):
+        check_report_files(tmp_path)
 
 
 def test_a_summary_holds_no_number_that_json_does_not_have(folder):
