@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
@@ -18,6 +19,8 @@ from fcn_deploy.workflows.labelling import Labelling, Labels, Meter
 from fcn_deploy.workflows.predictions import VideoPrediction
 
 _log = logging.getLogger(__name__)
+
+_FINEST = 1_000_000  # the largest denominator of a rate: FFmpeg holds 32 bits
 
 
 def label_video(
@@ -155,6 +158,11 @@ class _Writers:
 
     def _open(self, path: Path) -> VideoWriter:
         source = self._source
-        rate = None if source.rate is None else source.rate / self._labelling.selection.every
+        rate = None if source.rate is None else _slowed(source.rate, self._labelling.selection.every)
         writer = VideoWriter(path, source.time_base, rate, source.pixel_aspect)
         return self._opened.enter_context(writer)
+
+
+def _slowed(rate: Fraction, every: int) -> Fraction | None:
+    """Returns the rate of every how many-th frame; None if it is next to nothing, which files cannot state."""
+    return (rate / every).limit_denominator(_FINEST) or None

@@ -219,6 +219,13 @@ def test_a_video_that_does_not_fit_the_engine(tmp_path, checkpoint_file, clip, c
     assert not names(tmp_path / "out") if (tmp_path / "out").exists() else True
 
 
+@pytest.mark.parametrize("every", [7_000_000, 2**31, 10**22])
+def test_of_every_so_many_frames_one_is_taken_however_many_they_are(predict, clip, tmp_path, every):
+    predict(clip, "--every", every, "--max-frames", every, "-o", tmp_path / "out", "--batch", every)
+    assert read_back(tmp_path / "out" / "clip.labels.mp4", "gray")[1] == [0]
+    assert len(read_back(tmp_path / "out" / "clip.overlay.mp4")[0]) == 1
+
+
 def test_a_video_with_too_many_pixels_can_be_skipped(predict, clip, tmp_path):
     make_video(tmp_path / "big.mp4", moving(2, (96, 128)))
     options = ("--max-pixels", 48 * 64, "--save", "labels", "-o", tmp_path / "out")
