@@ -136,6 +136,7 @@ def images_of(
     max_pixels: int | None = None,
     on_bad: OnBad | None = None,
     is_other: Callable[[Path], bool] = lambda path: False,
+    is_named: Callable[[Path], bool] = has_image_suffix,
     without: Path | None = None,
 ) -> tuple[list[Path], list[Path]]:
     """Lists the images of a folder, and its files of another kind that is asked for.
@@ -146,6 +147,7 @@ def images_of(
         max_pixels: Most pixels that an image may have; Pillow's limit if None.
         on_bad: Told of each file that cannot be read as what it should be, and left out; an error if None.
         is_other: Returns whether a file that is not an image is of the other kind.
+        is_named: Returns whether a path has the name of a file that is looked for: a broken link with it is bad.
         without: A folder inside it whose files are left out.
 
     Raises:
@@ -165,7 +167,8 @@ def images_of(
             on_bad(path, error)
 
     listener = None if on_bad is None else tell
-    files = leave_out(list_files(folder, recursive=recursive, on_bad=listener), folder, without)
+    files = list_files(folder, recursive=recursive, on_bad=listener, is_named=is_named)
+    files = leave_out(files, folder, without)
     checked = functools.partial(is_image, max_pixels=max_pixels)
     paths = [path for path in files if readable(path, checked, listener)]
     known = {*paths, *told}
@@ -202,13 +205,20 @@ def leave_out(files: list[Path], root: Path, without: Path | None) -> list[Path]
     return kept
 
 
-def list_files(folder: Path, *, recursive: bool = False, on_bad: OnBad | None = None) -> list[Path]:
+def list_files(
+    folder: Path,
+    *,
+    recursive: bool = False,
+    on_bad: OnBad | None = None,
+    is_named: Callable[[Path], bool] = has_image_suffix,
+) -> list[Path]:
     """Returns the files of a folder by name, without hidden ones.
 
     Args:
         folder: The folder.
         recursive: Whether its sub-folders are searched too. Links to folders are not followed: they can form a loop.
         on_bad: Told of broken links to images, which are an error if None.
+        is_named: Returns whether a path has the name of an image, or of what else is looked for.
 
     Raises:
         InputError: A folder cannot be read, or the link to an image is broken.
@@ -219,10 +229,10 @@ def list_files(folder: Path, *, recursive: bool = False, on_bad: OnBad | None = 
         links = {path for path in found if path.is_symlink()}
         folders = [path for path in found if recursive and path not in links and path.is_dir()]
     for path in found:
-        if path in links and has_image_suffix(path):
+        if path in links and is_named(path):
             readable(path, check_link, on_bad)
     for path in folders:
-        files += list_files(path, recursive=True, on_bad=on_bad)
+        files += list_files(path, recursive=True, on_bad=on_bad, is_named=is_named)
     return sorted(files)
 
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fcn_deploy.data.folders import OnBad, images_of, leave_out, readable
-from fcn_deploy.data.images import check_link, is_image, listed
+from fcn_deploy.data.images import check_link, has_image_suffix, is_image, listed
 from fcn_deploy.data.live import check_address, is_address, public_name
 from fcn_deploy.data.pyav import has_av, load_av
 from fcn_deploy.data.video import has_video_suffix, is_video
 from fcn_deploy.errors import DependencyError, InputError, UsageError
-from fcn_deploy.files import as_path, exists, is_file, is_folder, reading, real_path
+from fcn_deploy.files import as_path, exists, is_broken_link, is_file, is_folder, reading, real_path
 from fcn_deploy.text import printable
 
 _log = logging.getLogger(__name__)
@@ -132,6 +132,7 @@ class _Finder:
                 max_pixels=self._max_pixels,
                 on_bad=self._told,
                 is_other=_is_video_in_folder,
+                is_named=_is_named,
                 without=self._output,
             )
         except InputError:
@@ -167,7 +168,7 @@ class _Finder:
         # Path.glob follows no links to folders in `**`: they can form a loop. It takes `*` for hidden files too.
         try:
             with reading(root):
-                found = sorted(path for path in root.glob(str(Path(*rest))) if is_file(path))
+                found = sorted(path for path in root.glob(str(Path(*rest))) if _is_wanted(path))
         except ValueError as error:  # such as `a**`
             raise UsageError("bad pattern", got=pattern, expected="** as the whole name of a folder") from error
         shown = [path for path in found if not _is_hidden(path.relative_to(root), rest)]
@@ -205,6 +206,15 @@ def _is_video_in_folder(path: Path) -> bool:
         except DependencyError as error:
             _log.warning("%s is left out: %s", path, error)
     return False
+
+
+def _is_named(path: Path) -> bool:
+    return has_image_suffix(path) or has_video_suffix(path)
+
+
+def _is_wanted(path: Path) -> bool:
+    """Returns whether what matches a pattern is a file; a broken link with the name of one is wanted, and missed."""
+    return _is_named(path) if is_broken_link(path) else is_file(path)
 
 
 def _is_hidden(path: Path, pattern: list[str]) -> bool:

@@ -187,6 +187,21 @@ def test_what_is_no_path_is_refused(inputs):
         find_inputs(inputs)
 
 
+@pytest.mark.parametrize("name", ["gone.png", "gone.mp4"])
+@pytest.mark.parametrize("named", ["", "*", "**/*.*"])
+def test_a_broken_link_is_not_left_out_without_a_word(tree, name, named):
+    (tree / name).symlink_to("nowhere")
+    (tree / "notes.txt").symlink_to("nowhere")  # nobody looks for it
+    inputs = str(tree / named) if named else tree
+    with pytest.raises(InputError, match=f"{name} is a broken symbolic link"):
+        find_inputs(inputs, recursive=True)
+    bad = []
+    found = find_inputs(inputs, recursive=True, on_bad=lambda path, error: bad.append(path))
+    assert tree / name in bad
+    assert tree / "notes.txt" not in bad
+    assert found.images
+
+
 def test_a_device_is_no_file():
     with pytest.raises(InputError, match="/dev/null is a device; expected a file; fix: name a camera by its number"):
         find_inputs("/dev/null")
