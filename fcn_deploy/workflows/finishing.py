@@ -49,6 +49,7 @@ from fcn_deploy.workflows.on_device import (
 )
 from fcn_deploy.workflows.origins import command_line, origin_of
 from fcn_deploy.workflows.parameters import Size, image_size, percentiles
+from fcn_deploy.workflows.reporting import remove_report
 
 FinishBackend = Literal["auto", "tensorrt", "tensorrt-rtx"]
 _SUMMARY = "summary.json"
@@ -77,7 +78,7 @@ def finish(
     Args:
         bundle: The folder that `deploy` wrote.
         output: Folder for the engines; `finished` beside the bundle if None. Engines of an earlier run in it are
-            replaced or removed.
+            replaced or removed, and its report is removed.
         backend: The library: `tensorrt`, `tensorrt-rtx`, or `auto` for the one that the bundle was made for.
         device: Index of the GPU; 0 if None.
         shape: `HxW` or (height, width) of the image that the times are of; the first of the bundle's images if None.
@@ -233,6 +234,8 @@ def _publish(into: Path, built: BuiltOnDevice, summary: Summary, progress: Progr
     that met no gate now are removed.
     """
     passed = {result.precision: result.gate for result in summary.engines if result.gate.passed}
+    for path in remove_report(into):  # it would speak of other engines
+        progress.stage(f"removed {path} of an earlier run")
     for precision in PRECISIONS:
         path = into / engine_file(summary.variant, precision)
         cache = kernel_cache_path(path)

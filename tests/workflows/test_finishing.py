@@ -51,6 +51,17 @@ def names(folder):
     return {path.name for path in folder.iterdir()}
 
 
+def test_the_report_of_an_earlier_run_does_not_stay_beside_a_new_summary(world, bundle, tmp_path):
+    finish(bundle, **QUICK)
+    page = report(tmp_path / "finished")
+    (tmp_path / "finished" / "report").mkdir()
+    for name in ("00_image.jpg", "mine.txt"):
+        (tmp_path / "finished" / "report" / name).touch()
+    finish(bundle, **QUICK)
+    assert not page.exists()
+    assert names(tmp_path / "finished" / "report") == {"mine.txt"}
+
+
 def test_engines_are_built_verified_and_timed_and_the_faster_is_shipped(world, plans, bundle, tmp_path):
     summary = finish(bundle, **QUICK)
     assert summary.passed
