@@ -108,7 +108,7 @@ def _word(value: Any) -> str:
     if isinstance(value, ImageFolder):
         value = value.root or value.paths[0].parent
     if isinstance(value, str | os.PathLike):
-        return _without_home(Path(value)) if Path(value).is_absolute() else os.fspath(value)
+        return _without_home(Path(value)) if Path(value).is_absolute() else _without_others(os.fspath(value))
     return str(value)
 
 
@@ -118,3 +118,9 @@ def _without_home(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except (OSError, ValueError):
         return path.name
+
+
+def _without_others(text: str) -> str:
+    """Returns a relative path, or the last part alone of one that leads out of the current folder by names."""
+    folders = Path(os.path.normpath(text)).parts[:-1]
+    return Path(text).name if folders[:1] == ("..",) and set(folders) != {".."} else text

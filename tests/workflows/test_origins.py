@@ -98,6 +98,12 @@ def test_every_option_of_deploy_can_be_written(tmp_path):
     assert params["output"] == Path("out")
 
 
+@pytest.mark.parametrize("outside", ["../me/secret/fcn8s.pth", "a/../../me/secret/fcn8s.pth", "./../../me/fcn8s.pth"])
+def test_relative_paths_that_lead_out_of_the_folder_are_cut_too(outside):
+    words, _ = repeated(weights=outside, calib_data="a/frames", output="../../out")
+    assert words == ("--weights", "fcn8s.pth", "--calib-data", "a/frames", "-o", "../../out")
+
+
 def test_paths_outside_the_current_folder_are_cut_to_their_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words, _ = repeated(weights="/home/me/secret/fcn8s.pth", calib_data=tmp_path / "a" / "frames", output="../out")
