@@ -12,16 +12,6 @@ from fcn_deploy.errors import InputError, UsageError
 from fcn_deploy.runtime import Segmenter, colorize
 
 
-@pytest.fixture
-def predict(exported, capsys):
-    def predict(*arguments, code=0):
-        command = ["predict", exported("fcn8s"), *arguments]
-        assert run([str(argument) for argument in command]) == code, capsys.readouterr().err
-        return capsys.readouterr()
-
-    return predict
-
-
 def test_labels_and_overlays_of_a_folder(predict, exported, photo_folder, photos, tmp_path):
     output = tmp_path / "out"
     report = json.loads(predict(photo_folder, "-o", output, "--json").out)

@@ -5,23 +5,12 @@ import time
 
 import pytest
 
-from fcn_deploy.cli.app import run
 from fcn_deploy.data import live
 from tests.support.rtsp import serving
 from tests.support.runs import labelled, names, started, wait_for
 from tests.support.videos import make_video, moving, read_back
 
 pytest.importorskip("av")
-
-
-@pytest.fixture
-def predict(exported, capsys):
-    def predict(*arguments, code=0):
-        command = ["predict", exported("fcn8s"), *arguments]
-        assert run([str(argument) for argument in command]) == code, capsys.readouterr().err
-        return capsys.readouterr()
-
-    return predict
 
 
 @pytest.fixture

@@ -10,23 +10,12 @@ import pytest
 from PIL import Image
 
 import fcn_deploy
-from fcn_deploy.cli.app import run
 from fcn_deploy.demo import EVALUATION_SEEDS, checkpoint_path, make_scene
 from fcn_deploy.runtime import Segmenter, colorize, overlay
 from tests.support.runs import labelled, names, started, wait_for
 from tests.support.videos import STEP, TICK, make_video, moving, read_back
 
 pytest.importorskip("av")
-
-
-@pytest.fixture
-def predict(exported, capsys):
-    def predict(*arguments, code=0):
-        command = ["predict", exported("fcn8s"), *arguments]
-        assert run([str(argument) for argument in command]) == code, capsys.readouterr().err
-        return capsys.readouterr()
-
-    return predict
 
 
 @pytest.fixture

@@ -3,29 +3,17 @@
 import numpy as np
 import pytest
 
-from fcn_deploy.artifacts.ranges import Range
 from fcn_deploy.graph.model import serialize
 from fcn_deploy.mixed_precision.layer_times import time_layers
 from fcn_deploy.passes import pipelines
 from fcn_deploy.quantization.cpu_scheme import CpuScheme
 from fcn_deploy.quantization.onnxruntime import emit_onnxruntime
-from tests.support.quantizable_graphs import make_node, model_of, weights
+from tests.support.quantizable_graphs import upsampling
 
 
 @pytest.fixture(scope="module")
 def times():
-    model = model_of(
-        [
-            make_node("Conv", "image w0", "c0"),
-            make_node("ConvTranspose", "c0 w1", "up", strides=[2, 2], pads=[1, 1, 0, 0]),
-            make_node("Relu", "up", "rectified"),
-            make_node("Conv", "rectified w2", "logits"),
-        ],
-        w0=weights(0),
-        w1=np.random.default_rng(1).normal(size=(4, 8, 3, 3)).astype(np.float32),
-        w2=np.concatenate([weights(2), weights(3)], axis=1),
-    )
-    ranges = {"c0": Range(-9, 9), "rectified": Range(0, 9)}
+    model, ranges = upsampling()
     integers = pipelines.before_onnxruntime_integers(["up"])(model.clone()).model
     integers = emit_onnxruntime(integers, ranges, ["up"], CpuScheme(64, "nearest"))
     graphs = {"float": serialize(model), "int8": serialize(integers)}

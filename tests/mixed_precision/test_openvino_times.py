@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcn_deploy.artifacts.ranges import Range
 from fcn_deploy.artifacts.sidecar import OPENVINO_KEY
 from fcn_deploy.errors import UsageError
 from fcn_deploy.graph.model import serialize
@@ -17,25 +16,14 @@ from fcn_deploy.quantization.cpu_scheme import CpuScheme
 from fcn_deploy.quantization.openvino import emit_openvino
 from fcn_deploy.runtime.openvino.backend import ExecutedNode
 from tests.support.openvino import needs_openvino
-from tests.support.quantizable_graphs import make_node, model_of, weights
+from tests.support.quantizable_graphs import upsampling
 
 LAYERS = ("c0", "up", "logits")
 
 
 @pytest.fixture(scope="module")
 def graphs():
-    model = model_of(
-        [
-            make_node("Conv", "image w0", "c0"),
-            make_node("ConvTranspose", "c0 w1", "up", strides=[2, 2], pads=[1, 1, 0, 0]),
-            make_node("Relu", "up", "rectified"),
-            make_node("Conv", "rectified w2", "logits"),
-        ],
-        w0=weights(0),
-        w1=np.random.default_rng(1).normal(size=(4, 8, 3, 3)).astype(np.float32),
-        w2=np.concatenate([weights(2), weights(3)], axis=1),
-    )
-    ranges = {"c0": Range(-9, 9), "rectified": Range(0, 9)}
+    model, ranges = upsampling()
     integers = pipelines.before_openvino_integers(["up"])(model.clone()).model
     emit_openvino(integers, ranges, ["up"], CpuScheme(127, "nearest"), {}, ["up"])
     for each in (model, integers):

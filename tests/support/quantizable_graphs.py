@@ -4,6 +4,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
+from fcn_deploy.artifacts.ranges import Range
 from fcn_deploy.graph.model import parse, serialize
 
 
@@ -56,3 +57,19 @@ def outputs_in_float(model, image):
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     session = ort.InferenceSession(serialize(model), options, providers=["CPUExecutionProvider"])
     return session.run(None, {"image": image})
+
+
+def upsampling():
+    """A net whose layer `up` is a transposed convolution between two others, and the ranges of what they read."""
+    model = model_of(
+        [
+            make_node("Conv", "image w0", "c0"),
+            make_node("ConvTranspose", "c0 w1", "up", strides=[2, 2], pads=[1, 1, 0, 0]),
+            make_node("Relu", "up", "rectified"),
+            make_node("Conv", "rectified w2", "logits"),
+        ],
+        w0=weights(0),
+        w1=np.random.default_rng(1).normal(size=(4, 8, 3, 3)).astype(np.float32),
+        w2=np.concatenate([weights(2), weights(3)], axis=1),
+    )
+    return model, {"c0": Range(-9, 9), "rectified": Range(0, 9)}
