@@ -289,7 +289,9 @@ def test_auto_chooses_the_method_on_images_of_their_own(scenes, weights, tmp_pat
 def test_the_report_has_the_images_that_agree_the_least_and_can_be_made_again(scenes, weights, tmp_path):
     output, evaluation = tmp_path / "out", scenes / "evaluation"
     images, labels = evaluation / "images", evaluation / "labels"
-    summary = deploy(weights, scenes / "calibration" / "images", output, int8=True, data=images, labels=labels, **QUICK)
+    # Of four scenes, on which the mIoU may drop by more than the default allows.
+    judged = {"data": images, "labels": labels, "gate": "int8:miou_drop<=2"}
+    summary = deploy(weights, scenes / "calibration" / "images", output, int8=True, **judged, **QUICK)
     shown = summary.gallery.images
     assert [image.agreement for image in shown] == sorted(image.agreement for image in shown)
     assert {image.name for image in shown} == {path.name for path in images.iterdir()}
