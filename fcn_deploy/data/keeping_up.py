@@ -42,7 +42,7 @@ class KeepingUp:
         self._found: deque[Frame | InputError] = deque()
         self._failure: BaseException | None = None
         self._over = False  # nothing more will come
-        self._stopped = False  # nobody asks for more
+        self._stopped = False  # no more is asked for
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._read, name=f"reading {source.name}", daemon=True)
 

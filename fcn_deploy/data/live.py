@@ -68,7 +68,7 @@ def open_live(address: str) -> Video:
 
     Raises:
         DependencyError: PyAV is missing.
-        InputError: There is no such camera, or nobody answers within ten seconds.
+        InputError: There is no such camera, or no answer within ten seconds.
         UsageError: It is no address of a camera or a stream.
     """
     check_address(address)

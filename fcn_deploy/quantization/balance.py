@@ -20,7 +20,7 @@ Scales = Mapping[str, NDArray[np.float64]]
 # lose, which then have more to represent. Measured on nets of several kinds: docs/quantization.md.
 _STRENGTH = 0.4
 _MOST = 4.0
-# The share of the strongest channel below which channels are all alike.
+# The share of the strongest channel below which channels count as equally weak.
 _FAINT = 1e-4
 
 
@@ -31,7 +31,7 @@ class Balanceable:
     Attributes:
         value: The tensor: what a ReLU or PReLU makes of `writer`.
         writer: The convolution that writes it.
-        readers: The convolutions that read it, themselves or behind max-pools; nothing else does.
+        readers: The convolutions that read it, themselves or after max-pools; nothing else does.
     """
 
     value: ir.Value
