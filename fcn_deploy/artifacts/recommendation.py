@@ -18,8 +18,8 @@ class Recommendation:
     Attributes:
         engine: The name of its file; None if there is no engine to ship, or too little was measured to tell.
         reason: Why, with what was measured.
-        speedup: Time of the FP32 engine over that of this one; of the FP16 engine on a GPU, where there is none in
-            FP32. More is faster. None without an engine.
+        speedup: Time of the FP32 engine over that of this one; on a GPU, where FP32 is not built, of the FP16 engine.
+            More is faster. None without an engine.
     """
 
     engine: str | None

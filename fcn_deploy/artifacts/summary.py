@@ -297,7 +297,7 @@ class Summary:
         """Raises InputError if an engine is to be shipped that is not there, or has missed its gate."""
         name = None if self.ship is None else self.ship.engine
         passed = [engine.file for engine in self.engines if engine.gate.passed]
-        expected = f"an engine that met its gate: {', '.join(passed) or 'there is none'}"
+        expected = f"an engine that met its gate: {', '.join(passed) or 'no engine did'}"
         require(name is None or name in passed, "summary ship", name, expected)
 
 

@@ -31,7 +31,7 @@ class Inputs:
         images: Each image, and the sub-folder in which it is, relative to the folder that was named, or to the part of
             a pattern before its first wildcard.
         videos: Likewise.
-        live: The address of a camera or a stream; None if there is none.
+        live: The address of the camera or stream that was named; None if none was.
     """
 
     images: dict[Path, Path] = field(default_factory=dict)

@@ -159,7 +159,7 @@ def difference_map(
 def gallery_of(summary: Summary, kept: Mapping[str, Sequence[Kept]]) -> tuple[Gallery | None, dict[str, bytes]]:
     """Returns the gallery of the engine that people will ask about, and the files of its pictures, by name.
 
-    That is the engine to ship; if there is none, the first that missed its gate; else the last.
+    That is the engine to ship; without one, the first that missed its gate; if all met theirs, the last.
 
     Args:
         summary: Of the deployment.

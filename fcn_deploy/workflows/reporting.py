@@ -138,7 +138,7 @@ def _ranges(folder: Path, summary: Summary) -> tuple[Ranges | None, list[str]]:
 
 
 def _beside(folder: Path, name: str) -> Path | None:
-    """Returns a file in the folder; None if there is none, or if the name would lead elsewhere."""
+    """Returns a file in the folder; None if it is missing, or if its name would lead elsewhere."""
     if Path(name).name != name or "\0" in name or len(os.fsencode(name)) > _LONGEST:
         return None
     return folder / name if is_file(folder / name) else None

@@ -70,7 +70,7 @@ def fraction(value: float | None, whole: float | None) -> float | None:
 
 
 def largest(values: Sequence[float | None]) -> float | None:
-    """Returns the largest of the values that are known and finite; None if there is none."""
+    """Returns the largest of the values that are known and finite, or None."""
     return max((value for value in values if value is not None and math.isfinite(value)), default=None)
 
 

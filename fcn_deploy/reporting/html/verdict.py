@@ -54,13 +54,13 @@ def verdict(summary: Summary) -> Verdict:
 
 
 def shipped(summary: Summary) -> EngineSummary | None:
-    """Returns the engine to ship; None if there is none."""
+    """Returns the engine to ship, or None."""
     name = None if summary.ship is None else summary.ship.engine
     return next((each for each in summary.engines if each.file == name), None)
 
 
 def main_engine(summary: Summary) -> EngineSummary:
-    """Returns the engine to ship; the last if there is none."""
+    """Returns the engine to ship; without one, the last."""
     return shipped(summary) or summary.engines[-1]
 
 
